@@ -1,0 +1,194 @@
+package e2e
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"example.org/security-training/lab"
+	"example.org/security-training/lab/local"
+	"example.org/security-training/services/env"
+)
+
+func TestASecondUpFindsNothingToDo(t *testing.T) {
+	start := time.Now()
+	out, err := command(t.Context(), l.name, "up").run()
+	if err != nil || !strings.Contains(out, "nothing to do") {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	t.Logf("a second up took %s", time.Since(start))
+	if out, err := command(t.Context(), l.name, "up", "--days", "11").run(); code(err) != lab.ExitConflict {
+		t.Errorf("another company under the same name: %v, want exit %d\n%s", err, lab.ExitConflict, out)
+	}
+}
+
+func TestStatusSaysOfEachWorkloadWhoItIs(t *testing.T) {
+	out, err := command(t.Context(), l.name, "status", "-o", "json").stdout()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var st lab.Status
+	if err := json.Unmarshal([]byte(out), &st); err != nil {
+		t.Fatalf("stdout is data: %v\n%s", err, out)
+	}
+	for _, w := range st.Workloads {
+		if !w.Ready || w.SPIFFEID != l.topo.ID(w.Name).String() || w.Serial == "" || !w.Expires.After(time.Now()) {
+			t.Errorf("%+v", w)
+		}
+	}
+}
+
+func TestTheAuditIsWholeAndAnyEditIsFound(t *testing.T) {
+	out, err := command(t.Context(), l.name, "audit", "verify").run()
+	if err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	gateway := serving(t, generate)
+	path := filepath.Join(string(l.Folder()), "w", gateway, "audit")
+	text, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	edited := bytes.Replace(text, []byte(`"outcome":"Refused"`), []byte(`"outcome":"Allowed"`), 1)
+	if bytes.Equal(edited, text) {
+		t.Fatal("there is no refusal to hide: this proves nothing")
+	}
+	// In place and of the same length, so that the workload, which appends, does not notice.
+	f, err := os.OpenFile(path, os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if _, err := f.WriteAt(edited, 0); err != nil {
+		t.Fatal(err)
+	}
+	out, err = command(t.Context(), l.name, "audit", "verify").run()
+	if code(err) != lab.ExitAssertion || !strings.Contains(out, gateway) || !strings.Contains(out, "was edited") {
+		t.Errorf("an edited entry: %v\n%s", err, out)
+	}
+	if _, err := f.WriteAt(text, 0); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := command(t.Context(), l.name, "audit", "verify").run(); err != nil {
+		t.Errorf("mended: %v\n%s", err, out)
+	}
+}
+
+func TestASecondLabRunsBesideTheFirstAndLeavesNothing(t *testing.T) {
+	name := l.name + "-b"
+	up := []string{"up", "--runtime", local.RuntimeName, "--people", "5", "--days", "2", "--seed", "7"}
+	if out, err := command(t.Context(), name, up...).run(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	r := &local.Runtime{Lookup: env.Process}
+	found, err := r.Find(t.Context(), name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	st, err := found.Status(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if st.Dashboard == l.st.Dashboard || !st.Healthy {
+		t.Errorf("the second lab is at %s, healthy: %v", st.Dashboard, st.Healthy)
+	}
+	awaitHealthy(t)
+	if out, err := command(t.Context(), name, "down").run(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	if _, err := os.Stat(st.Folder); !os.IsNotExist(err) {
+		t.Errorf("%s is still there", st.Folder)
+	}
+	for _, pid := range pidsNaming(t, st.Folder) {
+		t.Errorf("process %d of the lab that is down still runs", pid)
+	}
+	for _, w := range st.Workloads {
+		if local.Answers(w.Address) {
+			t.Errorf("%s still answers at %s", w.Name, w.Address)
+		}
+	}
+	if out, err := command(t.Context(), name, "down").run(); err != nil {
+		t.Errorf("down again is no error: %v\n%s", err, out)
+	}
+}
+
+// pidsNaming lists the processes whose command line names folder.
+func pidsNaming(t *testing.T, folder string) []int {
+	t.Helper()
+	entries, err := os.ReadDir("/proc")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var pids []int
+	for _, e := range entries {
+		pid, err := strconv.Atoi(e.Name())
+		if err != nil {
+			continue
+		}
+		cmdline, err := procFile(pid, "cmdline")
+		if err == nil && bytes.Contains(cmdline, []byte(folder+"/")) {
+			pids = append(pids, pid)
+		}
+	}
+	return pids
+}
+
+func TestATakenPortIsANamedConflict(t *testing.T) {
+	// The next free loopback address is the one that a new lab would take: its first port is taken before.
+	host := ""
+	for n := 1; n < 250; n++ {
+		host = fmt.Sprintf("127.0.0.%d", n)
+		claim, err := net.Listen("unix", "@security-training/"+host)
+		if err == nil {
+			claim.Close()
+			break
+		}
+	}
+	w := l.topo.OfKind("gateway")[0]
+	taken, err := net.Listen("tcp", net.JoinHostPort(host, strconv.Itoa(w.Port)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer taken.Close()
+	name := l.name + "-c"
+	t.Cleanup(func() { // where it came up after all
+		if out, err := command(context.Background(), name, "down").run(); err != nil {
+			t.Errorf("%v\n%s", err, out)
+		}
+	})
+	out, err := command(t.Context(), name, "up", "--runtime", l.runtime, "--people", "5", "--days", "2").run()
+	if code(err) != lab.ExitConflict || !strings.Contains(out, w.Name) || !strings.Contains(out, strconv.Itoa(w.Port)) {
+		t.Errorf("%v\n%s", err, out)
+	}
+	if matches, _ := filepath.Glob(filepath.Join(filepath.Dir(string(l.Folder())), name+"*")); len(matches) > 0 {
+		t.Errorf("a lab that could not start left %v", matches)
+	}
+}
+
+func TestWrongUseIsExitCode2AndSaysWhatIsRight(t *testing.T) {
+	for _, args := range [][]string{
+		{"play", "no-such-scenario"}, {"up", "--people", "0", "--days", "999"}, {"matrix", "-o", "xml"}, {"logs"}, {"frobnicate"}, {"status", "--nonsense"},
+	} {
+		if out, err := command(t.Context(), l.name, args...).run(); code(err) != lab.ExitUsage {
+			t.Errorf("%v: %v, want exit %d\n%s", args, err, lab.ExitUsage, out)
+		}
+	}
+	if out, err := command(t.Context(), "no-such-lab", "status").run(); code(err) != lab.ExitPrecondition || !strings.Contains(out, "lab up") {
+		t.Errorf("status of no lab: %v\n%s", err, out)
+	}
+}
+
+func TestResetGoesBackToTheSeededState(t *testing.T) {
+	if out, err := command(t.Context(), l.name, "reset").run(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	awaitHealthy(t)
+}

@@ -1,0 +1,114 @@
+package e2e
+
+import (
+	"bytes"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+
+	"example.org/security-training/services/topology"
+)
+
+// The key is in the gateway's own file and in the gateway's memory, and nowhere else: not in an environment, a command line,
+// a log, an audit, a spool, a table or an answer.
+func TestTheKeyIsFoundInOneProcessAlone(t *testing.T) {
+	gateway := named(t, topology.KindGateway, "")
+	st, err := l.Status(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	holders := 0
+	for _, w := range st.Workloads {
+		pid, err := processOf(w.PID, w.Name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, file := range []string{"environ", "cmdline"} {
+			b, err := procFile(pid, file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if bytes.Contains(b, []byte(canary)) {
+				t.Errorf("the key is in %s of %s", file, w.Name)
+			}
+		}
+		files := filepath.Join(string(l.Folder()), "w", w.Name)
+		if l.inCluster() {
+			// What the container has. The separator at the end has the walk follow the link.
+			files = filepath.Join("/proc", strconv.Itoa(pid), "root") + string(filepath.Separator)
+		}
+		if readable(t, files) {
+			holders++
+			if w.Name != gateway {
+				t.Errorf("%s has a file with the key", w.Name)
+			}
+		}
+		if w.Kind == topology.KindModel {
+			continue // the stand-in for the vendor, to whom the key is shown with every call
+		}
+		if held := memoryHolds(t, pid); held != (w.Name == gateway) {
+			t.Errorf("the key in the memory of %s: %v", w.Name, held)
+		}
+	}
+	if holders != 1 {
+		t.Errorf("%d workloads have a file with the key, want one: this proves nothing", holders)
+	}
+	for _, p := range st.Processes {
+		pid, err := processOf(p.PID, p.Name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, file := range []string{"environ", "cmdline"} {
+			b, err := procFile(pid, file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if bytes.Contains(b, []byte(canary)) {
+				t.Errorf("the key is in %s of %s", file, p.Name)
+			}
+		}
+	}
+	// Everything below the lab's folder, the database's files among it, but for the one file where it belongs.
+	own := filepath.Join(string(l.Folder()), "w", gateway, "gemini.key")
+	err = filepath.WalkDir(string(l.Folder()), func(path string, d fs.DirEntry, err error) error {
+		if err != nil || !d.Type().IsRegular() || path == own || strings.HasPrefix(path, filepath.Join(string(l.Folder()), "bin")) {
+			return nil
+		}
+		b, err := os.ReadFile(path)
+		if err != nil {
+			return nil // gone again: a temporary file of the database
+		}
+		if bytes.Contains(b, []byte(canary)) {
+			t.Errorf("the key is in %s", path)
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// readable says whether a file below dir holds the key.
+func readable(t *testing.T, dir string) bool {
+	t.Helper()
+	found := false
+	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+		if d != nil && d.IsDir() && slices.Contains([]string{"proc", "sys", "dev"}, strings.TrimPrefix(path, dir)) {
+			return fs.SkipDir
+		}
+		if err != nil || !d.Type().IsRegular() {
+			return err
+		}
+		b, err := os.ReadFile(path)
+		found = found || bytes.Contains(b, []byte(canary))
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return found
+}

@@ -1,0 +1,142 @@
+package e2e
+
+import (
+	"context"
+	"encoding/hex"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+)
+
+// sockets watches every TCP connection of the lab's processes.
+type sockets struct {
+	mu   sync.Mutex
+	seen map[string]bool
+	stop context.CancelFunc
+	done chan struct{}
+}
+
+// watchSockets looks every 50 ms for connections of the lab's processes to an address that is not loopback.
+func watchSockets(ctx context.Context) *sockets {
+	ctx, stop := context.WithCancel(ctx)
+	s := &sockets{seen: map[string]bool{}, stop: stop, done: make(chan struct{})}
+	go func() {
+		defer close(s.done)
+		tick := time.NewTicker(50 * time.Millisecond)
+		defer tick.Stop()
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-tick.C:
+				s.look(ctx)
+			}
+		}
+	}()
+	return s
+}
+
+func (s *sockets) strays() []string {
+	s.stop()
+	<-s.done
+	var out []string
+	for k := range s.seen {
+		out = append(out, k)
+	}
+	slices.Sort(out)
+	return out
+}
+
+func (s *sockets) look(ctx context.Context) {
+	st, err := l.Status(ctx)
+	if err != nil {
+		return // between two supervisors
+	}
+	for _, w := range st.Workloads {
+		pid, err := processOf(w.PID, w.Name)
+		if err != nil {
+			continue // between two of its lives
+		}
+		remote := map[string]string{}                          // socket inode → peer
+		for _, file := range []string{"net/tcp", "net/tcp6"} { // as this process's network has it
+			text, err := procFile(pid, file)
+			if err != nil {
+				continue
+			}
+			for line := range strings.Lines(string(text)) {
+				fields := strings.Fields(line)
+				if len(fields) > 9 && fields[0] != "sl" && fields[3] != "0A" { // 0A: listens
+					remote[fields[9]] = fields[2]
+				}
+			}
+		}
+		fds, err := filepath.Glob(fmt.Sprintf("/proc/%d/fd/*", pid))
+		if err != nil {
+			continue
+		}
+		for _, fd := range fds {
+			target, err := os.Readlink(fd)
+			if err != nil {
+				continue
+			}
+			inode, ok := strings.CutPrefix(target, "socket:[")
+			if !ok {
+				continue
+			}
+			peer, ok := remote[strings.TrimSuffix(inode, "]")]
+			if ip := addressOf(peer); ok && !stays(ip) {
+				s.mu.Lock()
+				s.seen[w.Name+" → "+ip.String()] = true
+				s.mu.Unlock()
+			}
+		}
+	}
+}
+
+// stays says whether what goes to ip stays where the lab is: on this machine or, in a cluster, among its pods and nodes.
+func stays(ip net.IP) bool {
+	return ip.IsLoopback() || ip.IsUnspecified() || l.inCluster() && ip.IsPrivate()
+}
+
+// addressOf reads an address as /proc/net/tcp writes it: 32-bit words in the machine's order, in hex, a colon, a port.
+func addressOf(s string) net.IP {
+	host, _, _ := strings.Cut(s, ":")
+	b, err := hex.DecodeString(host)
+	if err != nil || len(b)%4 != 0 {
+		return nil
+	}
+	for i := 0; i < len(b); i += 4 {
+		slices.Reverse(b[i : i+4])
+	}
+	return net.IP(b)
+}
+
+// pidOf is the process of a workload, or of one of the runtime's own.
+func pidOf(ctx context.Context, name string) (int, error) {
+	st, err := l.Status(ctx)
+	if err != nil {
+		return 0, err
+	}
+	for _, w := range st.Workloads {
+		if w.Name == name {
+			return processOf(w.PID, name)
+		}
+	}
+	for _, p := range st.Processes {
+		if p.Name == name {
+			return processOf(p.PID, name)
+		}
+	}
+	return 0, fmt.Errorf("no process %s", name)
+}
+
+// procFile reads a file of a process.
+func procFile(pid int, name string) ([]byte, error) {
+	return os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), name))
+}

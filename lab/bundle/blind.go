@@ -1,0 +1,122 @@
+package bundle
+
+import (
+	"bytes"
+	"encoding/base64"
+	"encoding/hex"
+	"io/fs"
+	"maps"
+	"net/url"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+
+	"example.org/security-training/lab/desk"
+)
+
+const hidden = "[hidden]"
+
+// blinder hides secrets: those that it knows, as they are and as they are commonly written down, and what looks like one.
+type blinder struct{ known [][]byte }
+
+// newBlinder hides each of whole in every form that it may have, and each of words as it is.
+func newBlinder(whole, words []string) *blinder {
+	all := map[string]bool{}
+	for _, s := range whole {
+		for _, s := range []string{s, strings.TrimSpace(s)} {
+			b := []byte(s)
+			for _, form := range []string{s, url.QueryEscape(s), hex.EncodeToString(b), base64.StdEncoding.EncodeToString(b), base64.RawURLEncoding.EncodeToString(b)} {
+				all[form] = true
+			}
+		}
+	}
+	for _, s := range words {
+		all[s] = true
+	}
+	b := &blinder{}
+	for s := range all {
+		if len(s) >= 8 { // what is shorter is a word that stands everywhere
+			b.known = append(b.known, []byte(s))
+		}
+	}
+	// The longest first: one may be a part of another.
+	slices.SortFunc(b.known, func(x, y []byte) int { return len(y) - len(x) })
+	return b
+}
+
+// looks are what secrets look like, whoever's they are; a group, if there is one, is all that is hidden.
+var looks = []*regexp.Regexp{
+	regexp.MustCompile(`(?s)-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*PRIVATE KEY-----|\z)`),
+	regexp.MustCompile(`AIza[0-9A-Za-z_-]{16,}`),                                                     // Google's API keys
+	regexp.MustCompile(`eyJ[0-9A-Za-z_-]{8,}\.[0-9A-Za-z_-]{8,}\.[0-9A-Za-z_-]*`),                    // JSON Web Tokens
+	regexp.MustCompile(`(?:AKIA|ASIA)[0-9A-Z]{16}`),                                                  // Amazon's key ids
+	regexp.MustCompile(`gh[pousr]_[0-9A-Za-z]{20,}`),                                                 // GitHub's tokens
+	regexp.MustCompile(`/(?:enter|sign-in|signin|link|login)(?:/|\?[a-z]*=)([0-9A-Za-z_.~%-]{12,})`), // what a sign-in link ends in
+	regexp.MustCompile(`(?i)(?:authorization|cookie|set-cookie)["']?\s*[:=]\s*["'\[]*([^\n"'\]]+)`),
+	regexp.MustCompile(`(?i)[a-z_.-]*(?:password|passwd|secret|token|api[_-]?key|private[_-]?key|client-key-data)["']?\s*[:=]\s*["']?([0-9A-Za-z_.~+/%=-]{12,})`),
+}
+
+func (b *blinder) hide(text []byte) []byte {
+	for _, s := range b.known {
+		text = bytes.ReplaceAll(text, s, []byte(hidden))
+	}
+	for _, re := range looks {
+		text = re.ReplaceAllFunc(text, func(found []byte) []byte {
+			if at := re.FindSubmatchIndex(found); len(at) > 2 {
+				return slices.Concat(found[:at[2]], []byte(hidden), found[at[3]:])
+			}
+			return []byte(hidden)
+		})
+	}
+	return text
+}
+
+// keeps says of a file's name whether a secret is in it.
+var keeps = regexp.MustCompile(`(?i)(\.key|^keys\.json$|\.secret|\.pem|\.p12|kubeconfig|token|\.ca)`)
+
+// word is what a secret within a file is: base64, or hex.
+var word = regexp.MustCompile(`[0-9A-Za-z+/=]{24,}`)
+
+func random(w string) bool {
+	return strings.ContainsAny(w, "0123456789") && (strings.ToLower(w) != w || strings.Trim(w, "0123456789abcdef") == "")
+}
+
+// secretsIn reads every secret that a lab's folder holds: each file that is one, and the words in it that are no people's words.
+func secretsIn(f desk.Folder) (whole, words []string, err error) {
+	err = filepath.WalkDir(string(f), func(path string, d fs.DirEntry, err error) error {
+		if os.IsNotExist(err) { // removed while we look
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		if d.IsDir() && slices.Contains([]string{f.Path("bin"), f.Path("pg", "data"), f.Path("pg", "run")}, path) {
+			return fs.SkipDir
+		}
+		if !d.Type().IsRegular() || !keeps.MatchString(d.Name()) {
+			return nil
+		}
+		b, err := os.ReadFile(path)
+		if os.IsNotExist(err) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		whole = append(whole, string(b))
+		for _, w := range word.FindAllString(string(b), -1) {
+			if random(w) {
+				words = append(words, w)
+			}
+		}
+		return nil
+	})
+	if os.IsNotExist(err) {
+		err = nil
+	}
+	return whole, words, err
+}
+
+func sorted[V any](m map[string]V) []string { return slices.Sorted(maps.Keys(m)) }

@@ -1,0 +1,171 @@
+// Package bundle packs what somebody needs to find out why a lab does not work into one file that can be handed on: logs, the
+// state, the ends of the audit's chains, versions. No secret is in it: what is packed is listed, and every byte of it is searched
+// for the lab's own secrets and for what looks like one.
+package bundle
+
+import (
+	"archive/tar"
+	"bytes"
+	"compress/gzip"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"example.org/security-training/lab"
+	"example.org/security-training/lab/desk"
+)
+
+// How much is packed of what grows without end.
+const (
+	logBytes   = 4 << 20 // of each log, its end
+	auditLines = 200     // of each chain, its end
+)
+
+// Source is where a bundle comes from. Each part may be missing: a lab that never came up has no folder, and a supervisor that
+// was killed does not answer.
+type Source struct {
+	Folder  desk.Folder
+	Version string
+	Why     error // what failed, if that is why there is a bundle
+	Doctor  any   // as `lab doctor -o json` has it
+	Status  func(ctx context.Context) (lab.Status, error)
+	Runtime Explainer // nil where everything is in the folder
+	Secrets []string  // what must not be told, beside what the folder holds
+	Now     time.Time
+}
+
+// Explainer is a runtime that knows more about a lab than its folder has.
+type Explainer interface {
+	// Explain gives files by name, and the secrets that must be kept out of them. It gives what it has even with an error.
+	Explain(ctx context.Context, f desk.Folder) (files map[string][]byte, secrets []string, err error)
+}
+
+// Write writes the bundle to w as a .tar.gz. What could not be had stands in its file "missing.txt". An error is w's, or that the
+// lab's secrets could not be read: then nothing is written.
+func Write(ctx context.Context, w io.Writer, s Source) error {
+	files := map[string][]byte{}
+	var missing []error
+	add := func(name string, content []byte, err error) {
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			missing = append(missing, fmt.Errorf("%s: %w", name, err))
+		}
+		if len(content) > 0 {
+			files[name] = content
+		}
+	}
+	add("version.txt", []byte(s.Version+"\n"), nil)
+	if s.Why != nil {
+		add("why.txt", []byte(s.Why.Error()+"\n"), nil)
+	}
+	doctor, err := json.MarshalIndent(s.Doctor, "", "  ")
+	add("doctor.json", doctor, err)
+	if s.Status != nil {
+		st, err := s.Status(ctx)
+		if err == nil {
+			var text []byte
+			text, err = json.MarshalIndent(st, "", "  ")
+			add("status.json", text, nil)
+		}
+		add("status.json", nil, err)
+	}
+	secrets, words := append([]string{}, s.Secrets...), []string(nil)
+	if s.Folder != "" {
+		for _, name := range []string{"lab.json", "images.json", "processes.json", "topology.yaml", "checkpoints.jsonl"} {
+			content, err := end(s.Folder.Path(name), logBytes)
+			if name == "checkpoints.jsonl" {
+				content = lastLines(content, auditLines)
+			}
+			add(name, content, err)
+		}
+		found, parts, err := secretsIn(s.Folder)
+		if err != nil { // then nobody knows what to look for
+			return fmt.Errorf("read the lab's secrets: %w", err)
+		}
+		secrets, words = append(secrets, found...), parts
+		workloads, err := os.ReadDir(s.Folder.Path("w"))
+		add("logs", nil, err)
+		logs, chains := map[string]string{"supervisor": s.Folder.Log()}, map[string]string{"supervisor": s.Folder.Path("supervisor.audit")}
+		for _, d := range workloads {
+			logs[d.Name()], chains[d.Name()] = s.Folder.WorkloadLog(d.Name()), s.Folder.WorkloadAudit(d.Name())
+		}
+		for name, path := range logs {
+			content, err := end(path, logBytes)
+			add("logs/"+name+".log", content, err)
+		}
+		for name, path := range chains {
+			content, err := end(path, logBytes)
+			add("audit/"+name+".jsonl", lastLines(content, auditLines), err)
+		}
+	}
+	if s.Runtime != nil {
+		more, hidden, err := s.Runtime.Explain(ctx, s.Folder)
+		secrets = append(secrets, hidden...)
+		for name, content := range more {
+			add(name, content, nil)
+		}
+		add("runtime", nil, err)
+	}
+	if err := errors.Join(missing...); err != nil {
+		files["missing.txt"] = []byte(err.Error() + "\n")
+	}
+	return pack(w, files, newBlinder(secrets, words), s.Now)
+}
+
+// pack writes files, each without what b hides.
+func pack(w io.Writer, files map[string][]byte, b *blinder, now time.Time) error {
+	z := gzip.NewWriter(w)
+	t := tar.NewWriter(z)
+	for _, name := range sorted(files) {
+		content := b.hide(files[name])
+		if err := t.WriteHeader(&tar.Header{Name: "lab-bundle/" + name, Mode: 0o600, Size: int64(len(content)), ModTime: now}); err != nil {
+			return fmt.Errorf("write bundle: %w", err)
+		}
+		if _, err := t.Write(content); err != nil {
+			return fmt.Errorf("write bundle: %w", err)
+		}
+	}
+	if err := errors.Join(t.Close(), z.Close()); err != nil {
+		return fmt.Errorf("write bundle: %w", err)
+	}
+	return nil
+}
+
+// end is the last n bytes of a file.
+func end(path string, n int64) ([]byte, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	fi, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	if fi.Size() > n {
+		if _, err := f.Seek(fi.Size()-n, io.SeekStart); err != nil {
+			return nil, err
+		}
+	}
+	text, err := io.ReadAll(io.LimitReader(f, n))
+	if i := bytes.IndexByte(text, '\n'); fi.Size() > n && i >= 0 {
+		text = text[i+1:] // it begins in the middle of a line, perhaps of a secret
+	}
+	return text, err
+}
+
+func lastLines(text []byte, n int) []byte {
+	lines := bytes.SplitAfter(text, []byte("\n"))
+	return bytes.Join(lines[max(0, len(lines)-1-n):], nil)
+}
+
+// Place is where a bundle goes that nobody gave a name: into the folder, under the lab's name and the time.
+func Place(folder, name string, now time.Time) string {
+	return filepath.Join(folder, fmt.Sprintf("%s-%s.tar.gz", strings.Trim(name, "-"), now.UTC().Format("20060102T150405.000")))
+}

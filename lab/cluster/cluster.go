@@ -1,0 +1,90 @@
+// Package cluster runs a lab on Kubernetes: the chart, SPIRE to attest and issue, and a supervisor on this machine that is the
+// operator's way in. It installs into the cluster of a kubectl context and never makes or removes a cluster itself.
+//
+// Up is a list of steps; the list is the documentation.
+package cluster
+
+import (
+	"context"
+	"errors"
+
+	"k8s.io/client-go/tools/clientcmd"
+	"k8s.io/client-go/tools/clientcmd/api"
+
+	"example.org/security-training/lab"
+	"example.org/security-training/lab/desk"
+	"example.org/security-training/lab/progress"
+	"example.org/security-training/services/env"
+)
+
+// RuntimeName is what status says of a lab's runtime.
+const RuntimeName = "cluster"
+
+// peopleTLSSecret is where the dashboard finds what it shows to people with certificates.
+const peopleTLSSecret = "lms-people-tls"
+
+// geminiSecret holds the key, for the gateway alone.
+const geminiSecret = "lab-gemini-key"
+
+// clientSecret holds what the learning system proves to a provider of identities that it is its client with.
+const clientSecret = "lab-oidc-client"
+
+// Settings is what a lab on Kubernetes keeps in its folder.
+type Settings struct {
+	desk.Settings
+	ID         string `json:"id"`         // tells it from a lab of the same name that another folder is of
+	Kubeconfig string `json:"kubeconfig"` // a file
+	Context    string `json:"context"`
+	Namespace  string `json:"namespace"`
+	Release    string `json:"release"`
+	Cluster    string `json:"cluster"` // what SPIRE calls the cluster
+
+	Values map[string]any `json:"values"` // what was chosen when the lab was made, for the chart
+}
+
+// Runtime puts labs into the current context of kubectl.
+type Runtime struct {
+	Lookup  env.Lookup
+	Self    []string // the command that runs a supervisor, to which the lab's folder is appended
+	Version string
+}
+
+var _ lab.Runtime = (*Runtime)(nil)
+
+// Find returns the lab called name, or lab.ErrNone; desk.ErrGone beside the lab if its supervisor does not run.
+func (r *Runtime) Find(ctx context.Context, name string) (lab.Lab, error) {
+	return desk.FindNamed(ctx, r.Lookup, name, down)
+}
+
+// Up implements lab.Runtime. The application's image must be one that the cluster can pull: LAB_APP_IMAGE names it.
+func (r *Runtime) Up(ctx context.Context, spec lab.Spec, p progress.Reporter) (lab.Lab, error) {
+	image, ok := r.Lookup("LAB_APP_IMAGE")
+	if !ok || image == "" {
+		return nil, &lab.Error{Code: lab.ExitPrecondition, What: "choose the application's image", Why: errors.New("LAB_APP_IMAGE is not set: a cluster pulls its images, and only you know from where"),
+			Try: "make build && docker build -t REGISTRY/security-training-app:TAG . && docker push …, then LAB_APP_IMAGE=REGISTRY/security-training-app:TAG lab up --runtime cluster"}
+	}
+	rules := clientcmd.NewDefaultClientConfigLoadingRules()
+	raw, err := rules.Load()
+	if err != nil || raw.CurrentContext == "" {
+		return nil, &lab.Error{Code: lab.ExitPrecondition, What: "find a cluster", Why: errors.Join(err, errors.New("kubectl has no current context")), Try: "kubectl config use-context …"}
+	}
+	f, err := desk.FolderOf(r.Lookup, spec.Name)
+	if err != nil {
+		return nil, err
+	}
+	_, values, err := Official(r.Lookup)
+	if err != nil {
+		return nil, err
+	}
+	in := Installation{
+		Runtime: r, Folder: f, Spec: spec, Name: RuntimeName, Context: raw.CurrentContext, Image: image, Values: values, Down: down,
+		Kubeconfig: func() ([]byte, error) {
+			one := raw.DeepCopy()
+			if err := errors.Join(api.MinifyConfig(one), api.FlattenConfig(one)); err != nil {
+				return nil, err
+			}
+			return clientcmd.Write(*one)
+		},
+	}
+	return in.Up(ctx, p)
+}

@@ -1,0 +1,225 @@
+package cluster
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	v1 "k8s.io/api/core/v1"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/portforward"
+	"k8s.io/client-go/transport/spdy"
+	"k8s.io/streaming/pkg/httpstream"
+)
+
+// forwarder takes connections on this machine into pods, by the API server, as `kubectl port-forward` does; but it follows a
+// workload from pod to pod, and a connection that cannot be made is closed, not the listener.
+type forwarder struct {
+	config *rest.Config
+	client kubernetes.Interface
+	pod    func(workload string) *v1.Pod // a running pod of the workload, nil if there is none
+	log    *slog.Logger
+
+	requests atomic.Int64
+
+	mu    sync.Mutex
+	roads map[string]*road // by the pod's UID
+}
+
+// road is one connection to a pod, over which many streams go.
+type road struct {
+	once sync.Once
+	conn httpstream.Connection
+	err  error
+
+	// guarded by forwarder.mu
+	users int
+	left  bool // nobody else takes it, and who leaves it last closes it
+}
+
+// listen takes whoever connects to addr to a port of a workload, until ctx ends.
+func (f *forwarder) listen(ctx context.Context, addr, workload string, port int) error {
+	l, err := net.Listen("tcp", addr)
+	if err != nil {
+		return fmt.Errorf("forward %s to %s: %w", addr, workload, err)
+	}
+	context.AfterFunc(ctx, func() { l.Close() })
+	go func() {
+		for {
+			conn, err := l.Accept()
+			if errors.Is(err, net.ErrClosed) {
+				return
+			}
+			if err != nil { // too many files, say: others may be done in a moment
+				f.log.Warn("forward", "workload", workload, "error", err.Error())
+				select {
+				case <-ctx.Done():
+				case <-time.After(50 * time.Millisecond):
+				}
+				continue
+			}
+			go func() {
+				defer conn.Close()
+				if err := f.carry(ctx, conn, workload, port); err != nil {
+					f.log.Debug("forward", "workload", workload, "error", err.Error())
+				}
+			}()
+		}
+	}()
+	return nil
+}
+
+// carry copies both ways until one side has ended.
+func (f *forwarder) carry(ctx context.Context, conn net.Conn, workload string, port int) error {
+	pod := f.pod(workload)
+	if pod == nil {
+		return errors.New("no pod of it is running")
+	}
+	r, err := f.roadTo(pod)
+	if err != nil {
+		return err
+	}
+	defer f.done(r)
+	headers := http.Header{}
+	headers.Set(v1.StreamType, v1.StreamTypeError)
+	headers.Set(v1.PortHeader, strconv.Itoa(port))
+	headers.Set(v1.PortForwardRequestIDHeader, strconv.FormatInt(f.requests.Add(1), 10))
+	complaint, err := r.conn.CreateStream(headers)
+	if err != nil {
+		f.leave(pod, r)
+		return err
+	}
+	complaint.Close() // nothing is written to it
+	defer r.conn.RemoveStreams(complaint)
+	headers.Set(v1.StreamType, v1.StreamTypeData)
+	stream, err := r.conn.CreateStream(headers)
+	if err != nil {
+		f.leave(pod, r)
+		return err
+	}
+	defer r.conn.RemoveStreams(stream)
+	said := make(chan error, 1)
+	go func() {
+		text, err := io.ReadAll(complaint)
+		if len(text) > 0 {
+			err = fmt.Errorf("%s", text)
+		}
+		said <- err
+	}()
+	remote, local := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(remote)
+		_, _ = io.Copy(conn, stream) // that one side went away is how connections end
+	}()
+	go func() {
+		defer close(local)
+		defer stream.Close() // tells the pod that no more comes
+		_, _ = io.Copy(stream, conn)
+	}()
+	select {
+	case <-remote:
+	case <-local:
+		select { // what the pod still has to say
+		case <-remote:
+		case <-time.After(5 * time.Second):
+		}
+	case <-ctx.Done():
+	}
+	select {
+	case err = <-said:
+	case <-time.After(time.Second): // it has nothing to say, then
+	}
+	if err != nil { // what comes after a failure may hang: kubectl gives the whole connection up, we give it up to those who are on it
+		f.leave(pod, r)
+	}
+	_ = stream.Reset()
+	return err
+}
+
+// roadTo is a connection to the pod: the one that is there, or a new one. Whoever got one says when they are done.
+func (f *forwarder) roadTo(pod *v1.Pod) (*road, error) {
+	key := string(pod.UID)
+	f.mu.Lock()
+	if f.roads == nil {
+		f.roads = map[string]*road{}
+	}
+	r := f.roads[key]
+	if r == nil {
+		r = &road{}
+		f.roads[key] = r
+	}
+	r.users++
+	f.mu.Unlock()
+	r.once.Do(func() {
+		conn, err := f.dial(pod)
+		f.mu.Lock()
+		r.conn, r.err = conn, err
+		f.mu.Unlock()
+		if err == nil {
+			go func() {
+				<-conn.CloseChan()
+				f.leave(pod, r)
+			}()
+		}
+	})
+	if r.err != nil {
+		f.leave(pod, r)
+		f.done(r)
+		return nil, r.err
+	}
+	return r, nil
+}
+
+// leave has the next one who wants to go to a pod take another road.
+func (f *forwarder) leave(pod *v1.Pod, r *road) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	r.left = true
+	if f.roads[string(pod.UID)] == r {
+		delete(f.roads, string(pod.UID))
+	}
+}
+
+// done is said by who was on a road; the last one of a road that was left closes it.
+func (f *forwarder) done(r *road) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	r.users--
+	if r.left && r.users == 0 && r.conn != nil {
+		r.conn.Close()
+	}
+}
+
+func (f *forwarder) dial(pod *v1.Pod) (httpstream.Connection, error) {
+	url := f.client.CoreV1().RESTClient().Post().Resource("pods").Namespace(pod.Namespace).Name(pod.Name).SubResource("portforward").URL()
+	transport, upgrader, err := spdy.RoundTripperFor(f.config)
+	if err != nil {
+		return nil, err
+	}
+	plain := spdy.NewDialerForStreaming(upgrader, &http.Client{Transport: transport}, http.MethodPost, url)
+	tunnel, err := portforward.NewSPDYOverWebsocketDialerForStreaming(url, f.config)
+	if err != nil {
+		return nil, err
+	}
+	dialer := portforward.NewFallbackDialerForStreaming(tunnel, plain, func(err error) bool {
+		return httpstream.IsUpgradeFailure(err) || httpstream.IsHTTPSProxyError(err)
+	})
+	conn, protocol, err := dialer.Dial(portforward.PortForwardProtocolV1Name)
+	if err != nil {
+		return nil, err
+	}
+	if protocol != portforward.PortForwardProtocolV1Name {
+		conn.Close()
+		return nil, fmt.Errorf("the API server speaks %q", protocol)
+	}
+	return conn, nil
+}

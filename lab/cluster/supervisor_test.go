@@ -1,0 +1,157 @@
+package cluster
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strconv"
+	"testing"
+	"time"
+
+	listers "k8s.io/client-go/listers/core/v1"
+	"k8s.io/client-go/tools/cache"
+
+	"example.org/security-training/lab"
+	"example.org/security-training/lab/desk"
+	"example.org/security-training/services/topology"
+)
+
+// socketed is a lab's folder with a short enough name for a socket, and where that is.
+func socketed(t *testing.T) (l *desk.Lab, socket string) {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "lab-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	in := &Installation{Runtime: &Runtime{Lookup: func(string) (string, bool) { return "", false }}, Folder: desk.Folder(filepath.Join(dir, "lab")), Spec: lab.Spec{Name: "lab"}}
+	if _, err := in.prepare(); err != nil {
+		t.Fatal(err)
+	}
+	if l, err = desk.LabOf(in.Folder, nil); err != nil {
+		t.Fatal(err)
+	}
+	return l, in.Folder.Path("admin.sock")
+}
+
+func serve(t *testing.T, socket string, h http.Handler) {
+	t.Helper()
+	l, err := net.Listen("unix", socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := &http.Server{Handler: h}
+	go server.Serve(l)
+	t.Cleanup(func() { server.Close() })
+}
+
+func TestASupervisorThatDoesNotRunNeedsNoEnd(t *testing.T) {
+	l, socket := socketed(t)
+	nobody := func(what string) {
+		t.Helper()
+		if removed, s, err := EndSupervisor(t.Context(), l); err != nil || len(removed) > 0 || s.Spec.Name != "lab" {
+			t.Errorf("%s: removed %v of %q, %v", what, removed, s.Spec.Name, err)
+		}
+	}
+	nobody("no socket")
+	left, err := net.ListenUnix("unix", &net.UnixAddr{Name: socket})
+	if err != nil {
+		t.Fatal(err)
+	}
+	left.SetUnlinkOnClose(false)
+	left.Close()
+	nobody("a socket that nobody is at")
+}
+
+func TestASupervisorThatDoesNotEndKeepsItsFolder(t *testing.T) {
+	for what, h := range map[string]http.HandlerFunc{
+		"it refuses":       func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "{}", http.StatusUnprocessableEntity) },
+		"it hangs":         func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() },
+		"it goes on":       func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("{}")) },
+		"it breaks it off": func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) },
+	} {
+		l, socket := socketed(t)
+		serve(t, socket, h)
+		ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+		removed, err := down(ctx, l)
+		cancel()
+		var e *lab.Error
+		if !errors.As(err, &e) || e.Code != lab.ExitTimeout || e.Why == nil || e.Try == "" || len(removed) > 0 {
+			t.Errorf("%s: removed %v, %v", what, removed, err)
+		}
+		if _, err := os.Stat(string(l.Folder())); err != nil {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+}
+
+func TestASupervisorIsEndedWhenItsSocketIsGone(t *testing.T) {
+	l, socket := socketed(t)
+	listener, err := net.Listen("unix", socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := &http.Server{}
+	asked := 0
+	server.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if asked++; asked == 3 {
+			go server.Shutdown(context.WithoutCancel(r.Context()))
+		}
+		_, _ = w.Write([]byte("{}"))
+	})
+	go server.Serve(listener)
+	removed, _, err := EndSupervisor(t.Context(), l)
+	if err != nil || len(removed) != 1 || asked < 3 {
+		t.Errorf("asked %d times: removed %v, %v", asked, removed, err)
+	}
+}
+
+// TestTheDatabasesPortIsOneThatIsFree: something else has the topology's, and a lab is made all the same.
+func TestTheDatabasesPortIsOneThatIsFree(t *testing.T) {
+	in, s := installation(t, nil)
+	topo, err := topology.FromFile(in.Folder.Topology())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, w := range topo.Workloads {
+		if w.Port == 0 {
+			continue
+		}
+		host, port, err := net.SplitHostPort(s.Addr(w))
+		if err != nil || host != s.Host {
+			t.Errorf("%s is at %s, %v", w.Name, s.Addr(w), err)
+		}
+		own := port == strconv.Itoa(w.Port)
+		if own == (w.Kind == topology.KindDatabase) {
+			t.Errorf("%s, a %s, whose port is %d, is at %s", w.Name, w.Kind, w.Port, s.Addr(w))
+		}
+	}
+}
+
+func TestALabIsForwardedWhereSomethingElseHasTheDatabasesPort(t *testing.T) {
+	in, s := installation(t, nil)
+	d, err := desk.Open(in.Folder, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.Close()
+	database := d.Topo.OfKind(topology.KindDatabase)[0]
+	taken, err := net.Listen("tcp", net.JoinHostPort(s.Host, strconv.Itoa(database.Port)))
+	if err == nil { // else it is taken already
+		defer taken.Close()
+	}
+	none := cache.NewIndexer(cache.MetaNamespaceKeyFunc, cache.Indexers{cache.NamespaceIndex: cache.MetaNamespaceIndexFunc})
+	x := &supervisor{desk: d, settings: s, pods: listers.NewPodLister(none)}
+	if err := x.forward(t.Context(), d.Log); err != nil {
+		t.Fatal(err)
+	}
+	c, err := net.Dial("tcp", s.Addr(database))
+	if err != nil {
+		t.Fatalf("nobody is at the address that status gives: %v", err)
+	}
+	c.Close()
+}

@@ -1,0 +1,108 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"example.org/security-training/lab"
+	"example.org/security-training/lab/bundle"
+	"example.org/security-training/lab/cluster"
+	"example.org/security-training/lab/desk"
+	"example.org/security-training/lab/local"
+	"example.org/security-training/services/env"
+)
+
+func bundleCommand(s *settings) *cobra.Command {
+	to := ""
+	c := &cobra.Command{
+		Use: "bundle", Short: "Pack logs, state and audit into one file, without secrets, for whoever is to help", Args: cobra.NoArgs,
+		Example: "  lab bundle\n  lab bundle --to lab.tar.gz",
+		Long: `Packs logs, status, doctor's checks, settings, versions and the end of every audit chain into one .tar.gz, on Kubernetes also pods
+and events. The lab's secrets are searched for and hidden. Works without a supervisor, too. "up" makes one by itself when it fails.`,
+		RunE: func(c *cobra.Command, _ []string) error {
+			if to == "" {
+				to = bundle.Place(artifacts("."), s.name, time.Now())
+			}
+			if err := writeBundle(c.Context(), s, to, nil); err != nil {
+				return err
+			}
+			_, err := fmt.Fprintln(c.OutOrStdout(), to)
+			return err
+		},
+	}
+	c.Flags().StringVar(&to, "to", "", "the file; else one in LAB_ARTIFACTS, or here, named by the lab and the time")
+	return c
+}
+
+// artifacts is the folder that LAB_ARTIFACTS names, or otherwise.
+func artifacts(otherwise string) string {
+	return env.Read(env.Process).Optional("LAB_ARTIFACTS", otherwise)
+}
+
+// explained makes c's failure say which bundle to read. What the caller alone can mend, or ended, needs none.
+func explained(s *settings, c *cobra.Command) *cobra.Command {
+	run := c.RunE
+	c.RunE = func(c *cobra.Command, args []string) error {
+		err := run(c, args)
+		var e *lab.Error
+		if err == nil || c.Context().Err() != nil || errors.Is(err, errUsage) || errors.As(err, &e) && slices.Contains([]int{lab.ExitUsage, lab.ExitConflict}, e.Code) {
+			return err
+		}
+		to := bundle.Place(artifacts(os.TempDir()), s.name, time.Now())
+		if failed := writeBundle(c.Context(), s, to, err); failed != nil {
+			return fmt.Errorf("%w\n  (and no bundle could be made: %v)", err, failed) //nolint:errorlint // it must not choose the exit code
+		}
+		return fmt.Errorf("%w\n  bundle: %s", err, to)
+	}
+	return c
+}
+
+// writeBundle writes the bundle of the lab of s, or of there being none, because of why.
+func writeBundle(ctx context.Context, s *settings, to string, why error) error {
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
+	checks, err := checksFor(ctx, runtimeAuto)
+	if err != nil {
+		return err
+	}
+	from := bundle.Source{Version: version(), Why: why, Doctor: checks, Secrets: desk.KeysGiven(env.Process), Now: time.Now()}
+	f, err := desk.FolderOf(env.Process, s.name)
+	if err != nil {
+		return err
+	}
+	if _, err := os.Stat(string(f)); err == nil {
+		from.Folder = f
+	} else if why == nil {
+		return &lab.Error{Code: lab.ExitPrecondition, What: "bundle " + s.name, Why: errors.New("there is no such lab"), Try: "lab up" + nameFlag(s)}
+	}
+	if l, err := findAny(ctx, s); l != nil {
+		from.Status = l.Status
+	} else if !errors.Is(err, lab.ErrNone) {
+		from.Status = func(context.Context) (lab.Status, error) { return lab.Status{}, err }
+	}
+	if is, err := existing(s.name); err == nil && is.Runtime != local.RuntimeName {
+		from.Runtime = cluster.Explainer{}
+	}
+	if err := os.MkdirAll(filepath.Dir(to), 0o755); err != nil {
+		return fmt.Errorf("write bundle: %w", err)
+	}
+	out, err := os.OpenFile(to, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
+	if errors.Is(err, fs.ErrExist) {
+		return &lab.Error{Code: lab.ExitConflict, What: "write bundle", Why: err, Try: "lab bundle --to ANOTHER"}
+	}
+	if err != nil {
+		return fmt.Errorf("write bundle: %w", err)
+	}
+	if err := errors.Join(bundle.Write(ctx, out, from), out.Close()); err != nil {
+		return errors.Join(err, os.Remove(to)) // half of one helps nobody
+	}
+	return nil
+}

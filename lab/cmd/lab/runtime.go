@@ -1,0 +1,118 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+
+	"example.org/security-training/lab"
+	"example.org/security-training/lab/cluster"
+	"example.org/security-training/lab/desk"
+	"example.org/security-training/lab/kind"
+	"example.org/security-training/lab/local"
+	"example.org/security-training/services/env"
+)
+
+// runtimeAuto chooses between the others.
+const runtimeAuto = "auto"
+
+// runtimes are the ways to run a lab, by name.
+func runtimes(binaries string) (map[string]lab.Runtime, error) {
+	self, err := os.Executable()
+	if err != nil {
+		return nil, fmt.Errorf("find myself: %w", err)
+	}
+	supervise := []string{self, "supervise"}
+	return map[string]lab.Runtime{
+		local.RuntimeName:   &local.Runtime{Lookup: env.Process, Binaries: binaries, Self: supervise, Version: version()},
+		kind.RuntimeName:    &kind.Runtime{Lookup: env.Process, Binaries: binaries, Self: supervise, Version: version()},
+		cluster.RuntimeName: &cluster.Runtime{Lookup: env.Process, Self: supervise, Version: version()},
+	}, nil
+}
+
+// supervise runs the supervisor of the lab in dir, whichever runtime it is of.
+func supervise(ctx context.Context, dir string) error {
+	var s desk.Settings
+	if err := desk.Folder(dir).Read(&s); err != nil {
+		return err
+	}
+	switch s.Runtime {
+	case local.RuntimeName:
+		return local.Supervise(ctx, dir)
+	case kind.RuntimeName, cluster.RuntimeName:
+		return cluster.Supervise(ctx, dir)
+	}
+	return fmt.Errorf("supervise %s: it is of a runtime %q, which this build does not know", dir, s.Runtime)
+}
+
+// existing is what the lab called name was made as; lab.ErrNone if there is no such lab.
+func existing(name string) (s desk.Settings, err error) {
+	f, err := desk.FolderOf(env.Process, name)
+	if err != nil {
+		return s, err
+	}
+	err = f.Read(&s)
+	if errors.Is(err, fs.ErrNotExist) {
+		return s, lab.ErrNone
+	}
+	return s, err
+}
+
+// choose is the name of the runtime to use, and why, for people. A lab that is there keeps its own.
+func choose(ctx context.Context, asked, name string, all map[string]lab.Runtime) (runtime, why string, err error) {
+	is, err := existing(name)
+	switch {
+	case err == nil && asked != runtimeAuto && asked != is.Runtime:
+		return "", "", &lab.Error{Code: lab.ExitConflict, What: "choose the runtime", Why: fmt.Errorf("%s is a lab of the %s runtime", name, is.Runtime), Try: "lab down --name " + name + "   (or another --name)"}
+	case err == nil:
+		return is.Runtime, "the lab is there already", nil
+	case !errors.Is(err, lab.ErrNone):
+		return "", "", err
+	case asked != runtimeAuto:
+		return asked, "as you asked", nil
+	}
+	k := all[kind.RuntimeName].(*kind.Runtime)
+	toDownload, err := k.Available(ctx)
+	if err != nil {
+		return local.RuntimeName, "kind cannot be used here, `lab doctor --runtime kind` says why", nil
+	}
+	if len(toDownload) > 0 {
+		return kind.RuntimeName, "a Docker engine answers; to be downloaded: " + kind.Sizes(toDownload), nil
+	}
+	return kind.RuntimeName, "a Docker engine answers, and all images are there", nil
+}
+
+// find returns the lab of s, whose supervisor runs.
+func find(ctx context.Context, s *settings) (*desk.Lab, error) {
+	l, err := findAny(ctx, s)
+	if errors.Is(err, lab.ErrNone) {
+		return nil, &lab.Error{Code: lab.ExitPrecondition, What: "find the lab " + s.name, Why: errors.New("it is not up"), Try: "lab up" + nameFlag(s)}
+	}
+	if errors.Is(err, desk.ErrGone) {
+		return nil, &lab.Error{Code: lab.ExitPartly, What: "find the lab " + s.name, Why: err, Try: "lab up" + nameFlag(s)}
+	}
+	return l, err
+}
+
+// findAny returns the lab of s; beside desk.ErrGone if its supervisor does not run.
+func findAny(ctx context.Context, s *settings) (*desk.Lab, error) {
+	is, err := existing(s.name)
+	if err != nil {
+		return nil, err
+	}
+	all, err := runtimes("")
+	if err != nil {
+		return nil, err
+	}
+	r, ok := all[is.Runtime]
+	if !ok {
+		return nil, fmt.Errorf("find the lab %s: it is of a runtime %q, which this build does not know", s.name, is.Runtime)
+	}
+	l, err := r.Find(ctx, s.name)
+	if l == nil {
+		return nil, err
+	}
+	return l.(*desk.Lab), err
+}

@@ -1,0 +1,346 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+	"strings"
+	"text/tabwriter"
+
+	"github.com/spf13/cobra"
+
+	"example.org/security-training/lab"
+	"example.org/security-training/lab/desk"
+	"example.org/security-training/lab/kind"
+	"example.org/security-training/lab/local"
+	"example.org/security-training/services/env"
+)
+
+func doctorCommand(_ *settings) *cobra.Command {
+	format, runtime := "", ""
+	c := &cobra.Command{
+		Use: "doctor", Short: "Check every precondition, and say how to mend what fails", Args: cobra.NoArgs, Example: "  lab doctor\n  lab doctor --runtime kind\n  lab doctor -o json",
+		RunE: func(c *cobra.Command, _ []string) error {
+			checks, err := checksFor(c.Context(), runtime)
+			if err != nil {
+				return err
+			}
+			failed := 0
+			for _, x := range checks {
+				if !x.OK && x.Needed {
+					failed++
+				}
+			}
+			if err := writeChecks(c.OutOrStdout(), checks, format); err != nil {
+				return err
+			}
+			if failed > 0 {
+				return &lab.Error{Code: lab.ExitPrecondition, What: "doctor", Why: fmt.Errorf("%d of %d checks failed; each says what mends it", failed, len(checks))}
+			}
+			return nil
+		},
+	}
+	c.Flags().StringVarP(&format, "output", "o", "text", "text or json")
+	c.Flags().StringVar(&runtime, "runtime", runtimeAuto, "which runtime the lab is for: auto, local or kind")
+	return c
+}
+
+// checksFor are doctor's checks for a runtime.
+func checksFor(ctx context.Context, runtime string) ([]local.Check, error) {
+	if !slices.Contains([]string{runtimeAuto, local.RuntimeName, kind.RuntimeName}, runtime) {
+		return nil, fmt.Errorf("%w: --runtime %q: want auto, local or kind", errUsage, runtime)
+	}
+	var checks []local.Check
+	if runtime != kind.RuntimeName {
+		checks = local.Doctor(ctx, env.Process)
+	}
+	if runtime == local.RuntimeName {
+		return checks, nil
+	}
+	check, err := kindCheck(ctx)
+	if err != nil {
+		return nil, err
+	}
+	check.Needed = runtime == kind.RuntimeName
+	return append(checks, check), nil
+}
+
+// kindCheck says whether a lab in kind could be brought up here.
+func kindCheck(ctx context.Context) (local.Check, error) {
+	check := local.Check{Category: "kind", What: "a Docker engine and the images", Mend: "sudo systemctl start docker, docker pull …, or lab up --runtime local"}
+	all, err := runtimes("")
+	if err != nil {
+		return check, err
+	}
+	toDownload, err := all[kind.RuntimeName].(*kind.Runtime).Available(ctx)
+	switch {
+	case err != nil:
+		check.Found = strings.ReplaceAll(err.Error(), "\n", "; ")
+	case len(toDownload) > 0:
+		check.OK, check.Found = true, "to be downloaded: "+kind.Sizes(toDownload)
+	default:
+		check.OK, check.Found = true, "all there"
+	}
+	return check, nil
+}
+
+func writeChecks(w io.Writer, checks []local.Check, format string) error {
+	switch format {
+	case "json":
+		return json.NewEncoder(w).Encode(checks)
+	case "text":
+		t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+		for _, x := range checks {
+			mark := "✓"
+			switch {
+			case !x.OK && x.Needed:
+				mark = "✗"
+			case !x.OK:
+				mark = "–"
+			}
+			line := x.Found
+			if x.Mend != "" && !x.OK {
+				line += "   mend: " + x.Mend
+			}
+			fmt.Fprintf(t, "%s\t%s\t%s\t%s\n", mark, x.Category, x.What, line)
+		}
+		return t.Flush()
+	}
+	return fmt.Errorf("%w: -o %q: want text or json", errUsage, format)
+}
+
+func seedCommand(s *settings) *cobra.Command {
+	return &cobra.Command{
+		Use: "seed", Short: "Deliver the history again; what has arrived already is known", Args: cobra.NoArgs, Example: "  lab seed",
+		RunE: func(c *cobra.Command, _ []string) error {
+			return inside(c.Context(), s, func(ctx context.Context, l *desk.Lab, o *lab.Operator, st lab.Status) error {
+				position, err := lab.Seed(ctx, o, st.Spec, s.progress())
+				if err != nil {
+					return err
+				}
+				return l.MarkSeeded(position)
+			})
+		},
+	}
+}
+
+// inside finds the lab, enters it as its operator and runs f.
+func inside(ctx context.Context, s *settings, f func(context.Context, *desk.Lab, *lab.Operator, lab.Status) error) error {
+	l, err := find(ctx, s)
+	if err != nil {
+		return err
+	}
+	st, err := l.Status(ctx)
+	if err != nil {
+		return err
+	}
+	o, err := lab.Enter(ctx, l)
+	if err != nil {
+		return err
+	}
+	return f(ctx, l, o, st)
+}
+
+// linkFor makes a sign-in link for person, or for the instructor.
+func linkFor(ctx context.Context, l *desk.Lab, person string) (string, error) {
+	st, err := l.Status(ctx)
+	if err != nil {
+		return "", err
+	}
+	o, err := lab.Enter(ctx, l)
+	if err != nil {
+		return "", err
+	}
+	return o.Link(ctx, st.Dashboard, person)
+}
+
+func openCommand(s *settings) *cobra.Command {
+	as, class, role, dir := "", "", "instructor", "."
+	certificate, revoked := false, false
+	c := &cobra.Command{
+		Use: "open [PERSON]", Short: "Print one-time sign-in links, or write or revoke client certificates", Args: cobra.MaximumNArgs(1),
+		Example: "  lab open\n  lab open --role admin\n  lab open --as mira.keller\n  lab open --class class.txt\n  lab open --certificate mira.keller\n  lab open --certificate mira.keller --revoke",
+		Long: `Prints a link that signs in once: for the instructor, for one person, or one for each line of a class list. With --certificate
+it writes a PKCS#12 client certificate instead, to be imported into a browser, and prints its owner, file and password. With
+--revoke as well, every certificate that its owner was given so far is refused from the next request on; a new one works.`,
+		RunE: func(c *cobra.Command, args []string) error {
+			if revoked && !certificate {
+				return fmt.Errorf("%w: --revoke is for --certificate", errUsage)
+			}
+			if len(args) == 1 {
+				if as != "" || class != "" {
+					return fmt.Errorf("%w: want one of PERSON, --as and --class", errUsage)
+				}
+				as = args[0]
+			}
+			names := []string{as}
+			if class != "" {
+				text, err := os.ReadFile(class)
+				if err != nil {
+					return fmt.Errorf("%w: read class list: %w", errUsage, err)
+				}
+				names = strings.Fields(string(text))
+			}
+			return inside(c.Context(), s, func(ctx context.Context, l *desk.Lab, o *lab.Operator, st lab.Status) error {
+				home := st.Dashboard
+				if st.Spec.Listen != "" && class != "" {
+					home = st.Room
+				}
+				for _, name := range names {
+					if revoked {
+						if err := revoke(ctx, l, o, name, role, c.OutOrStdout()); err != nil {
+							return err
+						}
+						continue
+					}
+					if certificate {
+						if err := certify(ctx, l, o, name, role, dir, c.OutOrStdout()); err != nil {
+							return err
+						}
+						continue
+					}
+					link, err := o.LinkAs(ctx, home, role)
+					if name != "" {
+						link, err = o.Link(ctx, home, name)
+					}
+					if err != nil {
+						return err
+					}
+					if class != "" {
+						link = name + "\t" + link
+					}
+					if _, err := fmt.Fprintln(c.OutOrStdout(), link); err != nil {
+						return err
+					}
+				}
+				return nil
+			})
+		},
+	}
+	c.Flags().StringVar(&as, "as", "", "a person's id; nobody means the instructor")
+	c.Flags().StringVar(&class, "class", "", "a file with one person's id a line")
+	c.Flags().BoolVar(&certificate, "certificate", false, "write a client certificate (PKCS#12) instead of printing a link")
+	c.Flags().BoolVar(&revoked, "revoke", false, "with --certificate: refuse all that were made so far, and make none")
+	c.Flags().StringVar(&dir, "to", dir, "the folder for certificates")
+	c.Flags().StringVar(&role, "role", role, "instructor, or admin, who may also give and take identities")
+	c.MarkFlagsMutuallyExclusive("as", "class", "role")
+	return c
+}
+
+func matrixCommand(s *settings) *cobra.Command {
+	format := ""
+	c := &cobra.Command{
+		Use: "matrix", Short: "Try every caller against every route, live", Args: cobra.NoArgs, Example: "  lab matrix\n  lab matrix -o json\n  lab matrix -o html > matrix.html",
+		Long: `Tries every caller, strangers and forgers included, against every route of the running lab, on a new and on a kept
+connection, and prints what was expected beside what was measured. A probe changes nothing. Exits with 1 if a cell differs.`,
+		RunE: func(c *cobra.Command, _ []string) error {
+			write, ok := map[string]func(io.Writer, []lab.Cell) error{"text": lab.WriteMatrixText, "json": lab.WriteMatrixJSON, "html": lab.WriteMatrixHTML}[format]
+			if !ok {
+				return fmt.Errorf("%w: -o %q: want text, json or html", errUsage, format)
+			}
+			l, err := find(c.Context(), s)
+			if err != nil {
+				return err
+			}
+			cells, err := lab.Matrix(c.Context(), l)
+			if err != nil {
+				return err
+			}
+			if err := write(c.OutOrStdout(), cells); err != nil {
+				return err
+			}
+			wrong := 0
+			for _, cell := range cells {
+				if !cell.OK {
+					wrong++
+				}
+			}
+			if wrong > 0 {
+				return fmt.Errorf("%d of %d cells are not as expected", wrong, len(cells))
+			}
+			s.progress().Say("%d cells, each as expected on a new and on a kept connection", len(cells))
+			return nil
+		},
+	}
+	c.Flags().StringVarP(&format, "output", "o", "text", "text, json or html")
+	return c
+}
+
+func auditCommand(s *settings) *cobra.Command {
+	c := &cobra.Command{Use: "audit", Short: "Verify, follow or export what was decided and done", Args: cobra.NoArgs, RunE: func(c *cobra.Command, _ []string) error { return c.Help() }}
+	c.AddCommand(
+		&cobra.Command{
+			Use: "verify", Short: "Find any edit, deletion, insertion or reordering", Args: cobra.NoArgs, Example: "  lab audit verify",
+			Long: "Verifies every workload's chain against its signed checkpoints, and the business rows in the database. Names the first bad entry. Exits with 1 if there is one.",
+			RunE: func(c *cobra.Command, _ []string) error {
+				return inside(c.Context(), s, func(ctx context.Context, l *desk.Lab, o *lab.Operator, _ lab.Status) error {
+					report, err := lab.VerifyAudit(ctx, l, o)
+					for _, chain := range report {
+						fmt.Fprintf(c.OutOrStdout(), "✓ %s\t%d entries, %d checkpoints\n", chain.Name, chain.Entries, chain.Checkpoints)
+					}
+					return err
+				})
+			},
+		},
+		&cobra.Command{
+			Use: "tail [WORKLOAD]", Short: "Follow decisions as they are made", Args: cobra.MaximumNArgs(1), Example: "  lab audit tail\n  lab audit tail llm-gateway",
+			RunE: func(c *cobra.Command, args []string) error {
+				l, err := find(c.Context(), s)
+				if err != nil {
+					return err
+				}
+				return lab.TailAudit(c.Context(), l, args, c.OutOrStdout())
+			},
+		},
+		&cobra.Command{
+			Use: "export", Short: "Write every chain, the checkpoints and the public key as JSON lines", Args: cobra.NoArgs, Example: "  lab audit export > audit.jsonl",
+			RunE: func(c *cobra.Command, _ []string) error {
+				return inside(c.Context(), s, func(ctx context.Context, l *desk.Lab, o *lab.Operator, _ lab.Status) error {
+					return lab.ExportAudit(ctx, l, o, c.OutOrStdout())
+				})
+			},
+		},
+		rescoreCommand(s),
+	)
+	return c
+}
+
+func resetCommand(s *settings) *cobra.Command {
+	return &cobra.Command{
+		Use: "reset", Short: "Go back to the seeded state without a rebuild", Args: cobra.NoArgs, Example: "  lab reset",
+		RunE: func(c *cobra.Command, _ []string) error {
+			return inside(c.Context(), s, func(ctx context.Context, l *desk.Lab, o *lab.Operator, st lab.Status) error {
+				position, err := l.SeededAt()
+				if err != nil {
+					return &lab.Error{Code: lab.ExitPartly, What: "reset", Why: errors.New("the history has not been delivered"), Try: "lab up" + nameFlag(s)}
+				}
+				return lab.Reset(ctx, o, st.Spec, position, s.progress())
+			})
+		},
+	}
+}
+
+func playCommand(s *settings) *cobra.Command {
+	how := lab.PlayOptions{}
+	c := &cobra.Command{
+		Use: "play SCENARIO", Short: "Play a scenario: brief, timeline, expectations turning to ✓ or ✗, debrief", Args: cobra.ExactArgs(1),
+		Example: "  lab play leaked-secret\n  lab play compromised-account --step\n  lab play ./my-scenario.yaml --speed 60",
+		Long:    "Plays one of " + strings.Join(lab.ScenarioNames(), ", ") + ", or a file. Exits with 1 if an expectation fails.",
+		RunE: func(c *cobra.Command, args []string) error {
+			return inside(c.Context(), s, func(ctx context.Context, l *desk.Lab, o *lab.Operator, st lab.Status) error {
+				how.Input, how.Output = c.InOrStdin(), c.OutOrStdout()
+				return lab.PlayScenario(ctx, l, o, st, args[0], how)
+			})
+		},
+	}
+	f := c.Flags()
+	f.BoolVar(&how.Step, "step", false, "wait for Enter before each step")
+	f.Float64Var(&how.Speed, "speed", 0, "play in the lab's time, at this many seconds a second")
+	f.BoolVar(&how.Now, "now", false, "play as fast as it goes (the default)")
+	c.MarkFlagsMutuallyExclusive("step", "speed", "now")
+	return c
+}

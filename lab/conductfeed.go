@@ -1,0 +1,200 @@
+package lab
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+	"time"
+
+	"example.org/security-training/services/audit"
+	"example.org/security-training/services/exercise"
+	"example.org/security-training/services/topology"
+)
+
+// tell says what happens, twice a second, for as long as somebody watches: what the scorer made of which events, and how the
+// identities are.
+func (c *conductor) tell(ctx context.Context) {
+	scorer := ""
+	for _, w := range c.op.Node.Topology().OfKind(topology.KindScorer) {
+		scorer = w.Name
+	}
+	after, err := c.newest(ctx, scorer)
+	if err != nil {
+		return // nobody watches any more
+	}
+	last := ""
+	for tick := 0; ; tick++ {
+		rows, err := c.op.businessPage(ctx, scorer, after, 500)
+		if err != nil {
+			rows = nil // the scorer is away, which the identities show
+		}
+		f := exercise.Feed{}
+		for _, r := range rows {
+			after = r.Seq
+			f.Lines = append(f.Lines, linesOf(r)...)
+		}
+		if n := len(f.Lines); n > 120 {
+			f.Lines = f.Lines[n-120:]
+		}
+		if st, err := c.stage.Status(ctx); err == nil {
+			for _, w := range st.Workloads {
+				f.Identities = append(f.Identities, exercise.Identity{Workload: w.Name, SPIFFEID: w.SPIFFEID, State: w.State, Serial: w.Serial, Expires: w.Expires})
+			}
+		}
+		if f.Revoked, err = c.struckOff(); err != nil {
+			c.log.Warn("tell the console", "error", err.Error())
+		}
+		now := fmt.Sprint(f.Identities, f.Revoked)
+		if len(f.Lines) > 0 || now != last || tick%10 == 0 { // now and then in any case: the dashboard may have begun anew
+			if err := c.op.Ask(ctx, routeFeed, f, nil); err == nil {
+				last = now
+			}
+		}
+		if pause(ctx, 500*time.Millisecond) != nil {
+			return
+		}
+	}
+}
+
+// newest is the row that a workload's chain of business ends with: what came before is no news. It asks until it knows, or ctx ends.
+func (c *conductor) newest(ctx context.Context, workload string) (int64, error) {
+	said := ""
+	for {
+		tips, err := reportedTips(ctx, c.stage, workload)
+		if err == nil {
+			after := int64(0)
+			for seq := range tips {
+				after = max(after, seq)
+			}
+			return after, nil
+		}
+		if err.Error() != said {
+			said = err.Error()
+			c.log.Warn("tell the console", "error", said)
+		}
+		if err := pause(ctx, 500*time.Millisecond); err != nil {
+			return 0, err
+		}
+	}
+}
+
+// linesOf are what a row of the scorer's chain says to a room.
+func linesOf(r audit.Row) []exercise.FeedLine {
+	switch r.Kind {
+	case "assessment":
+		// "decay-v1 0.412000 MEDIUM at position 812, 2026-…; events git:… siem:…"
+		head, events, _ := strings.Cut(r.Detail, "; events ")
+		var lines []exercise.FeedLine
+		for i, id := range strings.Fields(events) {
+			if i == 4 {
+				lines = append(lines, exercise.FeedLine{At: r.At, Kind: "event", Person: r.Person, What: fmt.Sprintf("and %d more", len(strings.Fields(events))-i)})
+				break
+			}
+			source, rest, _ := strings.Cut(id, ":")
+			what := source
+			if kind, _, named := strings.Cut(rest, "/"); named && !strings.ContainsAny(kind, "0123456789") {
+				what += ": " + strings.ReplaceAll(kind, "_", " ")
+			}
+			lines = append(lines, exercise.FeedLine{At: r.At, Kind: "event", Person: r.Person, What: what, Event: id})
+		}
+		words := strings.Fields(head)
+		if len(words) < 3 {
+			return lines
+		}
+		return append(lines, exercise.FeedLine{At: r.At, Kind: "score", Person: r.Person, What: "scores " + strings.TrimRight(words[1][:min(5, len(words[1]))], " "), Level: words[2], Event: r.Event})
+	case "dead_letter", "rejected", "reset":
+		return []exercise.FeedLine{{At: r.At, Kind: "order", Person: r.Person, What: exercise.Short(strings.ReplaceAll(r.Kind, "_", " ") + ": " + r.Detail), Event: r.Event}}
+	}
+	return nil
+}
+
+// rowsAbout are the rows of a workload's chain about an event or a person, which it finds by an index.
+func (o *Operator) rowsAbout(ctx context.Context, workload string, what url.Values) ([]audit.Row, error) {
+	resp, err := o.Node.Peer(workload).Get(ctx, routeAudit.Path()+"?"+what.Encode())
+	if err != nil {
+		return nil, err
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		return nil, fmt.Errorf("read audit rows of %s: it answered %d", workload, resp.StatusCode)
+	}
+	rows, err := audit.ReadRows(resp.Body)
+	if err != nil {
+		return nil, fmt.Errorf("read audit rows of %s: %w", workload, err)
+	}
+	return rows, nil
+}
+
+// story reads every chain for an event: what a collector accepted, what the scorer made of it, and the lessons of that person
+// from then on.
+func (c *conductor) story(ctx context.Context, event string) ([]exercise.StoryLine, error) {
+	var lines []exercise.StoryLine
+	for _, w := range c.op.Node.Topology().Workloads {
+		if w.Kind == topology.KindOperator {
+			continue
+		}
+		entries, err := Entries(ctx, c.stage, w.Name)
+		if err != nil {
+			return nil, err
+		}
+		for _, e := range entries {
+			if e.Event == event {
+				detail := strings.TrimSpace(strings.Join([]string{e.Route, e.Outcome, e.Reason, e.Detail}, " "))
+				if e.Peer != "" {
+					detail += ", from " + e.Peer + ", serial number " + e.Serial
+				}
+				lines = append(lines, exercise.StoryLine{At: e.At, Where: w.Name, What: e.Kind, Person: e.Person, Detail: detail, Hash: e.Hash})
+			}
+		}
+	}
+	person, since := "", time.Time{}
+	for _, w := range c.op.Node.Topology().Serving(routeAudit) {
+		rows, err := c.op.rowsAbout(ctx, w.Name, url.Values{"event": {event}})
+		if err != nil {
+			return nil, err
+		}
+		for _, r := range rows {
+			if strings.HasPrefix(r.Kind, "order") || r.Kind == "search" {
+				continue // who asked for it is not its story
+			}
+			if r.Event == event || slices.Contains(strings.Fields(r.Detail), event) {
+				lines = append(lines, exercise.StoryLine{At: r.At, Where: w.Name, What: r.Kind, Person: r.Person, Detail: facts(r.Detail), Hash: r.Hash})
+				if r.Kind == "assessment" && person == "" {
+					person, since = r.Person, r.At
+				}
+			}
+		}
+	}
+	if person != "" {
+		more, err := c.lessons(ctx, person, since)
+		if err != nil {
+			return nil, err
+		}
+		lines = append(lines, more...)
+	}
+	slices.SortStableFunc(lines, func(a, b exercise.StoryLine) int { return a.At.Compare(b.At) })
+	return lines, nil
+}
+
+// lessons are the rows about what person was taught from since on.
+func (c *conductor) lessons(ctx context.Context, person string, since time.Time) ([]exercise.StoryLine, error) {
+	var lines []exercise.StoryLine
+	for _, w := range c.op.Node.Topology().Serving(routeAudit) {
+		if w.Kind != topology.KindDashboard {
+			continue
+		}
+		rows, err := c.op.rowsAbout(ctx, w.Name, url.Values{"person": {person}, "since": {since.UTC().Format(time.RFC3339Nano)}})
+		if err != nil {
+			return nil, err
+		}
+		for _, r := range rows {
+			if r.Person == person && r.At.After(since) && slices.Contains([]string{"lesson.asked", "lesson.written", "attempt", "completion", "delivery"}, r.Kind) && len(lines) < 20 {
+				lines = append(lines, exercise.StoryLine{At: r.At, Where: w.Name, What: r.Kind, Person: r.Person, Detail: facts(r.Detail), Hash: r.Hash})
+			}
+		}
+	}
+	return lines, nil
+}

@@ -1,0 +1,180 @@
+package desk
+
+import (
+	"context"
+	"crypto/ed25519"
+	"crypto/rand"
+	"crypto/x509"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"os"
+	"time"
+
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+	"github.com/spiffe/go-spiffe/v2/svid/x509svid"
+
+	"example.org/security-training/lab"
+	"example.org/security-training/manifests"
+	"example.org/security-training/services/audit"
+	"example.org/security-training/services/topology"
+)
+
+// Bench is where the workloads of a lab are worked at: what a runtime's supervisor can do.
+type Bench interface {
+	// Status says how each workload is, without waiting.
+	Status() lab.Status
+	// Changed is closed when Status may be another.
+	Changed() <-chan struct{}
+	// Restart ends a workload, which is started again at once.
+	Restart(ctx context.Context, workload string) error
+	// Mint signs an SVID for any ID of the domain, valid for ttl from at, and gives the authorities of the domain.
+	Mint(ctx context.Context, id spiffeid.ID, at time.Time, ttl time.Duration) (*x509svid.SVID, []*x509.Certificate, error)
+	// Order has the issuer do what an operator asks for.
+	Order(ctx context.Context, o Order) error
+}
+
+// Desk is the supervisor's side of a lab: it answers on the admin socket, signs checkpoints and conducts exercises.
+type Desk struct {
+	Folder Folder
+	Topo   *topology.Topology
+	Log    *slog.Logger
+
+	bench  Bench
+	audit  *audit.Log
+	key    ed25519.PrivateKey
+	people *peopleCA
+	end    context.CancelFunc
+
+	server *http.Server       // nil before Serve
+	unsign context.CancelFunc // ends sign
+}
+
+// Open reads what the folder keeps, and makes what it lacks.
+func Open(f Folder, log *slog.Logger) (*Desk, error) {
+	d := &Desk{Folder: f, Log: log}
+	var err error
+	if d.Topo, err = topology.FromFile(f.Topology()); err != nil {
+		return nil, err
+	}
+	if d.key, err = loadKey(f); err != nil {
+		return nil, err
+	}
+	if d.people, err = openPeopleCA(f); err != nil {
+		return nil, err
+	}
+	if d.audit, err = audit.Open(f.audit(), "supervisor"); err != nil {
+		return nil, err
+	}
+	return d, nil
+}
+
+// Audit is the supervisor's own chain.
+func (d *Desk) Audit() *audit.Log { return d.audit }
+
+// farewell is how long answers that are being given may still take when the desk closes.
+const farewell = 3 * time.Second
+
+// Close ends what Serve began, and the supervisor's chain. Whoever is being answered gets the whole answer first: the one who
+// ordered the end is among them.
+func (d *Desk) Close() error {
+	var err error
+	if d.server != nil {
+		ctx, cancel := context.WithTimeout(context.Background(), farewell)
+		defer cancel()
+		err = d.server.Shutdown(ctx)
+		d.unsign()
+	}
+	return errors.Join(err, d.audit.Close())
+}
+
+// Serve opens the desk for bench: from its return on, the admin socket is answered and checkpoints are signed, until Close. An
+// order to end the lab calls end. What goes wrong later is sent to failed.
+func (d *Desk) Serve(bench Bench, end context.CancelFunc, failed chan<- error) error {
+	d.bench, d.end = bench, end
+	l, err := d.listenAdmin()
+	if err != nil {
+		return err
+	}
+	ctx, unsign := context.WithCancel(context.Background())
+	d.server, d.unsign = &http.Server{Handler: d.routes(), ReadHeaderTimeout: 5 * time.Second}, unsign
+	go func() {
+		if err := d.server.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+			failed <- fmt.Errorf("serve admin socket: %w", err)
+		}
+	}()
+	go d.sign(ctx)
+	return nil
+}
+
+// Conduct conducts exercises until ctx ends.
+func (d *Desk) Conduct(ctx context.Context, host string) {
+	lab.Conduct(ctx, newLab(d.Folder, d.Topo, host, nil), manifests.Topology(), d.Log)
+}
+
+func loadKey(f Folder) (ed25519.PrivateKey, error) {
+	seed, err := os.ReadFile(f.auditKey())
+	if errors.Is(err, os.ErrNotExist) {
+		seed = make([]byte, ed25519.SeedSize)
+		if _, err := rand.Read(seed); err != nil {
+			return nil, err
+		}
+		err = Replace(f.auditKey(), seed, 0o600)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read audit key: %w", err)
+	}
+	if len(seed) != ed25519.SeedSize {
+		return nil, fmt.Errorf("read audit key %s: %d bytes, want %d", f.auditKey(), len(seed), ed25519.SeedSize)
+	}
+	key := ed25519.NewKeyFromSeed(seed)
+	return key, Replace(f.auditPublic(), key.Public().(ed25519.PublicKey), 0o644)
+}
+
+// sign pins the end of every chain once a second, if it has grown, with a key that no workload can read.
+func (d *Desk) sign(ctx context.Context) {
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	last := map[string]uint64{}
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		files := map[string]string{"supervisor": d.Folder.audit()}
+		for _, w := range d.Topo.Workloads {
+			if w.Kind != topology.KindOperator {
+				files[w.Name] = d.Folder.WorkloadAudit(w.Name)
+			}
+		}
+		var lines []byte
+		for name, path := range files {
+			tip, err := audit.Tip(path)
+			if err != nil || tip.Seq == last[name] {
+				continue
+			}
+			last[name] = tip.Seq
+			c := audit.Checkpoint{Workload: name, Seq: tip.Seq, Hash: tip.Hash, At: time.Now().UTC()}
+			c.Sign(d.key)
+			b, err := json.Marshal(c)
+			if err != nil {
+				continue
+			}
+			lines = append(append(lines, b...), '\n')
+		}
+		if len(lines) == 0 {
+			continue
+		}
+		f, err := os.OpenFile(d.Folder.checkpoints(), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+		if err == nil {
+			_, err = f.Write(lines)
+			err = errors.Join(err, f.Close())
+		}
+		if err != nil {
+			d.Log.Error("sign checkpoints", "error", err.Error())
+		}
+	}
+}

@@ -1,0 +1,185 @@
+// Package desk is what a lab has on the machine it was started from, however it runs: a private folder, one socket that only
+// its owner may open, the CA of the people who come with a browser, the key that signs the ends of all audit chains, and
+// whoever conducts the exercises.
+//
+// A runtime puts a Bench behind the desk; the command line and the tests stand before it, as Lab.
+package desk
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+
+	"example.org/security-training/lab"
+	"example.org/security-training/services/env"
+	"example.org/security-training/services/topology"
+)
+
+// Folder is a lab's private folder; everything that a lab keeps is below it.
+type Folder string
+
+// Path is a file or folder below f.
+func (f Folder) Path(elem ...string) string {
+	return filepath.Join(append([]string{string(f)}, elem...)...)
+}
+
+func (f Folder) settings() string    { return f.Path("lab.json") }
+func (f Folder) admin() string       { return f.Path("admin.sock") }
+func (f Folder) audit() string       { return f.Path("supervisor.audit") }
+func (f Folder) checkpoints() string { return f.Path("checkpoints.jsonl") }
+func (f Folder) auditKey() string    { return f.Path("audit.key") }
+func (f Folder) auditPublic() string { return f.Path("audit.pub") }
+func (f Folder) seeded() string      { return f.Path("seeded") }
+
+// Topology is the lab's own, which may be edited while it runs.
+func (f Folder) Topology() string { return f.Path("topology.yaml") }
+
+// Log is the supervisor's.
+func (f Folder) Log() string { return f.Path("supervisor.log") }
+
+// Of is a workload's own folder.
+func (f Folder) Of(workload string) Folder { return Folder(f.Path("w", workload)) }
+
+// WorkloadLog is a workload's log.
+func (f Folder) WorkloadLog(w string) string { return f.Of(w).Path("log") }
+
+// WorkloadAudit is a workload's chain of decisions.
+func (f Folder) WorkloadAudit(w string) string { return f.Of(w).Path("audit") }
+
+// Settings is what every runtime's supervisor needs to know; a runtime's own settings embed it. They are written once, by Up.
+type Settings struct {
+	Runtime string   `json:"runtime"` // local, kind or cluster
+	Spec    lab.Spec `json:"spec"`
+	Host    string   `json:"host"`    // the loopback address under which the lab is reached from this machine
+	DBPort  int      `json:"db_port"` // the database's there: any that was free
+	Version string   `json:"version"`
+
+	Identity string `json:"identity"`           // who issues it: embedded or spire
+	Backend  string `json:"llm_backend"`        // gemini or stub
+	Model    string `json:"gemini_model"`       // its name
+	KeyMark  string `json:"key_mark,omitempty"` // tells the key from another, and nothing else of it
+
+	Provider Provider `json:"provider,omitzero"` // of identities
+}
+
+// Addr is where a workload's mesh listener is reached from this machine.
+func (s Settings) Addr(w topology.Workload) string {
+	port := w.Port
+	if w.Kind == topology.KindDatabase && s.DBPort != 0 { // 0 in a lab that an older version made
+		port = s.DBPort
+	}
+	return net.JoinHostPort(s.Host, strconv.Itoa(port))
+}
+
+// Read reads the settings of f into s, a pointer to what Write was given. The error is fs.ErrNotExist where there is no lab.
+func (f Folder) Read(s any) error {
+	b, err := os.ReadFile(f.settings())
+	if err != nil {
+		return fmt.Errorf("read lab: %w", err)
+	}
+	if err := json.Unmarshal(b, s); err != nil {
+		return fmt.Errorf("read lab %s: %w", f.settings(), err)
+	}
+	return nil
+}
+
+// Write writes the settings; they come last, and make f a lab.
+func (f Folder) Write(s any) error {
+	b, err := json.MarshalIndent(s, "", "  ")
+	if err != nil {
+		return err
+	}
+	return Replace(f.settings(), append(b, '\n'), 0o600)
+}
+
+// Replace writes a file in one step.
+func Replace(path string, content []byte, mode fs.FileMode) error {
+	tmp, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+".*")
+	if err != nil {
+		return err
+	}
+	_, err = tmp.Write(content)
+	err = errors.Join(err, tmp.Chmod(mode), tmp.Close())
+	if err == nil {
+		err = os.Rename(tmp.Name(), path)
+	}
+	if err != nil {
+		os.Remove(tmp.Name())
+	}
+	return err
+}
+
+// FolderOf is where the lab called name keeps everything, whether there is one or not.
+func FolderOf(lookup env.Lookup, name string) (Folder, error) {
+	if !labName.MatchString(name) {
+		return "", &lab.Error{Code: lab.ExitUsage, What: "name a lab", Why: fmt.Errorf("%q: want a letter, then letters, digits and dashes, 24 at most", name)}
+	}
+	home, err := Home(lookup)
+	if err != nil {
+		return "", err
+	}
+	return Folder(filepath.Join(home, name)), nil
+}
+
+// Remove removes f, and the labs' folder if this was the last one. It says what it removed.
+func (f Folder) Remove() ([]string, error) {
+	if err := os.RemoveAll(string(f)); err != nil {
+		return nil, fmt.Errorf("remove %s: %w", f, err)
+	}
+	_ = os.Remove(filepath.Dir(string(f))) // which refuses while there are others
+	return []string{"folder " + string(f)}, nil
+}
+
+// Turn waits for this user's turn to bring a lab up, which lasts until what it returns is closed. It makes the labs' folder.
+func (f Folder) Turn() (io.Closer, error) {
+	if err := os.MkdirAll(filepath.Dir(string(f)), 0o711); err != nil {
+		return nil, &lab.Error{Code: lab.ExitPrecondition, What: "make the labs' folder", Why: err, Try: "LAB_HOME=/tmp/labs lab up"}
+	}
+	turn, err := lock(filepath.Dir(string(f)))
+	if err != nil {
+		return nil, fmt.Errorf("wait for my turn: %w", err)
+	}
+	return turn, nil
+}
+
+var labName = regexp.MustCompile(`^[a-z][a-z0-9-]{0,23}$`)
+
+// Home is where the labs of this user are: LAB_HOME, else /var/lib/security-training for root, because workloads of other
+// uids must be able to enter it, else the user's state folder.
+func Home(lookup env.Lookup) (string, error) {
+	if v, ok := lookup("LAB_HOME"); ok && v != "" {
+		return filepath.Abs(v)
+	}
+	if os.Geteuid() == 0 {
+		return "/var/lib/security-training", nil
+	}
+	if v, ok := lookup("XDG_STATE_HOME"); ok && v != "" {
+		return filepath.Join(v, "security-training"), nil
+	}
+	home, ok := lookup("HOME")
+	if !ok || home == "" {
+		return "", errors.New("find the labs' folder: neither LAB_HOME, XDG_STATE_HOME nor HOME is set")
+	}
+	return filepath.Join(home, ".local", "state", "security-training"), nil
+}
+
+// LastLines is the end of a file, for an error message.
+func LastLines(path string, n int) string {
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return ""
+	}
+	if len(b) == 0 {
+		return ""
+	}
+	lines := strings.Split(strings.TrimRight(string(b), "\n"), "\n")
+	return "  | " + strings.Join(lines[max(0, len(lines)-n):], "\n  | ")
+}

@@ -1,0 +1,299 @@
+package desk
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net/http"
+	"os"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/spiffe/go-spiffe/v2/bundle/x509bundle"
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+	"github.com/spiffe/go-spiffe/v2/svid/x509svid"
+
+	"example.org/security-training/lab"
+	"example.org/security-training/services/env"
+	"example.org/security-training/services/mesh"
+	"example.org/security-training/services/topology"
+)
+
+// Lab is a lab as its owner sees it, through the admin socket and the folder. Its supervisor may be gone: then only Down, and
+// the runtime's Up, make sense.
+type Lab struct {
+	folder Folder
+	admin  *admin
+	topo   *topology.Topology
+	host   string
+	down   func(context.Context, *Lab) ([]string, error)
+}
+
+var _ lab.Stage = (*Lab)(nil)
+
+func newLab(f Folder, topo *topology.Topology, host string, down func(context.Context, *Lab) ([]string, error)) *Lab {
+	return &Lab{folder: f, admin: newAdmin(f.admin()), topo: topo, host: host, down: down}
+}
+
+// ErrGone says that there is a lab's folder, but no supervisor.
+var ErrGone = errors.New("its supervisor is not running")
+
+// LabOf is the lab of a folder, whether its supervisor runs or not; lab.ErrNone if there is none. Its Down calls down.
+func LabOf(f Folder, down func(context.Context, *Lab) ([]string, error)) (*Lab, error) {
+	var s Settings
+	err := f.Read(&s)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, lab.ErrNone
+	}
+	if err != nil {
+		return nil, err
+	}
+	topo, err := topology.FromFile(f.Topology())
+	if err != nil {
+		return nil, err
+	}
+	return newLab(f, topo, s.Host, down), nil
+}
+
+// Find is LabOf for a lab whose supervisor runs; else the error is ErrGone, beside the lab.
+func Find(ctx context.Context, f Folder, down func(context.Context, *Lab) ([]string, error)) (*Lab, error) {
+	l, err := LabOf(f, down)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := l.Status(ctx); err != nil {
+		return l, fmt.Errorf("find lab: %w", errors.Join(ErrGone, err))
+	}
+	return l, nil
+}
+
+// FindNamed is Find by a lab's name, as a runtime's own Find does it.
+func FindNamed(ctx context.Context, lookup env.Lookup, name string, down func(context.Context, *Lab) ([]string, error)) (lab.Lab, error) {
+	f, err := FolderOf(lookup, name)
+	if err != nil {
+		return nil, err
+	}
+	l, err := Find(ctx, f, down)
+	if l == nil {
+		return nil, err // not a lab.Lab that holds a nil
+	}
+	return l, err
+}
+
+// AwaitReady returns when every workload is ready, or with why that will not be so within patience.
+func (l *Lab) AwaitReady(ctx context.Context, patience time.Duration) error {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	st, err := l.Status(ctx)
+	if err != nil {
+		return err
+	}
+	before := map[string]int{} // restarts, of which a pod that has lived long has some
+	for _, w := range st.Workloads {
+		before[w.Name] = w.Restarts
+	}
+	for !st.Healthy {
+		if w := hopeless(st, before); w != "" {
+			log := l.folder.WorkloadLog(w)
+			return &lab.Error{Code: lab.ExitPartly, What: "start " + w, Why: errors.New("it ends again and again"), Log: log, Last: LastLines(log, 5), Try: "lab logs " + w}
+		}
+		if err := l.admin.call(ctx, http.MethodGet, "/v1/ready", nil, &st); err != nil {
+			e := &lab.Error{Code: lab.ExitPartly, What: "start the workloads", Why: err, Log: l.folder.Log(), Last: LastLines(l.folder.Log(), 5)}
+			if errors.Is(context.Cause(ctx), context.DeadlineExceeded) {
+				e.Code, e.Why = lab.ExitTimeout, notReady(st)
+				if w := firstUnready(st); w != "" {
+					e.Log, e.Last = l.folder.WorkloadLog(w), LastLines(l.folder.WorkloadLog(w), 5)
+				}
+			}
+			return e
+		}
+	}
+	return nil
+}
+
+func notReady(st lab.Status) error {
+	var parts []string
+	for _, w := range st.Workloads {
+		if !w.Ready {
+			parts = append(parts, fmt.Sprintf("%s %s", w.Name, w.Why))
+		}
+	}
+	return fmt.Errorf("not ready in time: %s", strings.Join(parts, "; "))
+}
+
+// hopeless names a workload that has ended so often since before that waiting for it is in vain.
+func hopeless(st lab.Status, before map[string]int) string {
+	for _, w := range st.Workloads {
+		if !w.Ready && w.Restarts-before[w.Name] >= 5 {
+			return w.Name
+		}
+	}
+	return ""
+}
+
+func firstUnready(st lab.Status) string {
+	for _, w := range st.Workloads {
+		if !w.Ready {
+			return w.Name
+		}
+	}
+	return ""
+}
+
+// Status implements lab.Lab.
+func (l *Lab) Status(ctx context.Context) (lab.Status, error) { return l.admin.status(ctx) }
+
+// Host is the loopback address under which the whole lab is reached.
+func (l *Lab) Host() string { return l.host }
+
+// Topology is the lab's own, which may be edited while it runs.
+func (l *Lab) Topology() string { return l.folder.Topology() }
+
+// Folder is where the lab keeps everything that it has on this machine.
+func (l *Lab) Folder() Folder { return l.folder }
+
+// MarkSeeded remembers that the history has been delivered, up to position of the scorer's event log.
+func (l *Lab) MarkSeeded(position int64) error {
+	return Replace(l.folder.seeded(), []byte(strconv.FormatInt(position, 10)), 0o600)
+}
+
+// Seeded says whether the history has been delivered.
+func (f Folder) Seeded() bool {
+	_, err := os.Stat(f.seeded())
+	return err == nil
+}
+
+// SeededAt is the position that MarkSeeded remembered.
+func (l *Lab) SeededAt() (int64, error) {
+	b, err := os.ReadFile(l.folder.seeded())
+	if err != nil {
+		return 0, fmt.Errorf("read the seeded state: %w", err)
+	}
+	return strconv.ParseInt(string(b), 10, 64)
+}
+
+// Addr implements lab.Lab.
+func (l *Lab) Addr(ctx context.Context, workload string) (string, error) {
+	st, err := l.Status(ctx)
+	if err != nil {
+		return "", err
+	}
+	for _, w := range st.Workloads {
+		if w.Name == workload {
+			return w.Address, nil
+		}
+	}
+	return "", fmt.Errorf("find %s: topology does not list it", workload)
+}
+
+// Mint implements lab.Lab.
+func (l *Lab) Mint(ctx context.Context, id spiffeid.ID, ttl time.Duration) (*x509svid.SVID, *x509bundle.Set, error) {
+	return l.admin.mint(ctx, id, 0, ttl)
+}
+
+// MintFrom is Mint for a life that begins from after now, or before it if from is negative.
+func (l *Lab) MintFrom(ctx context.Context, id spiffeid.ID, from, ttl time.Duration) (*x509svid.SVID, *x509bundle.Set, error) {
+	return l.admin.mint(ctx, id, from, ttl)
+}
+
+func (l *Lab) order(ctx context.Context, o Order) error {
+	return l.admin.call(ctx, http.MethodPost, "/v1/issuer", o, nil)
+}
+
+// SetTTL sets the life of SVIDs and of the CAs made from now on; zero leaves one as it is.
+func (l *Lab) SetTTL(ctx context.Context, svid, ca time.Duration) error {
+	return l.order(ctx, Order{TTL: svid, CATTL: ca})
+}
+
+// Rotate issues a new SVID to everybody.
+func (l *Lab) Rotate(ctx context.Context) error { return l.order(ctx, Order{Rotate: AllSVIDs}) }
+
+// RotateOne issues a new SVID to one workload.
+func (l *Lab) RotateOne(ctx context.Context, workload string) error {
+	return l.order(ctx, Order{One: workload})
+}
+
+// RotateCA does one of the three parts of a CA's turn: "prepare", "activate" or "retire".
+func (l *Lab) RotateCA(ctx context.Context, part string) error {
+	return l.order(ctx, Order{Rotate: "ca-" + part})
+}
+
+// Withdraw takes a workload's identity away until Restore.
+func (l *Lab) Withdraw(ctx context.Context, workload string) error {
+	return l.order(ctx, Order{Withdraw: workload})
+}
+
+// Restore gives a withdrawn identity back.
+func (l *Lab) Restore(ctx context.Context, workload string) error {
+	return l.order(ctx, Order{Restore: workload})
+}
+
+// Certify makes a client certificate for a browser: name is an id of the roster and role "person", or role is instructor or
+// admin and name the same.
+func (l *Lab) Certify(ctx context.Context, name, role string) (PersonalCertificate, error) {
+	var c PersonalCertificate
+	return c, l.admin.call(ctx, http.MethodPost, "/v1/certificate", personRequest{Name: name, Role: role}, &c)
+}
+
+// Audit implements lab.Lab.
+func (l *Lab) Audit(_ context.Context, workload string) (io.ReadCloser, error) {
+	path := l.folder.WorkloadAudit(workload)
+	if workload == "supervisor" {
+		path = l.folder.audit()
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, fmt.Errorf("read audit of %s: %w", workload, err)
+	}
+	return f, nil
+}
+
+// Checkpoints opens the signed ends of all chains, and the public key they are signed by.
+func (l *Lab) Checkpoints() (lines, public []byte, err error) {
+	lines, err = os.ReadFile(l.folder.checkpoints())
+	if err != nil {
+		return nil, nil, fmt.Errorf("read checkpoints: %w", err)
+	}
+	if public, err = os.ReadFile(l.folder.auditPublic()); err != nil {
+		return nil, nil, fmt.Errorf("read checkpoints: %w", err)
+	}
+	return lines, public, nil
+}
+
+// LogFile is where a workload's log is, or the supervisor's, or that of a process beneath them.
+func (l *Lab) LogFile(name string) string {
+	if name == "supervisor" {
+		return l.folder.Log()
+	}
+	return l.folder.WorkloadLog(name)
+}
+
+// Restart implements lab.Lab.
+func (l *Lab) Restart(ctx context.Context, workload string) error {
+	return l.admin.call(ctx, http.MethodPost, "/v1/restart", restartRequest{Workload: workload}, nil)
+}
+
+// Gone says of the error of a call that no supervisor runs, which is not the same as one that does not answer.
+func Gone(err error) bool {
+	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ECONNREFUSED)
+}
+
+// End tells the supervisor to end itself and everything that it started; it returns before that is done. One that does not answer
+// in ten seconds is not waited for.
+func (l *Lab) End(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	return l.admin.call(ctx, http.MethodPost, "/v1/down", nil, nil)
+}
+
+// Down implements lab.Lab. It works without a supervisor, too.
+func (l *Lab) Down(ctx context.Context) ([]string, error) { return l.down(ctx, l) }
+
+// Mesh implements lab.Inside.
+func (l *Lab) Mesh() mesh.Config {
+	return mesh.Config{TopologyFile: l.folder.Topology(), Host: l.host}
+}

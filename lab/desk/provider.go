@@ -1,0 +1,60 @@
+package desk
+
+import (
+	"errors"
+	"net"
+	"net/url"
+	"strconv"
+	"strings"
+
+	"example.org/security-training/lab"
+	"example.org/security-training/services/env"
+	"example.org/security-training/services/topology"
+)
+
+// Provider is who signs a lab's people in by OpenID Connect, beside links and certificates; nobody without Issuer.
+type Provider struct {
+	Issuer   string `json:"issuer"`                // an https address
+	Client   string `json:"client"`                // what the lab is called there
+	Redirect string `json:"redirect"`              // where browsers come back to; "" as the caller's environment says: where the lab's pages are
+	Mark     string `json:"secret_mark,omitempty"` // tells the client's secret from another, and nothing else of it
+	Secret   string `json:"-"`                     // "": a public client, which has none
+}
+
+// callback is the learning system's page to which a provider sends browsers back.
+const callback = "/sign-in/callback"
+
+// ProviderOf reads OIDC_ISSUER, and with it OIDC_CLIENT_ID and, optionally, OIDC_REDIRECT_URL and OIDC_CLIENT_SECRET_FILE.
+func ProviderOf(lookup env.Lookup) (Provider, error) {
+	e := env.Read(lookup)
+	p := Provider{Issuer: e.Optional("OIDC_ISSUER", "")}
+	if p.Issuer == "" {
+		return p, nil
+	}
+	p.Client, p.Redirect = e.Required("OIDC_CLIENT_ID"), e.Optional("OIDC_REDIRECT_URL", "")
+	if e.Optional("OIDC_CLIENT_SECRET_FILE", "") != "" {
+		p.Secret = string(e.Secret("OIDC_CLIENT_SECRET_FILE"))
+		p.Mark = mark("which secret of a lab's client", p.Secret)
+	}
+	err := e.Err()
+	if u, bad := url.Parse(p.Issuer); bad != nil || u.Scheme != "https" || u.Host == "" {
+		err = errors.Join(err, errors.New("OIDC_ISSUER: want an https address"))
+	}
+	if p.Redirect != "" && !strings.HasSuffix(p.Redirect, callback) {
+		err = errors.Join(err, errors.New("OIDC_REDIRECT_URL: want the address of the pages and "+callback))
+	}
+	if err != nil {
+		return p, &lab.Error{Code: lab.ExitUsage, What: "choose who signs people in", Why: err}
+	}
+	return p, nil
+}
+
+// Signs keeps who signs people in, the client's secret by its mark alone. The lab's address must be known by then.
+func (s *Settings) Signs(p Provider, topo *topology.Topology) {
+	for _, w := range topo.OfKind(topology.KindDashboard) {
+		if p.Issuer != "" && p.Redirect == "" {
+			p.Redirect = "http://" + net.JoinHostPort(s.Host, strconv.Itoa(w.Web)) + callback
+		}
+	}
+	s.Provider = p
+}

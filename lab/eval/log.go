@@ -1,0 +1,53 @@
+package eval
+
+import (
+	"bufio"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"example.org/security-training/services/activity"
+	"example.org/security-training/services/risk"
+)
+
+// ScoreLog scores everybody of the roster at τ from a log of events, one JSON line each, in order of time (others may be
+// late where no lesson has been passed in between); it holds sums and
+// windows in memory, and not the log. It answers how many events it read, too; those of nobody in the roster are left out.
+// Neither floods nor ids that come twice are looked for.
+func ScoreLog(log io.Reader, roster []risk.Person, p *risk.Profile, at time.Time) ([]risk.Standing, int, error) {
+	ledgers := make(map[string]*risk.Ledger, len(roster))
+	for _, person := range roster {
+		ledgers[person.ID] = risk.NewLedger(p)
+	}
+	lines := bufio.NewReaderSize(log, 1<<20)
+	read := 0
+	for {
+		text, err := lines.ReadBytes('\n')
+		if errors.Is(err, io.EOF) && len(text) == 0 {
+			break
+		} else if err != nil && !errors.Is(err, io.EOF) {
+			return nil, read, fmt.Errorf("score log: %w", err)
+		}
+		var e activity.Event
+		if err := json.Unmarshal(text, &e); err != nil {
+			return nil, read, fmt.Errorf("score log: line %d: %w", read+1, err)
+		}
+		read++
+		l := ledgers[e.Person]
+		if l == nil || e.At.After(at) {
+			continue
+		}
+		if !l.Add(e) {
+			return nil, read, fmt.Errorf("score log: line %d: %s of %s is later than what it acts on; sort the log by time", read, e.ID, e.Person)
+		}
+	}
+	standings := make([]risk.Standing, 0, len(roster))
+	for _, person := range roster {
+		score := ledgers[person.ID].Score(person.Role, at)
+		level := p.Level(score)
+		standings = append(standings, risk.Standing{Person: person, At: at, Score: score, Level: level, Frequency: level.Frequency()})
+	}
+	return standings, read, nil
+}

@@ -1,0 +1,44 @@
+package local
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+
+	"example.org/security-training/lab/desk"
+	"example.org/security-training/services/env"
+)
+
+// folder is a lab's private folder, with what only local processes need.
+type folder struct{ desk.Folder }
+
+func (f folder) api() string                      { return f.Path("api.sock") }
+func (f folder) cas() string                      { return f.Path("ca.pem") }
+func (f folder) processes() string                { return f.Path("processes.json") }
+func (f folder) binary(name string) string        { return f.Path("bin", name) }
+func (f folder) postgres() desk.Folder            { return desk.Folder(f.Path("pg")) }
+func (f folder) peopleTLS(workload string) string { return f.Of(workload).Path("people-tls") }
+
+// settings is what a supervisor of local processes needs to know.
+type settings struct {
+	desk.Settings
+	UIDs      int    `json:"uids"`            // the first uid of this lab's workloads, 0 when all share the caller's
+	Postgres  string `json:"postgres"`        // the folder of the server's binaries
+	SPIRE     string `json:"spire,omitempty"` // the folder of SPIRE's binaries
+	SPIREPort int    `json:"spire_port,omitempty"`
+}
+
+// cache is where the template of the database's folder is kept between labs.
+func cache(lookup env.Lookup) (string, error) {
+	if os.Geteuid() == 0 {
+		return "/var/cache/security-training", nil
+	}
+	if v, ok := lookup("XDG_CACHE_HOME"); ok && v != "" {
+		return filepath.Join(v, "security-training"), nil
+	}
+	home, ok := lookup("HOME")
+	if !ok || home == "" {
+		return "", errors.New("find the cache folder: neither XDG_CACHE_HOME nor HOME is set")
+	}
+	return filepath.Join(home, ".cache", "security-training"), nil
+}

@@ -1,0 +1,99 @@
+package local
+
+import (
+	"context"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+	"github.com/spiffe/go-spiffe/v2/svid/x509svid"
+
+	"example.org/security-training/lab/desk"
+	"example.org/security-training/lab/workloadapi"
+	"example.org/security-training/services/mesh/authority"
+)
+
+// issuer gives the lab's processes their identities: the lab itself, or real SPIRE.
+type issuer interface {
+	// name is what status says of it.
+	name() string
+	// serve returns when workloads may be started, or when ctx ends, and goes on after that until the supervisor's process ends,
+	// after the workloads. What goes wrong later is sent to failed.
+	serve(ctx context.Context, s *Supervisor, failed chan<- error) error
+	// Start runs start, which must start a process and return its PID, as the workload called name.
+	Start(name string, start func() (pid int, err error)) error
+	// Ended forgets a process.
+	Ended(pid int)
+	// Issued is the newest SVID of each workload that holds one.
+	Issued() map[string]workloadapi.Issued
+	// Mint signs an SVID for any ID of the domain, valid for ttl from at, and gives the authorities of the domain.
+	Mint(ctx context.Context, id spiffeid.ID, at time.Time, ttl time.Duration) (*x509svid.SVID, []*x509.Certificate, error)
+	// order does what an operator asks for.
+	order(ctx context.Context, o desk.Order) error
+}
+
+func (s *Supervisor) newIssuer() (issuer, error) {
+	if s.settings.Identity == identitySPIRE {
+		return newSPIRE(s)
+	}
+	cas, err := loadCAs(s.folder.cas(), s.topo)
+	if err != nil {
+		return nil, err
+	}
+	i, err := workloadapi.New(s.topo.Domain(), cas, func(cas []*authority.CA) error { return saveCAs(s.folder.cas(), cas) })
+	if err != nil {
+		return nil, err
+	}
+	return embedded{i}, nil
+}
+
+// embedded is the lab's own issuer.
+type embedded struct{ *workloadapi.Issuer }
+
+func (embedded) name() string { return identityEmbedded }
+
+func (e embedded) serve(ctx context.Context, s *Supervisor, failed chan<- error) error {
+	l, err := workloadapi.Listen(s.folder.api())
+	if err != nil {
+		return err
+	}
+	go func() { failed <- e.Serve(context.WithoutCancel(ctx), l) }()
+	return nil
+}
+
+func (e embedded) Mint(_ context.Context, id spiffeid.ID, at time.Time, ttl time.Duration) (*x509svid.SVID, []*x509.Certificate, error) {
+	return e.Issuer.Mint(id, at, ttl)
+}
+
+func (e embedded) order(_ context.Context, o desk.Order) error {
+	switch {
+	case o.TTL > 0 || o.CATTL > 0:
+		e.SetTTL(o.TTL, o.CATTL)
+		return nil
+	case o.One != "":
+		e.RotateOne(o.One)
+		return nil
+	case o.Withdraw != "":
+		e.Withdraw(o.Withdraw)
+		return nil
+	case o.Restore != "":
+		e.Restore(o.Restore)
+		return nil
+	}
+	switch o.Rotate {
+	case desk.AllSVIDs:
+		e.Rotate()
+		return nil
+	case desk.CAPrepare:
+		return e.PrepareCA()
+	case desk.CAActivate:
+		return e.ActivateCA()
+	case desk.CARetire:
+		return e.RetireCA()
+	case "":
+		return errors.New("nothing ordered")
+	}
+	return fmt.Errorf("rotate %q: want %s, %s, %s or %s", o.Rotate, desk.AllSVIDs, desk.CAPrepare, desk.CAActivate, desk.CARetire)
+}

@@ -1,0 +1,381 @@
+// Package local runs a lab as processes of this machine: PostgreSQL from the system's binaries or a download, one process per
+// workload, and one supervisor that is the parent of them all.
+//
+// Up is a list of steps; the list is the documentation.
+package local
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"example.org/security-training/lab"
+	"example.org/security-training/lab/desk"
+	"example.org/security-training/lab/progress"
+	"example.org/security-training/manifests"
+	"example.org/security-training/services/env"
+	"example.org/security-training/services/topology"
+)
+
+// Runtime makes labs of local processes.
+type Runtime struct {
+	Lookup   env.Lookup
+	Binaries string   // the folder with one program for each `binary` of the topology
+	Self     []string // the command that runs a supervisor, to which the lab's folder is appended
+	Version  string
+}
+
+// RuntimeName is what status says of a lab's runtime.
+const RuntimeName = "local"
+
+var _ lab.Runtime = (*Runtime)(nil)
+
+// Find returns the lab called name, or lab.ErrNone; desk.ErrGone beside the lab if its supervisor does not run.
+func (r *Runtime) Find(ctx context.Context, name string) (lab.Lab, error) {
+	return desk.FindNamed(ctx, r.Lookup, name, down)
+}
+
+func (r *Runtime) folder(name string) (folder, error) {
+	of, err := desk.FolderOf(r.Lookup, name)
+	f := folder{of}
+	if err != nil {
+		return f, err
+	}
+	if n := len(f.postgres().Path("run", ".s.PGSQL.65535")); n > 104 {
+		return f, &lab.Error{Code: lab.ExitPrecondition, What: "place the lab's sockets", Why: fmt.Errorf("%s is too long for a unix socket by %d characters", f.Folder, n-104), Try: "LAB_HOME=/tmp/labs lab up"}
+	}
+	return f, nil
+}
+
+// Up implements lab.Runtime.
+func (r *Runtime) Up(ctx context.Context, spec lab.Spec, p progress.Reporter) (lab.Lab, error) {
+	if runtime.GOOS != "linux" {
+		return nil, &lab.Error{Code: lab.ExitPrecondition, What: "start a local lab", Why: fmt.Errorf("%s has no SO_PEERCRED and no 127.0.0.2; the local runtime is for Linux", runtime.GOOS), Try: "lab up --runtime kind"}
+	}
+	f, err := r.folder(spec.Name)
+	if err != nil {
+		return nil, err
+	}
+	if l, err := r.Find(ctx, spec.Name); err == nil {
+		if st, err := l.Status(ctx); err == nil && st.Healthy {
+			return l, f.Same(r.Lookup, spec)
+		}
+	}
+	turn, err := f.Turn()
+	if err != nil {
+		return nil, err
+	}
+	defer turn.Close()
+
+	var l *desk.Lab
+	fresh := false
+	steps := []struct {
+		what string
+		do   func() error
+	}{
+		{"database template", func() error { return r.preparePostgres(ctx, p) }},
+		{"lab folder, secrets, binaries", func() (err error) {
+			l, fresh, err = r.prepare(ctx, f, spec)
+			return err
+		}},
+		{"supervisor, database, identities, workloads", func() error { return r.start(ctx, l) }},
+	}
+	for _, step := range steps {
+		if err := progress.Step(p, step.what, step.do); err != nil {
+			if l != nil && fresh && ctx.Err() != nil {
+				_, downErr := l.Down(context.WithoutCancel(ctx))
+				err = errors.Join(err, downErr)
+			}
+			return nil, err
+		}
+	}
+	return l, nil
+}
+
+func (r *Runtime) preparePostgres(ctx context.Context, p progress.Reporter) error {
+	who, err := databaseAccount()
+	if err != nil {
+		return &lab.Error{Code: lab.ExitPrecondition, What: "find PostgreSQL", Why: err, Try: installPostgres}
+	}
+	home, err := cache(r.Lookup)
+	if err != nil {
+		return err
+	}
+	bin, err := ensurePostgres(ctx, r.Lookup, postgresPlaces(r.Lookup), home, who, p.Say)
+	if err != nil {
+		return err
+	}
+	_, err = template(ctx, bin, who, r.Lookup)
+	return err
+}
+
+// prepare makes the lab's folder, or mends one that a broken start left unfinished.
+func (r *Runtime) prepare(ctx context.Context, f folder, spec lab.Spec) (*desk.Lab, bool, error) {
+	var st settings
+	err := f.Read(&st)
+	if err == nil {
+		if err := f.Same(r.Lookup, spec); err != nil {
+			return nil, false, err
+		}
+		l, err := desk.LabOf(f.Folder, down)
+		return l, false, err
+	}
+	if err := os.RemoveAll(string(f.Folder)); err != nil { // without settings nothing ever ran from it
+		return nil, false, fmt.Errorf("make lab: %w", err)
+	}
+	text := manifests.Topology()
+	topo, err := topology.FromYAML(text)
+	if err != nil {
+		return nil, false, err
+	}
+	st = settings{Settings: desk.Settings{Runtime: RuntimeName, Spec: spec, Version: r.Version}}
+	if st.Host, err = desk.FreeHost(topo); err != nil {
+		return nil, false, err
+	}
+	if st.DBPort, err = desk.FreePort(st.Host); err != nil {
+		return nil, false, err
+	}
+	if os.Geteuid() == 0 {
+		st.UIDs = uidsOf(st.Host)
+	}
+	model, err := desk.ModelOf(r.Lookup)
+	if err == nil {
+		model, err = model.Choose()
+	}
+	if err != nil {
+		return nil, false, err
+	}
+	st.Chosen(model)
+	provider, err := desk.ProviderOf(r.Lookup)
+	if err != nil {
+		return nil, false, err
+	}
+	st.Signs(provider, topo)
+	key := model.Key
+	if key == "" {
+		key = "stub-" + token()
+	}
+	if st.Postgres, err = findPostgres(r.Lookup); err != nil {
+		return nil, false, err
+	}
+	if err := r.chooseIssuer(&st); err != nil {
+		return nil, false, err
+	}
+	if err := r.fill(ctx, f, topo, text, st, key); err != nil {
+		return nil, false, errors.Join(fmt.Errorf("make lab: %w", err), os.RemoveAll(string(f.Folder)))
+	}
+	l, err := desk.LabOf(f.Folder, down)
+	return l, true, err
+}
+
+// chooseIssuer takes SPIRE where its binaries are found, unless it was told otherwise.
+func (r *Runtime) chooseIssuer(st *settings) error {
+	st.Identity = identityEmbedded
+	if st.Spec.Identity == identityEmbedded {
+		return nil
+	}
+	dir, err := findSPIRE(r.Lookup)
+	if err != nil {
+		named, _ := r.Lookup("LAB_SPIRE_DIR")
+		if st.Spec.Identity == identitySPIRE || named != "" {
+			return &lab.Error{Code: lab.ExitPrecondition, What: "find SPIRE", Why: err, Try: "LAB_SPIRE_DIR=… lab up, or lab up --identity embedded"}
+		}
+		return nil
+	}
+	st.Identity, st.SPIRE = identitySPIRE, dir
+	st.SPIREPort, err = desk.FreePort(st.Host)
+	return err
+}
+
+// fill writes everything below f; the settings come last, and make it a lab.
+func (r *Runtime) fill(ctx context.Context, f folder, topo *topology.Topology, text []byte, st settings, geminiKey string) error {
+	database, err := databaseAccount()
+	if err != nil {
+		return err
+	}
+	for _, dir := range []string{string(f.Folder), f.Path("bin"), f.Path("w"), string(f.Of(serverName))} {
+		if err := os.Mkdir(dir, 0o711); err != nil {
+			return err
+		}
+	}
+	if err := os.WriteFile(f.Topology(), text, 0o644); err != nil {
+		return err
+	}
+	pg := f.postgres()
+	for _, dir := range []string{string(pg), pg.Path("run"), pg.Path("tls")} {
+		if err := errors.Join(os.Mkdir(dir, 0o700), give(dir, database)); err != nil {
+			return err
+		}
+	}
+	from, err := template(ctx, st.Postgres, database, r.Lookup)
+	if err != nil {
+		return err
+	}
+	if err := copyTree(ctx, from, pg.Path("data"), database); err != nil {
+		return err
+	}
+	secrets := map[string]string{}
+	for i, w := range topo.Workloads {
+		if w.Kind == topology.KindOperator {
+			continue
+		}
+		if err := placeBinary(filepath.Join(r.Binaries, w.Binary), f.binary(w.Name)); err != nil {
+			return err
+		}
+		who := workloadAccount(st, i)
+		if w.Kind == topology.KindDatabase {
+			who = database
+		}
+		files := map[string]string{}
+		if w.Source != "" {
+			if secrets[w.Source] == "" {
+				secrets[w.Source] = token()
+			}
+			files["source.secret"] = secrets[w.Source]
+		}
+		if w.Kind == topology.KindGateway {
+			files["gemini.key"] = geminiKey
+		}
+		if w.Kind == topology.KindDashboard && st.Provider.Secret != "" {
+			files["oidc.secret"] = st.Provider.Secret
+		}
+		own := f.Of(w.Name)
+		for _, dir := range []string{string(own), own.Path("state")} {
+			if err := errors.Join(os.Mkdir(dir, 0o700), give(dir, who)); err != nil {
+				return err
+			}
+		}
+		for name, content := range files {
+			if err := errors.Join(os.WriteFile(own.Path(name), []byte(content+"\n"), 0o400), give(own.Path(name), who)); err != nil {
+				return err
+			}
+		}
+	}
+	return f.Write(st)
+}
+
+// placeBinary gives each row a path of its own, by which an attestor can tell it from the others.
+func placeBinary(from, to string) error {
+	if err := os.Link(from, to); err == nil {
+		return nil
+	}
+	return copyFile(from, to, 0o755, account{uid: os.Geteuid()})
+}
+
+func token() string {
+	b := make([]byte, 24)
+	_, _ = rand.Read(b) // never fails since Go 1.24
+	return hex.EncodeToString(b)
+}
+
+// uidsOf is the first of 64 uids for the workloads of the lab on host, far from people's and packages'.
+func uidsOf(host string) int {
+	n, _ := strconv.Atoi(host[strings.LastIndexByte(host, '.')+1:]) // our own 127.0.0.n
+	return 2_000_000_000/64*64 + 64*n
+}
+
+// start makes sure that a supervisor runs and that everything is ready.
+func (r *Runtime) start(ctx context.Context, l *desk.Lab) error {
+	if _, err := l.Status(ctx); err != nil {
+		if err := endStrays(folder{l.Folder()}); err != nil {
+			return err
+		}
+		if err := l.Spawn(ctx, r.Self); err != nil {
+			return err
+		}
+	}
+	return l.AwaitReady(ctx, 60*time.Second)
+}
+
+// down ends a lab and removes it. It works without a supervisor, too.
+func down(ctx context.Context, l *desk.Lab) ([]string, error) {
+	var removed []string
+	f := folder{l.Folder()}
+	running := remembered(f)
+	if err := l.End(ctx); err == nil {
+		if err := awaitEnd(ctx, running["supervisor"], 30*time.Second); err != nil {
+			return nil, &lab.Error{Code: lab.ExitTimeout, What: "end the supervisor", Why: err, Log: f.Log()}
+		}
+	}
+	if err := endStrays(f); err != nil {
+		return nil, err
+	}
+	for name, pid := range running {
+		removed = append(removed, fmt.Sprintf("process %s (%d)", name, pid))
+	}
+	more, err := f.Remove()
+	return append(removed, more...), err
+}
+
+// remembered are the processes that the supervisor wrote down.
+func remembered(f folder) map[string]int {
+	pids := map[string]int{}
+	b, err := os.ReadFile(f.processes())
+	if err == nil {
+		err = json.Unmarshal(b, &pids)
+	}
+	if err != nil {
+		return map[string]int{}
+	}
+	return pids
+}
+
+// endStrays ends what is left of a supervisor that was killed: every remembered process that still runs from this lab's
+// folder. The kernel has usually done it already.
+func endStrays(f folder) error {
+	for name, pid := range remembered(f) {
+		if !ours(f, pid) {
+			continue
+		}
+		if err := syscall.Kill(pid, syscall.SIGKILL); err != nil && !errors.Is(err, syscall.ESRCH) {
+			return fmt.Errorf("end stray process %s (%d): %w", name, pid, err)
+		}
+		if err := awaitEnd(context.Background(), pid, 10*time.Second); err != nil {
+			return fmt.Errorf("end stray process %s: %w", name, err)
+		}
+	}
+	return nil
+}
+
+// ours says whether pid is a process of this lab, and not a later one under the same number: its command line names the folder.
+func ours(f folder, pid int) bool {
+	cmdline, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
+	return err == nil && strings.Contains(string(cmdline), string(f.Folder))
+}
+
+// awaitEnd waits until pid is gone.
+func awaitEnd(ctx context.Context, pid int, patience time.Duration) error {
+	if pid == 0 {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	for running(pid) {
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("process %d still runs: %w", pid, ctx.Err())
+		case <-time.After(5 * time.Millisecond):
+		}
+	}
+	return nil
+}
+
+// running says whether pid runs; a zombie, whose parent has not looked yet, does not.
+func running(pid int) bool {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return false
+	}
+	after := string(b[strings.LastIndexByte(string(b), ')')+1:])
+	return !strings.HasPrefix(after, " Z")
+}

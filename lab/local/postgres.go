@@ -1,0 +1,211 @@
+package local
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"os/exec"
+	"os/user"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sync/errgroup"
+
+	"example.org/security-training/manifests"
+	"example.org/security-training/services/env"
+)
+
+// account is a user of the operating system.
+type account struct {
+	uid, gid int
+	name     string
+}
+
+// own says whether a is the account that this process runs as, so that nothing needs to be handed over.
+func (a account) own() bool { return a.uid == os.Geteuid() }
+
+// databaseAccount is who runs PostgreSQL, which refuses to run as root.
+func databaseAccount() (account, error) {
+	if uid := os.Geteuid(); uid != 0 {
+		u, err := user.LookupId(strconv.Itoa(uid))
+		if err != nil {
+			return account{}, fmt.Errorf("find the database's account: PostgreSQL needs a user name for uid %d: %w", uid, err)
+		}
+		return account{uid, os.Getegid(), u.Username}, nil
+	}
+	for _, name := range []string{"postgres", "nobody"} {
+		u, err := user.Lookup(name)
+		if err != nil {
+			continue
+		}
+		uid, err1 := strconv.Atoi(u.Uid)
+		gid, err2 := strconv.Atoi(u.Gid)
+		if err := errors.Join(err1, err2); err != nil {
+			return account{}, fmt.Errorf("find the database's account: %w", err)
+		}
+		return account{uid, gid, name}, nil
+	}
+	return account{}, errors.New("find the database's account: PostgreSQL refuses to run as root, and there is neither a user postgres nor nobody")
+}
+
+// findPostgres is the first of those places that has a server's binaries.
+func findPostgres(lookup env.Lookup) (string, error) { return serverIn(postgresPlaces(lookup)) }
+
+// postgresPlaces are the folders on PATH, then those where Debian puts a server's binaries, the newest first, then the one that a
+// download goes to.
+func postgresPlaces(lookup env.Lookup) []string {
+	path, _ := lookup("PATH")
+	dirs := filepath.SplitList(path)
+	if debian, err := filepath.Glob("/usr/lib/postgresql/*/bin"); err == nil { // the pattern is a good one
+		slices.SortFunc(debian, func(a, b string) int { return major(b) - major(a) })
+		dirs = append(dirs, debian...)
+	}
+	if home, err := cache(lookup); err == nil {
+		dirs = append(dirs, fetchedPrograms(home))
+	}
+	return dirs
+}
+
+func serverIn(dirs []string) (string, error) {
+	for _, dir := range dirs {
+		if executable(filepath.Join(dir, "postgres")) && executable(filepath.Join(dir, "initdb")) {
+			return dir, nil
+		}
+	}
+	return "", errors.New("no PostgreSQL server on PATH or under /usr/lib/postgresql")
+}
+
+func major(dir string) int {
+	n, err := strconv.Atoi(filepath.Base(filepath.Dir(dir)))
+	if err != nil {
+		return 0
+	}
+	return n
+}
+
+func executable(path string) bool {
+	fi, err := os.Stat(path)
+	return err == nil && fi.Mode().IsRegular() && fi.Mode()&0o111 != 0
+}
+
+// ident lets the account that runs the server, and dbkeeper, be postgres over the unix socket: what pg_hba.conf calls keeper.
+func ident(who account) string { return "keeper " + who.name + " postgres\n" }
+
+// template makes, once per PostgreSQL version and account, the data folder that every lab starts from a copy of.
+func template(ctx context.Context, bin string, who account, lookup env.Lookup) (string, error) {
+	home, err := cache(lookup)
+	if err != nil {
+		return "", err
+	}
+	return templateIn(ctx, home, bin, who)
+}
+
+// templateIn is template with the folder that it is kept in.
+func templateIn(ctx context.Context, home, bin string, who account) (string, error) {
+	version, err := exec.CommandContext(ctx, filepath.Join(bin, "postgres"), "--version").Output()
+	if err != nil {
+		return "", fmt.Errorf("ask PostgreSQL for its version: %w", err)
+	}
+	key := sha256.Sum256(fmt.Appendf(nil, "%s|%s|%s|%s|%s|%d", version, bin, manifests.PostgresHBA(), manifests.PostgresSettings(), ident(who), who.uid))
+	dir := filepath.Join(home, fmt.Sprintf("postgres-%x", key[:6]))
+	if _, err := os.Stat(filepath.Join(dir, "PG_VERSION")); err == nil {
+		return dir, nil
+	}
+	if err := os.MkdirAll(home, 0o711); err != nil {
+		return "", fmt.Errorf("make database template: %w", err)
+	}
+	tmp, err := os.MkdirTemp(home, "making-")
+	if err != nil {
+		return "", fmt.Errorf("make database template: %w", err)
+	}
+	defer os.RemoveAll(tmp)
+	if err := os.Chown(tmp, who.uid, who.gid); err != nil {
+		return "", fmt.Errorf("make database template: %w", err)
+	}
+	cmd := exec.CommandContext(ctx, filepath.Join(bin, "initdb"), "-D", tmp, "-U", "postgres", "--auth-local=peer", "--auth-host=reject",
+		"--encoding=UTF8", "--locale=C", "--no-sync", "--no-instructions")
+	cmd.Dir = "/"
+	cmd.Env = []string{"PATH=/usr/bin:/bin", "LC_ALL=C"}
+	cmd.SysProcAttr = credentials(who)
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return "", fmt.Errorf("make database template: initdb: %w\n%s", err, bytes.TrimSpace(out))
+	}
+	for name, content := range map[string][]byte{"pg_hba.conf": manifests.PostgresHBA(), "pg_ident.conf": []byte(ident(who))} {
+		if err := os.WriteFile(filepath.Join(tmp, name), content, 0o600); err != nil {
+			return "", fmt.Errorf("make database template: %w", err)
+		}
+	}
+	f, err := os.OpenFile(filepath.Join(tmp, "postgresql.conf"), os.O_APPEND|os.O_WRONLY, 0)
+	if err != nil {
+		return "", fmt.Errorf("make database template: %w", err)
+	}
+	_, err = f.Write(append([]byte("\n"), manifests.PostgresSettings()...))
+	if err := errors.Join(err, f.Close()); err != nil {
+		return "", fmt.Errorf("make database template: %w", err)
+	}
+	if err := os.Rename(tmp, dir); err != nil && !errors.Is(err, fs.ErrExist) { // somebody else may have been faster
+		if _, there := os.Stat(filepath.Join(dir, "PG_VERSION")); there != nil {
+			return "", fmt.Errorf("make database template: %w", err)
+		}
+	}
+	return dir, nil
+}
+
+// copyTree copies a folder with its modes, and gives everything to who.
+func copyTree(ctx context.Context, from, to string, who account) error {
+	group, _ := errgroup.WithContext(ctx)
+	group.SetLimit(8)
+	err := filepath.WalkDir(from, func(path string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		target := filepath.Join(to, strings.TrimPrefix(path, from))
+		fi, err := d.Info()
+		if err != nil {
+			return err
+		}
+		if d.IsDir() {
+			if err := os.Mkdir(target, fi.Mode().Perm()); err != nil {
+				return err
+			}
+			return give(target, who)
+		}
+		group.Go(func() error { return copyFile(path, target, fi.Mode().Perm(), who) })
+		return nil
+	})
+	return errors.Join(err, group.Wait())
+}
+
+func copyFile(from, to string, mode fs.FileMode, who account) error {
+	in, err := os.Open(from)
+	if err != nil {
+		return err
+	}
+	defer in.Close()
+	out, err := os.OpenFile(to, os.O_CREATE|os.O_EXCL|os.O_WRONLY, mode)
+	if err != nil {
+		return err
+	}
+	if _, err := io.Copy(out, in); err != nil {
+		out.Close()
+		return err
+	}
+	if err := out.Close(); err != nil {
+		return err
+	}
+	return give(to, who)
+}
+
+func give(path string, who account) error {
+	if who.own() {
+		return nil
+	}
+	return os.Chown(path, who.uid, who.gid)
+}

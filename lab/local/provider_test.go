@@ -1,0 +1,42 @@
+package local
+
+import (
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+
+	"example.org/security-training/lab/desk"
+	"example.org/security-training/manifests"
+	"example.org/security-training/services/topology"
+)
+
+func TestTheLearningSystemAloneIsToldOfAProviderOfIdentities(t *testing.T) {
+	topo, err := topology.FromYAML(manifests.Topology())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for what, c := range map[string]struct {
+		provider desk.Provider
+		want     []string
+	}{
+		"none":   {desk.Provider{}, nil},
+		"public": {desk.Provider{Issuer: "https://id.example.org", Client: "training", Redirect: "http://a/sign-in/callback"}, []string{"OIDC_ISSUER=https://id.example.org", "OIDC_CLIENT_ID=training", "OIDC_REDIRECT_URL=http://a/sign-in/callback"}},
+		"confidential": {desk.Provider{Issuer: "https://id.example.org", Client: "training", Redirect: "http://a/sign-in/callback", Mark: "0a"},
+			[]string{"OIDC_ISSUER=https://id.example.org", "OIDC_CLIENT_ID=training", "OIDC_REDIRECT_URL=http://a/sign-in/callback", "OIDC_CLIENT_SECRET_FILE=/lab/w/lms/oidc.secret"}},
+	} {
+		s := &Supervisor{topo: topo, folder: folder{"/lab"}, settings: settings{Settings: desk.Settings{Host: "127.0.0.1", Provider: c.provider}}}
+		for _, w := range topo.Workloads {
+			told := slices.DeleteFunc(s.environment(w), func(v string) bool { return !strings.HasPrefix(v, "OIDC_") })
+			want := c.want
+			if w.Kind != topology.KindDashboard {
+				want = nil
+			}
+			if d := cmp.Diff(want, told, cmpopts.EquateEmpty()); d != "" {
+				t.Errorf("%s, %s: %s", what, w.Name, d)
+			}
+		}
+	}
+}

@@ -1,0 +1,19 @@
+//go:build !linux
+
+package local
+
+import (
+	"errors"
+	"os/exec"
+	"syscall"
+)
+
+var errLinux = errors.New("the local runtime needs Linux")
+
+func credentials(account) *syscall.SysProcAttr { return &syscall.SysProcAttr{} }
+
+type nursery struct{}
+
+func newNursery() *nursery { return &nursery{} }
+
+func (*nursery) start(*exec.Cmd, account, syscall.Signal) error { return errLinux }

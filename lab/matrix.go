@@ -1,0 +1,248 @@
+package lab
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"sync"
+	"time"
+
+	"github.com/spiffe/go-spiffe/v2/bundle/x509bundle"
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+	"github.com/spiffe/go-spiffe/v2/svid/x509svid"
+	"golang.org/x/sync/errgroup"
+
+	"example.org/security-training/services/audit"
+	"example.org/security-training/services/mesh/authority"
+	"example.org/security-training/services/mesh/probe"
+	"example.org/security-training/services/topology"
+)
+
+// Cell is one caller on one route: what topology promises, and what was measured.
+type Cell struct {
+	Caller   string           `json:"caller"`
+	Callee   string           `json:"callee"`
+	Route    topology.Route   `json:"route"`
+	Expected topology.Outcome `json:"expected"`
+	Measured topology.Outcome `json:"measured"` // on a new connection
+	Kept     topology.Outcome `json:"kept"`     // on a connection that was opened before
+	Status   int              `json:"status"`   // of the answer on the new connection, 0 if there was none
+	Reason   string           `json:"reason,omitempty"`
+	OK       bool             `json:"ok"`
+}
+
+// Strangers are callers that no topology lists.
+const (
+	Nobody   = "nobody"   // no certificate
+	Stranger = "stranger" // an ID of the domain that is not listed
+	Foreign  = "foreign"  // an ID of another domain, of a CA that speaks for it
+	Forged   = "forged"   // a listed ID, signed by somebody else
+	Ended    = "expired"  // a listed ID whose life is over
+	Clear    = "plaintext"
+	OldTLS   = "tls12"
+)
+
+// Strangers lists them in display order, each with why it is refused.
+var Strangers = []struct{ Name, Reason string }{
+	{Nobody, "no_certificate"}, {Stranger, "not_listed"}, {Foreign, "foreign_trust_domain"}, {Forged, "unknown_issuer"},
+	{Ended, "expired"}, {Clear, "plaintext"}, {OldTLS, "tls_version"},
+}
+
+// PastMinter is a Lab whose CA signs certificates for any time: their life begins from after now, before it if negative.
+type PastMinter interface {
+	MintFrom(ctx context.Context, id spiffeid.ID, from, ttl time.Duration) (*x509svid.SVID, *x509bundle.Set, error)
+}
+
+// Impostor makes the credentials of a caller: a workload's own, or a stranger's. As names the workload that a forged or
+// expired certificate claims to be.
+func Impostor(ctx context.Context, l Lab, topo *topology.Topology, who, as string) (probe.Caller, error) {
+	mint := func(id spiffeid.ID, ttl time.Duration) (probe.Caller, error) {
+		svid, _, err := l.Mint(ctx, id, ttl)
+		return probe.Caller{SVID: svid}, err
+	}
+	now := time.Now()
+	switch who {
+	case Nobody:
+		return probe.Caller{}, nil
+	case Clear:
+		return probe.Caller{Manner: probe.Plaintext}, nil
+	case OldTLS:
+		c, err := mint(topo.ID(as), time.Hour)
+		c.Manner = probe.TLS12
+		return c, err
+	case Stranger:
+		return mint(spiffeid.RequireFromPath(topo.Domain(), "/mallory"), time.Hour)
+	case Ended:
+		past, ok := l.(PastMinter)
+		if !ok {
+			return probe.Caller{}, fmt.Errorf("make an expired caller: %T cannot mint for the past", l)
+		}
+		svid, _, err := past.MintFrom(ctx, topo.ID(as), -time.Hour, 30*time.Minute)
+		return probe.Caller{SVID: svid}, err
+	case Foreign, Forged:
+		domain := topo.Domain()
+		if who == Foreign {
+			domain = spiffeid.RequireTrustDomainFromString("elsewhere.example.net")
+		}
+		ca, err := authority.New(domain, now, time.Hour)
+		if err != nil {
+			return probe.Caller{}, err
+		}
+		svid, err := ca.Issue(spiffeid.RequireFromPath(domain, "/"+as), now, time.Hour, nil)
+		return probe.Caller{SVID: svid}, err
+	}
+	return mint(topo.ID(who), time.Hour)
+}
+
+// Matrix tries every caller, strangers included, on every route, on a new and on a kept connection.
+func Matrix(ctx context.Context, l Lab) ([]Cell, error) {
+	inside, ok := l.(Inside)
+	if !ok {
+		return nil, fmt.Errorf("try the matrix: %T cannot be reached from here", l)
+	}
+	topo, err := topology.FromFile(inside.Mesh().TopologyFile)
+	if err != nil {
+		return nil, err
+	}
+	status, err := l.Status(ctx)
+	if err != nil {
+		return nil, err
+	}
+	addr := map[string]string{}
+	for _, w := range status.Workloads {
+		addr[w.Name] = w.Address
+	}
+	var callers []string
+	for _, w := range topo.Workloads {
+		callers = append(callers, w.Name)
+	}
+	for _, s := range Strangers {
+		callers = append(callers, s.Name)
+	}
+	var mu sync.Mutex
+	var cells []*Cell
+	serials := map[string]*Cell{} // of a refused caller's certificate, by callee
+	group, ctx := errgroup.WithContext(ctx)
+	group.SetLimit(8)
+	for _, caller := range callers {
+		for _, callee := range topo.Workloads {
+			routes := callee.Routes()
+			if len(routes) == 0 {
+				continue
+			}
+			row := make([]*Cell, len(routes))
+			for i, route := range routes {
+				row[i] = &Cell{Caller: caller, Callee: callee.Name, Route: route, Expected: topo.Decide(caller, callee.Name, route)}
+			}
+			cells = append(cells, row...)
+			group.Go(func() error {
+				who, err := Impostor(ctx, l, topo, caller, someCaller(topo, callee))
+				if err != nil {
+					return err
+				}
+				if who.SVID != nil {
+					mu.Lock()
+					serials[callee.Name+" "+fmt.Sprintf("%x", who.SVID.Certificates[0].SerialNumber)] = row[0]
+					mu.Unlock()
+				}
+				tryRow(ctx, addr[callee.Name], who, row)
+				return nil
+			})
+		}
+	}
+	if err := group.Wait(); err != nil {
+		return nil, fmt.Errorf("try the matrix: %w", err)
+	}
+	if err := explain(ctx, l, topo, cells, serials); err != nil {
+		return nil, err
+	}
+	out := make([]Cell, len(cells))
+	for i, c := range cells {
+		c.OK = c.Measured == c.Expected && c.Kept == c.Expected
+		out[i] = *c
+	}
+	return out, nil
+}
+
+// someCaller is a workload that callee admits: what a forger would claim to be.
+func someCaller(topo *topology.Topology, callee topology.Workload) string {
+	for _, w := range topo.Workloads {
+		if topo.Admits(w.Name, callee.Name) {
+			return w.Name
+		}
+	}
+	return callee.Name
+}
+
+func tryRow(ctx context.Context, addr string, who probe.Caller, row []*Cell) {
+	kept, err := probe.Open(ctx, addr, who)
+	if err == nil {
+		defer kept.Close()
+	}
+	for _, cell := range row {
+		r := probe.Once(ctx, addr, who, cell.Route)
+		cell.Measured, cell.Reason, cell.Status = r.Outcome, r.Reason, r.Status
+		cell.Kept = topology.Refused
+		if kept != nil {
+			r := kept.Try(ctx, cell.Route)
+			cell.Kept = r.Outcome
+			if r.Outcome == topology.Refused { // the server has closed it
+				kept.Close()
+				kept = nil
+			}
+		}
+	}
+}
+
+// explain adds the reasons of refusals, which only the refusing side knows, from its audit.
+func explain(ctx context.Context, l Lab, topo *topology.Topology, cells []*Cell, serials map[string]*Cell) error {
+	reasons := map[string]string{} // "caller callee" → reason
+	for _, w := range topo.Workloads {
+		if len(w.Serves) == 0 {
+			continue
+		}
+		entries, err := Entries(ctx, l, w.Name)
+		if err != nil {
+			return err
+		}
+		for _, e := range entries {
+			if e.Outcome != string(topology.Refused) || e.Serial == "" {
+				continue
+			}
+			if c := serials[w.Name+" "+e.Serial]; c != nil {
+				reasons[c.Caller+" "+c.Callee] = e.Reason
+			}
+		}
+	}
+	for _, s := range Strangers {
+		for _, w := range topo.Workloads {
+			if key := s.Name + " " + w.Name; reasons[key] == "" {
+				reasons[key] = s.Reason // a caller without a certificate that could be read leaves no serial number
+			}
+		}
+	}
+	for _, c := range cells {
+		if c.Reason == "" && c.Measured == topology.Refused {
+			c.Reason = reasons[c.Caller+" "+c.Callee]
+		}
+	}
+	return nil
+}
+
+// Entries reads a workload's chain of decisions.
+func Entries(ctx context.Context, l Lab, workload string) ([]audit.Entry, error) {
+	r, err := l.Audit(ctx, workload)
+	if err != nil {
+		return nil, err
+	}
+	defer r.Close()
+	return audit.Read(r)
+}
+
+// WriteMatrixJSON writes cells as one JSON array.
+func WriteMatrixJSON(w io.Writer, cells []Cell) error {
+	e := json.NewEncoder(w)
+	e.SetIndent("", "  ")
+	return e.Encode(cells)
+}

@@ -1,0 +1,67 @@
+package lab
+
+import (
+	"fmt"
+	"html/template"
+	"io"
+	"text/tabwriter"
+
+	"example.org/security-training/services/topology"
+)
+
+// WriteMatrixText writes one line for each cell: expected beside measured.
+func WriteMatrixText(w io.Writer, cells []Cell) error {
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(t, "\tCALLER\tCALLEE\tROUTE\tEXPECTED\tNEW\tKEPT\tREASON")
+	for _, c := range cells {
+		mark := "✓"
+		if !c.OK {
+			mark = "✗"
+		}
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", mark, c.Caller, c.Callee, c.Route, c.Expected, c.Measured, c.Kept, c.Reason)
+	}
+	return t.Flush()
+}
+
+// WriteMatrixHTML writes one page: callers down, routes across, each cell with its outcome and, where it is refused, why.
+func WriteMatrixHTML(w io.Writer, cells []Cell) error {
+	type column struct {
+		Callee string
+		Route  topology.Route
+	}
+	type row struct {
+		Caller string
+		Cells  []Cell
+	}
+	var columns []column
+	var rows []row
+	for _, c := range cells {
+		if len(rows) == 0 || rows[len(rows)-1].Caller != c.Caller {
+			rows = append(rows, row{Caller: c.Caller})
+		}
+		r := &rows[len(rows)-1]
+		r.Cells = append(r.Cells, c)
+		if len(rows) == 1 {
+			columns = append(columns, column{c.Callee, c.Route})
+		}
+	}
+	return matrixPage.Execute(w, struct {
+		Columns []column
+		Rows    []row
+	}{columns, rows})
+}
+
+var matrixPage = template.Must(template.New("matrix").Parse(`<!doctype html>
+<html lang="en"><meta charset="utf-8"><title>Who may call what</title>
+<style>
+:root { color-scheme: light dark; font: 13px system-ui, sans-serif }
+table { border-collapse: collapse } th, td { padding: .3em .5em; border: 1px solid #8884; text-align: left; vertical-align: bottom }
+thead th { writing-mode: vertical-rl; transform: rotate(180deg); font-weight: 500 } tbody th { position: sticky; left: 0; background: Canvas }
+.Allowed { background: #2a82; } .Forbidden { background: #c802 } .Refused { background: #a332 } .wrong { outline: 3px solid #d22 } small { display: block; opacity: .75 }
+</style>
+<h1>Who may call what</h1>
+<p>Every caller, strangers included, on every route; measured on a new and on a kept connection.</p>
+<table><thead><tr><td></td>{{range .Columns}}<th scope="col"><b>{{.Callee}}</b> {{.Route}}</th>{{end}}</tr></thead>
+<tbody>{{range .Rows}}<tr><th scope="row">{{.Caller}}</th>{{range .Cells}}<td class="{{.Measured}}{{if not .OK}} wrong{{end}}">{{.Measured}}{{if not .OK}} (expected {{.Expected}}, kept {{.Kept}}){{end}}<small>{{.Reason}}</small></td>{{end}}</tr>
+{{end}}</tbody></table></html>
+`))

@@ -1,0 +1,394 @@
+package lab
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"example.org/security-training/lab/progress"
+	"example.org/security-training/lab/scenarios"
+	"example.org/security-training/services/activity"
+	"example.org/security-training/services/audit"
+	"example.org/security-training/services/exercise"
+	"example.org/security-training/services/mesh/probe"
+	"example.org/security-training/services/risk"
+	"example.org/security-training/services/topology"
+	"example.org/security-training/synth/people"
+	"example.org/security-training/synth/scenario"
+	"example.org/security-training/synth/world"
+)
+
+// PlayOptions say how a scenario is played.
+type PlayOptions struct {
+	Step   bool    // wait for a line of Input before each step
+	Now    bool    // the lab's clock jumps from step to step; the default
+	Speed  float64 // above 0: the lab's clock runs at this pace from step to step
+	Gate   Gate    // asked before each step, if it is set
+	Input  io.Reader
+	Output io.Writer
+}
+
+// Gate lets the next step of an exercise happen by returning nil. While it holds it back it may have another state shown.
+type Gate func(ctx context.Context, show func(exercise.State) error) error
+
+// ScenarioNames lists the scenarios that come with the lab.
+func ScenarioNames() []string { return scenarios.Names() }
+
+// loadScenario finds one of the lab's own, or reads a file.
+func loadScenario(name string) (*scenario.Scenario, error) {
+	if !strings.ContainsAny(name, "/.") {
+		s, err := scenarios.Load(name)
+		if err != nil {
+			return nil, &Error{Code: ExitUsage, What: "play", Why: err}
+		}
+		return s, nil
+	}
+	text, err := os.ReadFile(name)
+	if err != nil {
+		return nil, &Error{Code: ExitUsage, What: "play", Why: err}
+	}
+	s, err := scenario.Load(strings.TrimSuffix(filepath.Base(name), filepath.Ext(name)), text)
+	if err != nil {
+		return nil, &Error{Code: ExitUsage, What: "play", Why: err}
+	}
+	return s, nil
+}
+
+// play is one scenario being played.
+type play struct {
+	lab      Lab
+	op       *Operator
+	scenario *scenario.Scenario
+	run      string
+	players  map[string]risk.Person
+	topo     *topology.Topology
+	addr     map[string]string
+	how      PlayOptions
+	shown    exercise.Exercise
+	observed []scenario.Observed
+	input    *bufio.Reader
+}
+
+// PlayScenario plays a scenario of the lab, or of a file: brief, timeline, expectations turning to ✓ or ✗, debrief. It fails if
+// an expectation does.
+func PlayScenario(ctx context.Context, l Lab, o *Operator, st Status, name string, how PlayOptions) error {
+	s, err := loadScenario(name)
+	if err != nil {
+		return err
+	}
+	p := &play{lab: l, op: o, scenario: s, how: how, topo: o.Node.Topology(), addr: map[string]string{}, input: bufio.NewReader(how.Input)}
+	p.run = s.Name + "-" + strconv.FormatInt(time.Now().UnixMilli(), 36)
+	p.observed = make([]scenario.Observed, len(s.Expect))
+	for _, w := range st.Workloads {
+		p.addr[w.Name] = w.Address
+	}
+	company := people.Roster(people.Company(st.Spec.Seed, st.Spec.People, people.Published))
+	if p.players, err = s.Players(p.run, company); err != nil {
+		return &Error{Code: ExitUsage, What: "play " + s.Name, Why: err}
+	}
+	if fresh := s.Fresh(p.players); len(fresh) > 0 {
+		if err := o.Ask(ctx, routeRoster, fresh, nil); err != nil {
+			return fmt.Errorf("play %s: add the cast to the roster: %w", s.Name, err)
+		}
+	}
+	clock, err := o.Clock(ctx)
+	if err != nil {
+		return err
+	}
+	if how.Speed > 0 {
+		if err := o.SetPace(ctx, how.Speed); err != nil {
+			return err
+		}
+		defer func() { _ = o.SetPace(context.WithoutCancel(ctx), clock.Pace) }() // best effort: the play's own error matters more
+	}
+	err = p.perform(ctx, clock.Now.Add(time.Second).Truncate(time.Second))
+	if err != nil && p.shown.State.On() {
+		p.shown.State = exercise.Stopped
+		_ = p.show(context.WithoutCancel(ctx)) // best effort: what stopped it matters more
+	}
+	return err
+}
+
+func (p *play) say(format string, args ...any) { fmt.Fprintf(p.how.Output, format+"\n", args...) }
+
+func (p *play) perform(ctx context.Context, start time.Time) error {
+	s := p.scenario
+	p.say("\n%s\n%s\n", s.Title, strings.Repeat("─", len([]rune(s.Title))))
+	p.say("difficulty %d of 5 · %d minutes · ATT&CK %s\n", s.Difficulty, s.Minutes, strings.Join(s.Attack, ", "))
+	p.say("%s", indent(s.Brief))
+	for _, who := range sortedKeys(p.players) {
+		p.say("  %s is %s, %s", who, p.players[who].ID, strings.ReplaceAll(string(p.players[who].Role), "_", " "))
+	}
+	p.say("")
+	p.shown = exercise.Exercise{ID: p.run, Title: s.Title, Brief: s.Brief, Difficulty: s.Difficulty, Minutes: s.Minutes, Attack: s.Attack, State: exercise.Playing, Steps: []exercise.Step{}}
+	if p.shown.Attack == nil {
+		p.shown.Attack = []string{}
+	}
+	if err := p.show(ctx); err != nil {
+		return err
+	}
+	for i, step := range s.Steps(p.run, start, p.players) {
+		if err := p.await(ctx, step); err != nil {
+			return err
+		}
+		if err := p.act(ctx, i, step); err != nil {
+			return err
+		}
+		for _, index := range step.Expect {
+			p.expect(ctx, index)
+		}
+		if err := p.show(ctx); err != nil {
+			return err
+		}
+	}
+	wrong := scenario.Check(s.Expect, p.observed)
+	p.shown.State = exercise.Passed
+	if len(wrong) > 0 {
+		p.shown.State = exercise.Failed
+	}
+	if err := p.show(ctx); err != nil {
+		return err
+	}
+	p.say("\nDebrief\n\n%s", indent(s.Debrief))
+	if len(wrong) > 0 {
+		for _, m := range wrong {
+			p.say("✗ %s", m)
+		}
+		return fmt.Errorf("play %s: %d of %d expectations failed", s.Name, len(wrong), len(s.Expect))
+	}
+	p.say("✓ %s: all %d expectations held", s.Name, len(s.Expect))
+	return nil
+}
+
+func (p *play) show(ctx context.Context) error {
+	if err := p.op.Ask(ctx, routeExercises, p.shown, nil); err != nil {
+		return fmt.Errorf("show the exercise on the dashboard: %w", err)
+	}
+	return nil
+}
+
+// await waits for the instructor, or for the lab's clock, or moves the clock.
+func (p *play) await(ctx context.Context, step scenario.Step) error {
+	if p.how.Step {
+		p.say("  … Enter for %s", step.Offset)
+		if _, err := p.input.ReadString('\n'); err != nil && !errors.Is(err, io.EOF) {
+			return err
+		}
+	}
+	if p.how.Gate != nil {
+		err := p.how.Gate(ctx, func(state exercise.State) error {
+			p.shown.State = state
+			return p.show(ctx)
+		})
+		if err != nil {
+			return err
+		}
+	}
+	if p.how.Speed <= 0 {
+		return p.op.Forward(ctx, step.At)
+	}
+	for {
+		clock, err := p.op.Clock(ctx)
+		if err != nil {
+			return err
+		}
+		left := step.At.Sub(clock.Now)
+		if left <= 0 {
+			return nil
+		}
+		wall := min(time.Duration(float64(left)/clock.Pace), time.Second)
+		if err := pause(ctx, max(wall, 10*time.Millisecond)); err != nil {
+			return err
+		}
+	}
+}
+
+// act has the simulators report what is done, and waits until it is scored.
+func (p *play) act(ctx context.Context, i int, step scenario.Step) error {
+	if len(step.Acts) == 0 {
+		return nil
+	}
+	cast := make([]risk.Person, 0, len(p.players))
+	for _, who := range sortedKeys(p.players) {
+		cast = append(cast, p.players[who])
+	}
+	part := world.Play{ID: fmt.Sprintf("%s-%d", p.run, i), Kind: world.Timeline, Cast: cast, Acts: step.Acts}
+	if err := p.op.Perform(ctx, part); err != nil {
+		return err
+	}
+	if err := p.op.AwaitScored(ctx); err != nil {
+		return err
+	}
+	for _, a := range step.Acts {
+		what := risk.Words(a.Verb, max(1, a.Count))
+		for i, about := range slices.DeleteFunc([]string{a.Repository, a.Path, a.Resource, a.Ticket}, func(s string) bool { return s == "" }) {
+			what += []string{": ", " "}[min(i, 1)] + about
+		}
+		p.say("  %s  %s  %s", step.Offset, a.Person, what)
+		p.shown.Steps = append(p.shown.Steps, exercise.Step{At: step.Offset.String(), Who: a.Person, What: what, Outcome: "happened"})
+	}
+	return nil
+}
+
+// expect looks at what one expectation is about, and says whether it holds.
+func (p *play) expect(ctx context.Context, index int) {
+	e := p.scenario.Expect[index]
+	var seen scenario.Observed
+	if e.Call != "" {
+		seen = p.call(ctx, e)
+	} else {
+		seen = p.person(ctx, p.players[e.Who].ID)
+	}
+	p.observed[index] = seen
+	mark, outcome := "✓", "ok"
+	said, shown := e.String(), e.String()
+	if wrong := scenario.Check([]scenario.Expectation{e}, []scenario.Observed{seen}); len(wrong) > 0 {
+		mark, outcome = "✗", "failed: "+wrong[0].Got
+		said = wrong[0].String()
+	}
+	p.say("  %s  %s %s", e.At, mark, said)
+	who := e.Who
+	if e.Call != "" {
+		who, _ = e.Parties()
+	} else {
+		shown = string(e.Level)
+		for i, v := range e.Because {
+			shown += []string{": ", ", "}[min(i, 1)] + risk.Words(v, 1)
+		}
+	}
+	p.shown.Steps = append(p.shown.Steps, exercise.Step{At: e.At.String(), Who: who, What: shown, Outcome: outcome})
+}
+
+func (p *play) person(ctx context.Context, id string) scenario.Observed {
+	const route topology.Route = "GET /v1/people/{person}/risk"
+	name, err := p.op.Serving(route)
+	if err != nil {
+		return scenario.Observed{Failure: err.Error()}
+	}
+	var a risk.Assessment
+	path := strings.Replace(route.Path(), "{person}", url.PathEscape(id), 1) + "?profile=" + url.QueryEscape(p.scenario.Profile)
+	if err := p.op.Call(ctx, name, http.MethodGet, path, nil, &a); err != nil {
+		return scenario.Observed{Failure: err.Error()}
+	}
+	seen := scenario.Observed{Level: a.Level, Because: []activity.Verb{}}
+	for _, r := range a.Reasons {
+		seen.Because = append(seen.Because, r.Verb)
+	}
+	return seen
+}
+
+// call tries a call as the scenario says, and looks up the reason at the side that refused.
+func (p *play) call(ctx context.Context, e scenario.Expectation) scenario.Observed {
+	caller, callee := e.Parties()
+	as := e.As
+	if as == "" {
+		as = caller
+	}
+	who, err := Impostor(ctx, p.lab, p.topo, as, caller)
+	if err != nil {
+		return scenario.Observed{Failure: err.Error()}
+	}
+	addr, ok := p.addr[callee]
+	if !ok {
+		return scenario.Observed{Failure: "topology lists no " + callee}
+	}
+	began := time.Now()
+	r := probe.Once(ctx, addr, who, e.Route)
+	seen := scenario.Observed{Outcome: r.Outcome, Reason: r.Reason}
+	if r.Outcome == topology.Refused && seen.Reason == "" {
+		if seen.Reason, err = p.reason(ctx, callee, who, began); err != nil {
+			return scenario.Observed{Failure: err.Error()}
+		}
+	}
+	return seen
+}
+
+// reason waits for the refusal in callee's audit.
+func (p *play) reason(ctx context.Context, callee string, who probe.Caller, began time.Time) (string, error) {
+	e, err := refusal(ctx, p.lab, callee, who, topology.Refused, began)
+	return e.Reason, err
+}
+
+// refusal waits for the entry with which callee's audit says why it turned who away: by the certificate's serial number or,
+// where there is none, the first refusal without one since began.
+func refusal(ctx context.Context, l Lab, callee string, who probe.Caller, outcome topology.Outcome, began time.Time) (audit.Entry, error) {
+	serial := ""
+	if who.SVID != nil {
+		serial = fmt.Sprintf("%x", who.SVID.Certificates[0].SerialNumber)
+	}
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	for {
+		entries, err := Entries(ctx, l, callee)
+		if err != nil {
+			return audit.Entry{}, err
+		}
+		i := slices.IndexFunc(entries, func(e audit.Entry) bool {
+			return e.Outcome == string(outcome) && !e.At.Before(began) && (e.Serial == serial || e.Serial == "")
+		})
+		if i >= 0 {
+			return entries[i], nil
+		}
+		if err := pause(ctx, 10*time.Millisecond); err != nil {
+			return audit.Entry{}, fmt.Errorf("%s turned the caller away, and its audit does not say why", callee)
+		}
+	}
+}
+
+func indent(text string) string {
+	return "  " + strings.ReplaceAll(strings.TrimSpace(text), "\n", "\n  ") + "\n"
+}
+
+func sortedKeys[V any](m map[string]V) []string {
+	keys := make([]string, 0, len(m))
+	for k := range m {
+		keys = append(keys, k)
+	}
+	slices.Sort(keys)
+	return keys
+}
+
+// resetOrder is the body of POST /v1/reset of the scorer; the learning system's is empty.
+type resetOrder struct {
+	After int64 `json:"after"`
+}
+
+// Reset goes back to the seeded state: what came after position is forgotten, plays that are on are stopped, the company's
+// ordinary life goes on. The audit and the lab's clock never go back.
+func Reset(ctx context.Context, o *Operator, spec Spec, position int64, p progress.Reporter) error {
+	const route topology.Route = "POST /v1/reset"
+	return progress.Step(p, "back to the seeded state", func() error {
+		if err := o.eachSimulator(ctx, func(ctx context.Context, name string) error {
+			err := o.Call(ctx, name, http.MethodDelete, routePlays.Path()+"/live", nil, nil)
+			if err != nil && !isNotFound(err) {
+				return err
+			}
+			return nil
+		}); err != nil {
+			return err
+		}
+		if err := o.AwaitScored(ctx); err != nil {
+			return err
+		}
+		for _, w := range o.Node.Topology().Serving(route) {
+			var order any = struct{}{}
+			if w.Kind == topology.KindScorer {
+				order = resetOrder{After: position}
+			}
+			if err := o.Call(ctx, w.Name, http.MethodPost, route.Path(), order, nil); err != nil {
+				return err
+			}
+		}
+		return Live(ctx, o, spec)
+	})
+}

@@ -1,0 +1,49 @@
+package lab
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+
+	"example.org/security-training/services/risk"
+	"example.org/security-training/services/topology"
+)
+
+const routeRisk topology.Route = "GET /v1/people/{person}/risk"
+
+// Rescored is a past score, derived again from the log, beside the one that was stored then.
+type Rescored struct {
+	risk.Assessment
+	Stored *struct {
+		Version int        `json:"version"`
+		Score   risk.Score `json:"score"`
+		Level   risk.Level `json:"level"`
+	} `json:"stored"`
+}
+
+// Rescore derives a person's score at a time from what the log held at a position, whatever has arrived since, by the
+// profile named, or by the lab's own. Assessments in the audit name both. It fails when the score that was stored then is
+// another one.
+func Rescore(ctx context.Context, o *Operator, person string, at time.Time, asOf int64, profile string) (Rescored, error) {
+	var r Rescored
+	name, err := o.Serving(routeRisk)
+	if err != nil {
+		return r, err
+	}
+	query := url.Values{"at": {at.Format(time.RFC3339Nano)}, "as_of": {strconv.FormatInt(asOf, 10)}}
+	if profile != "" {
+		query.Set("profile", profile)
+	}
+	path := strings.Replace(routeRisk.Path(), "{person}", url.PathEscape(person), 1) + "?" + query.Encode()
+	if err := o.Call(ctx, name, http.MethodGet, path, nil, &r); err != nil {
+		return r, err
+	}
+	if s := r.Stored; s != nil && s.Version == r.Version && s.Score != r.Score {
+		return r, fmt.Errorf("rescore %s at position %d: derived %d, but %d was stored (in 1e-12)", person, asOf, r.Score, s.Score)
+	}
+	return r, nil
+}

@@ -1,0 +1,445 @@
+// Package workloadapi is the lab's own issuer: a SPIFFE Workload API for the processes of one machine.
+//
+// It attests the calling process by SO_PEERCRED against the processes that the supervisor has started, demands the security
+// header as SPIRE does, streams new SVIDs at half-life, and obeys the lab: a TTL can be set, an identity withdrawn, the CA
+// turned over. The protocol is https://github.com/spiffe/spiffe/blob/main/standards/SPIFFE_Workload_API.md.
+package workloadapi
+
+import (
+	"context"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/spiffe/go-spiffe/v2/proto/spiffe/workload"
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+	"github.com/spiffe/go-spiffe/v2/svid/x509svid"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/peer"
+	"google.golang.org/grpc/status"
+
+	"example.org/security-training/services/mesh/authority"
+)
+
+// Defaults of SPIRE 1.15.
+const (
+	DefaultTTL   = time.Hour
+	DefaultCATTL = 24 * time.Hour
+)
+
+// Issuer holds the trust domain's CA and knows which process is which workload.
+type Issuer struct {
+	workload.UnimplementedSpiffeWorkloadAPIServer
+
+	domain spiffeid.TrustDomain
+	save   func([]*authority.CA) error // keeps the CAs on disk, the active one first
+
+	mu        sync.Mutex
+	cas       []*authority.CA // the first one signs; all are trusted
+	prepared  *authority.CA   // trusted, and about to sign
+	ttl       time.Duration
+	caTTL     time.Duration
+	processes map[int32]process
+	withdrawn map[string]bool
+	issued    map[string]Issued
+	turn      int            // grows with every change that concerns everybody
+	turns     map[string]int // grows with every change that concerns one workload alone
+	changed   chan struct{}
+}
+
+// process is a registered process; started tells it from a later one that got the same PID.
+type process struct {
+	name    string
+	started string
+}
+
+// Issued is the newest SVID of a workload.
+type Issued struct {
+	Serial  string    `json:"serial"`
+	Expires time.Time `json:"expires"`
+}
+
+// New makes an issuer with the CAs in cas, the active one first, or with a fresh one if there are none. Save is called with
+// every change.
+func New(domain spiffeid.TrustDomain, cas []*authority.CA, save func([]*authority.CA) error) (*Issuer, error) {
+	i := &Issuer{
+		domain: domain, save: save, cas: cas, ttl: DefaultTTL, caTTL: DefaultCATTL,
+		processes: map[int32]process{}, withdrawn: map[string]bool{}, issued: map[string]Issued{}, turns: map[string]int{}, changed: make(chan struct{}),
+	}
+	now := time.Now()
+	i.cas = slices.DeleteFunc(i.cas, func(ca *authority.CA) bool { return now.After(ca.Cert.NotAfter) })
+	if len(i.cas) > 0 {
+		return i, nil
+	}
+	ca, err := authority.New(domain, now, i.caTTL)
+	if err != nil {
+		return nil, err
+	}
+	i.cas = []*authority.CA{ca}
+	return i, save(i.cas)
+}
+
+// Serve answers on l, which must be a unix socket, until ctx ends.
+func (i *Issuer) Serve(ctx context.Context, l net.Listener) error {
+	s := grpc.NewServer(grpc.Creds(peerCredentials{}))
+	workload.RegisterSpiffeWorkloadAPIServer(s, i)
+	go i.turnCA(ctx)
+	stop := context.AfterFunc(ctx, s.Stop) // streams never end by themselves
+	defer stop()
+	if err := s.Serve(l); err != nil && ctx.Err() == nil {
+		return fmt.Errorf("serve workload API: %w", err)
+	}
+	return nil
+}
+
+// Start runs start, which must start a process and return its PID, and registers that process as name before it can be
+// attested: a call that comes at once waits until Start is done.
+func (i *Issuer) Start(name string, start func() (pid int, err error)) error {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	pid, err := start()
+	if err != nil {
+		return err
+	}
+	started, err := startTime(pid)
+	if err != nil {
+		return fmt.Errorf("register %s: %w", name, err)
+	}
+	i.processes[int32(pid)] = process{name, started}
+	return nil
+}
+
+// Ended forgets a process.
+func (i *Issuer) Ended(pid int) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	delete(i.processes, int32(pid)) // its streams end with its connections
+}
+
+// SetTTL sets the life of SVIDs, and of CAs made from now on; zero leaves one as it is. Every workload gets a new SVID at once.
+func (i *Issuer) SetTTL(svid, ca time.Duration) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if svid > 0 {
+		i.ttl = svid
+	}
+	if ca > 0 {
+		i.caTTL = ca
+	}
+	i.everybody()
+}
+
+// Rotate issues a new SVID to every workload at once.
+func (i *Issuer) Rotate() {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	i.everybody()
+}
+
+// RotateOne issues a new SVID to one workload at once.
+func (i *Issuer) RotateOne(name string) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	i.turns[name]++
+	i.signal()
+}
+
+// Withdraw takes name's identity away: open streams end with PermissionDenied, as new calls do, until Restore.
+func (i *Issuer) Withdraw(name string) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	i.withdrawn[name] = true
+	delete(i.issued, name)
+	i.turns[name]++
+	i.signal()
+}
+
+// Restore undoes Withdraw.
+func (i *Issuer) Restore(name string) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	delete(i.withdrawn, name)
+	i.turns[name]++
+	i.signal()
+}
+
+// PrepareCA makes a new CA that everybody trusts from now on and that signs nothing yet.
+func (i *Issuer) PrepareCA() error {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	return i.prepareCA()
+}
+
+func (i *Issuer) prepareCA() error {
+	if i.prepared != nil {
+		return nil
+	}
+	ca, err := authority.New(i.domain, time.Now(), i.caTTL)
+	if err != nil {
+		return err
+	}
+	i.prepared = ca
+	i.cas = append(i.cas, ca)
+	i.everybody()
+	return i.save(i.cas)
+}
+
+// ActivateCA has the prepared CA sign, and gives everybody an SVID of it.
+func (i *Issuer) ActivateCA() error {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	return i.activateCA()
+}
+
+func (i *Issuer) activateCA() error {
+	if i.prepared == nil {
+		return errors.New("activate CA: none is prepared")
+	}
+	i.cas = slices.DeleteFunc(i.cas, func(ca *authority.CA) bool { return ca == i.prepared })
+	i.cas = slices.Insert(i.cas, 0, i.prepared)
+	i.prepared = nil
+	i.everybody()
+	return i.save(i.cas)
+}
+
+// RetireCA ends the trust in every CA but the one that signs and the prepared one.
+func (i *Issuer) RetireCA() error {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	i.cas = slices.DeleteFunc(i.cas, func(ca *authority.CA) bool { return ca != i.cas[0] && ca != i.prepared })
+	i.everybody()
+	return i.save(i.cas)
+}
+
+// turnCA turns the CA over by itself: a successor is prepared when two thirds of the life are left, signs when half is, and
+// the old one is trusted until it ends.
+func (i *Issuer) turnCA(ctx context.Context) {
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		i.mu.Lock()
+		now := time.Now()
+		active := i.cas[0].Cert
+		life, left := active.NotAfter.Sub(active.NotBefore), active.NotAfter.Sub(now)
+		if i.prepared == nil && left < life*2/3 && len(i.cas) == 1 {
+			_ = i.prepareCA() // tried again in a second; workloads go on with what they have
+		}
+		if i.prepared != nil && left < life/2 {
+			_ = i.activateCA()
+		}
+		before := len(i.cas)
+		i.cas = slices.DeleteFunc(i.cas, func(ca *authority.CA) bool { return now.After(ca.Cert.NotAfter) && ca != i.cas[0] })
+		if len(i.cas) != before {
+			i.everybody()
+			_ = i.save(i.cas)
+		}
+		i.mu.Unlock()
+	}
+}
+
+// everybody has all streams send anew.
+func (i *Issuer) everybody() {
+	i.turn++
+	i.signal()
+}
+
+func (i *Issuer) signal() {
+	close(i.changed)
+	i.changed = make(chan struct{})
+}
+
+// Issued is the newest SVID of each workload that holds one.
+func (i *Issuer) Issued() map[string]Issued {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	out := make(map[string]Issued, len(i.issued))
+	for k, v := range i.issued {
+		out[k] = v
+	}
+	return out
+}
+
+// Authorities are the certificates that are trusted now, the signing one first.
+func (i *Issuer) Authorities() []*x509.Certificate {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	return i.authorities()
+}
+
+func (i *Issuer) authorities() []*x509.Certificate {
+	out := make([]*x509.Certificate, len(i.cas))
+	for n, ca := range i.cas {
+		out[n] = ca.Cert
+	}
+	return out
+}
+
+// Mint is the CA speaking, for the operator and for tests: an SVID for any ID of the domain, valid for ttl from at.
+func (i *Issuer) Mint(id spiffeid.ID, at time.Time, ttl time.Duration) (*x509svid.SVID, []*x509.Certificate, error) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if id.TrustDomain() != i.domain {
+		return nil, nil, fmt.Errorf("mint %s: this CA speaks for %s alone", id, i.domain)
+	}
+	svid, err := i.cas[0].Issue(id, at, ttl, nil)
+	return svid, i.authorities(), err
+}
+
+// attest finds the workload behind a call.
+func (i *Issuer) attest(ctx context.Context) (string, error) {
+	md, _ := metadata.FromIncomingContext(ctx)
+	if !slices.Equal(md.Get("workload.spiffe.io"), []string{"true"}) {
+		return "", status.Error(codes.InvalidArgument, "security header missing from request")
+	}
+	p, ok := peer.FromContext(ctx)
+	if !ok {
+		return "", status.Error(codes.PermissionDenied, "no identity issued")
+	}
+	caller, ok := p.AuthInfo.(credential)
+	if !ok {
+		return "", status.Error(codes.PermissionDenied, "no identity issued")
+	}
+	i.mu.Lock()
+	known, ok := i.processes[caller.pid]
+	withdrawn := i.withdrawn[known.name]
+	i.mu.Unlock()
+	if !ok || withdrawn {
+		return "", status.Error(codes.PermissionDenied, "no identity issued")
+	}
+	if started, err := startTime(int(caller.pid)); err != nil || started != known.started {
+		return "", status.Error(codes.PermissionDenied, "no identity issued") // another process under the same number
+	}
+	return known.name, nil
+}
+
+// FetchX509SVID streams the caller's SVID, anew at each half-life and at each change.
+func (i *Issuer) FetchX509SVID(_ *workload.X509SVIDRequest, stream grpc.ServerStreamingServer[workload.X509SVIDResponse]) error {
+	return i.stream(stream.Context(), func(name string) (time.Duration, error) {
+		i.mu.Lock()
+		now := time.Now()
+		svid, err := i.cas[0].Issue(spiffeid.RequireFromPath(i.domain, "/"+name), now, i.ttl, nil)
+		bundle := der(i.authorities())
+		i.mu.Unlock()
+		if err != nil {
+			return 0, status.Error(codes.Internal, err.Error())
+		}
+		key, err := x509.MarshalPKCS8PrivateKey(svid.PrivateKey)
+		if err != nil {
+			return 0, status.Error(codes.Internal, err.Error())
+		}
+		leaf := svid.Certificates[0]
+		if err := stream.Send(&workload.X509SVIDResponse{Svids: []*workload.X509SVID{{
+			SpiffeId: svid.ID.String(), X509Svid: der(svid.Certificates), X509SvidKey: key, Bundle: bundle,
+		}}}); err != nil {
+			return 0, err
+		}
+		i.mu.Lock()
+		i.issued[name] = Issued{Serial: fmt.Sprintf("%x", leaf.SerialNumber), Expires: leaf.NotAfter}
+		i.mu.Unlock()
+		return leaf.NotAfter.Sub(now) / 2, nil
+	})
+}
+
+// FetchX509Bundles streams the bundle of the trust domain.
+func (i *Issuer) FetchX509Bundles(_ *workload.X509BundlesRequest, stream grpc.ServerStreamingServer[workload.X509BundlesResponse]) error {
+	return i.stream(stream.Context(), func(string) (time.Duration, error) {
+		return time.Hour, stream.Send(&workload.X509BundlesResponse{Bundles: map[string][]byte{i.domain.IDString(): der(i.Authorities())}})
+	})
+}
+
+// stream calls send now, after the time that send returned, and at each change that concerns the caller, until the caller
+// goes or may not know any more.
+func (i *Issuer) stream(ctx context.Context, send func(name string) (time.Duration, error)) error {
+	last := -1
+	var timer <-chan time.Time
+	for {
+		name, err := i.attest(ctx)
+		if err != nil {
+			return err
+		}
+		i.mu.Lock()
+		changed, turn := i.changed, i.turn+i.turns[name]
+		i.mu.Unlock()
+		if turn != last {
+			next, err := send(name)
+			if err != nil {
+				return err
+			}
+			last, timer = turn, time.After(next)
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-changed:
+		case <-timer:
+			last = -1
+		}
+	}
+}
+
+func der(certs []*x509.Certificate) []byte {
+	var out []byte
+	for _, c := range certs {
+		out = append(out, c.Raw...)
+	}
+	return out
+}
+
+// credential is what the kernel says of the caller.
+type credential struct{ pid int32 }
+
+func (credential) AuthType() string { return "peercred" }
+
+// peerCredentials asks the kernel who opened a connection. A caller over TCP has no such credential and is turned away.
+type peerCredentials struct{}
+
+func (peerCredentials) ServerHandshake(c net.Conn) (net.Conn, credentials.AuthInfo, error) {
+	u, ok := c.(*net.UnixConn)
+	if !ok {
+		return nil, nil, errors.New("attest: not a unix socket")
+	}
+	pid, err := peerPID(u)
+	if err != nil {
+		return nil, nil, fmt.Errorf("attest: %w", err)
+	}
+	return c, credential{pid}, nil
+}
+
+func (peerCredentials) ClientHandshake(context.Context, string, net.Conn) (net.Conn, credentials.AuthInfo, error) {
+	return nil, nil, errors.New("attest: this is the server's side")
+}
+
+func (peerCredentials) Info() credentials.ProtocolInfo {
+	return credentials.ProtocolInfo{SecurityProtocol: "peercred"}
+}
+func (p peerCredentials) Clone() credentials.TransportCredentials { return p }
+func (peerCredentials) OverrideServerName(string) error           { return nil }
+
+// Listen opens the unix socket at path for every uid: who calls is told by the kernel, not by the file's mode.
+func Listen(path string) (net.Listener, error) {
+	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return nil, fmt.Errorf("open workload API: %w", err)
+	}
+	l, err := net.Listen("unix", path)
+	if err != nil {
+		return nil, fmt.Errorf("open workload API: %w", err)
+	}
+	if err := os.Chmod(path, 0o666); err != nil {
+		l.Close()
+		return nil, fmt.Errorf("open workload API: %w", err)
+	}
+	return l, nil
+}

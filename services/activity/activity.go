@@ -1,0 +1,166 @@
+// Package activity is the vocabulary of what people did: one Event per act, whatever vendor reported it.
+//
+// An Event crosses the wire as one JSON object; batches are NDJSON of Entry lines, answered by one Receipt per line.
+package activity
+
+import (
+	"errors"
+	"fmt"
+	"regexp"
+	"slices"
+	"time"
+)
+
+// Source is the system that an event came from: git, jira, iam, siem or training.
+type Source string
+
+// The five sources. Jira's overdue work and the training verbs are weighed together as training.
+const (
+	Git      Source = "git"
+	Jira     Source = "jira"
+	IAM      Source = "iam"
+	SIEM     Source = "siem"
+	Training Source = "training"
+)
+
+// Sources lists every source in display order.
+var Sources = []Source{Git, Jira, IAM, SIEM, Training}
+
+// Verb says what was done, as "source.what_happened".
+type Verb string
+
+// Verbs that carry risk. Their severities are data of a risk profile, not of this package.
+const (
+	SecretCommitted      Verb = "git.secret_committed"
+	VulnerableDependency Verb = "git.vulnerable_dependency"
+	ForcePush            Verb = "git.force_push"
+	UnreviewedCommit     Verb = "git.unreviewed_commit"
+	LargeFile            Verb = "git.large_file"
+
+	PrivilegeEscalation Verb = "iam.privilege_escalation"
+	ServiceAccountKey   Verb = "iam.service_account_key"
+	OffHoursAccess      Verb = "iam.off_hours_access"
+	CrossAccountAccess  Verb = "iam.cross_account_access"
+	UnusedPermission    Verb = "iam.unused_permission"
+
+	MalwareDetected      Verb = "siem.malware_detected"
+	DataExfiltration     Verb = "siem.data_exfiltration"
+	PhishingClick        Verb = "siem.phishing_click"
+	FailedAuthentication Verb = "siem.failed_authentication"
+	PolicyViolation      Verb = "siem.policy_violation"
+
+	TrainingStale         Verb = "training.stale"
+	OverdueModule         Verb = "training.overdue_module"
+	FailedAssessment      Verb = "training.failed_assessment"
+	OverdueSecurityTicket Verb = "jira.overdue_security_ticket"
+)
+
+// Verbs that carry no risk of their own and matter to patterns, baselines and states only.
+const (
+	Commit               Verb = "git.commit"
+	Push                 Verb = "git.push"
+	ReviewSubmitted      Verb = "git.review_submitted"
+	SignIn               Verb = "iam.sign_in"
+	DataExport           Verb = "iam.data_export"
+	MFADenied            Verb = "iam.mfa_denied"
+	TicketUpdated        Verb = "jira.updated"
+	ExportApproved       Verb = "jira.export_approved"
+	SecurityTicketClosed Verb = "jira.security_ticket_closed"
+	PhishingReported     Verb = "siem.phishing_reported"
+	TrainingPassed       Verb = "training.passed"
+)
+
+// Event is one act of one person.
+type Event struct {
+	// ID is made of the source and the vendor's own identifier ("git:commit/payments/3f2a…"), so that a redelivery is the same event.
+	ID string `json:"id"`
+	// At is when it happened, RFC 3339 with the person's own offset.
+	At time.Time `json:"at"`
+	// Person is the employee's id. Collectors leave it empty: the risk scorer finds the person behind Accounts.
+	Person string `json:"person,omitempty"`
+	// Accounts are vendor accounts as "system:name" ("github:mira-k", "email:mira@example.org", "jira:5b10a…",
+	// "okta:mira@example.org", "aws:mira"), best first; the first one known to the roster names the person.
+	Accounts []string `json:"accounts,omitempty"`
+	Source   Source   `json:"source"`
+	Verb     Verb     `json:"verb"`
+	// Detail is one line for people ("payments: config/prod.env"); it never holds a secret.
+	Detail string `json:"detail,omitempty"`
+
+	Module   string   `json:"module,omitempty"`   // training: the module
+	Teaches  []Verb   `json:"teaches,omitempty"`  // training.passed: the verbs that the module is about
+	Score    *float64 `json:"score,omitempty"`    // training: share of right answers, 0 to 1
+	Ticket   string   `json:"ticket,omitempty"`   // jira: the issue's key
+	Resource string   `json:"resource,omitempty"` // iam.data_export and jira.export_approved: what was exported
+	Bytes    int64    `json:"bytes,omitempty"`    // iam.data_export: how much, in bytes
+}
+
+// Entry is one line of a batch: the collector's spool sequence and the event, or no event where a record means none
+// (the line then only moves the watermark).
+type Entry struct {
+	Seq   uint64 `json:"seq"`
+	Event *Event `json:"event,omitempty"`
+}
+
+// Status is what became of one Entry.
+type Status string
+
+// Outcomes of an Entry. Each of them is final: the spool may forget the entry.
+const (
+	Stored       Status = "stored"
+	Duplicate    Status = "duplicate"
+	DeadLettered Status = "dead_lettered"
+	// Rejected is a refusal that a retry cannot mend (a foreign source, a time too far ahead); Receipt.Reason says which.
+	Rejected Status = "rejected"
+)
+
+// Receipt answers one Entry, in the order of the batch.
+type Receipt struct {
+	Seq    uint64 `json:"seq"`
+	ID     string `json:"id,omitempty"`
+	Status Status `json:"status"`
+	Reason string `json:"reason,omitempty"`
+}
+
+var (
+	idPattern   = regexp.MustCompile(`^[a-z]+:[!-~]{1,250}$`)
+	verbPattern = regexp.MustCompile(`^(git|jira|iam|siem|training)\.[a-z_]{1,40}$`)
+)
+
+// Validate reports all faults of an event at once, nil if there is none.
+func (e Event) Validate() error {
+	var faults []error
+	if !idPattern.MatchString(e.ID) {
+		faults = append(faults, fmt.Errorf("id %q: want source:vendor-id in printable ASCII", e.ID))
+	}
+	if e.At.IsZero() {
+		faults = append(faults, errors.New("at: missing"))
+	}
+	if !slices.Contains(Sources, e.Source) {
+		faults = append(faults, fmt.Errorf("source %q: want one of %v", e.Source, Sources))
+	}
+	if !verbPattern.MatchString(string(e.Verb)) {
+		faults = append(faults, fmt.Errorf("verb %q: want source.what_happened", e.Verb))
+	} else if s := e.Verb.Source(); s != e.Source {
+		faults = append(faults, fmt.Errorf("verb %q is not of source %q", e.Verb, e.Source))
+	}
+	if e.Person == "" && len(e.Accounts) == 0 {
+		faults = append(faults, errors.New("accounts: missing, and no person named"))
+	}
+	if e.Bytes < 0 {
+		faults = append(faults, fmt.Errorf("bytes %d: negative", e.Bytes))
+	}
+	if e.Score != nil && !(*e.Score >= 0 && *e.Score <= 1) {
+		faults = append(faults, fmt.Errorf("score %v: outside 0 to 1", *e.Score))
+	}
+	return errors.Join(faults...)
+}
+
+// Source is the part of the verb before the dot.
+func (v Verb) Source() Source {
+	for i, r := range v {
+		if r == '.' {
+			return Source(v[:i])
+		}
+	}
+	return ""
+}

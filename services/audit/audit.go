@@ -1,0 +1,344 @@
+// Package audit keeps an append-only, hash-chained record of what a process decided.
+//
+// A chain is a file of JSON lines. Each line's hash is SHA-256 over the line without its hash, which contains the hash of
+// the line before: an edit, a deletion, an insertion or a reordering breaks the chain at that line. A cut-off end breaks no
+// link, which is why Checkpoints, signed with a key that the process does not have, pin the chain's length from outside.
+package audit
+
+import (
+	"bufio"
+	"bytes"
+	"crypto/ed25519"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"sync"
+	"time"
+)
+
+// Entry is one line. Seq, At, Workload, Prev and Hash are filled in by Write.
+type Entry struct {
+	Seq      uint64    `json:"seq"`
+	At       time.Time `json:"at"` // wall clock, UTC
+	Workload string    `json:"workload"`
+	Kind     string    `json:"kind"`              // decision, start, reload, lesson, sign_in …
+	Peer     string    `json:"peer,omitempty"`    // the other side's SPIFFE ID, if it has one
+	Serial   string    `json:"serial,omitempty"`  // its SVID's serial number, hex
+	Route    string    `json:"route,omitempty"`   // "POST /v1/events"
+	Outcome  string    `json:"outcome,omitempty"` // Allowed, Forbidden, Refused
+	Reason   string    `json:"reason,omitempty"`  // a stable code
+	Event    string    `json:"event,omitempty"`   // the activity event that caused it
+	Person   string    `json:"person,omitempty"`  // employee id
+	Detail   string    `json:"detail,omitempty"`  // one line for people; never a secret
+	Prev     string    `json:"prev"`
+	Hash     string    `json:"hash,omitempty"`
+}
+
+// KindTip is the kind of an entry in which a writer reports how far its rows in the database have come: Detail is the
+// sequence number and the hash of the last one, with a space between. It ties those rows to the signed checkpoints.
+const KindTip = "tip"
+
+// Sum is the hash of e: SHA-256, in hex, over its JSON without the field hash.
+func (e Entry) Sum() (string, error) {
+	e.Hash = ""
+	b, err := json.Marshal(e)
+	if err != nil {
+		return "", err
+	}
+	h := sha256.Sum256(b)
+	return hex.EncodeToString(h[:]), nil
+}
+
+// Log appends to one chain. Its methods are safe for concurrent use.
+//
+// Write never waits for the disk: lines are handed to the file in groups, within milliseconds.
+type Log struct {
+	workload string
+	file     *os.File
+	now      func() time.Time
+
+	mu      sync.Mutex
+	seq     uint64
+	prev    string
+	pending bytes.Buffer
+	err     error
+	closed  bool
+
+	wake chan struct{}
+	done chan struct{}
+}
+
+// Open continues the chain in the file at path, or begins it. A last line that was cut off by a crash is removed, and the
+// removal is the next entry.
+func Open(path, workload string) (*Log, error) {
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("open audit: %w", err)
+	}
+	last, end, torn, err := tail(f)
+	if err == nil && torn > 0 {
+		err = f.Truncate(end)
+	}
+	if err == nil {
+		_, err = f.Seek(end, io.SeekStart)
+	}
+	if err != nil {
+		f.Close()
+		return nil, fmt.Errorf("open audit %s: %w", path, err)
+	}
+	l := &Log{workload: workload, file: f, now: time.Now, seq: last.Seq, prev: last.Hash, wake: make(chan struct{}, 1), done: make(chan struct{})}
+	go l.flush()
+	if torn > 0 {
+		l.Write(Entry{Kind: "recovered", Reason: "torn_line", Detail: fmt.Sprintf("removed %d bytes of an unfinished line", torn)})
+	}
+	return l, nil
+}
+
+// tail finds the last whole entry, the offset behind it, and how many bytes of an unfinished line follow.
+func tail(f *os.File) (last Entry, end, torn int64, err error) {
+	size, err := f.Seek(0, io.SeekEnd)
+	if err != nil || size == 0 {
+		return Entry{}, 0, 0, err
+	}
+	// A line may be of any length, and what follows it unfinished, too: look further back until the line's beginning is there.
+	for most := int64(64 << 10); ; most *= 4 {
+		from := max(0, size-most)
+		b := make([]byte, size-from)
+		if _, err := f.ReadAt(b, from); err != nil {
+			return Entry{}, 0, 0, err
+		}
+		whole := bytes.LastIndexByte(b, '\n') + 1
+		begin := 0
+		if whole > 0 {
+			begin = bytes.LastIndexByte(b[:whole-1], '\n') + 1
+		}
+		if begin == 0 && from > 0 {
+			continue
+		}
+		end, torn = from+int64(whole), int64(len(b)-whole)
+		if whole == 0 {
+			return Entry{}, 0, torn, nil
+		}
+		if err := json.Unmarshal(b[begin:whole-1], &last); err != nil {
+			return Entry{}, 0, 0, fmt.Errorf("last entry: %w", err)
+		}
+		return last, end, torn, nil
+	}
+}
+
+// Write appends e to the chain.
+func (l *Log) Write(e Entry) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.closed {
+		return
+	}
+	// What a stranger sent may be no UTF-8, which JSON would write in one way and, read again, in another: the hash would not fit.
+	for _, s := range []*string{&e.Kind, &e.Peer, &e.Serial, &e.Route, &e.Outcome, &e.Reason, &e.Event, &e.Person, &e.Detail} {
+		*s = strings.ToValidUTF8(*s, "\uFFFD")
+	}
+	e.Seq, e.At, e.Workload, e.Prev = l.seq+1, l.now().UTC(), l.workload, l.prev
+	sum, err := e.Sum()
+	if err != nil {
+		l.err = err
+		return
+	}
+	e.Hash = sum
+	b, err := json.Marshal(e)
+	if err != nil {
+		l.err = err
+		return
+	}
+	l.seq, l.prev = e.Seq, e.Hash
+	l.pending.Write(b)
+	l.pending.WriteByte('\n')
+	select {
+	case l.wake <- struct{}{}:
+	default:
+	}
+}
+
+// Err is what went wrong with the file, nil while all is well. A process whose decisions cannot be recorded is not ready.
+func (l *Log) Err() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.err
+}
+
+// Close writes what is pending and closes the file.
+func (l *Log) Close() error {
+	l.mu.Lock()
+	if l.closed {
+		l.mu.Unlock()
+		return nil
+	}
+	l.closed = true
+	close(l.wake)
+	l.mu.Unlock()
+	<-l.done
+	return errors.Join(l.Err(), l.file.Close())
+}
+
+func (l *Log) flush() {
+	defer close(l.done)
+	var spare bytes.Buffer
+	for open := true; open; {
+		_, open = <-l.wake
+		l.mu.Lock()
+		l.pending, spare = spare, l.pending
+		l.mu.Unlock()
+		// A disk that was full and has room again must not leave half a line behind: on failure the rest is tried again.
+		for spare.Len() > 0 {
+			_, err := spare.WriteTo(l.file)
+			l.mu.Lock()
+			l.err = err
+			closed := l.closed
+			l.mu.Unlock()
+			if err == nil || closed {
+				break
+			}
+			<-time.After(100 * time.Millisecond)
+		}
+		spare.Reset()
+	}
+}
+
+// Checkpoint pins a chain's end from outside.
+type Checkpoint struct {
+	Workload  string    `json:"workload"`
+	Seq       uint64    `json:"seq"`
+	Hash      string    `json:"hash"`
+	At        time.Time `json:"at"`
+	Signature []byte    `json:"signature,omitempty"` // Ed25519 over the JSON without this field
+}
+
+func (c Checkpoint) text() []byte {
+	c.Signature = nil
+	b, err := json.Marshal(c)
+	if err != nil {
+		panic(err) // strings, numbers and a time always encode
+	}
+	return b
+}
+
+// Sign fills in the signature.
+func (c *Checkpoint) Sign(key ed25519.PrivateKey) { c.Signature = ed25519.Sign(key, c.text()) }
+
+// Verify says whether the signature is by key.
+func (c Checkpoint) Verify(key ed25519.PublicKey) bool {
+	return ed25519.Verify(key, c.text(), c.Signature)
+}
+
+// Fault is the first bad entry of a chain.
+type Fault struct {
+	Workload string
+	Line     int // counted from 1
+	Seq      uint64
+	What     string
+}
+
+func (f *Fault) Error() string {
+	return fmt.Sprintf("audit chain of %s, line %d (seq %d): %s", f.Workload, f.Line, f.Seq, f.What)
+}
+
+// Verify reads a chain and returns the number of entries, or the first *Fault. Every checkpoint must be signed by key and
+// be met by the chain, at its sequence number with its hash. A nil key means that no checkpoint is expected.
+func Verify(r io.Reader, workload string, checkpoints []Checkpoint, key ed25519.PublicKey) (int, error) {
+	pinned := map[uint64]string{}
+	var last uint64
+	for _, c := range checkpoints {
+		if c.Workload != workload {
+			continue
+		}
+		if !c.Verify(key) {
+			return 0, &Fault{Workload: workload, Seq: c.Seq, What: "a checkpoint's signature is not the lab's"}
+		}
+		pinned[c.Seq], last = c.Hash, max(last, c.Seq)
+	}
+	scan := bufio.NewReader(r)
+	prev, n := "", 0
+	var seq uint64
+	for {
+		line, err := scan.ReadBytes('\n')
+		if errors.Is(err, io.EOF) {
+			if len(line) > 0 {
+				return n, &Fault{workload, n + 1, seq + 1, "an unfinished line"}
+			}
+			break
+		}
+		if err != nil {
+			return n, fmt.Errorf("read audit of %s: %w", workload, err)
+		}
+		n++
+		var e Entry
+		d := json.NewDecoder(bytes.NewReader(line))
+		d.DisallowUnknownFields()
+		if err := d.Decode(&e); err != nil {
+			return n, &Fault{workload, n, seq + 1, "not an entry: " + err.Error()}
+		}
+		sum, err := e.Sum()
+		if err != nil {
+			return n, err
+		}
+		written, err := json.Marshal(e)
+		if err != nil {
+			return n, err
+		}
+		switch {
+		case e.Workload != workload:
+			return n, &Fault{workload, n, e.Seq, "an entry of " + e.Workload}
+		case e.Seq != seq+1:
+			return n, &Fault{workload, n, e.Seq, fmt.Sprintf("sequence number %d follows %d: something was removed, inserted or moved", e.Seq, seq)}
+		case e.Prev != prev:
+			return n, &Fault{workload, n, e.Seq, "does not continue the entry before it"}
+		case e.Hash != sum:
+			return n, &Fault{workload, n, e.Seq, "was edited: its hash does not fit its content"}
+		case !bytes.Equal(written, bytes.TrimSuffix(line, []byte("\n"))):
+			return n, &Fault{workload, n, e.Seq, "was edited: it reads the same and is written otherwise"}
+		}
+		if want, ok := pinned[e.Seq]; ok && want != e.Hash {
+			return n, &Fault{workload, n, e.Seq, "differs from the signed checkpoint: the chain was rewritten"}
+		}
+		prev, seq = e.Hash, e.Seq
+	}
+	if seq < last {
+		return n, &Fault{workload, n, seq, fmt.Sprintf("ends before the signed checkpoint at %d: the end was cut off", last)}
+	}
+	return n, nil
+}
+
+// Tip is the last whole entry of the chain in the file at path; a zero Entry if there is none.
+func Tip(path string) (Entry, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return Entry{}, err
+	}
+	defer f.Close()
+	last, _, _, err := tail(f)
+	return last, err
+}
+
+// Read returns the whole entries of a chain that may still be written to, without verifying it.
+func Read(r io.Reader) ([]Entry, error) {
+	var out []Entry
+	scan := bufio.NewReader(r)
+	for {
+		line, err := scan.ReadBytes('\n')
+		if errors.Is(err, io.EOF) {
+			return out, nil
+		}
+		if err != nil {
+			return out, fmt.Errorf("read audit: %w", err)
+		}
+		var e Entry
+		if err := json.Unmarshal(line, &e); err != nil {
+			return out, fmt.Errorf("read audit: line %d: %w", len(out)+1, err)
+		}
+		out = append(out, e)
+	}
+}

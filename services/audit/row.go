@@ -1,0 +1,77 @@
+package audit
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"iter"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// Row is one business row of the audit in the database, as GET /v1/audit exports it. Each writer has a chain of its own.
+type Row struct {
+	Chain  string    `json:"chain"` // the writer's role
+	Seq    int64     `json:"seq"`
+	At     time.Time `json:"at"`
+	Kind   string    `json:"kind"`
+	Person string    `json:"person"`
+	Event  string    `json:"event"`
+	Detail string    `json:"detail"`
+	Prev   string    `json:"prev"`
+	Hash   string    `json:"hash"`
+}
+
+// Sum is what Hash must be: SHA-256, in hex, over the other fields, one a line, in the order chain, seq, at in whole
+// microseconds, kind, person, event, prev, detail. The database's function audit.sum computes the same.
+func (r Row) Sum() string {
+	h := sha256.Sum256([]byte(strings.Join([]string{
+		r.Chain, strconv.FormatInt(r.Seq, 10), strconv.FormatInt(r.At.UnixMicro(), 10), r.Kind, r.Person, r.Event, r.Prev, r.Detail,
+	}, "\n")))
+	return hex.EncodeToString(h[:])
+}
+
+// Each goes through rows, and meets no error.
+func Each(rows []Row) iter.Seq2[Row, error] {
+	return func(yield func(Row, error) bool) {
+		for _, r := range rows {
+			if !yield(r, nil) {
+				return
+			}
+		}
+	}
+}
+
+// WriteRows writes rows as NDJSON, up to the first error: a row has this one text, with its time in UTC, whoever writes it.
+func WriteRows(w io.Writer, rows iter.Seq2[Row, error]) error {
+	line := json.NewEncoder(w)
+	line.SetEscapeHTML(false)
+	for r, err := range rows {
+		if err != nil {
+			return err
+		}
+		r.At = r.At.UTC()
+		if err := line.Encode(r); err != nil {
+			return fmt.Errorf("write row %d: %w", r.Seq, err)
+		}
+	}
+	return nil
+}
+
+// ReadRows reads rows as NDJSON, to the end.
+func ReadRows(r io.Reader) ([]Row, error) {
+	var rows []Row
+	for d := json.NewDecoder(r); ; {
+		var row Row
+		if err := d.Decode(&row); errors.Is(err, io.EOF) {
+			return rows, nil
+		} else if err != nil {
+			return nil, fmt.Errorf("row %d: %w", len(rows)+1, err)
+		}
+		rows = append(rows, row)
+	}
+}

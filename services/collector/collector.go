@@ -1,0 +1,147 @@
+// Package collector takes in what one vendor reports and hands it to the risk scorer, losing nothing and doubling nothing.
+//
+// A delivery is answered 2xx only when what it means is on disk. From there it goes to the scorer in order and in batches,
+// until the scorer has stored it, known it already, or refused it for good. One program serves all sources: its row in the
+// topology says which, and the table of sources says how.
+package collector
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"io"
+	"net/http"
+	"sync"
+	"time"
+
+	"example.org/security-training/services/audit"
+	"example.org/security-training/services/httpjson"
+	"example.org/security-training/services/mesh"
+	"example.org/security-training/services/source"
+)
+
+// largest is how much of a delivery is read: GitHub's own limit.
+const largest = 25 << 20
+
+// Counts answers GET /v1/spool.
+type Counts struct {
+	counts
+	Watermark uint64            `json:"watermark"`
+	Awaiting  int               `json:"awaiting"` // records that wait for another to say whose they are
+	Refused   map[string]uint64 `json:"refused"`  // since the start, by reason
+	Dead      []DeadLetter      `json:"dead"`     // the newest ten
+}
+
+// Collector answers the vendor.
+type Collector struct {
+	row    source.Row
+	secret []byte
+	spool  *Spool
+	audit  func(context.Context, audit.Entry) // adds the caller
+
+	mu      sync.Mutex
+	refused map[string]uint64
+}
+
+func newCollector(row source.Row, secret []byte, spool *Spool, write func(context.Context, audit.Entry)) *Collector {
+	return &Collector{row: row, secret: secret, spool: spool, audit: write, refused: map[string]uint64{}}
+}
+
+// refuse counts and audits a refusal, and is the answer.
+func (c *Collector) refuse(r *http.Request, e *httpjson.Error) error {
+	c.count(e.Code)
+	c.audit(r.Context(), audit.Entry{Kind: "delivery", Route: r.Pattern, Outcome: "Refused", Reason: e.Code})
+	return e
+}
+
+func (c *Collector) count(reason string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.refused[reason]++
+}
+
+// accept answers deliveries on one route. 2xx: on disk, or known already. 400 malformed, 401 signature, 409 a known delivery id with another
+// body, 413, 415, 503 with Retry-After when the spool is full or cannot be written.
+func (c *Collector) accept(p source.Push) mesh.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) error {
+		if err := httpjson.RequireType(r, "application/json"); err != nil {
+			return err
+		}
+		body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, largest))
+		if err != nil {
+			if e := httpjson.FromError(err); e.Status == http.StatusRequestEntityTooLarge {
+				return c.refuse(r, e)
+			}
+			return httpjson.Errorf(http.StatusBadRequest, "body_cut", "the body ended early")
+		}
+		if p.Verify != nil {
+			if err := p.Verify(c.secret, r.Header, body); err != nil {
+				return c.refuse(r, httpjson.FromError(err))
+			}
+		}
+		d := delivery{sum: sha256.Sum256(body)}
+		if p.Delivery != nil {
+			d.id = p.Delivery(r.Header)
+			if d.id == "" || len(d.id) > 200 {
+				return c.refuse(r, httpjson.Errorf(http.StatusBadRequest, "delivery_id", "the delivery id is missing, or longer than 200 bytes"))
+			}
+		}
+		if d.records, err = p.Split(r.Header, source.Scrub(body)); err != nil {
+			return c.refuse(r, httpjson.Errorf(http.StatusBadRequest, "malformed", "%s", source.ScrubText(err.Error())))
+		}
+		a, err := c.spool.accept(r.Context(), d)
+		var bad malformed
+		switch {
+		case errors.As(err, &bad):
+			return c.refuse(r, httpjson.Errorf(http.StatusBadRequest, "malformed", "%s", source.ScrubText(bad.Error())))
+		case errors.Is(err, errReplayed):
+			return c.refuse(r, httpjson.Errorf(http.StatusConflict, "delivery_replayed", "%v", err))
+		case errors.Is(err, errFull):
+			return c.refuse(r, httpjson.Errorf(http.StatusServiceUnavailable, "spool_full", "%v", err).After(time.Second))
+		case err != nil:
+			c.count("spool_unavailable")
+			return errors.Join(httpjson.Errorf(http.StatusServiceUnavailable, "spool_unavailable", "the delivery could not be written down").After(time.Second), err)
+		}
+		if a.Duplicate {
+			return httpjson.Write(w, http.StatusOK, struct {
+				Status string `json:"status"`
+			}{"duplicate"})
+		}
+		c.note(r.Context(), r.Pattern, a.Events)
+		w.Header().Set("Content-Type", "application/json")
+		w.WriteHeader(p.Status)
+		_, err = io.WriteString(w, p.Accepted+"\n")
+		return err
+	}
+}
+
+// note audits what was accepted, one line for each event, so that a search for its id begins here.
+func (c *Collector) note(ctx context.Context, route string, ids []string) {
+	for _, id := range ids {
+		c.audit(ctx, audit.Entry{Kind: "accepted", Route: route, Event: id})
+	}
+}
+
+// Counts is the state of the spool.
+func (c *Collector) Counts() (Counts, error) {
+	dead, awaiting, err := c.spool.dead(10)
+	if err != nil {
+		return Counts{}, err
+	}
+	now := c.spool.read()
+	out := Counts{counts: now, Watermark: now.Watermark(), Awaiting: awaiting, Dead: dead, Refused: map[string]uint64{}}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for k, v := range c.refused {
+		out.Refused[k] = v
+	}
+	return out, nil
+}
+
+func (c *Collector) serveCounts(w http.ResponseWriter, _ *http.Request) error {
+	counts, err := c.Counts()
+	if err != nil {
+		return err
+	}
+	return httpjson.Write(w, http.StatusOK, counts)
+}

@@ -1,0 +1,265 @@
+package collector
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"mime"
+	"net/http"
+	"strconv"
+	"time"
+
+	"example.org/security-training/services/activity"
+)
+
+// batchType is the media type of a batch, one activity.Entry per line.
+const batchType = "application/x-ndjson"
+
+// forwarder empties the spool into the risk scorer.
+//
+// An outage (no connection, 401, 403, 408, 429, 502 to 504) is nobody's fault: everything is kept and tried again, with growing
+// pauses, or when Retry-After says. Any other refusal may be the fault of one event: the batch is halved until that event
+// is alone; it is then set aside, so that it delays nobody, and becomes a dead letter when it has failed five times. Two
+// events that fail in a row with a 5xx, with nothing accepted in between, are an outage again and count for neither.
+type forwarder struct {
+	spool *Spool
+	post  func(ctx context.Context, path, contentType string, body []byte) (*http.Response, error)
+	log   *slog.Logger
+
+	batch   int           // lines at most
+	first   time.Duration // pause after a first failure; doubles
+	longest time.Duration
+	again   time.Duration // how long a failed event is set aside; grows with its failures
+
+	aside map[uint64]*aside
+	alone uint64 // the event that failed by itself last, with nothing accepted since; 0 if none
+}
+
+type aside struct {
+	failures int
+	until    time.Time
+}
+
+// failures is how often an event may fail before it becomes a dead letter.
+const failures = 5
+
+func newForwarder(spool *Spool, post func(context.Context, string, string, []byte) (*http.Response, error), log *slog.Logger) *forwarder {
+	return &forwarder{spool: spool, post: post, log: log, batch: 1000, first: 50 * time.Millisecond, longest: 5 * time.Second, again: 200 * time.Millisecond, aside: map[uint64]*aside{}}
+}
+
+// outage says that the scorer cannot answer now.
+type outage struct {
+	why   string
+	after time.Duration // Retry-After, 0 if none
+}
+
+func (o *outage) Error() string { return o.why }
+
+// unfit says that the scorer would not take the batch as it is.
+type unfit struct {
+	why    string
+	server bool // a 5xx: it may be the scorer's own fault
+}
+
+func (u *unfit) Error() string { return u.why }
+
+// run forwards until ctx ends.
+func (f *forwarder) run(ctx context.Context) error {
+	size, pause, said := f.batch, f.first, ""
+	for ctx.Err() == nil {
+		now := time.Now()
+		next := time.Hour
+		list, err := f.spool.head(size, func(seq uint64) bool {
+			a := f.aside[seq]
+			if a == nil || !now.Before(a.until) {
+				return false
+			}
+			next = min(next, a.until.Sub(now))
+			return true
+		})
+		if err != nil {
+			return err
+		}
+		if len(list) == 0 {
+			f.rest(ctx, next, f.spool.wake)
+			continue
+		}
+		receipts, err := f.send(ctx, list)
+		if len(receipts) > 0 {
+			if err := f.settle(ctx, receipts); err != nil {
+				if ctx.Err() != nil {
+					return nil
+				}
+				f.log.Error("settle", "error", err.Error())
+				f.rest(ctx, f.longest, nil)
+			}
+		}
+		var out *outage
+		var bad *unfit
+		switch {
+		case err == nil:
+			if said != "" {
+				f.log.Info("the risk scorer takes events again")
+			}
+			size, pause, said = f.batch, f.first, ""
+		case ctx.Err() != nil:
+			return nil
+		case errors.As(err, &bad) && len(list) > 1:
+			size = (len(list) + 1) / 2
+		case errors.As(err, &bad):
+			size = f.batch
+			if err := f.fail(ctx, list[0].seq, bad); err != nil {
+				return err
+			}
+			if bad.server {
+				f.rest(ctx, f.first, nil)
+			}
+		default:
+			wait := pause
+			if errors.As(err, &out) && out.after > 0 {
+				wait = out.after
+			}
+			if said != err.Error() {
+				said = err.Error()
+				f.log.Warn("the risk scorer takes no events; they are kept", "error", said)
+			}
+			f.rest(ctx, wait, nil)
+			pause = min(pause*2, f.longest)
+		}
+	}
+	return nil
+}
+
+// rest waits for d, for wake or for the end.
+func (f *forwarder) rest(ctx context.Context, d time.Duration, wake <-chan struct{}) {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+	case <-wake:
+	case <-t.C:
+	}
+}
+
+// settle applies receipts; those that are not final count as a failure of their event.
+func (f *forwarder) settle(ctx context.Context, receipts []activity.Receipt) error {
+	var final []activity.Receipt
+	for _, r := range receipts {
+		switch r.Status {
+		case activity.Stored, activity.Duplicate, activity.Rejected, activity.DeadLettered:
+			final = append(final, r)
+		default:
+			if err := f.fail(ctx, r.Seq, &unfit{why: fmt.Sprintf("status %q: %s", r.Status, r.Reason)}); err != nil {
+				return err
+			}
+		}
+	}
+	if len(final) == 0 {
+		return nil
+	}
+	if err := f.spool.settle(ctx, final); err != nil {
+		return err
+	}
+	for _, r := range final {
+		delete(f.aside, r.Seq)
+	}
+	f.alone = 0
+	return nil
+}
+
+// fail notes that an event failed by itself.
+func (f *forwarder) fail(ctx context.Context, seq uint64, why *unfit) error {
+	a := f.aside[seq]
+	if a == nil {
+		a = &aside{}
+		f.aside[seq] = a
+	}
+	if !why.server || f.alone == 0 || f.alone == seq {
+		a.failures++
+	}
+	if why.server {
+		f.alone = seq
+	}
+	a.until = time.Now().Add(f.again * time.Duration(max(1, a.failures)))
+	if a.failures < failures {
+		return nil
+	}
+	f.log.Warn("dead letter", "seq", seq, "reason", why.why)
+	if err := f.spool.settle(ctx, []activity.Receipt{{Seq: seq, Status: activity.DeadLettered, Reason: why.why}}); err != nil {
+		return err
+	}
+	delete(f.aside, seq)
+	return nil
+}
+
+// send delivers a batch. It gives the receipts that came, be it in full or not, and why the rest did not: *outage or *unfit.
+func (f *forwarder) send(ctx context.Context, list []entry) ([]activity.Receipt, error) {
+	var body bytes.Buffer
+	asked := make(map[uint64]bool, len(list))
+	for _, e := range list {
+		asked[e.seq] = true
+		body.WriteString(`{"seq":`)
+		body.WriteString(strconv.FormatUint(e.seq, 10))
+		if len(e.event) > 0 {
+			body.WriteString(`,"event":`)
+			body.Write(e.event)
+		}
+		body.WriteString("}\n")
+	}
+	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+	defer cancel()
+	resp, err := f.post(ctx, "/v1/events", batchType, body.Bytes())
+	if err != nil {
+		return nil, &outage{why: err.Error()}
+	}
+	defer resp.Body.Close()
+	kind, _, _ := mime.ParseMediaType(resp.Header.Get("Content-Type"))
+	if kind == batchType { // also with 422, when nothing of the batch was stored
+		receipts, err := readReceipts(resp.Body, asked)
+		if err == nil && len(receipts) < len(list) {
+			err = fmt.Errorf("%d of %d receipts", len(receipts), len(list))
+		}
+		if err != nil {
+			return receipts, &outage{why: fmt.Sprintf("read receipts: %v", err)}
+		}
+		return receipts, nil
+	}
+	text, _ := io.ReadAll(io.LimitReader(resp.Body, 2000)) // only for the message
+	why := fmt.Sprintf("POST /v1/events: %d %s", resp.StatusCode, bytes.TrimSpace(text))
+	switch resp.StatusCode {
+	case http.StatusUnauthorized, http.StatusForbidden, http.StatusRequestTimeout, http.StatusTooManyRequests, http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout:
+		after := time.Duration(0)
+		if n, err := strconv.Atoi(resp.Header.Get("Retry-After")); err == nil && n > 0 && n <= 60 {
+			after = time.Duration(n) * time.Second
+		}
+		return nil, &outage{why: why, after: after}
+	default:
+		return nil, &unfit{why: why, server: resp.StatusCode >= 500}
+	}
+}
+
+// readReceipts reads one receipt per line, leaving out those that nobody asked for.
+func readReceipts(r io.Reader, asked map[uint64]bool) ([]activity.Receipt, error) {
+	var receipts []activity.Receipt
+	lines := bufio.NewScanner(r)
+	lines.Buffer(nil, 1<<20)
+	for lines.Scan() {
+		if len(lines.Bytes()) == 0 {
+			continue
+		}
+		var one activity.Receipt
+		if err := json.Unmarshal(lines.Bytes(), &one); err != nil {
+			return receipts, err
+		}
+		if asked[one.Seq] {
+			delete(asked, one.Seq)
+			receipts = append(receipts, one)
+		}
+	}
+	return receipts, lines.Err()
+}

@@ -1,0 +1,296 @@
+// Package exercise is what an exercise looks like on the wire: what can be played, what an instructor asks for on the console, what
+// came of it, and what is told of it while it is on. The learning system keeps it; whoever conducts the lab does it.
+package exercise
+
+import (
+	"errors"
+	"fmt"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"example.org/security-training/services/topology"
+)
+
+// Exercise is what the instructor's command line tells of a scenario that it plays. POST /v1/exercises takes one, GET lists
+// them.
+type Exercise struct {
+	ID         string    `json:"id"`
+	Title      string    `json:"title"`
+	Brief      string    `json:"brief"`
+	Difficulty int       `json:"difficulty"` // 1 to 5
+	Minutes    int       `json:"minutes"`
+	Attack     []string  `json:"attack"` // MITRE ATT&CK techniques
+	State      State     `json:"state"`
+	Steps      []Step    `json:"steps"`
+	Begun      time.Time `json:"begun,omitzero"`   // wall clock; filled in by whoever keeps it
+	Changed    time.Time `json:"changed,omitzero"` // wall clock; filled in by whoever keeps it
+}
+
+// State is how far an exercise is.
+type State string
+
+// States of an exercise.
+const (
+	Planned State = "planned"
+	Playing State = "playing"
+	Paused  State = "paused"  // before its next step
+	Passed  State = "passed"  // everything that was expected came
+	Failed  State = "failed"  // to its end, and not everything came
+	Stopped State = "stopped" // unfinished
+)
+
+// On says whether an exercise is being played.
+func (s State) On() bool { return s == Playing || s == Paused }
+
+// Step is one line of an exercise's timeline or of its expectations.
+type Step struct {
+	At      string `json:"at"` // as the scenario says it: "17h14m"
+	Who     string `json:"who"`
+	What    string `json:"what"`
+	Outcome string `json:"outcome"` // empty while it is to come; then ok, failed, or words
+}
+
+var (
+	idPattern = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9._-]{0,99}$`)
+	states    = []State{Planned, Playing, Paused, Passed, Failed, Stopped}
+)
+
+// Validate reports all faults of an exercise at once, nil if there is none.
+func (e Exercise) Validate() error {
+	var faults []error
+	text := func(name, s string, longest int) { faults = append(faults, text(name, s, longest)) }
+	if !idPattern.MatchString(e.ID) {
+		faults = append(faults, fmt.Errorf("id %q: want letters, digits, dots and dashes", e.ID))
+	}
+	if e.Title == "" {
+		faults = append(faults, errors.New("title: missing"))
+	}
+	text("title", e.Title, 300)
+	text("brief", e.Brief, 20_000)
+	if e.Difficulty < 0 || e.Difficulty > 5 {
+		faults = append(faults, fmt.Errorf("difficulty %d: outside 0 to 5", e.Difficulty))
+	}
+	if e.Minutes < 0 || e.Minutes > 10_000 {
+		faults = append(faults, fmt.Errorf("minutes %d: outside 0 to 10000", e.Minutes))
+	}
+	if !slices.Contains(states, e.State) {
+		faults = append(faults, fmt.Errorf("state %q: want one of %v", e.State, states))
+	}
+	if len(e.Attack) > 50 || len(e.Steps) > 2000 {
+		faults = append(faults, errors.New("attack, steps: too many"))
+	}
+	for i, a := range e.Attack {
+		text(fmt.Sprintf("attack[%d]", i), a, 40)
+	}
+	for i, s := range e.Steps {
+		text(fmt.Sprintf("steps[%d].at", i), s.At, 64)
+		text(fmt.Sprintf("steps[%d].who", i), s.Who, 200)
+		text(fmt.Sprintf("steps[%d].what", i), s.What, 2000)
+		text(fmt.Sprintf("steps[%d].outcome", i), s.Outcome, 500)
+	}
+	return errors.Join(faults...)
+}
+
+// text says what is wrong with s as a text of so many bytes at most; jsonb, where much of it is kept, has no U+0000.
+func text(name, s string, longest int) error {
+	if len(s) > longest || !utf8.ValidString(s) || strings.IndexByte(s, 0) >= 0 {
+		return fmt.Errorf("%s: want at most %d bytes of UTF-8 text", name, longest)
+	}
+	return nil
+}
+
+// ValidID says whether s can name an exercise, a scenario or a lure: letters, digits, dots and dashes, 100 at most.
+func ValidID(s string) bool { return idPattern.MatchString(s) }
+
+// Kinds of orders.
+const (
+	OrderPlay     = "play"     // Scenario; with Stepwise, each step waits for OrderStep
+	OrderStep     = "step"     // the next step
+	OrderPause    = "pause"    // before the next step
+	OrderResume   = "resume"   // without waiting any more
+	OrderStop     = "stop"     // the exercise ends unfinished
+	OrderReset    = "reset"    // back to the seeded state
+	OrderTry      = "try"      // a call of Route of Callee as Caller
+	OrderRotate   = "rotate"   // a new SVID for Workload
+	OrderWithdraw = "withdraw" // Workload's identity, until OrderReturn
+	OrderReturn   = "return"   // gives Workload its identity back
+	OrderRevoke   = "revoke"   // Caller from Route of Callee, until OrderRestore
+	OrderRestore  = "restore"  // lets Caller call Route of Callee again
+	OrderStory    = "story"    // of Event, from the vendor to the lesson
+	OrderVerify   = "verify"   // every chain of the audit
+)
+
+// Order is something that an instructor asked for. Which of its fields are set depends on its kind.
+type Order struct {
+	Number   int64          `json:"number"`
+	Kind     string         `json:"kind"`
+	Scenario string         `json:"scenario,omitempty"`
+	Stepwise bool           `json:"stepwise,omitempty"`
+	Workload string         `json:"workload,omitempty"`
+	Caller   string         `json:"caller,omitempty"`
+	Callee   string         `json:"callee,omitempty"`
+	Route    topology.Route `json:"route,omitempty"`
+	Event    string         `json:"event,omitempty"`
+}
+
+// Orders is what GET /v1/orders answers.
+type Orders struct {
+	Orders  []Order `json:"orders"`  // that nobody has taken yet, the oldest first
+	Watched bool    `json:"watched"` // somebody looks at the console, so what happens is worth telling at once
+}
+
+// OrderWaiting is the state of an order that nobody has taken yet; then it has that of its latest report.
+const OrderWaiting = "waiting"
+
+// States of a report. An order is taken by one conductor, and then done or failed.
+const (
+	ReportTaken  = "taken"
+	ReportDone   = "done"
+	ReportFailed = "failed"
+)
+
+// Report is the body of POST /v1/orders/{order}.
+type Report struct {
+	State  string  `json:"state"`          // ReportTaken, ReportDone or ReportFailed
+	Note   string  `json:"note,omitempty"` // for people
+	Result *Result `json:"result,omitempty"`
+}
+
+// Result is what came of an order that asks something.
+type Result struct {
+	Tried  *Tried       `json:"tried,omitempty"`
+	Story  []StoryLine  `json:"story,omitempty"`
+	Chains []ChainState `json:"chains,omitempty"`
+}
+
+// Tried is one call with both of its ends.
+type Tried struct {
+	Expected topology.Outcome `json:"expected"`
+	Measured topology.Outcome `json:"measured"`
+	Status   int              `json:"status,omitempty"` // of the answer, 0 if there was none
+	Shown    string           `json:"shown,omitempty"`  // the SPIFFE ID and serial number that the caller showed, if any
+	Saw      string           `json:"saw"`              // what the caller saw
+	Reason   string           `json:"reason,omitempty"` // the code in the refusing side's audit
+	Wrote    string           `json:"wrote,omitempty"`  // the rest of that entry
+}
+
+// StoryLine is one entry of some chain about an event.
+type StoryLine struct {
+	At     time.Time `json:"at"`
+	Where  string    `json:"where"` // whose chain
+	What   string    `json:"what"`
+	Person string    `json:"person,omitempty"`
+	Detail string    `json:"detail,omitempty"`
+	Hash   string    `json:"hash,omitempty"`
+}
+
+// ChainState is one chain that was verified.
+type ChainState struct {
+	Name        string `json:"name"`
+	Entries     int    `json:"entries"`
+	Checkpoints int    `json:"checkpoints"`
+}
+
+// Scenario is an exercise that the conductor can play.
+type Scenario struct {
+	Name       string   `json:"name"`
+	Title      string   `json:"title"`
+	Brief      string   `json:"brief"`
+	Difficulty int      `json:"difficulty"`
+	Minutes    int      `json:"minutes"`
+	Attack     []string `json:"attack"`
+	Steps      int      `json:"steps"`
+	Hints      []Hint   `json:"hints"`
+	Debrief    string   `json:"debrief"`
+}
+
+// Hint costs points of an exercise's 100.
+type Hint struct {
+	Cost int    `json:"cost"`
+	Text string `json:"text"`
+}
+
+// Scenarios is the body of PUT /v1/scenarios.
+type Scenarios struct {
+	Scenarios []Scenario `json:"scenarios"`
+	Strangers []Stranger `json:"strangers"` // callers that topology does not list, as whom a call can be tried
+	Fresh     bool       `json:"fresh"`     // this conductor has just begun: what another had taken has failed
+}
+
+// Stranger is a caller that nobody lists.
+type Stranger struct {
+	Name string `json:"name"`
+	What string `json:"what"` // for people
+}
+
+// Feed is the body of POST /v1/feed: what happened elsewhere, and how the identities are. Identities and Revoked replace what
+// was told before unless they are null.
+type Feed struct {
+	Lines      []FeedLine `json:"lines,omitempty"`
+	Identities []Identity `json:"identities"`
+	Revoked    []Revoked  `json:"revoked"`
+}
+
+// FeedMost is how many lines a feed tells at most.
+const FeedMost = 200
+
+// longestWhat bounds FeedLine.What, in bytes.
+const longestWhat = 500
+
+var feedKinds = []string{"event", "score", "lesson", "refusal", "order", "sign-in"}
+
+// Validate reports all faults of a feed's lines at once, nil if there is none.
+func (f Feed) Validate() error {
+	var faults []error
+	if len(f.Lines) > FeedMost {
+		return fmt.Errorf("%d lines: want %d at most", len(f.Lines), FeedMost)
+	}
+	for i, l := range f.Lines {
+		if !slices.Contains(feedKinds, l.Kind) {
+			faults = append(faults, fmt.Errorf("lines[%d].kind %q: want one of %v", i, l.Kind, feedKinds))
+		}
+		faults = append(faults,
+			text(fmt.Sprintf("lines[%d].person", i), l.Person, 200),
+			text(fmt.Sprintf("lines[%d].what", i), l.What, longestWhat),
+			text(fmt.Sprintf("lines[%d].event", i), l.Event, 500),
+			text(fmt.Sprintf("lines[%d].level", i), l.Level, 20))
+	}
+	return errors.Join(faults...)
+}
+
+// Short is as much of s as FeedLine.What takes.
+func Short(s string) string {
+	if len(s) <= longestWhat {
+		return s
+	}
+	return strings.ToValidUTF8(s[:longestWhat-len("…")], "") + "…"
+}
+
+// FeedLine is one thing that happened.
+type FeedLine struct {
+	At     time.Time `json:"at"`
+	Kind   string    `json:"kind"` // event, score, lesson, refusal, order, sign-in
+	Person string    `json:"person,omitempty"`
+	What   string    `json:"what"` // see Short
+	Event  string    `json:"event,omitempty"`
+	Level  string    `json:"level,omitempty"`
+}
+
+// Identity is what a workload holds.
+type Identity struct {
+	Workload string    `json:"workload"`
+	SPIFFEID string    `json:"spiffe_id"`
+	State    string    `json:"state"` // ready, starting, restarting …
+	Serial   string    `json:"serial,omitempty"`
+	Expires  time.Time `json:"expires,omitzero"`
+}
+
+// Revoked is a caller that was taken from a route's list while the lab runs.
+type Revoked struct {
+	Caller string         `json:"caller"`
+	Callee string         `json:"callee"`
+	Route  topology.Route `json:"route"`
+}

@@ -1,0 +1,150 @@
+// Package httpjson reads and writes the JSON of our own interfaces, and turns typed errors into answers a client can act on.
+package httpjson
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"mime"
+	"net/http"
+	"strconv"
+	"time"
+)
+
+// Error is a refusal that a client can act on. Everything else becomes a 500 without internals.
+type Error struct {
+	Status     int           // HTTP status: 400, 401, 403, 404, 409, 413, 415, 422, 429, 503 …
+	Code       string        // stable, for programs: "unknown_field"
+	Message    string        // for people: what was wrong and where
+	RetryAfter time.Duration // sent as whole seconds, rounded up, when positive
+}
+
+func (e *Error) Error() string { return fmt.Sprintf("%s: %s", e.Code, e.Message) }
+
+// Errorf makes an Error.
+func Errorf(status int, code, format string, args ...any) *Error {
+	return &Error{Status: status, Code: code, Message: fmt.Sprintf(format, args...)}
+}
+
+// After returns a copy of e that asks the client to wait for d.
+func (e Error) After(d time.Duration) *Error {
+	e.RetryAfter = d
+	return &e
+}
+
+type answer struct {
+	Error struct {
+		Code    string `json:"code"`
+		Message string `json:"message"`
+	} `json:"error"`
+}
+
+// Write answers with v as JSON.
+func Write(w http.ResponseWriter, status int, v any) error {
+	body, err := json.Marshal(v)
+	if err != nil {
+		return fmt.Errorf("encode answer: %w", err)
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(status)
+	_, err = w.Write(append(body, '\n'))
+	return err
+}
+
+// WriteError answers with err: an *Error as it says, an over-long body as 413, all else as 500 "internal".
+func WriteError(w http.ResponseWriter, err error) {
+	e := FromError(err)
+	if e.RetryAfter > 0 {
+		w.Header().Set("Retry-After", strconv.Itoa(int((e.RetryAfter+time.Second-1)/time.Second)))
+	}
+	var a answer
+	a.Error.Code, a.Error.Message = e.Code, e.Message
+	_ = Write(w, e.Status, a) // the peer is gone if this fails: there is nobody left to tell
+}
+
+// FromError is the Error that WriteError would send for err.
+func FromError(err error) *Error {
+	var e *Error
+	if errors.As(err, &e) {
+		return e
+	}
+	var long *http.MaxBytesError
+	if errors.As(err, &long) {
+		return Errorf(http.StatusRequestEntityTooLarge, "body_too_large", "the body is over %d bytes", long.Limit)
+	}
+	return Errorf(http.StatusInternalServerError, "internal", "the request failed; the service's log says why")
+}
+
+// Number is the whole number, from 0, that the request has as name in its query, otherwise where it has none; 400 for another text.
+func Number(r *http.Request, name string, otherwise int64) (int64, error) {
+	text := r.URL.Query().Get(name)
+	if text == "" {
+		return otherwise, nil
+	}
+	n, err := strconv.ParseInt(text, 10, 64)
+	if err != nil || n < 0 {
+		return 0, Errorf(http.StatusBadRequest, "bad_number", "%s %q: want a whole number from 0", name, text)
+	}
+	return n, nil
+}
+
+// RequireType refuses with 415 a request whose media type is not want.
+func RequireType(r *http.Request, want string) error {
+	got, _, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
+	if err != nil || got != want {
+		return Errorf(http.StatusUnsupportedMediaType, "content_type", "Content-Type %q: want %s", r.Header.Get("Content-Type"), want)
+	}
+	return nil
+}
+
+// Read decodes a JSON body of at most limit bytes into v: 415 for another type, 413 when longer, 400 for bad JSON, unknown fields or trailing text.
+func Read(w http.ResponseWriter, r *http.Request, limit int64, v any) error {
+	if err := RequireType(r, "application/json"); err != nil {
+		return err
+	}
+	d := json.NewDecoder(http.MaxBytesReader(w, r.Body, limit))
+	d.DisallowUnknownFields()
+	var long *http.MaxBytesError
+	if err := d.Decode(v); errors.As(err, &long) {
+		return err
+	} else if err != nil {
+		return Errorf(http.StatusBadRequest, "bad_json", "body at byte %d: %v", d.InputOffset(), err)
+	}
+	if _, err := d.Token(); errors.As(err, &long) {
+		return err
+	} else if !errors.Is(err, io.EOF) {
+		return Errorf(http.StatusBadRequest, "bad_json", "body at byte %d: text after the JSON value", d.InputOffset())
+	}
+	return nil
+}
+
+// ReadAnswer decodes a peer's answer into v (nil to discard it); a status of 400 and above becomes an *Error with the peer's code and message.
+func ReadAnswer(resp *http.Response, limit int64, v any) error {
+	defer resp.Body.Close()
+	body, err := io.ReadAll(io.LimitReader(resp.Body, limit+1))
+	if err != nil {
+		return fmt.Errorf("read answer: %w", err)
+	}
+	if int64(len(body)) > limit {
+		return fmt.Errorf("read answer: over %d bytes", limit)
+	}
+	if resp.StatusCode >= 400 {
+		e := &Error{Status: resp.StatusCode, Code: "http_" + strconv.Itoa(resp.StatusCode), Message: http.StatusText(resp.StatusCode)}
+		var a answer
+		if json.Unmarshal(body, &a) == nil && a.Error.Code != "" {
+			e.Code, e.Message = a.Error.Code, a.Error.Message
+		}
+		if s, err := strconv.Atoi(resp.Header.Get("Retry-After")); err == nil && s > 0 {
+			e.RetryAfter = time.Duration(s) * time.Second
+		}
+		return e
+	}
+	if v == nil {
+		return nil
+	}
+	if err := json.Unmarshal(body, v); err != nil {
+		return fmt.Errorf("decode answer: %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,103 @@
+package lesson
+
+import (
+	"html"
+	"regexp"
+	"strings"
+	"unicode"
+)
+
+// Removed stands where a link was.
+const Removed = "(link removed)"
+
+var (
+	imageOrLink = regexp.MustCompile(`!?\[([^\[\]]*)\]\s?\([^()]*\)`)
+	reference   = regexp.MustCompile(`!?\[([^\[\]]*)\]\[[^\[\]]*\]`)
+	comment     = regexp.MustCompile(`(?s)<!--.*?(-->|$)`)
+	element     = regexp.MustCompile(`<[/!?]?[A-Za-z][^<>]*>`)
+	openElement = regexp.MustCompile(`<([/!?]*[A-Za-z])`)
+	// Anything with a scheme and //, the schemes that act without it, and bare names under the usual top-level domains:
+	// a lesson has no reason to send anybody anywhere.
+	address = regexp.MustCompile(`(?i)\b[a-z][a-z0-9+.-]*://\S*|\b(?:javascript|vbscript|mailto|tel|sms|blob):\S+|\bdata:[a-z]+/\S*|` +
+		`\bwww\.\S+|(?:^|\b)(?:[a-z0-9-]+\.)+(?:com|net|org|io|dev|app|co|info|biz|xyz|top|ru|cn|me|ai|cloud|link|click|site|online)(?:[:/]\S*|\b)`)
+	slashes = regexp.MustCompile(`(^|\s)//\S+`)
+)
+
+// Clean turns what a model (or anybody) wrote into plain text on one line: control, invisible, direction-changing and tag
+// characters go, and so do HTML, Markdown's links, images and emphasis; a link's text stays, an address becomes Removed.
+// Clean(Clean(s)) equals Clean(s).
+func Clean(s string) string {
+	// Removing one thing can bring forth another ("<scr<b>ipt>"), so it goes on until nothing changes. Each round that
+	// changes something makes the text simpler; the bound is for input made to be slow, of which nothing is kept.
+	for range 64 {
+		next := cleanOnce(s)
+		if next == s {
+			return s
+		}
+		s = next
+	}
+	return ""
+}
+
+// Visible is the part of s that a reader sees: no control, invisible, direction-changing or tag characters, and every kind of
+// space a plain one.
+func Visible(s string) string { return strings.Map(visible, strings.ToValidUTF8(s, "")) }
+
+func cleanOnce(s string) string {
+	s = Visible(html.UnescapeString(Visible(s)))
+	s = comment.ReplaceAllString(s, "")
+	if next := element.ReplaceAllString(s, ""); next != s {
+		return next // what is left may be an element now; only a lone "<" is dealt with below
+	}
+	s = openElement.ReplaceAllString(s, "$1")
+	s = imageOrLink.ReplaceAllString(s, "$1")
+	s = reference.ReplaceAllString(s, "$1")
+	s = address.ReplaceAllString(s, Removed)
+	s = slashes.ReplaceAllString(s, "$1"+Removed)
+	s = strings.NewReplacer("**", "", "```", "").Replace(s)
+	return strings.Join(strings.Fields(s), " ")
+}
+
+// visible keeps a character that a reader can see, makes every kind of space a plain one, and drops the rest.
+func visible(r rune) rune {
+	switch {
+	case unicode.IsSpace(r), unicode.Is(unicode.Z, r):
+		return ' '
+	case Invisible(r):
+		return -1
+	}
+	return r
+}
+
+// Invisible says whether a reader sees nothing of r, or something other than its place: controls, formats, tags, fillers.
+func Invisible(r rune) bool {
+	return unicode.Is(unicode.C, r) || // controls, formats (zero width, direction, tags), surrogates, private use
+		r >= 0xFE00 && r <= 0xFE0F || r >= 0xE0000 || // variation selectors, tags, and everything beyond
+		r >= 0xFFF0 && r <= 0xFFFF ||
+		r == 0x034F || r == 0x115F || r == 0x1160 || r == 0x17B4 || r == 0x17B5 || r == 0x2800 || r == 0x3164 || r == 0xFFA0 || // fillers and blanks
+		r >= 0x180B && r <= 0x180F
+}
+
+// Clean is c with every text cleaned.
+func (c Content) Clean() Content {
+	c.Title, c.Summary = Clean(c.Title), Clean(c.Summary)
+	c.Objectives = cleanAll(c.Objectives)
+	practices := make([]Practice, len(c.Practices))
+	for i, p := range c.Practices {
+		practices[i] = Practice{Title: Clean(p.Title), Why: Clean(p.Why), How: Clean(p.How)}
+	}
+	quiz := make([]Question, len(c.Quiz))
+	for i, q := range c.Quiz {
+		quiz[i] = Question{Question: Clean(q.Question), Options: cleanAll(q.Options), Answer: q.Answer, Why: Clean(q.Why)}
+	}
+	c.Practices, c.Quiz = practices, quiz
+	return c
+}
+
+func cleanAll(texts []string) []string {
+	cleaned := make([]string, len(texts))
+	for i, s := range texts {
+		cleaned[i] = Clean(s)
+	}
+	return cleaned
+}

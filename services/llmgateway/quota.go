@@ -1,0 +1,109 @@
+package llmgateway
+
+import (
+	"sync"
+	"time"
+
+	"golang.org/x/time/rate"
+)
+
+// Quota bounds what one caller, or one person, may use. A bucket holds one window's worth and fills evenly.
+type Quota struct {
+	Requests int           // per window
+	Tokens   int           // per window, of prompt, thought and answer together
+	Window   time.Duration // how long an empty bucket takes to fill
+}
+
+// most is how many buckets are kept. The longest unused one goes first; by then it is full again, or its owner starts anew.
+const most = 50_000
+
+type buckets struct {
+	quota Quota
+
+	mu  sync.Mutex
+	all map[string]*bucket
+}
+
+type bucket struct {
+	requests, tokens *rate.Limiter
+	used             time.Time
+}
+
+func newBuckets(q Quota) *buckets { return &buckets{quota: q, all: map[string]*bucket{}} }
+
+func (b *buckets) of(name string, now time.Time) *bucket {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	x := b.all[name]
+	if x == nil {
+		if len(b.all) >= most {
+			b.forget(now)
+		}
+		x = &bucket{requests: limiter(b.quota.Requests, b.quota.Window), tokens: limiter(b.quota.Tokens, b.quota.Window)}
+		b.all[name] = x
+	}
+	x.used = now
+	return x
+}
+
+// forget drops the buckets that are full again, and if there are none, the longest unused one.
+func (b *buckets) forget(now time.Time) {
+	oldest := ""
+	for name, x := range b.all {
+		if now.Sub(x.used) > b.quota.Window {
+			delete(b.all, name)
+		} else if oldest == "" || x.used.Before(b.all[oldest].used) {
+			oldest = name
+		}
+	}
+	if len(b.all) >= most {
+		delete(b.all, oldest)
+	}
+}
+
+func limiter(n int, window time.Duration) *rate.Limiter {
+	return rate.NewLimiter(rate.Limit(float64(n)/window.Seconds()), n)
+}
+
+// claim is what a request has taken from all buckets before it is known what it will cost.
+type claim struct {
+	buckets  []*bucket
+	estimate int
+}
+
+// take admits a request of about estimate tokens to every bucket or to none. What it returns otherwise is how long to wait.
+func take(now time.Time, estimate int, of ...*bucket) (*claim, time.Duration) {
+	var taken []*rate.Reservation
+	var wait time.Duration
+	for _, b := range of {
+		for _, r := range []*rate.Reservation{b.requests.ReserveN(now, 1), b.tokens.ReserveN(now, min(estimate, b.tokens.Burst()))} {
+			taken = append(taken, r)
+			if d := r.DelayFrom(now); r.OK() {
+				wait = max(wait, d)
+			} else {
+				wait = max(wait, time.Hour) // a quota of nothing
+			}
+		}
+	}
+	if wait > 0 {
+		for _, r := range taken {
+			r.CancelAt(now)
+		}
+		return nil, wait
+	}
+	return &claim{of, estimate}, 0
+}
+
+// settle charges what the request cost beyond the estimate. A bucket may go below zero by it: the next request waits.
+func (c *claim) settle(now time.Time, used int) {
+	for _, b := range c.buckets {
+		for rest := used - c.estimate; rest > 0; {
+			n := min(rest, b.tokens.Burst())
+			if n == 0 {
+				break
+			}
+			b.tokens.ReserveN(now, n)
+			rest -= n
+		}
+	}
+}

@@ -1,0 +1,152 @@
+package llmgateway
+
+import (
+	"net/netip"
+	"regexp"
+	"strings"
+
+	"example.org/security-training/services/lesson"
+	"example.org/security-training/services/source"
+)
+
+// What stands in a redacted text's gaps. Square brackets would read as a link's text.
+const (
+	redactedPerson  = "‹person›"
+	redactedAddress = "‹address›"
+	redactedSecret  = "‹secret›"
+)
+
+var (
+	mailPattern    = regexp.MustCompile(`[\p{L}\p{N}._%+'-]+@[\p{L}\p{N}-]+(?:\.[\p{L}\p{N}-]+)*`)
+	accountPattern = regexp.MustCompile(`\b(?:github|gitlab|jira|okta|aws|email):[^\s,;()]+`)
+	arnPattern     = regexp.MustCompile(`\barn:aws[a-z-]*:[^\s,;()]+`)
+	handlePattern  = regexp.MustCompile(`(^|[^\p{L}\p{N}_])@[A-Za-z0-9][A-Za-z0-9_-]+`)
+	trailerPattern = regexp.MustCompile(`(?i)\b((?:signed-off|co-authored|reviewed)-by|author|committer|pusher|assignee|reporter|user(?:name)?)(\s*[:=]\s*)[^,;()]+`)
+	homePattern    = regexp.MustCompile(`(?i)(/home/|/users/|\\users\\)[^\s/\\]+`)
+	numberPattern  = regexp.MustCompile(`\+[0-9][0-9 ()/-]{7,}[0-9]`)
+	ipPattern      = regexp.MustCompile(`[0-9A-Fa-f]*(?:[.:][0-9A-Fa-f]*){2,10}(?:%[\w]+)?`)
+	valuePattern   = regexp.MustCompile(`(?i)\b((?:pass(?:word|wd|phrase)?|secret|token|api[_-]?key|access[_-]?key|credential)s?\s*[=:]\s*)(\S{4,})`)
+	tokenPattern   = regexp.MustCompile(`[A-Za-z0-9+_]{20,}={0,2}`)
+	loginPattern   = regexp.MustCompile(`(^|[^\p{L}\p{N}/._-])(\p{Ll}{2,}\.\p{Ll}{2,})($|[^\p{L}\p{N}/._-])`)
+	namePattern    = regexp.MustCompile(`\p{Lu}\p{Ll}+(?:[-'’]\p{Lu}\p{Ll}+)?(?: \p{Lu}\.)?(?: (?:van|von|de|da|del|di|der|den))* \p{Lu}[\p{L}'’-]*\p{Ll}`)
+)
+
+// verbsOf are what our own verbs begin with: git.force_push is nobody's login.
+var verbsOf = setOf(`git iam siem jira training`)
+
+// notLogins are endings of file names: config.yaml is nobody's login, either.
+var notLogins = setOf(`env yaml yml json toml tfvars tf tfstate go py js ts tsx jsx sh bash pem key crt cer lock txt md sql csv tsv xml ini conf cfg
+	properties html css scss java kt rb rs zip gz tar tgz jar war mod sum log pkl parquet avro db sqlite bak dump ipynb gradle example local prod dev`)
+
+// notNames are words that begin findings and pages in title case. A pair with one of them is left alone; any other pair of
+// capitalised words is taken for a name, since a lesson loses little by it.
+var notNames = setOf(`access account action activity admin administrator alert analyzer anomalous application attachment attempt attempts
+	aws azure backup blocked brute bucket clicked cloud command commit connection control credential credentials critical data database detected
+	device dns document domain download endpoint escalation event excessive executable exfiltration export failed failure file files finding firewall force
+	git github google group high impossible internal internet jira key large lateral link local location login low macro mail malicious malware medium
+	message mfa multiple network new office okta outbound package password phishing policy port possible potential power powershell privilege process production
+	public pull push ransomware remote removable report reported repeated request risk role secret security server service session sign signin software source
+	storage suspected suspicious system ticket token tool traffic transfer travel trojan unapproved unauthorized unknown unusual upload usage usb user users violation virus
+	visited volume web windows write attached user's the a an of to in on from by and for with`)
+
+func setOf(words string) map[string]bool {
+	set := map[string]bool{}
+	for w := range strings.FieldsSeq(words) {
+		set[w] = true
+	}
+	return set
+}
+
+// Redact takes out of a text what could name a person or open a door: names, logins, addresses of mail and network, numbers,
+// keys and tokens. It is a second line of defence behind the learning system, which sends none, and the collectors, which
+// scrub secrets; where it cannot tell, it takes out too much. Markup and
+// links go as well.
+func Redact(s string) string {
+	s = lesson.Visible(s) // what cannot be seen must not split what is looked for
+	s = source.ScrubText(s)
+	s = strings.ReplaceAll(s, source.Scrubbed, redactedSecret)
+	s = valuePattern.ReplaceAllString(s, "${1}"+redactedSecret)
+	s = mailPattern.ReplaceAllString(s, redactedAddress)
+	s = arnPattern.ReplaceAllString(s, redactedAddress)
+	s = accountPattern.ReplaceAllString(s, redactedPerson)
+	s = trailerPattern.ReplaceAllString(s, "${1}${2}"+redactedPerson)
+	s = homePattern.ReplaceAllString(s, "${1}"+redactedPerson)
+	s = handlePattern.ReplaceAllString(s, "${1}"+redactedPerson)
+	s = numberPattern.ReplaceAllString(s, redactedAddress)
+	s = ipPattern.ReplaceAllStringFunc(s, func(m string) string {
+		trimmed := strings.TrimRight(m, ".:")
+		if _, err := netip.ParseAddr(trimmed); err != nil {
+			if _, err = netip.ParseAddr(m); err != nil {
+				return m
+			}
+			return redactedAddress
+		}
+		return redactedAddress + m[len(trimmed):]
+	})
+	s = tokenPattern.ReplaceAllStringFunc(s, func(m string) string {
+		if strings.ContainsAny(m, "0123456789") && strings.ContainsFunc(m, isLetter) {
+			return redactedSecret
+		}
+		return m
+	})
+	s = redactLogins(s)
+	s = redactNames(s)
+	return lesson.Clean(s)
+}
+
+// redactLogins goes on behind a login and not behind its match, which takes the separator that the next one begins with.
+func redactLogins(s string) string {
+	var out strings.Builder
+	for {
+		at := loginPattern.FindStringSubmatchIndex(s)
+		if at == nil {
+			out.WriteString(s)
+			return out.String()
+		}
+		out.WriteString(s[:at[4]])
+		if login := s[at[4]:at[5]]; isLogin(login) {
+			out.WriteString(redactedPerson)
+		} else {
+			out.WriteString(login)
+		}
+		s = s[at[5]:]
+	}
+}
+
+func isLogin(s string) bool {
+	first, last, _ := strings.Cut(s, ".")
+	return !verbsOf[first] && !notLogins[last]
+}
+
+// redactNames takes pairs of capitalised words for names, but for those with one of notNames. The second word of such a pair
+// may begin a name of its own ("Policy Mira Keller"), so the search goes on from there and not behind the pair.
+func redactNames(s string) string {
+	var out strings.Builder
+	for {
+		at := namePattern.FindStringIndex(s)
+		if at == nil {
+			out.WriteString(s)
+			return out.String()
+		}
+		pair := s[at[0]:at[1]]
+		if isName(pair) {
+			out.WriteString(s[:at[0]] + redactedPerson)
+			s = s[at[1]:]
+			continue
+		}
+		behind := at[0] + strings.IndexByte(pair, ' ') + 1
+		out.WriteString(s[:behind])
+		s = s[behind:]
+	}
+}
+
+func isName(words string) bool {
+	for w := range strings.FieldsSeq(words) {
+		if notNames[strings.ToLower(w)] {
+			return false
+		}
+	}
+	return true
+}
+
+func isLetter(r rune) bool { return r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' }

@@ -1,0 +1,134 @@
+package lms
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+	"time"
+
+	"example.org/security-training/services/httpjson"
+	"example.org/security-training/services/risk"
+)
+
+// rowsOfInterest is how many people a list on the organisation's page names.
+const rowsOfInterest = 10
+
+// lateRow is somebody whose training is overdue.
+type lateRow struct {
+	risk.Standing
+	Due due
+}
+
+// lateCounts is how many people's trainings are overdue, and who has been told of how many.
+type lateCounts struct{ All, Manager, Security int }
+
+// lateOf are the people whose training is overdue: those first of whom most others are told, the latest first.
+func lateOf(people []risk.Standing) ([]lateRow, lateCounts) {
+	var n lateCounts
+	var rows []lateRow
+	for _, p := range people {
+		rank := p.Escalation.Rank()
+		if rank < risk.ToPerson.Rank() {
+			continue
+		}
+		n.All++
+		if rank >= risk.ToManager.Rank() {
+			n.Manager++
+		}
+		if rank >= risk.ToSecurity.Rank() {
+			n.Security++
+		}
+		rows = append(rows, lateRow{p, dueOfStanding(p, time.UTC)})
+	}
+	slices.SortStableFunc(rows, func(a, b lateRow) int {
+		if d := b.Escalation.Rank() - a.Escalation.Rank(); d != 0 {
+			return d
+		}
+		return a.Standing.Due.Compare(b.Standing.Due)
+	})
+	return rows[:min(rowsOfInterest, len(rows))], n
+}
+
+// besideView is what another profile says of the same events.
+type besideView struct {
+	Choices []choice // of profiles
+	Profile string   // none: nobody asked
+	Version int
+	Away    bool
+	Differ  int // people whose level differs
+	Higher  int // of those, whose is higher there
+	Rows    []besideRow
+}
+
+type besideRow struct {
+	risk.Standing
+	Other share
+	Own   share
+	Gap   int64 // whole millionths, the other profile's score minus the own
+}
+
+// beside compares with the profile that ?shadow= names, else with the one that the scorer has beside anyway: who would be
+// scored how, the biggest differences first. own is the scorer's own profile.
+func (l *LMS) beside(v *visit, people []risk.Standing, own string) (besideView, error) {
+	name := v.r.URL.Query().Get("shadow")
+	var m besideView
+	if name != "" {
+		if _, err := risk.ProfileByName(name); err != nil {
+			return m, httpjson.Errorf(http.StatusBadRequest, "unknown_profile", "There is no such profile.")
+		}
+		var err error
+		if people, err = l.scorer.peopleBeside(name); err != nil && !errors.As(err, &v.stale) {
+			l.cfg.Log.Warn("compare profiles", "error", err.Error())
+			m.Away = true
+		}
+	}
+	for _, p := range people {
+		if p.Shadow == nil {
+			continue
+		}
+		m.Profile, m.Version = p.Shadow.Profile, p.Shadow.Version
+		if a, b := p.Level.Rank(), p.Shadow.Level.Rank(); a != b {
+			m.Differ++
+			if b > a {
+				m.Higher++
+			}
+		}
+		m.Rows = append(m.Rows, besideRow{
+			Standing: p, Own: bar(p.Score.Float(), strings.ToLower(string(p.Level))), Other: bar(p.Shadow.Score.Float(), strings.ToLower(string(p.Shadow.Level))),
+			Gap: p.Shadow.Score.Micro() - p.Score.Micro(),
+		})
+	}
+	slices.SortStableFunc(m.Rows, func(a, b besideRow) int { return int(min(1, max(-1, max(b.Gap, -b.Gap)-max(a.Gap, -a.Gap)))) })
+	m.Rows = m.Rows[:min(rowsOfInterest, len(m.Rows))]
+	for _, p := range risk.Profiles() {
+		if p.Name != own {
+			m.Choices = append(m.Choices, choice{Value: p.Name, Name: p.Name, Chosen: p.Name == m.Profile})
+		}
+	}
+	return m, nil
+}
+
+// peopleBeside is everybody with what another profile says of them. Few ask, so each answer is kept for a while.
+func (s *scorer) peopleBeside(profile string) ([]risk.Standing, error) {
+	s.mu.Lock()
+	if s.compared == nil {
+		s.compared = map[string]*remembered[[]risk.Standing]{}
+	}
+	kept := s.compared[profile]
+	if kept == nil {
+		kept = &remembered[[]risk.Standing]{fresh: s.roster.fresh, usable: s.roster.usable, atMost: time.Minute, last: s.roster.last}
+		s.compared[profile] = kept
+	}
+	s.mu.Unlock()
+	return kept.get(s.wall, func(ctx context.Context) ([]risk.Standing, error) {
+		var list []risk.Standing
+		if err := s.fetch(ctx, "/v1/people?"+url.Values{"shadow": {profile}}.Encode(), &list); err != nil {
+			return nil, fmt.Errorf("compare profiles: %w", err)
+		}
+		return list, nil
+	})
+}

@@ -1,0 +1,157 @@
+package lms
+
+import (
+	"context"
+	"crypto/hmac"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/base32"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/google/uuid"
+
+	"example.org/security-training/services/risk"
+)
+
+// A certificate says that somebody passed a module. Its number is the lesson's id and the first 10 bytes of an HMAC-SHA256
+// over it under a key that only the schema training holds, in base32: it can be read out and typed, nobody can make one up,
+// and a number that was never given out is told from a true one without looking anything up.
+
+const certificateMAC = 10 // bytes: 80 bits
+
+var numbering = base32.NewEncoding("0123456789ABCDEFGHJKMNPQRSTVWXYZ").WithPadding(base32.NoPadding) // Crockford's: no I, L, O, U
+
+func sealOf(key []byte, lesson uuid.UUID) []byte {
+	m := hmac.New(sha256.New, key)
+	m.Write([]byte("certificate\x00"))
+	m.Write(lesson[:])
+	return m.Sum(nil)[:certificateMAC]
+}
+
+// certificateNumber is the number in groups of six.
+func certificateNumber(key []byte, lesson uuid.UUID) string {
+	text := numbering.EncodeToString(append(slices.Clone(lesson[:]), sealOf(key, lesson)...))
+	var groups []string
+	for part := range slices.Chunk([]byte(text), 6) {
+		groups = append(groups, string(part))
+	}
+	return strings.Join(groups, "-")
+}
+
+// readNumber is the lesson that a number is about, if the number was given out with this key. Case, spaces and dashes do not
+// matter, nor does taking O for 0 or I and L for 1.
+func readNumber(key []byte, number string) (uuid.UUID, bool) {
+	if len(number) > 200 {
+		return uuid.Nil, false
+	}
+	plain := strings.NewReplacer("-", "", " ", "", "O", "0", "I", "1", "L", "1").Replace(strings.ToUpper(number))
+	b, err := numbering.DecodeString(plain)
+	if err != nil || len(b) != 16+certificateMAC || numbering.EncodeToString(b) != plain {
+		return uuid.Nil, false
+	}
+	lesson := uuid.UUID(b[:16])
+	return lesson, hmac.Equal(b[16:], sealOf(key, lesson))
+}
+
+// certificateKey is the key of this lab's certificates, made when first needed.
+func (s *store) certificateKey(ctx context.Context) ([]byte, error) {
+	fresh := make([]byte, 32)
+	_, _ = rand.Read(fresh) // never fails: https://pkg.go.dev/crypto/rand#Read
+	if _, err := s.pool.Exec(ctx, `INSERT INTO training.certificate_key (sole, key) SELECT true, $1 WHERE NOT EXISTS (SELECT FROM training.certificate_key) ON CONFLICT DO NOTHING`, fresh); err != nil {
+		return nil, fmt.Errorf("make certificate key: %w", err)
+	}
+	var key []byte
+	if err := s.pool.QueryRow(ctx, `SELECT key FROM training.certificate_key`).Scan(&key); err != nil {
+		return nil, fmt.Errorf("read certificate key: %w", err)
+	}
+	return key, nil
+}
+
+type certificateView struct {
+	Number  string
+	Holder  string
+	Module  risk.Module
+	Teaches []string
+	On      time.Time
+	Percent float64
+	Lesson  string
+	Asked   string // to be verified, as it was typed
+	Known   bool   // the form was sent
+	Valid   bool
+}
+
+func (l *LMS) certificateOf(t taught, holder, zone string) certificateView {
+	m, _ := risk.ModuleByID(t.Module)
+	c := certificateView{Holder: holder, Module: m, On: t.Completion.At.In(location(zone)), Percent: t.Completion.Share, Lesson: t.ID.String()}
+	for _, v := range m.Teaches {
+		c.Teaches = append(c.Teaches, risk.Words(v, 1))
+	}
+	return c
+}
+
+// showCertificate shows a page to be printed, to the learner or an instructor; there is none for a lesson that was not passed.
+func (l *LMS) showCertificate(v *visit) error {
+	t, err := l.ownLesson(v)
+	if err != nil {
+		return err
+	}
+	if t.Completion == nil || !t.Completion.Passed {
+		return notFound()
+	}
+	key, err := l.store.certificateKey(v.ctx())
+	if err != nil {
+		return err
+	}
+	name, zone := l.holder(t.Person)
+	m := l.certificateOf(t, name, zone)
+	m.Number = certificateNumber(key, t.ID)
+	return l.render(v, "certificate", "Certificate", "/training", m)
+}
+
+// holder is a person's name and zone by the roster, or the id where the roster does not say.
+func (l *LMS) holder(person string) (name, zone string) {
+	people, err := l.scorer.people()
+	var old *stale
+	if err == nil || errors.As(err, &old) {
+		for _, p := range people {
+			if p.ID == person {
+				return p.Name, p.Zone
+			}
+		}
+	}
+	return person, "UTC"
+}
+
+// showVerify says to anybody who has a certificate's number whether it is valid, and what it says. Whoever has no number
+// learns nothing.
+func (l *LMS) showVerify(v *visit) error {
+	m := certificateView{Asked: strings.TrimSpace(v.r.URL.Query().Get("number"))}
+	if m.Asked == "" {
+		return l.render(v, "verify", "Verify a certificate", "", m)
+	}
+	if len(m.Asked) > 100 {
+		m.Asked = ""
+	}
+	key, err := l.store.certificateKey(v.ctx())
+	if err != nil {
+		return err
+	}
+	m.Known = true
+	if id, ok := readNumber(key, m.Asked); ok {
+		t, err := l.store.lesson(v.ctx(), id)
+		if err != nil && !errors.Is(err, errGone) {
+			return err
+		}
+		if err == nil && t.Completion != nil && t.Completion.Passed {
+			name, zone := l.holder(t.Person)
+			asked := m.Asked
+			m = l.certificateOf(t, name, zone)
+			m.Asked, m.Number, m.Known, m.Valid = asked, certificateNumber(key, id), true, true
+		}
+	}
+	return l.render(v, "verify", "Verify a certificate", "", m)
+}

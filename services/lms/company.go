@@ -1,0 +1,466 @@
+package lms
+
+import (
+	"cmp"
+	"encoding/json"
+	"errors"
+	"net/http"
+	"net/url"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"example.org/security-training/services/audit"
+	"example.org/security-training/services/exercise"
+	"example.org/security-training/services/httpjson"
+	"example.org/security-training/services/risk"
+)
+
+// smallestGroup is how many people a group has before a leader sees anything about it: fewer would be individuals.
+const smallestGroup = 5
+
+type teamView struct {
+	Hidden  bool // too few people to be shown
+	People  int
+	Mean    risk.Score
+	Level   risk.Level
+	Levels  distribution
+	Rows    []teamRow
+	Needs   []needRow
+	Company *risk.Organisation
+	Late    int
+	Soon    int // due within a week
+	Beyond  int // escalated
+	Trend   *trendChart
+	Roles   []teamRoleRow
+	Repeats []repeatRow
+	Away    string
+	Fewest  int
+}
+
+// teamRow is who needs what by when. It names no act: what somebody did is between that person and the instructor.
+type teamRow struct {
+	Person risk.Standing
+	Bar    share
+	Module string
+	Due    due
+}
+
+type needRow struct {
+	Module string
+	People int
+	Bar    share
+}
+
+func (l *LMS) showTeam(v *visit) error {
+	reports := v.viewer.Reports
+	m, profile := teamView{People: len(reports), Fewest: smallestGroup}, ""
+	if o, err := l.scorer.organisation(); err == nil || errors.As(err, &v.stale) {
+		m.Company, profile = &o, o.Profile
+	}
+	if len(reports) < smallestGroup {
+		m.Hidden = true
+		return l.render(v, "team", "My team", "/team", m)
+	}
+	m.Mean, m.Levels = risk.Mean(reports), drawDistribution(countLevels(reports))
+	levels := boundsOf(profileOf(profile).Levels)
+	m.Level, m.Roles = levels.level(m.Mean), rolesOf(reports, m.Company, levels)
+	all, err := l.scorer.risks(v.ctx(), reports)
+	if err != nil {
+		l.cfg.Log.Warn("show team", "error", err.Error())
+		m.Away = "The risk scorer does not answer at the moment, so what each person needs cannot be shown."
+		v.status = http.StatusServiceUnavailable
+		v.w.Header().Set("Retry-After", "5")
+	}
+	if err == nil {
+		m.Trend = drawTrend(trendOf(all), levels, location(v.viewer.zone()))
+		passes, err := l.store.passes(v.ctx(), reports)
+		if err != nil {
+			return err
+		}
+		m.Repeats = repeatsOf(all, passes)
+	}
+	needs := map[string]int{}
+	for i, p := range reports {
+		row := teamRow{Person: p, Bar: bar(p.Score.Float(), strings.ToLower(string(p.Level)))}
+		if a := all[i]; err == nil && a.Person != "" {
+			row.Due = dueOf(a, location(v.viewer.zone()))
+			switch row.Due.State {
+			case dueEscalated:
+				m.Late++
+				m.Beyond++
+			case dueOverdue:
+				m.Late++
+			case dueSoon:
+				m.Soon++
+			}
+			if len(a.Reasons) > 0 {
+				row.Module = recommended(a)
+				needs[row.Module]++
+			}
+		}
+		m.Rows = append(m.Rows, row)
+	}
+	for id, n := range needs {
+		m.Needs = append(m.Needs, needRow{Module: moduleTitle(id), People: n, Bar: bar(float64(n)/float64(len(reports)), "accent")})
+	}
+	slices.SortStableFunc(m.Rows, func(a, b teamRow) int { return urgency[b.Due.State] - urgency[a.Due.State] })
+	slices.SortFunc(m.Needs, func(a, b needRow) int { return cmp.Or(b.People-a.People, cmp.Compare(a.Module, b.Module)) })
+	return l.render(v, "team", "My team", "/team", m)
+}
+
+type organisationView struct {
+	O      risk.Organisation
+	Gauge  gauge
+	Trend  *trendChart
+	Levels distribution
+	Parts  []rulePart
+	Roles  []groupRow
+	Teams  []groupRow
+	Top    []standingRow
+	Late   []lateRow // the latest first
+	Told   lateCounts
+	Beside besideView
+	Causes []causeRow
+	Asked  int // over how many people the causes are
+}
+
+// rulePart is one of the three parts of the organisation's score.
+type rulePart struct {
+	Name, Formula string
+	Value         float64
+	Weight        float64
+	Part          int64
+}
+
+type groupRow struct {
+	Name   string
+	People int
+	Mean   risk.Score
+	Level  risk.Level
+	High   int
+	Bar    share
+	Query  string
+}
+
+type standingRow struct {
+	risk.Standing
+	Bar share
+	Due due
+}
+
+type causeRow struct {
+	cause
+	Class string
+	Bar   share
+}
+
+func (l *LMS) showOrganisation(v *visit) error {
+	o, err := l.scorer.organisation()
+	if err != nil && !errors.As(err, &v.stale) {
+		return lost(v.ctx(), err)
+	}
+	people, err := l.scorer.people()
+	if err != nil && !errors.As(err, &v.stale) {
+		return lost(v.ctx(), err)
+	}
+	m := organisationView{O: o, Levels: drawDistribution(o.Levels), Asked: min(mostAsked, len(people))}
+	p := profileOf(o.Profile)
+	levels, personal := boundsOf(p.Company.Levels), boundsOf(p.Levels)
+	high := 0.0
+	if o.People > 0 {
+		high = float64(o.Levels.High+o.Levels.Critical) / float64(o.People)
+	}
+	m.Parts = []rulePart{
+		{Name: "Mean of all people", Value: o.Mean.Float(), Weight: p.Company.Mean.Float()},
+		{Name: "Highest person", Value: o.Max.Float(), Weight: p.Company.Max.Float()},
+		{Name: "Share at high or above", Value: high, Weight: p.Company.Share.Float()},
+	}
+	for i := range m.Parts {
+		m.Parts[i].Part = int64(1e6*m.Parts[i].Value*m.Parts[i].Weight + 0.5)
+	}
+	m.Gauge, m.Trend = drawGauge(o.Score, o.Level, levels), drawTrend(o.Trend, levels, time.UTC)
+	for _, r := range o.Roles {
+		m.Roles = append(m.Roles, rowOfGroup("role", string(r.Role), roleName(r.Role), r.People, r.Mean, r.High, personal))
+	}
+	for _, t := range o.Teams {
+		m.Teams = append(m.Teams, rowOfGroup("team", t.Team, sentence(t.Team), t.People, t.Mean, t.High, personal))
+	}
+	m.Late, m.Told = lateOf(people)
+	if m.Beside, err = l.beside(v, people, o.Profile); err != nil {
+		return err
+	}
+	for _, s := range people[:min(10, len(people))] {
+		m.Top = append(m.Top, rowOfStanding(s))
+	}
+	causes, err := l.scorer.reasons()
+	if err != nil && !errors.As(err, &v.stale) {
+		l.cfg.Log.Warn("show organisation's reasons", "error", err.Error())
+	}
+	most := int64(1)
+	for _, c := range causes {
+		most = max(most, c.Part)
+	}
+	for _, c := range causes[:min(10, len(causes))] {
+		g := groupOf(c.Verb.Source())
+		m.Causes = append(m.Causes, causeRow{cause: c, Class: groupClass[g], Bar: bar(float64(c.Part)/float64(most), groupClass[g])})
+	}
+	return l.render(v, "organisation", "Organisation", "/organisation", m)
+}
+
+func rowOfStanding(s risk.Standing) standingRow {
+	return standingRow{Standing: s, Bar: bar(s.Score.Float(), strings.ToLower(string(s.Level))), Due: dueOfStanding(s, time.UTC)}
+}
+
+// rowOfGroup is a role or a team as the scorer sums it up; its name leads to its people.
+func rowOfGroup(parameter, id, name string, people int, mean risk.Score, high int, levels bounds) groupRow {
+	level := levels.level(mean)
+	return groupRow{
+		Name: name, People: people, Mean: mean, Level: level, High: high,
+		Bar: bar(mean.Float(), strings.ToLower(string(level))), Query: "/people?" + url.Values{parameter: {id}}.Encode(),
+	}
+}
+
+const peopleShown = 50
+
+type peopleView struct {
+	Query, Role, Team, Level string
+	Roles                    []choice
+	Teams                    []choice
+	Levels                   []choice
+	Training                 []choice
+	Rows                     []standingRow
+	Found, From, To          int
+	Earlier, Later           string // addresses of the other pages, if there are any
+}
+
+type choice struct {
+	Value, Name string
+	Chosen      bool
+}
+
+func (l *LMS) showPeople(v *visit) error {
+	people, err := l.scorer.people()
+	if err != nil && !errors.As(err, &v.stale) {
+		return lost(v.ctx(), err)
+	}
+	q := v.r.URL.Query()
+	m := peopleView{Query: strings.TrimSpace(q.Get("q")), Role: q.Get("role"), Team: q.Get("team"), Level: q.Get("level")}
+	from, err := strconv.Atoi(cmp.Or(q.Get("from"), "0"))
+	if err != nil || from < 0 {
+		return httpjson.Errorf(http.StatusBadRequest, "bad_number", "There is no such page of the list.")
+	}
+	find, training := strings.ToLower(m.Query), q.Get("training")
+	var found []risk.Standing
+	roles, teams := map[string]string{}, map[string]string{}
+	for _, p := range people {
+		roles[string(p.Role)], teams[p.Team] = roleName(p.Role), sentence(p.Team)
+		if (m.Role == "" || string(p.Role) == m.Role) && (m.Team == "" || p.Team == m.Team) && (m.Level == "" || string(p.Level) == m.Level) &&
+			(training == "" || inTraining(p, training)) &&
+			(find == "" || strings.Contains(strings.ToLower(p.Name), find) || strings.Contains(p.ID, find) || strings.Contains(strings.ToLower(p.Email), find)) {
+			found = append(found, p)
+		}
+	}
+	m.Roles, m.Teams = choices(roles, m.Role), choices(teams, m.Team)
+	for _, level := range slices.Backward(risk.Levels) {
+		m.Levels = append(m.Levels, choice{Value: string(level), Name: levelName(level), Chosen: string(level) == m.Level})
+	}
+	m.Training = []choice{{dueOverdue, "Overdue", training == dueOverdue}, {dueEscalated, "Escalated", training == dueEscalated}}
+	m.Found = len(found)
+	from = min(from, max(0, m.Found-1)) / peopleShown * peopleShown
+	to := min(from+peopleShown, m.Found)
+	m.From, m.To = from+1, to
+	for _, p := range found[from:to] {
+		m.Rows = append(m.Rows, rowOfStanding(p))
+	}
+	page := func(at int) string {
+		q.Set("from", strconv.Itoa(at))
+		return "/people?" + q.Encode()
+	}
+	if from > 0 {
+		m.Earlier = page(from - peopleShown)
+	}
+	if to < m.Found {
+		m.Later = page(to)
+	}
+	return l.render(v, "people", "People", "/people", m)
+}
+
+// inTraining says whether a training is as pressing as that; what is escalated is overdue as well.
+func inTraining(p risk.Standing, state string) bool {
+	is := dueOfStanding(p, time.UTC).State
+	return is == state || is == dueEscalated && state == dueOverdue
+}
+
+func choices(names map[string]string, chosen string) []choice {
+	list := make([]choice, 0, len(names))
+	for id, name := range names {
+		list = append(list, choice{Value: id, Name: name, Chosen: id == chosen})
+	}
+	slices.SortFunc(list, func(a, b choice) int { return cmp.Compare(a.Name, b.Name) })
+	return list
+}
+
+type exercisesView struct {
+	Rows    []exerciseRow
+	Playing int
+}
+
+type exerciseRow struct {
+	exercise.Exercise
+	Done   int // steps with an outcome
+	Failed int
+	Bar    share
+	Steps  []stepRow
+	Live   bool
+}
+
+type stepRow struct {
+	exercise.Step
+	Mark string // ok, failed, pending or said
+}
+
+// markOf classes an outcome's words.
+func markOf(outcome string) string {
+	switch strings.ToLower(strings.TrimSpace(outcome)) {
+	case "":
+		return "pending"
+	case "ok", "met", "passed", "done", "delivered", "true", "✓":
+		return "ok"
+	case "failed", "missed", "error", "false", "✗":
+		return "failed"
+	}
+	return "said"
+}
+
+func (l *LMS) showExercises(v *visit) error {
+	all, err := l.store.exercises(v.ctx())
+	if err != nil {
+		return err
+	}
+	var m exercisesView
+	for _, e := range all {
+		row := exerciseRow{Exercise: e, Live: e.State.On()}
+		for _, s := range e.Steps {
+			step := stepRow{Step: s, Mark: markOf(s.Outcome)}
+			if step.Mark != "pending" {
+				row.Done++
+			}
+			if step.Mark == "failed" {
+				row.Failed++
+			}
+			row.Steps = append(row.Steps, step)
+		}
+		row.Bar = bar(float64(row.Done)/float64(max(1, len(e.Steps))), "accent")
+		if row.Live {
+			m.Playing++
+		}
+		m.Rows = append(m.Rows, row)
+	}
+	if m.Playing > 0 {
+		v.w.Header().Set("Refresh", "2")
+	}
+	return l.render(v, "exercises", "Exercises", "/exercises", m)
+}
+
+const auditShown = 50
+
+type auditView struct {
+	Query  search
+	Rows   []auditLine
+	Older  string
+	Newest string
+	Kinds  []choice
+}
+
+// auditLine is an entry with its detail in parts.
+type auditLine struct {
+	audit.Row
+	Facts []fact
+}
+
+type fact struct{ Name, Value string }
+
+// factsOf takes a detail apart, a flat JSON object, in its own order; what is no object is one fact.
+func factsOf(detail string) []fact {
+	if detail == "" {
+		return nil
+	}
+	whole := []fact{{Name: "detail", Value: detail}}
+	d := json.NewDecoder(strings.NewReader(detail))
+	if t, err := d.Token(); err != nil || t != json.Delim('{') {
+		return whole
+	}
+	var facts []fact
+	for d.More() {
+		name, err := d.Token()
+		if err != nil {
+			return whole
+		}
+		var raw json.RawMessage
+		if d.Decode(&raw) != nil {
+			return whole
+		}
+		f := fact{Name: name.(string), Value: string(raw)} // a key of an object is a string
+		var text string
+		var list []string
+		if json.Unmarshal(raw, &text) == nil {
+			f.Value = text
+		} else if json.Unmarshal(raw, &list) == nil {
+			f.Value = strings.Join(list, ", ")
+		}
+		facts = append(facts, f)
+	}
+	return facts
+}
+
+// auditKinds are the kinds of rows that this service writes.
+var auditKinds = []string{"link.made", "sign_in", "sign_out", "view", "search", "lesson.asked", "lesson.written", "lesson.refused", "attempt", "completion", "delivery", "exercise", "export", "import", "drill.begun", "drill.opened", "drill.clicked", "drill.submitted", "drill.reported", "reset", "order", "order.done", "order.failed", "scenarios", "hint"}
+
+var kindPattern = regexp.MustCompile(`^[a-z_.]{0,40}$`)
+
+func (l *LMS) showAudit(v *visit) error {
+	q := v.r.URL.Query()
+	s := search{Person: strings.TrimSpace(q.Get("person")), Event: strings.TrimSpace(q.Get("event")), Kind: q.Get("kind"), Limit: auditShown + 1}
+	var err error
+	if s.Before, err = strconv.ParseInt(cmp.Or(q.Get("before"), "0"), 10, 64); err != nil || s.Before < 0 || !kindPattern.MatchString(s.Kind) || len(s.Person) > 200 || len(s.Event) > 300 ||
+		strings.ContainsRune(s.Person+s.Event, 0) || !utf8.ValidString(s.Person+s.Event) {
+		return httpjson.Errorf(http.StatusBadRequest, "bad_search", "This is not a search that the audit can answer.")
+	}
+	if s.Person != "" || s.Event != "" {
+		// Looking somebody up is an act, and the audit says so as well.
+		if err := l.store.record(v.ctx(), note("search", "", "", struct {
+			By     string `json:"by"`
+			Person string `json:"person,omitempty"`
+			Event  string `json:"event,omitempty"`
+		}{roleInstructor, s.Person, s.Event})); err != nil {
+			return err
+		}
+	}
+	m := auditView{Query: s}
+	entries, err := l.store.audit(v.ctx(), s)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		// The event has a column of its own.
+		facts := slices.DeleteFunc(factsOf(e.Detail), func(f fact) bool { return f.Name == "id" && f.Value == e.Event })
+		m.Rows = append(m.Rows, auditLine{Row: e, Facts: facts})
+	}
+	if len(m.Rows) > auditShown {
+		m.Rows = m.Rows[:auditShown]
+		q.Set("before", strconv.FormatInt(m.Rows[auditShown-1].Seq, 10))
+		m.Older = "/audit?" + q.Encode()
+	}
+	if s.Before > 0 {
+		q.Del("before")
+		m.Newest = "/audit?" + q.Encode()
+	}
+	for _, k := range auditKinds {
+		m.Kinds = append(m.Kinds, choice{Value: k, Name: sentence(spaced.Replace(k)), Chosen: k == s.Kind})
+	}
+	return l.render(v, "audit", "Audit", "/audit", m)
+}

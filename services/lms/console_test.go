@@ -1,0 +1,340 @@
+package lms
+
+import (
+	"bufio"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"example.org/security-training/services/audit"
+	"example.org/security-training/services/exercise"
+	"example.org/security-training/services/topology"
+)
+
+// conducted is a school whose conductor has announced what it can do.
+func conducted(t *testing.T) *school {
+	t.Helper()
+	s := newSchool(t)
+	text, err := os.ReadFile("../../manifests/chart/topology.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	topo, err := topology.FromYAML(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.cfg.Topology = func() *topology.Topology { return topo }
+	body := `{"fresh":true,"strangers":[{"name":"forged","what":"signed by somebody else"}],"scenarios":[{"name":"leaked-secret","title":"A token leaves","brief":"Late.","difficulty":2,"minutes":15,"attack":["T1552.001"],"steps":3,"hints":[{"cost":10,"text":"Look at the author."}],"debrief":"Revoke it."}]}`
+	if w := s.wire(s.PutScenarios, "PUT", "/v1/scenarios", "application/json", body); w.Code != 204 {
+		t.Fatalf("announce: %d %s", w.Code, w.Body)
+	}
+	return s
+}
+
+func (s *school) orders(wait string) exercise.Orders {
+	s.t.Helper()
+	w := s.wire(s.GetOrders, "GET", "/v1/orders"+wait, "", "")
+	var o exercise.Orders
+	if err := json.Unmarshal(w.Body.Bytes(), &o); w.Code != 200 || err != nil {
+		s.t.Fatalf("orders: %d %s", w.Code, w.Body)
+	}
+	return o
+}
+
+func (s *school) report(number, body string) int {
+	s.t.Helper()
+	return s.wire(func(w http.ResponseWriter, r *http.Request) error {
+		r.SetPathValue("order", number)
+		return s.PostOrder(w, r)
+	}, "POST", "/v1/orders/"+number, "application/json", body).Code
+}
+
+func TestAnOrderOfTheConsoleReachesTheConductorOnceAndItsResultIsShown(t *testing.T) {
+	s := conducted(t)
+	got := make(chan exercise.Orders, 1)
+	go func() { got <- s.orders("?wait=20s") }()
+	instructor := s.as(roleInstructor)
+	if p := instructor.get("/console"); p.status != 200 || !strings.Contains(p.body, `id="play-leaked-secret"`) {
+		t.Fatalf("console: %d %s", p.status, p.body)
+	}
+	first := <-got // somebody looks: that is worth an answer
+	if !first.Watched {
+		t.Errorf("the conductor is not told that the console is watched: %+v", first)
+	}
+	go func() { got <- s.orders("?wait=20s&watched=true") }()
+	cell := "forged|llm-gateway|POST /v1/generate"
+	if p := instructor.post("/console/orders", url.Values{"kind": {"try"}, "cell": {cell}}); p.status != 303 || p.location() != "/console/matrix?callee=llm-gateway" {
+		t.Fatalf("try: %d %s %s", p.status, p.location(), p.body)
+	}
+	var o exercise.Orders
+	select {
+	case o = <-got:
+	case <-time.After(10 * time.Second):
+		t.Fatal("the waiting conductor was not woken")
+	}
+	if len(o.Orders) != 1 || o.Orders[0].Kind != "try" || o.Orders[0].Caller != "forged" {
+		t.Fatalf("orders %+v", o)
+	}
+	for _, step := range []struct {
+		body string
+		want int
+	}{
+		{`{"state":"done"}`, 409}, // nobody has taken it
+		{`{"state":"taken"}`, 204}, {`{"state":"taken"}`, 409}, {`{"state":"perhaps"}`, 422},
+		{`{"state":"done","note":"as expected","result":{"tried":{"expected":"Refused","measured":"Refused","shown":"spiffe://x/lms","saw":"the handshake failed","reason":"unknown_issuer","wrote":"seq 12"}}}`, 204},
+		{`{"state":"failed"}`, 409},
+	} {
+		if code := s.report("1", step.body); code != step.want {
+			t.Errorf("report %s: %d, want %d", step.body, code, step.want)
+		}
+	}
+	if code := s.report("77", `{"state":"taken"}`); code != 404 {
+		t.Errorf("an order that is not there: %d", code)
+	}
+	page := instructor.get("/console/matrix?callee=llm-gateway")
+	for _, want := range []string{"unknown_issuer", "the handshake failed", `value="` + cell + `"`} {
+		if !strings.Contains(page.body, want) {
+			t.Errorf("the matrix does not show %q", want)
+		}
+	}
+	kinds := map[string]bool{}
+	for _, e := range s.chain() {
+		kinds[e.Kind] = true
+	}
+	if !kinds["order"] || !kinds["order.done"] {
+		t.Errorf("the audit has no order and no end of it: %v", kinds)
+	}
+}
+
+func TestOnlyAnAdminGivesAndTakesIdentitiesAndNobodyShutsTheConsoleOut(t *testing.T) {
+	s := conducted(t)
+	_, token, _ := strings.Cut(s.link(`{"role":"admin"}`).Path, "token=")
+	admin := s.browser()
+	if p := admin.post("/sign-in", url.Values{"token": {token}}); p.status != 303 {
+		t.Fatalf("sign in as admin: %d", p.status)
+	}
+	instructor, learner := s.as(roleInstructor), s.as("mira.keller")
+	take := func(w string) url.Values { return url.Values{"kind": {"withdraw"}, "workload": {w}} }
+	order := func(kind, cell string) url.Values { return url.Values{"kind": {kind}, "cell": {cell}} }
+	for _, c := range []struct {
+		who    string
+		b      *browser
+		path   string
+		form   url.Values
+		status int
+	}{
+		{"an instructor", instructor, "/console/identities", take("llm-gateway"), 403},
+		{"a learner", learner, "/console/identities", take("llm-gateway"), 403},
+		{"a learner", learner, "/console/orders", url.Values{"kind": {"reset"}}, 403},
+		{"a learner", learner, "/console/hints", url.Values{"number": {"1"}}, 403},
+		{"nobody", s.browser(), "/console/orders", url.Values{"kind": {"reset"}}, 401},
+		{"an admin", admin, "/console/identities", take("llm-gateway"), 303},
+		{"an admin", admin, "/console/identities", take("lms"), 422},
+		{"an admin", admin, "/console/identities", take("postgres"), 422},
+		{"an admin", admin, "/console/identities", take("mallory"), 422},
+		{"an admin, by the wrong door", admin, "/console/orders", take("llm-gateway"), 422},
+		{"an instructor", instructor, "/console/orders", order("revoke", "instructor|lms|GET /v1/orders"), 422},
+		{"an instructor", instructor, "/console/orders", order("revoke", "forged|llm-gateway|POST /v1/generate"), 422},
+		{"an instructor", instructor, "/console/orders", order("try", "forged|llm-gateway|DELETE /v1/everything"), 422},
+		{"an instructor", instructor, "/console/orders", order("revoke", "lms|llm-gateway|POST /v1/generate"), 303},
+		{"an instructor", instructor, "/console/orders", url.Values{"kind": {"play"}, "scenario": {"../etc/passwd"}}, 422},
+		{"an instructor", instructor, "/console/orders", url.Values{"kind": {"format"}}, 422},
+		{"an instructor", instructor, "/console/orders", url.Values{"kind": {"story"}, "event": {"x"}}, 422},
+	} {
+		if p := c.b.post(c.path, c.form); p.status != c.status {
+			t.Errorf("%s posts %v to %s: %d, want %d", c.who, c.form, c.path, p.status, c.status)
+		}
+	}
+	if p := instructor.post("/console/orders", url.Values{"kind": {"reset"}, "back": {"https://evil.example/"}}); p.location() != "/console" {
+		t.Errorf("a form leads to %q", p.location())
+	}
+	for _, path := range []string{"/console", "/console/matrix", "/console/identities", "/console/story", "/console/events"} {
+		if p := learner.get(path); p.status != 403 {
+			t.Errorf("a learner gets %s: %d", path, p.status)
+		}
+	}
+	if got := s.orders("").Orders; len(got) != 3 {
+		t.Errorf("%d orders are waiting, want the three that were allowed: %+v", len(got), got)
+	}
+}
+
+func TestAHintIsShownForItsPriceOnce(t *testing.T) {
+	s := conducted(t)
+	if w := s.wire(s.PostExercise, "POST", "/v1/exercises", "application/json", `{"id":"leaked-secret-abc","title":"A token leaves","brief":"Late.","difficulty":2,"minutes":15,"attack":[],"state":"playing","steps":[{"at":"1h","who":"mira","what":"pushes","outcome":"happened"}]}`); w.Code != 204 {
+		t.Fatalf("exercise: %d %s", w.Code, w.Body)
+	}
+	instructor := s.as(roleInstructor)
+	before := instructor.get("/console").text()
+	if !strings.Contains(before, "100 of 100 points") || strings.Contains(before, "Look at the author.") || !strings.Contains(before, "Show for 10 points") {
+		t.Errorf("before: %s", before)
+	}
+	for range 2 {
+		if p := instructor.post("/console/hints", url.Values{"exercise": {"leaked-secret-abc"}, "number": {"1"}}); p.status != 303 {
+			t.Fatalf("hint: %d %s", p.status, p.body)
+		}
+	}
+	after := instructor.get("/console").text()
+	if !strings.Contains(after, "90 of 100 points") || !strings.Contains(after, "Look at the author.") {
+		t.Errorf("after: %s", after)
+	}
+	if strings.Contains(after, "Revoke it.") {
+		t.Error("the debrief is shown while the exercise is on")
+	}
+	if p := instructor.post("/console/hints", url.Values{"exercise": {"leaked-secret-abc"}, "number": {"2"}}); p.status != 404 {
+		t.Errorf("a hint that is not there: %d", p.status)
+	}
+}
+
+func TestWhoWatchesHearsOfAChangeAtOnce(t *testing.T) {
+	s := conducted(t)
+	instructor := s.as(roleInstructor)
+	r, err := http.NewRequestWithContext(t.Context(), "GET", s.web.URL+"/console/events", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp, err := instructor.Do(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	if kind := resp.Header.Get("Content-Type"); resp.StatusCode != 200 || kind != eventStream || resp.Header.Get("Content-Security-Policy") != policy {
+		t.Fatalf("%d %s", resp.StatusCode, kind)
+	}
+	lines := bufio.NewScanner(resp.Body)
+	lines.Scan()
+	began := time.Now()
+	feed := `{"lines":[{"at":"2026-11-23T10:00:00Z","kind":"score","person":"mira.keller","what":"scores 0.412 now","event":"git:secret/payments/1/a","level":"MEDIUM"}],"identities":[{"workload":"lms","spiffe_id":"spiffe://x/lms","state":"ready","serial":"1f"}],"revoked":[]}`
+	if w := s.wire(s.PostFeed, "POST", "/v1/feed", "application/json", feed); w.Code != 204 {
+		t.Fatalf("feed: %d %s", w.Code, w.Body)
+	}
+	for lines.Scan() && lines.Text() != "event: changed" {
+	}
+	if took := time.Since(began); lines.Err() != nil || took > 2*time.Second {
+		t.Errorf("after %s: %v", took, lines.Err())
+	}
+	page := instructor.get("/console?view=projector")
+	for _, want := range []string{"scores 0.412 now", "mira.keller", "/console/story?event=git%3asecret", "projector"} {
+		if !strings.Contains(page.body, want) {
+			t.Errorf("the console does not show %q", want)
+		}
+	}
+	if p := instructor.get("/console/identities"); !strings.Contains(p.body, "spiffe://x/lms") || strings.Contains(p.body, `value="withdraw"`) {
+		t.Error("an instructor sees no identities, or buttons that are for an admin")
+	}
+}
+
+func TestAFeedThatCannotBeKeptIsRefusedAndTheNextOneIsTaken(t *testing.T) {
+	s := conducted(t)
+	for _, line := range []string{`{"at":"2026-11-23T10:00:00Z","kind":"event","what":"a\u0000b"}`, `{"at":"2026-11-23T10:00:00Z","kind":"gossip","what":"x"}`} {
+		if w := s.wire(s.PostFeed, "POST", "/v1/feed", "application/json", `{"lines":[`+line+`]}`); w.Code != 422 || !strings.Contains(w.Body.String(), "bad_feed") {
+			t.Errorf("%s: %d %s", line, w.Code, w.Body)
+		}
+	}
+	if w := s.wire(s.PostFeed, "POST", "/v1/feed", "application/json", `{"lines":[{"at":"2026-11-23T10:00:00Z","kind":"event","what":"x"}]}`); w.Code != 204 {
+		t.Errorf("%d %s", w.Code, w.Body)
+	}
+}
+
+func TestOfTheStaffTheFeedSaysWhichRoleSignsIn(t *testing.T) {
+	for who, want := range map[principal]string{{Role: roleAdmin}: "an admin signs in", {Role: roleInstructor}: "an instructor signs in", {Role: rolePerson, Person: "mira.keller"}: "signs in"} {
+		if line, ok := lineOf(note("sign_in", who.Person, "", who), labNow); !ok || line.What != want || line.Kind != "sign-in" {
+			t.Errorf("%+v: %+v, %v", who, line, ok)
+		}
+	}
+}
+
+func TestTheFeedSurvivesARestartAndKeepsItsLatestLines(t *testing.T) {
+	s := conducted(t)
+	s.as("mira.keller")
+	var told exercise.Feed
+	for i := range feedKept + 40 {
+		told.Lines = append(told.Lines, exercise.FeedLine{At: time.Now().UTC().Add(-time.Duration(feedKept+40-i) * time.Second), Kind: "event", Person: "tom.brandt", What: fmt.Sprintf("git: commit %04d", i), Event: fmt.Sprintf("git:commit/%d", i)})
+	}
+	for lines := range slices.Chunk(told.Lines, exercise.FeedMost) {
+		text, err := json.Marshal(exercise.Feed{Lines: lines})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if w := s.wire(s.PostFeed, "POST", "/v1/feed", "application/json", string(text)); w.Code != 204 {
+			t.Fatalf("feed: %d %s", w.Code, w.Body)
+		}
+	}
+	if n := s.rows(`SELECT count(*) FROM training.feed`); n != feedKept {
+		t.Errorf("%d lines are kept, want %d", n, feedKept)
+	}
+	before := s.as(roleInstructor).get("/console").body
+
+	again, err := New(s.cfg) // the same database, and no memory
+	if err != nil {
+		t.Fatal(err)
+	}
+	web := httptest.NewServer(again.Pages())
+	defer web.Close()
+	next := &school{LMS: again, t: t, scorer: s.scorer, gateway: s.gateway, web: web}
+	after := next.as(roleInstructor).get("/console").body
+	feed := func(page string) string {
+		_, text, _ := strings.Cut(page, `id="feed"`)
+		text, _, _ = strings.Cut(text, "</ul>")
+		return text
+	}
+	for _, want := range []string{fmt.Sprintf("git: commit %04d", feedKept+39), "/people/mira.keller", "signs in"} {
+		if !strings.Contains(feed(before), want) || !strings.Contains(feed(after), want) {
+			t.Errorf("%q: before the restart %v, after it %v", want, strings.Contains(feed(before), want), strings.Contains(feed(after), want))
+		}
+	}
+	if n := strings.Count(feed(after), fmt.Sprintf("git: commit %04d", feedKept+39)); n != 1 {
+		t.Errorf("the latest line is shown %d times", n)
+	}
+	if p := next.as(roleInstructor).get("/console").body; strings.Count(feed(p), fmt.Sprintf("git: commit %04d", feedKept+39)) != 1 {
+		t.Error("another look shows it twice")
+	}
+}
+
+func TestTheChainIsAskedForWhatItSaysOfAPersonFromATimeOn(t *testing.T) {
+	s := newSchool(t)
+	s.as("mira.keller").start("phishing")
+	s.as("tom.brandt").start("phishing")
+	all := s.chain()
+	ask := func(query string) (int, []audit.Row) {
+		t.Helper()
+		w := s.wire(s.GetAudit, "GET", "/v1/audit?"+query, "", "")
+		rows, err := audit.ReadRows(w.Body)
+		if w.Code == 200 && err != nil {
+			t.Fatal(err)
+		}
+		return w.Code, rows
+	}
+	_, rows := ask("person=mira.keller")
+	if len(rows) == 0 || len(rows) >= len(all) {
+		t.Fatalf("%d rows about mira of %d", len(rows), len(all))
+	}
+	for _, r := range rows {
+		if r.Person != "mira.keller" || r.Hash != r.Sum() {
+			t.Errorf("%+v", r)
+		}
+	}
+	_, later := ask(url.Values{"person": {"mira.keller"}, "since": {rows[len(rows)-1].At.Format(time.RFC3339Nano)}}.Encode())
+	if len(later) != 1 || later[0].Seq != rows[len(rows)-1].Seq {
+		t.Errorf("from the last one on: %+v", later)
+	}
+	for _, bad := range []string{"person=mira.keller&since=yesterday", "person=mira.keller&after=1", "event=x&after=1", "event=x&since=2026-01-01T00:00:00Z", "since=2026-01-01T00:00:00Z"} {
+		if code, _ := ask(bad); code != 400 {
+			t.Errorf("%s: %d", bad, code)
+		}
+	}
+	// A row has one text, however it is asked for.
+	if err := s.store.record(t.Context(), note("search", "", "git:<a> & b", struct{}{})); err != nil {
+		t.Fatal(err)
+	}
+	whole, one := s.wire(s.GetAudit, "GET", "/v1/audit", "", "").Body.String(), s.wire(s.GetAudit, "GET", "/v1/audit?"+url.Values{"event": {"git:<a> & b"}}.Encode(), "", "").Body.String()
+	if one == "" || !strings.HasSuffix(whole, one) || !strings.Contains(one, `"git:<a> & b"`) {
+		t.Errorf("one row has two texts: %s", one)
+	}
+}

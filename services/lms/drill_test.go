@@ -1,0 +1,187 @@
+package lms
+
+import (
+	"net/url"
+	"strings"
+	"testing"
+	"time"
+
+	"example.org/security-training/services/activity"
+	"example.org/security-training/services/risk"
+)
+
+// campaign begins one as the instructor, and answers its path.
+func (s *school) campaign(lure, team string) string {
+	s.t.Helper()
+	p := s.as(roleInstructor).post("/drills", url.Values{"lure": {lure}, "team": {team}})
+	if p.status != 303 || !strings.HasPrefix(p.location(), "/drills/") {
+		s.t.Fatalf("begin a drill: %d %s", p.status, p.text())
+	}
+	return p.location()
+}
+
+// letter is the id of somebody's mail.
+func (s *school) letter(person, lure string) string {
+	s.t.Helper()
+	var id string
+	if err := s.store.pool.QueryRow(s.t.Context(), `SELECT id::text FROM training.mail WHERE person = $1 AND lure = $2`, person, lure).Scan(&id); err != nil {
+		s.t.Fatal(err)
+	}
+	return id
+}
+
+// one reads one text.
+func (s *school) one(query string) string {
+	s.t.Helper()
+	var text string
+	if err := s.store.pool.QueryRow(s.t.Context(), query).Scan(&text); err != nil {
+		s.t.Fatal(err)
+	}
+	return text
+}
+
+// heard waits until the scorer has every event.
+func (s *school) heard() {
+	s.t.Helper()
+	s.await("delivery", func() bool { return s.rows(`SELECT count(*) FROM training.outbox WHERE delivered IS NULL`) == 0 })
+}
+
+func TestAClickRaisesTheScoreAndReportingAndTheLessonLowerIt(t *testing.T) {
+	s := newSchool(t)
+	drill := s.campaign("mfa-reset", "payments")
+	b, teacher := s.as("tom.brandt"), s.as(roleInstructor)
+	box := b.get("/mailbox")
+	if n := strings.Count(box.body, `href="/mailbox/`); box.status != 200 || n != 2 {
+		t.Fatalf("%d mails in the box, want the drill's and an ordinary one", n)
+	}
+	letter := "/mailbox/" + s.letter("tom.brandt", "mfa-reset")
+	for _, p := range []shown{box, b.get(letter)} {
+		for _, told := range []string{"drill was", "This was", "NIST", "difficult", "cues"} {
+			if strings.Contains(p.text(), told) {
+				t.Errorf("before anything happened the learner reads %q", told)
+			}
+		}
+	}
+	clean := s.assess("tom.brandt").Score
+	pass := func() { s.scorer.set(func() { s.scorer.later += 2 * time.Second }) }
+	page := b.get(letter + "/link")
+	if page.status != 200 || strings.Contains(page.body, `type="password" name`) || strings.Contains(page.body, "Sign out") {
+		t.Fatalf("the page behind the link: %d %s", page.status, page.body)
+	}
+	s.heard()
+	clicked := s.assess("tom.brandt")
+	if clicked.Score <= clean || len(clicked.Reasons) != 1 || clicked.Reasons[0].Verb != activity.FailedAssessment || !strings.HasPrefix(clicked.Reasons[0].Detail, "Drill: ") {
+		t.Fatalf("after the click: %v, was %v: %+v", clicked.Score, clean, clicked.Reasons)
+	}
+	pass()
+	b.post(letter+"/link", url.Values{"password": {"hunter2"}})
+	b.get(letter + "/link") // once more changes nothing
+	s.heard()
+	typed := s.assess("tom.brandt")
+	if typed.Score <= clicked.Score || typed.Reasons[0].Count != 2 {
+		t.Errorf("after typing: %v, was %v: %+v", typed.Score, clicked.Score, typed.Reasons)
+	}
+	if n := s.rows(`SELECT count(*) FROM training.outbox WHERE event::text LIKE '%hunter2%'`) + s.rows(`SELECT count(*) FROM audit.own WHERE detail LIKE '%hunter2%'`); n != 0 {
+		t.Error("what was typed is kept")
+	}
+	told := b.get(letter)
+	if !strings.Contains(told.body, `data-outcome="clicked"`) || !strings.Contains(told.text(), "What gave it away") || strings.Contains(told.text(), "difficult") || !strings.Contains(told.body, `value="phishing"`) {
+		t.Errorf("the learner is told %s", told.text())
+	}
+	pass()
+	if p := b.post(letter+"/report", nil); p.status != 303 {
+		t.Fatalf("report: %d", p.status)
+	}
+	b.post(letter+"/report", nil)
+	s.heard()
+	reported := s.assess("tom.brandt").Score
+	if reported >= typed.Score {
+		t.Errorf("after reporting: %v, was %v", reported, typed.Score)
+	}
+	pass()
+	path := b.start("phishing")
+	s.gateway.mu.Lock()
+	req := s.gateway.asked[len(s.gateway.asked)-1]
+	s.gateway.mu.Unlock()
+	if len(req.Reasons) != 1 || req.Reasons[0].Verb != activity.FailedAssessment {
+		t.Errorf("the lesson is about %+v", req.Reasons)
+	}
+	b.attempt(path, "phishing", 1, 0)
+	s.heard()
+	if taught := s.assess("tom.brandt").Score; taught >= reported {
+		t.Errorf("after the lesson: %v, was %v", taught, reported)
+	}
+	if n := s.rows(`SELECT count(*) FROM training.outbox WHERE id LIKE 'training:drill-%'`); n != 3 {
+		t.Errorf("%d events of the drill, want clicked, submitted and reported once each", n)
+	}
+	for _, e := range s.scorer.events["tom.brandt"] {
+		if e.Source != activity.Training {
+			t.Errorf("an event of source %s", e.Source)
+		}
+	}
+	p := teacher.get(drill)
+	for _, want := range []string{"Very difficult", "Email Sent 8", "Email Opened 1", "Clicked Link 1", "Submitted Data 1", "Email Reported 1", "Tom Brandt Email Opened, Clicked Link, Submitted Data, Email Reported"} {
+		if !strings.Contains(p.text(), want) {
+			t.Errorf("the instructor does not see %q: %s", want, p.text())
+		}
+	}
+	kinds := kinds(s.chain())
+	for _, want := range []string{"drill.begun", "drill.opened", "drill.clicked", "drill.submitted", "drill.reported"} {
+		if !strings.Contains(strings.Join(kinds, " "), want) {
+			t.Errorf("the audit lacks %s", want)
+		}
+	}
+}
+
+func TestReportingAnOrdinaryMailCostsNothingAndTellsTheScorerNothing(t *testing.T) {
+	t.Parallel() // it mostly waits, or keeps a core busy for seconds
+	s := newSchool(t)
+	s.campaign("prize", "platform")
+	b := s.as("sara.lindqvist")
+	id := s.one(`SELECT id::text FROM training.mail WHERE person = 'sara.lindqvist' AND lure <> 'prize'`)
+	if p := b.get("/mailbox/" + id + "/link"); p.status != 404 {
+		t.Errorf("an ordinary mail has a link: %d", p.status)
+	}
+	if p := b.post("/mailbox/"+id+"/report", nil); p.status != 303 {
+		t.Errorf("report: %d", p.status)
+	}
+	if p := b.get("/mailbox/" + id); !strings.Contains(p.text(), "An ordinary mail") {
+		t.Errorf("%s", p.text())
+	}
+	if n := s.rows(`SELECT count(*) FROM training.outbox`); n != 0 {
+		t.Errorf("%d events", n)
+	}
+	if n := s.rows(`SELECT count(*) FROM training.mail WHERE person = 'mira.keller'`); n != 0 {
+		t.Error("the other team got the drill too")
+	}
+	if w := s.wire(s.PostReset, "POST", "/v1/reset", "application/json", `{}`); w.Code != 204 || s.rows(`SELECT count(*) FROM training.mail`) != 0 {
+		t.Errorf("mails outlive a reset: %d", w.Code)
+	}
+}
+
+func TestLuresAreRatedByThePhishScale(t *testing.T) {
+	list, err := readLures(lureText)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := map[string]string{"build-failed": "Very difficult", "shared-document": "Moderately difficult", "prize": "Least difficult", "mfa-reset": "Very difficult"}
+	for id, difficulty := range want {
+		if x, ok := list.byID(id); !ok || x.Difficulty() != difficulty {
+			t.Errorf("%s: %s with %d cues and a premise of %d, want %s", id, x.Difficulty(), x.CueCount(), x.Premise.Rating(), difficulty)
+		}
+	}
+	for _, c := range []struct {
+		cues, premise int
+		want          string
+	}{{8, 18, "Very difficult"}, {8, 10, "Moderately difficult"}, {9, 17, "Moderately difficult"}, {14, 18, "Very difficult"}, {9, 10, "Moderately to least difficult"}, {15, 11, "Moderately difficult"}, {15, 10, "Least difficult"}} {
+		if got := phishScale(c.cues, c.premise); got != c.want {
+			t.Errorf("%d cues, premise %d: %s, want %s", c.cues, c.premise, got, c.want)
+		}
+	}
+	if _, err := readLures([]byte("- {id: a, from: b, address: c, subject: d, paragraphs: [e], premise: {mimics: 9}}\n- {id: a}\n")); err == nil || strings.Count(err.Error(), "lure") < 3 {
+		t.Errorf("faults: %v", err)
+	}
+	if _, known := risk.ModuleByID(drillModule); !known {
+		t.Errorf("the catalogue has no module %s", drillModule)
+	}
+}

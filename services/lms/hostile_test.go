@@ -1,0 +1,185 @@
+package lms
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"net/http/httptest"
+	"net/url"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+	"unicode"
+	"unicode/utf8"
+
+	"golang.org/x/net/html"
+
+	"example.org/security-training/services/activity"
+	"example.org/security-training/services/lesson"
+	"example.org/security-training/services/risk"
+)
+
+// attacks are what somebody writes who wants a page to do something: elements, addresses, invisible and turning characters,
+// breaking out of attributes, of templates, of SVG, of JSON.
+var attacks = []string{
+	`<script>alert(1)</script>`, `"><script src=https://evil.example/x.js></script>`, `<img src=x onerror=alert(1)>`, `<svg onload=alert(1)>`, `</title><script>x()</script>`, `javascript:alert(1)`,
+	`<a href="javascript:alert(1)">x</a>`, `<iframe src="https://evil.example"></iframe>`, `<form action="https://evil.example"><input name=q></form>`, `<meta http-equiv="refresh" content="0;url=https://evil.example">`,
+	`<base href="https://evil.example/">`, `<link rel=stylesheet href=//evil.example/a.css>`, `<style>*{background:url(https://evil.example)}</style>`, `" onmouseover="alert(1)`, `' autofocus onfocus='alert(1)`, "`${alert(1)}`", `{{.Viewer}}`, `{{template "layout"}}`,
+	`<object data=https://evil.example>`, `<embed src=https://evil.example>`, `<video><source onerror=alert(1)>`, `<details open ontoggle=alert(1)>`, `<math><mtext><script>alert(1)</script>`, `<noscript><p title="</noscript><img src=x onerror=alert(1)>">`,
+	"\u202egnp.exe", "a\u200bb\u2060c\ufeff", "\U000e0041\U000e0042 tags", "\u2066x\u2069", "\x00nul", "line\r\nSet-Cookie: a=b", `](https://evil.example) [x`, `![i](https://evil.example/p.png)`, `<!-- --><script>`, `<![CDATA[<script>]]>`,
+	`&lt;script&gt;alert(1)&lt;/script&gt;`, `%3Cscript%3E`, `\u003cscript\u003e`, `data:text/html,<script>alert(1)</script>`, `<ScRiPt>`, `<x onclick=alert(1)>`,
+}
+
+// hostile is the n-th of as many texts as one wants: attacks cut, joined and wrapped.
+func hostile(n int) string {
+	r := rand.New(rand.NewPCG(uint64(n), 7))
+	text := attacks[n%len(attacks)]
+	for range r.IntN(3) {
+		other := attacks[r.IntN(len(attacks))]
+		at := r.IntN(len(text) + 1)
+		text = text[:at] + other[:r.IntN(len(other)+1)] + text[at:]
+	}
+	return text
+}
+
+// allowed are the elements that the pages are made of.
+var allowed = func() map[string]bool {
+	m := map[string]bool{}
+	for _, e := range strings.Fields(`html head meta title link body a header nav ul li ol svg path rect circle text span img div p strong form button main section h1 h2 h3 small table caption thead tbody tfoot tr th td dl dt dd time
+			input label select option fieldset legend article aside details summary code noscript progress br script`) {
+		m[e] = true
+	}
+	return m
+}()
+
+// harmless says what is wrong with a page: an active element, a foreign address, an invisible character.
+func harmless(body string) error {
+	for z := html.NewTokenizer(strings.NewReader(body)); ; {
+		switch z.Next() {
+		case html.ErrorToken:
+			for _, r := range body {
+				if unicode.Is(unicode.Cf, r) || r == 0 || unicode.Is(unicode.Co, r) || r >= 0xE0000 {
+					return fmt.Errorf("the page holds the invisible character %U", r)
+				}
+			}
+			return nil
+		case html.StartTagToken, html.SelfClosingTagToken:
+			token := z.Token()
+			if !allowed[token.Data] {
+				return fmt.Errorf("element %s", token)
+			}
+			for _, a := range token.Attr {
+				value := strings.ToLower(strings.TrimSpace(a.Val))
+				switch {
+				case strings.HasPrefix(a.Key, "on"), a.Key == "style", a.Key == "srcdoc", a.Key == "formaction":
+					return fmt.Errorf("attribute %s of %s", a.Key, token)
+				case a.Key == "href", a.Key == "src", a.Key == "action", a.Key == "data-feed", a.Key == "xlink:href":
+					if value != "" && (!strings.HasPrefix(value, "/") && !strings.HasPrefix(value, "#") && !strings.HasPrefix(value, "?") || strings.HasPrefix(value, "//") || strings.HasPrefix(value, `/\`)) {
+						return fmt.Errorf("address %q of %s", a.Val, token.Data)
+					}
+				}
+			}
+			if token.Data == "script" && !regexp.MustCompile(`^<script src="/static/[a-z]+\.[0-9a-f]{16}\.js" defer="">$`).MatchString(token.String()) {
+				return fmt.Errorf("script %s", token)
+			}
+		}
+	}
+}
+
+// TestAThousandHostileLessonsShowNothingActive renders what a model might have written, as the lesson, its quiz and its result.
+func TestAThousandHostileLessonsShowNothingActive(t *testing.T) {
+	t.Parallel() // it mostly waits, or keeps a core busy for seconds
+	pages, err := loadPages()
+	if err != nil {
+		t.Fatal(err)
+	}
+	l := &LMS{pages: pages}
+	who := &viewer{principal: principal{Role: rolePerson, Person: "mira.keller"}, Name: "Mira"}
+	module, _ := risk.ModuleByID("phishing")
+	show := func(n int, name string, model any) {
+		t.Helper()
+		w := httptest.NewRecorder()
+		if err := l.render(&visit{w: w, r: httptest.NewRequest("GET", "/", nil), viewer: who}, name, hostile(n), "/training", model); err != nil {
+			t.Fatal(err)
+		}
+		if err := harmless(w.Body.String()); err != nil {
+			t.Errorf("lesson %d, %s: %v", n, name, err)
+		}
+	}
+	for n := range 1000 {
+		x := func(i int) string { return hostile(n*31 + i) }
+		content := lesson.BuiltIn("phishing")
+		content.Objectives, content.Practices, content.Quiz = slices.Clone(content.Objectives), slices.Clone(content.Practices), slices.Clone(content.Quiz)
+		content.Title, content.Summary, content.Model, content.Origin = x(0), x(1), x(2), lesson.Gemini
+		for i := range content.Objectives {
+			content.Objectives[i] = x(3 + i)
+		}
+		for i := range content.Practices {
+			content.Practices[i] = lesson.Practice{Title: x(20 + i), Why: x(21 + i), How: x(22 + i)}
+		}
+		for i := range content.Quiz {
+			content.Quiz[i] = lesson.Question{Question: x(30 + i), Options: []string{x(40 + i), x(41 + i), x(42 + i), x(43 + i)}, Why: x(44 + i)}
+		}
+		given := taught{Module: module.ID, State: stateFailed, Lesson: &content, Attempts: []attempt{{Number: 1, Answers: make([]int, len(content.Quiz)), Questions: len(content.Quiz)}}}
+		clean := *given.Lesson
+		show(n, "lesson", lessonView{ID: "1", Module: module, Lesson: clean, Origin: originWords(clean), Why: x(50), State: stateReady, Reasons: []lesson.Reason{{Verb: activity.PhishingClick, Count: 1, Detail: x(51)}}})
+		show(n, "quiz", quizOf(given, nil))
+		show(n, "result", resultOf(given, who))
+	}
+}
+
+// TestTwoHundredInjectionsIntoNamesTitlesAndDetailsShowNothingActive puts them where strangers write: names, teams, details of
+// events, exercises, searches.
+func TestTwoHundredInjectionsIntoNamesTitlesAndDetailsShowNothingActive(t *testing.T) {
+	t.Parallel() // it mostly waits, or keeps a core busy for seconds
+	s := newSchool(t)
+	mira, vera, teacher := s.as("mira.keller"), s.as("vera.holm"), s.as(roleInstructor)
+	path := mira.start("phishing")
+	for n := range 200 {
+		text := strings.ReplaceAll(hostile(n), "\x00", "")
+		s.scorer.set(func() {
+			s.scorer.people[0].Name, s.scorer.people[0].Team, s.scorer.people[1].Name = "Mira "+text, hostile(n+1), hostile(n+2)
+			for i := range s.scorer.events["mira.keller"] {
+				s.scorer.events["mira.keller"][i].Detail = hostile(n + i)
+			}
+		})
+		look := []shown{mira.get("/"), teacher.get("/people?q=" + url.QueryEscape(text))}
+		switch n % 5 {
+		case 0:
+			look = append(look, mira.get("/training"), mira.get(path), teacher.get("/people/mira.keller"))
+		case 1:
+			look = append(look, vera.get("/team"), teacher.get("/audit?event="+url.QueryEscape(text)))
+		case 2:
+			look = append(look, teacher.get("/organisation"), teacher.get("/drills"))
+		case 3:
+			look = append(look, s.browser().get("/verify?number="+url.QueryEscape(text)), teacher.get("/console/story?event="+url.QueryEscape(text)))
+		case 4:
+			look = append(look, teacher.get("/audit?person="+url.QueryEscape(text)), s.browser().get("/sign-in?token="+url.QueryEscape(text)))
+		}
+		for i, p := range look {
+			if p.status >= 500 {
+				t.Errorf("injection %d, page %d: %d", n, i, p.status)
+			}
+			if err := harmless(p.body); err != nil {
+				t.Errorf("injection %d (%q), page %d: %v", n, text, i, err)
+			}
+		}
+	}
+}
+
+// TestAPageShowsNothingThatALessonIsCleanedOf holds a page to what a lesson's text is cleaned of, character by character.
+func TestAPageShowsNothingThatALessonIsCleanedOf(t *testing.T) {
+	gone := 0
+	for r := rune(0xA0); r <= unicode.MaxRune; r++ {
+		if !utf8.ValidRune(r) || lesson.Visible(string(r)) != "" {
+			continue
+		}
+		gone++
+		if got := plainly([]byte(string(r))); len(got) != 0 {
+			t.Errorf("%U is shown on a page", r)
+		}
+	}
+	if gone < 1000 {
+		t.Errorf("a lesson is cleaned of %d characters: this proves nothing", gone)
+	}
+}

@@ -1,0 +1,183 @@
+// Package lms is the learning system: it shows people their risk and the reasons for it, teaches them with lessons about
+// what they did, grades the quiz, and tells the risk scorer, whose score then falls.
+//
+// Pages are rendered on the server, work without JavaScript, and show whatever was written elsewhere as text. Who may see
+// what is decided for each request, from the session and the roster of that moment: a learner what is their own, a manager
+// the team, an instructor everything.
+package lms
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"sync"
+	"time"
+	_ "time/tzdata" // people's time zones, also where the system has none
+
+	"github.com/alexedwards/scs/v2"
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5/pgxpool"
+	"golang.org/x/sync/errgroup"
+
+	"example.org/security-training/services/audit"
+	"example.org/security-training/services/env"
+	"example.org/security-training/services/mesh"
+	"example.org/security-training/services/postgres"
+	"example.org/security-training/services/topology"
+)
+
+// Call sends one request to a peer; mesh's Client.Do is one. The caller closes the answer's body.
+type Call func(ctx context.Context, method, path, contentType string, body []byte) (*http.Response, error)
+
+// Config is what an LMS needs.
+type Config struct {
+	Pool      *pgxpool.Pool
+	Scorer    Call
+	Gateway   Call
+	Decisions func(audit.Entry)         // gets every refusal on the people's port
+	Topology  func() *topology.Topology // the one in force, for the console; nil: none is shown
+	Home      string                    // IRI under which exported statements name modules and accounts; empty: "urn:security-training"
+	Provider  *Provider                 // of identities, by OpenID Connect; nil: none
+
+	// Certificate is what a browser has proven by TLS; nil: mesh.PersonOf.
+	Certificate func(*http.Request) (mesh.Certificate, bool)
+
+	Log *slog.Logger
+	Now func() time.Time // the wall clock; nil: time.Now
+}
+
+// LMS answers people and the instructor's command line. Its methods are safe for concurrent use.
+type LMS struct {
+	cfg      Config
+	store    *store
+	scorer   *scorer
+	sessions *scs.SessionManager
+	pages    *pages
+	outbox   *outbox
+	lures    lures
+	console  *console
+
+	mu      sync.Mutex
+	writing map[uuid.UUID]chan struct{} // lessons that the gateway is writing; closed when done
+}
+
+// New makes an LMS. Deliver must run for training to reach the scorer.
+func New(cfg Config) (*LMS, error) {
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	if cfg.Home == "" {
+		cfg.Home = "urn:security-training"
+	}
+	pages, err := loadPages()
+	if err != nil {
+		return nil, err
+	}
+	l := &LMS{cfg: cfg, store: &store{pool: cfg.Pool}, pages: pages, console: newConsole(), writing: map[uuid.UUID]chan struct{}{}}
+	l.store.wrote = l.console.wrote
+	if l.lures, err = readLures(lureText); err != nil {
+		return nil, err
+	}
+	l.scorer = newScorer(cfg.Scorer, cfg.Now)
+	l.sessions = newSessions(cfg.Pool)
+	l.outbox = newOutbox(l.store, l.scorer, cfg.Log)
+	return l, nil
+}
+
+// Run joins the mesh and serves until ctx ends.
+func Run(ctx context.Context, lookup env.Lookup) error {
+	node, err := mesh.FromEnv(ctx, lookup)
+	if err != nil {
+		return err
+	}
+	pool, err := postgres.Open(ctx, node, lookup)
+	if err != nil {
+		return err
+	}
+	defer pool.Close()
+	scorer, err := node.Serving("POST /v1/events")
+	if err != nil {
+		return err
+	}
+	gateway, err := node.Serving("POST /v1/generate")
+	if err != nil {
+		return err
+	}
+	provider, err := providerFromEnv(lookup, node.Egress())
+	if err != nil {
+		return err
+	}
+	l, err := New(Config{
+		Provider: provider, Home: "https://" + node.Topology().TrustDomain, Pool: pool, Scorer: scorer.Do, Gateway: gateway.Do,
+		Decisions: node.Audit().Write, Topology: node.Topology, Log: node.Log(),
+	})
+	if err != nil {
+		return err
+	}
+	l.Register(node)
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return node.Serve(ctx) })
+	g.Go(func() error { return l.Deliver(ctx) })
+	return g.Wait()
+}
+
+// Register hangs up every route at the node, and the pages on its people's port.
+func (l *LMS) Register(node *mesh.Node) {
+	for route, answer := range map[string]mesh.HandlerFunc{
+		"POST /v1/links":       l.PostLink,
+		"GET /v1/exercises":    l.GetExercises,
+		"POST /v1/exercises":   l.PostExercise,
+		"GET /v1/xapi":         l.GetXAPI,
+		"GET /v1/audit":        l.GetAudit,
+		"POST /v1/reset":       l.PostReset,
+		"POST /v1/revocations": l.PostRevocation,
+		"PUT /v1/training":     l.PutTraining,
+
+		"GET /v1/orders":          l.GetOrders,
+		"POST /v1/orders/{order}": l.PostOrder,
+		"PUT /v1/scenarios":       l.PutScenarios,
+		"POST /v1/feed":           l.PostFeed,
+	} {
+		node.Handle(route, func(w http.ResponseWriter, r *http.Request) error { return typed(answer(w, r)) })
+	}
+	node.HandlePeople(l.Pages())
+}
+
+// Deliver hands training events to the scorer until ctx ends, and clears away sessions and links that have ended.
+func (l *LMS) Deliver(ctx context.Context) error {
+	go l.sweep(ctx)
+	defer context.AfterFunc(ctx, l.console.end)() // who waits for news would hold up the end
+	return l.outbox.run(ctx)
+}
+
+func (l *LMS) sweep(ctx context.Context) {
+	tick := time.NewTicker(5 * time.Minute)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		if err := l.store.sweep(ctx); err != nil && ctx.Err() == nil {
+			l.cfg.Log.Warn("clear away ended sessions", "error", err.Error())
+		}
+	}
+}
+
+// labNow is the lab's time, in the zone given (UTC where it is unknown).
+func (l *LMS) labNow(ctx context.Context, zone string) (time.Time, error) {
+	now, err := l.scorer.now(ctx)
+	if err != nil {
+		return time.Time{}, fmt.Errorf("ask the lab's clock: %w", err)
+	}
+	return now.In(location(zone)), nil
+}
+
+func location(zone string) *time.Location {
+	if loc, err := time.LoadLocation(zone); err == nil {
+		return loc
+	}
+	return time.UTC
+}

@@ -1,0 +1,140 @@
+package lms
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"sync"
+	"time"
+
+	"example.org/security-training/services/activity"
+	"example.org/security-training/services/httpjson"
+)
+
+// outbox delivers training events to the scorer, at least once and in order.
+type outbox struct {
+	store  *store
+	scorer *scorer
+	log    *slog.Logger
+	wake   chan struct{}
+
+	delivering sync.Mutex // held while a batch is on its way, so that a reset is not followed by an event of before it
+
+	mu      sync.Mutex
+	waiters map[string][]chan struct{}
+}
+
+func newOutbox(store *store, scorer *scorer, log *slog.Logger) *outbox {
+	return &outbox{store: store, scorer: scorer, log: log, wake: make(chan struct{}, 1), waiters: map[string][]chan struct{}{}}
+}
+
+// kick says that there is something to deliver.
+func (o *outbox) kick() {
+	select {
+	case o.wake <- struct{}{}:
+	default:
+	}
+}
+
+const (
+	batchOfEvents = 1000
+	shortestPause = 200 * time.Millisecond
+	longestPause  = 5 * time.Second
+	lookAgain     = time.Second // for events of another replica, or of before a start
+)
+
+func (o *outbox) run(ctx context.Context) error {
+	pause := shortestPause
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-o.wake:
+		case <-timer.C:
+		}
+		more, err := o.deliver(ctx)
+		next := lookAgain
+		switch {
+		case ctx.Err() != nil:
+			return nil
+		case err != nil:
+			next = pause
+			var answered *httpjson.Error
+			if errors.As(err, &answered) && answered.RetryAfter > 0 {
+				next = answered.RetryAfter
+			}
+			if pause = min(longestPause, 2*pause); pause == longestPause {
+				o.log.Warn("deliver training events", "error", err.Error(), "again_in", next.String())
+			}
+		default:
+			pause = shortestPause
+			if more {
+				next = 0
+			}
+		}
+		timer.Reset(next)
+	}
+}
+
+// deliver sends one batch, and says whether there may be more.
+func (o *outbox) deliver(ctx context.Context) (bool, error) {
+	o.delivering.Lock()
+	defer o.delivering.Unlock()
+	batch, err := o.store.waiting(ctx, batchOfEvents)
+	if err != nil || len(batch) == 0 {
+		return false, err
+	}
+	entries := make([]activity.Entry, len(batch))
+	for i := range batch {
+		entries[i] = activity.Entry{Seq: uint64(batch[i].Seq), Event: &batch[i].Event}
+	}
+	receipts, err := o.scorer.send(ctx, entries)
+	if err != nil {
+		return false, err
+	}
+	for _, w := range batch {
+		if !w.Ends {
+			continue
+		}
+		// The new score first: once the receipt is kept, nobody would ask for it again.
+		if a, err := o.scorer.risk(ctx, w.Event.Person); err == nil {
+			if err := o.store.scored(ctx, w.ID, a.Score); err != nil {
+				return false, err
+			}
+		}
+	}
+	if err := o.store.delivered(ctx, batch, receipts); err != nil {
+		return false, err
+	}
+	for i, w := range batch {
+		if s := receipts[i].Status; s != activity.Stored && s != activity.Duplicate {
+			o.log.Error("training event was not taken", "event", w.ID, "status", s, "reason", receipts[i].Reason)
+		}
+		o.announce(w.ID)
+	}
+	return len(batch) == batchOfEvents, nil
+}
+
+// expect returns a channel that is closed when the event has been delivered, and what to call when nobody waits any more.
+func (o *outbox) expect(id string) (<-chan struct{}, func()) {
+	c := make(chan struct{})
+	o.mu.Lock()
+	o.waiters[id] = append(o.waiters[id], c)
+	o.mu.Unlock()
+	return c, func() {
+		o.mu.Lock()
+		delete(o.waiters, id)
+		o.mu.Unlock()
+	}
+}
+
+func (o *outbox) announce(id string) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for _, c := range o.waiters[id] {
+		close(c)
+	}
+	delete(o.waiters, id)
+}

@@ -1,0 +1,80 @@
+package lms
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"time"
+)
+
+// progressEvery is how often the page hears how its lesson is doing.
+const progressEvery = 500 * time.Millisecond
+
+// progressNote is one event of the feed: seconds since the gateway was asked, of at most so many, in words as well.
+type progressNote struct {
+	Seconds float64 `json:"seconds"`
+	Of      float64 `json:"of"`
+	Words   string  `json:"words"`
+}
+
+func noteAt(begun, now time.Time) progressNote {
+	waited := max(0, now.Sub(begun))
+	n := progressNote{Seconds: min(waited, writeWithin).Seconds(), Of: writeWithin.Seconds()}
+	switch {
+	case waited < 2*time.Second:
+		n.Words = "The gateway was asked, with your role and the reasons and without your name."
+	case waited < 15*time.Second:
+		n.Words = fmt.Sprintf("The model is writing; %s so far.", span(waited))
+	default:
+		n.Words = fmt.Sprintf("This takes longer than usual: %s so far. After %s you get the built-in lesson.", span(waited), span(writeWithin))
+	}
+	return n
+}
+
+// showProgress is a feed of server-sent events about a lesson that is being written: "writing" with a progressNote as JSON,
+// then one "done". It ends then, when the reader goes, or a little after the gateway's time is up.
+func (l *LMS) showProgress(v *visit) error {
+	t, err := l.ownLesson(v)
+	if err != nil {
+		return err
+	}
+	out := http.NewResponseController(v.w)
+	// The deadline is the feed's own: a reader who stops reading does not hold it for ever.
+	_ = out.SetWriteDeadline(l.cfg.Now().Add(writeWithin + 10*time.Second)) // not every server has deadlines
+	v.w.Header().Set("Content-Type", eventStream)
+	v.w.WriteHeader(http.StatusOK)
+	say := func(event string, m any) bool {
+		b, err := json.Marshal(m)
+		if err != nil {
+			return false
+		}
+		if _, err := fmt.Fprintf(v.w, "event: %s\ndata: %s\n\n", event, b); err != nil {
+			return false
+		}
+		return out.Flush() == nil
+	}
+	begun := t.Made
+	if t.State == stateWriting {
+		written := l.writeLesson(t.ID)
+		tick := time.NewTicker(progressEvery)
+		defer tick.Stop()
+		end := time.NewTimer(writeWithin + askWithin)
+		defer end.Stop()
+		for waiting := true; waiting; {
+			if !say("writing", noteAt(begun, l.cfg.Now())) {
+				return nil
+			}
+			select {
+			case <-written:
+				waiting = false
+			case <-end.C:
+				waiting = false
+			case <-v.ctx().Done():
+				return nil
+			case <-tick.C:
+			}
+		}
+	}
+	say("done", struct{}{})
+	return nil
+}

@@ -1,0 +1,63 @@
+package lms
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"time"
+
+	"example.org/security-training/services/activity"
+	"example.org/security-training/services/httpjson"
+	"example.org/security-training/services/mesh"
+)
+
+// Records is the body of PUT /v1/training: training records of before, as events of source training that name their person.
+type Records struct {
+	Events []activity.Event `json:"events"`
+}
+
+// PutTraining is PUT /v1/training: takes training records over and answers 204 when the scorer has them all. A record that is
+// known already is known. 422 names every fault; 503 when the scorer does not take them in time: they are kept and delivered
+// later.
+func (l *LMS) PutTraining(w http.ResponseWriter, r *http.Request) error {
+	var records Records
+	if err := httpjson.Read(w, r, 32<<20, &records); err != nil {
+		return err
+	}
+	var faults []error
+	ids := make([]string, len(records.Events))
+	for i, e := range records.Events {
+		ids[i] = e.ID
+		err := e.Validate()
+		if err == nil && (e.Source != activity.Training || e.Person == "") {
+			err = errors.New("want source training, and a person")
+		}
+		if err != nil && len(faults) < 20 {
+			faults = append(faults, fmt.Errorf("event %d: %w", i, err))
+		}
+	}
+	if len(faults) > 0 {
+		return httpjson.Errorf(http.StatusUnprocessableEntity, "bad_records", "%v", errors.Join(faults...))
+	}
+	if err := l.store.addRecords(r.Context(), records.Events, mesh.Caller(r.Context()).Name); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(r.Context(), 30*time.Second)
+	defer cancel()
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		l.outbox.kick()
+		left, err := l.store.undelivered(ctx, ids)
+		if err == nil && left == 0 {
+			w.WriteHeader(http.StatusNoContent)
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return httpjson.Errorf(http.StatusServiceUnavailable, "scorer_away", "the scorer has not taken %d records yet; they are kept", left).After(5 * time.Second)
+		case <-tick.C:
+		}
+	}
+}

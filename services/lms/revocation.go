@@ -1,0 +1,114 @@
+package lms
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"slices"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"example.org/security-training/services/httpjson"
+	"example.org/security-training/services/mesh"
+)
+
+// Revocation is the body and the answer of POST /v1/revocations: every client certificate of this name and role that begins at
+// Before or earlier is refused from the answer on.
+type Revocation struct {
+	Name   string    `json:"name"`
+	Role   string    `json:"role"`   // person, instructor or admin, as the certificate has it
+	Before time.Time `json:"before"` // by the clock of who issues the certificates
+}
+
+// clockSkew is how far the issuer's clock may be ahead of this one. A time further ahead would refuse what is yet to be issued.
+const clockSkew = 5 * time.Minute
+
+// PostRevocation is POST /v1/revocations. It does not ask the roster: who has left, and while the scorer is away, must be
+// revocable as well. The answer has the time that holds: an earlier one than before changes nothing.
+func (l *LMS) PostRevocation(w http.ResponseWriter, r *http.Request) error {
+	var order Revocation
+	if err := httpjson.Read(w, r, 4<<10, &order); err != nil {
+		return err
+	}
+	switch {
+	case !personPattern.MatchString(order.Name):
+		return httpjson.Errorf(http.StatusUnprocessableEntity, "bad_revocation", "name: want an id of the roster, or a role")
+	case !slices.Contains([]string{rolePerson, roleInstructor, roleAdmin}, order.Role):
+		return httpjson.Errorf(http.StatusUnprocessableEntity, "bad_revocation", "role %q: want person, instructor or admin", order.Role)
+	case order.Before.IsZero() || order.Before.After(l.cfg.Now().Add(clockSkew)):
+		return httpjson.Errorf(http.StatusUnprocessableEntity, "bad_revocation", "before: want a time that has come")
+	}
+	var err error
+	if order.Before, err = l.store.revoke(r.Context(), order, mesh.Caller(r.Context()).Name); err != nil {
+		return err
+	}
+	return httpjson.Write(w, http.StatusOK, order)
+}
+
+// revoke answers the time that holds for the name and role from now on.
+func (s *store) revoke(ctx context.Context, o Revocation, by string) (time.Time, error) {
+	var holds time.Time
+	err := s.write(ctx, func(tx pgx.Tx) ([]auditRow, error) {
+		err := tx.QueryRow(ctx, `INSERT INTO training.revoked_certificate AS r (role, name, before, by) VALUES ($1, $2, $3, $4)
+			ON CONFLICT (role, name) DO UPDATE SET before = excluded.before, by = excluded.by, at = excluded.at WHERE excluded.before > r.before
+			RETURNING before`, o.Role, o.Name, o.Before, by).Scan(&holds)
+		if errors.Is(err, pgx.ErrNoRows) { // as much is revoked already
+			err = tx.QueryRow(ctx, `SELECT before FROM training.revoked_certificate WHERE role = $1 AND name = $2`, o.Role, o.Name).Scan(&holds)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("revoke certificates: %w", err)
+		}
+		person := ""
+		if o.Role == rolePerson {
+			person = o.Name
+		}
+		return []auditRow{note("certificate.revoked", person, "", struct {
+			Role   string    `json:"role"`
+			By     string    `json:"by"`
+			Asked  time.Time `json:"asked"`
+			Before time.Time `json:"before"` // what holds
+		}{o.Role, by, o.Before.UTC(), holds.UTC()})}, nil
+	})
+	return holds.UTC(), err
+}
+
+// revoked says whether a certificate is good no more.
+func (s *store) revoked(ctx context.Context, c mesh.Certificate) (bool, error) {
+	var before time.Time
+	err := s.pool.QueryRow(ctx, `SELECT before FROM training.revoked_certificate WHERE role = $1 AND name = $2`, c.Role, c.Name).Scan(&before)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("look for revocation: %w", err)
+	}
+	return !c.Begins.After(before), nil
+}
+
+// unrevoked refuses whoever shows a revoked certificate, whatever the page and whoever the session is, and ends the session that it
+// began. It asks the database each time, so that a revocation holds from the next request on, in each replica, on a connection that
+// is open, and after a restart.
+func (l *LMS) unrevoked(v *visit) error {
+	c, ok := l.certificate(v.r)
+	if !ok {
+		return nil
+	}
+	revoked, err := l.store.revoked(v.ctx(), c)
+	if err != nil || !revoked {
+		return err
+	}
+	if p, ok := l.signedIn(v.ctx()); ok && p.Certificate == c.Serial {
+		if err := l.sessions.Destroy(v.ctx()); err != nil {
+			return fmt.Errorf("end session: %w", err)
+		}
+	}
+	person := ""
+	if c.Role == rolePerson {
+		person = c.Name
+	}
+	l.refused(v, person, "certificate_revoked")
+	v.w.Header().Set("Connection", "close") // so that the next one can be made with another certificate
+	return httpjson.Errorf(http.StatusForbidden, "certificate_revoked", "The certificate that your browser shows was revoked. Remove it, ask your instructor for a new one, and come again.")
+}

@@ -1,0 +1,129 @@
+package lms
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+	"regexp"
+	"slices"
+
+	"example.org/security-training/services/httpjson"
+	"example.org/security-training/services/mesh"
+	"example.org/security-training/services/risk"
+)
+
+type signInView struct {
+	Token string // to be sent back by the form; empty: nobody brought one
+	Used  bool   // the one sent does not work any more
+
+	Done        bool   // the browser goes on by itself
+	Certificate string // whose certificate the browser shows, if it shows one
+	Provider    string // the host of the provider of identities, if there is one
+}
+
+var tokenPattern = regexp.MustCompile(`^[A-Z2-7]{26,64}$`)
+
+// showSignIn shows a button. Only pressing it uses the link up: previews of links, and scanners of mail, only look.
+func (l *LMS) showSignIn(v *visit) error {
+	token := v.r.URL.Query().Get("token")
+	if token == "" && v.viewer != nil {
+		return v.to("/")
+	}
+	m := l.door(v)
+	if tokenPattern.MatchString(token) {
+		m.Token = token
+	} else if token != "" {
+		m.Used = true
+	}
+	v.viewer = nil // whoever is signed in already: this page is about the link
+	return l.render(v, "signin", "Sign in", "", m)
+}
+
+// door is how else one may come in.
+func (l *LMS) door(v *visit) signInView {
+	m := signInView{Provider: l.cfg.Provider.host()}
+	if c, ok := l.certificate(v.r); ok {
+		m.Certificate = c.Name
+	}
+	return m
+}
+
+func (l *LMS) certificate(r *http.Request) (mesh.Certificate, bool) {
+	if l.cfg.Certificate == nil {
+		return mesh.PersonOf(r)
+	}
+	return l.cfg.Certificate(r)
+}
+
+// doCertificate signs in whom the browser's certificate names: somebody of the roster, or a role that is nobody's own.
+func (l *LMS) doCertificate(v *visit) error {
+	c, ok := l.certificate(v.r)
+	if !ok {
+		l.refused(v, "", "no_certificate")
+		return httpjson.Errorf(http.StatusForbidden, "no_certificate", "Your browser shows no certificate here. Import the file that you were given, and come in by the address with https.")
+	}
+	p := principal{Role: c.Role, Via: "certificate", Certificate: c.Serial}
+	switch c.Role {
+	case roleInstructor, roleAdmin:
+	case rolePerson:
+		p.Person = c.Name
+		people, err := l.scorer.people()
+		if err != nil {
+			return away(err)
+		}
+		if !slices.ContainsFunc(people, func(s risk.Standing) bool { return s.ID == c.Name }) {
+			l.refused(v, c.Name, "not_in_roster")
+			return httpjson.Errorf(http.StatusForbidden, "not_in_roster", "The roster does not list who your certificate is for.")
+		}
+	default:
+		l.refused(v, c.Name, "no_role")
+		return httpjson.Errorf(http.StatusForbidden, "no_role", "Your certificate names no role.")
+	}
+	return l.welcome(v, p)
+}
+
+// welcome begins a session, with its audit row.
+func (l *LMS) welcome(v *visit, p principal) error {
+	if err := l.store.record(v.ctx(), note("sign_in", p.Person, "", p)); err != nil {
+		return err
+	}
+	if err := l.signIn(v.ctx(), p); err != nil {
+		return err
+	}
+	return v.to("/")
+}
+
+func (l *LMS) doSignIn(v *visit) error {
+	token := v.r.PostForm.Get("token")
+	p, err := principal{}, errGone
+	if tokenPattern.MatchString(token) {
+		p, err = l.store.useLink(v.ctx(), token, l.cfg.Now())
+	}
+	if errors.Is(err, errGone) {
+		l.refused(v, "", "bad_link")
+		v.status, v.viewer = http.StatusForbidden, nil
+		return l.render(v, "signin", "Sign in", "", signInView{Used: true})
+	}
+	if err != nil {
+		return err
+	}
+	if err := l.signIn(v.ctx(), p); err != nil {
+		return err
+	}
+	return v.to("/")
+}
+
+func (l *LMS) doSignOut(v *visit) error {
+	if err := l.store.record(v.ctx(), note("sign_out", v.viewer.Person, "", v.viewer.principal)); err != nil {
+		return err
+	}
+	if err := l.sessions.Destroy(v.ctx()); err != nil {
+		return fmt.Errorf("end session: %w", err)
+	}
+	return v.to("/sign-in")
+}
+
+// unknownPerson is the answer to a link for somebody who is not in the roster.
+func unknownPerson(id string) error {
+	return httpjson.Errorf(http.StatusNotFound, "unknown_person", "nobody in the roster is %q", id)
+}

@@ -1,0 +1,175 @@
+package lms
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"example.org/security-training/services/activity"
+	"example.org/security-training/services/risk"
+)
+
+// standing of a training against the lab's clock.
+const (
+	duePlanned   = "planned"   // more than a week away
+	dueSoon      = "due"       // within a week
+	dueOverdue   = "overdue"   // past
+	dueEscalated = "escalated" // past by so much that others than the person are told
+)
+
+// dueState says how pressing a training is that is so far away, negative for overdue, and of which the scorer says who is told.
+func dueState(left time.Duration, to risk.Escalation) string {
+	switch {
+	case to.Rank() >= risk.ToManager.Rank():
+		return dueEscalated
+	case left < 0:
+		return dueOverdue
+	case left <= 7*24*time.Hour:
+		return dueSoon
+	}
+	return duePlanned
+}
+
+var urgency = map[string]int{dueEscalated: 3, dueOverdue: 2, dueSoon: 1, duePlanned: 0}
+
+// trendOf is the mean score of a team over time: of all whose trend has the same days as the first one's.
+func trendOf(all []risk.Assessment) []risk.Point {
+	var mean []risk.Point
+	var sums []int64
+	n := int64(0)
+	for _, a := range all {
+		if len(a.Trend) == 0 {
+			continue
+		}
+		if mean == nil {
+			mean, sums = slices.Clone(a.Trend), make([]int64, len(a.Trend))
+		}
+		if len(a.Trend) != len(mean) {
+			continue // asked in the moment when a day ended
+		}
+		n++
+		for i, p := range a.Trend {
+			sums[i] += int64(p.Score)
+		}
+	}
+	for i := range mean {
+		mean[i].Score = risk.Score(sums[i] / n)
+	}
+	return mean
+}
+
+// teamRoleRow compares the people of one role with the same role in the company.
+type teamRoleRow struct {
+	Role    risk.Role
+	People  int
+	Mean    *risk.Score // nil: too few to be shown
+	Level   risk.Level
+	Bar     share
+	Company *risk.Score // nil: too few, or not known
+}
+
+// rolesOf are the roles in a team; a mean of fewer than smallestGroup people is nobody's to see.
+func rolesOf(reports []risk.Standing, company *risk.Organisation, levels bounds) []teamRoleRow {
+	members := map[risk.Role][]risk.Standing{}
+	for _, p := range reports {
+		members[p.Role] = append(members[p.Role], p)
+	}
+	var rows []teamRoleRow
+	for role, list := range members {
+		row := teamRoleRow{Role: role, People: len(list)}
+		if len(list) >= smallestGroup {
+			mean := risk.Mean(list)
+			row.Mean, row.Level = &mean, levels.level(mean)
+			row.Bar = bar(mean.Float(), strings.ToLower(string(row.Level)))
+		}
+		if company != nil {
+			for _, r := range company.Roles {
+				if r.Role == role && r.People >= smallestGroup {
+					row.Company = &r.Mean
+				}
+			}
+		}
+		rows = append(rows, row)
+	}
+	slices.SortFunc(rows, func(a, b teamRoleRow) int { return cmp.Or(b.People-a.People, cmp.Compare(a.Role, b.Role)) })
+	return rows
+}
+
+// repeatRow is something that was done again after it had been taught. It counts people and names none.
+type repeatRow struct {
+	Module string
+	People int
+	Times  int
+	Bar    share
+}
+
+// repeatsOf counts, for each module, who did again what it teaches after having passed it.
+func repeatsOf(all []risk.Assessment, passes map[string][]activity.Event) []repeatRow {
+	byModule := map[string]*repeatRow{}
+	for _, a := range all {
+		times := map[string]int{}
+		for _, c := range a.Contributions {
+			if c.Line != risk.EventLine {
+				continue
+			}
+			// The last pass before the act that taught against it: one act is one repetition, of one lesson.
+			var taught *activity.Event
+			for i, p := range passes[a.Person] {
+				if slices.Contains(p.Teaches, c.Verb) && p.At.Before(c.At) && (taught == nil || p.At.After(taught.At)) {
+					taught = &passes[a.Person][i]
+				}
+			}
+			if taught != nil {
+				times[taught.Module]++
+			}
+		}
+		for module, n := range times {
+			if byModule[module] == nil {
+				byModule[module] = &repeatRow{Module: moduleTitle(module)}
+			}
+			byModule[module].People++
+			byModule[module].Times += n
+		}
+	}
+	var rows []repeatRow
+	for _, r := range byModule {
+		r.Bar = bar(float64(r.People)/float64(len(all)), "high")
+		rows = append(rows, *r)
+	}
+	slices.SortFunc(rows, func(a, b repeatRow) int {
+		return cmp.Or(b.People-a.People, b.Times-a.Times, cmp.Compare(a.Module, b.Module))
+	})
+	return rows
+}
+
+// passes are the events of people who passed something, by person, those of before this system included.
+func (s *store) passes(ctx context.Context, people []risk.Standing) (map[string][]activity.Event, error) {
+	ids := make([]string, len(people))
+	for i, p := range people {
+		ids[i] = p.ID
+	}
+	rows, err := s.pool.Query(ctx, `SELECT event FROM training.outbox WHERE event->>'verb' = 'training.passed' AND event->>'person' = ANY ($1)`, ids)
+	if err != nil {
+		return nil, fmt.Errorf("read passes: %w", err)
+	}
+	byPerson := map[string][]activity.Event{}
+	var b []byte
+	_, err = pgx.ForEachRow(rows, []any{&b}, func() error {
+		var e activity.Event
+		if err := json.Unmarshal(b, &e); err != nil {
+			return err
+		}
+		byPerson[e.Person] = append(byPerson[e.Person], e)
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("read passes: %w", err)
+	}
+	return byPerson, nil
+}

@@ -1,0 +1,198 @@
+package lms
+
+import (
+	"net/http/httptest"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"example.org/security-training/services/activity"
+	"example.org/security-training/services/risk"
+)
+
+func TestALeaderSeesTrendRolesRepetitionsAndWhatIsEscalatedAndNoAct(t *testing.T) {
+	s := newSchool(t)
+	s.scorer.set(func() {
+		for i := range s.scorer.people {
+			if s.scorer.people[i].Manager == "vera.holm" && s.scorer.people[i].ID != "tom.brandt" {
+				s.scorer.people[i].Role = risk.SRE // five of one role, one of another
+			}
+		}
+	})
+	b := s.as("vera.holm")
+	p := b.get("/team")
+	if !strings.Contains(p.text(), "Nobody did again what a lesson had taught") || !strings.Contains(p.text(), "Site reliability engineer 5") {
+		t.Errorf("%s", p.text())
+	}
+	if !strings.Contains(p.text(), "Frontend developer 1 hidden") {
+		t.Error("the mean of a role with one person is shown")
+	}
+	if !strings.Contains(p.body, `class="trend"`) {
+		t.Error("no trend")
+	}
+	// Mira passed a lesson about secrets three weeks ago, and committed three since.
+	body := `{"events":[{"id":"training:old-pass","at":"2026-09-10T10:00:00+02:00","person":"mira.keller","source":"training","verb":"training.passed","module":"secret-hygiene","teaches":["git.secret_committed"],"score":1}]}`
+	if w := s.wire(s.PutTraining, "PUT", "/v1/training", "application/json", body); w.Code != 204 {
+		t.Fatalf("%d %s", w.Code, w.Body)
+	}
+	p = b.get("/team")
+	if !strings.Contains(p.text(), "Done again after the lesson Module Bar People Times Keep secrets out of code 1 person 3 times") {
+		t.Errorf("%s", p.text())
+	}
+	_, repeats, _ := strings.Cut(p.body, `id="repeats"`)
+	repeats, _, _ = strings.Cut(repeats, "</section>")
+	for _, told := range []string{"Mira", "prod.env", "committed"} {
+		if strings.Contains(repeats, told) {
+			t.Errorf("the repetitions tell %q", told)
+		}
+	}
+	if strings.Contains(s.as("otto.lang").get("/team").body, `class="trend"`) {
+		t.Error("a group of two has a trend")
+	}
+}
+
+func TestATrainingIsPlannedThenDueThenOverdueThenEscalated(t *testing.T) {
+	day := 24 * time.Hour
+	for _, c := range []struct {
+		left time.Duration
+		to   risk.Escalation
+		want string
+		told string
+	}{
+		{30 * day, risk.ToNobody, duePlanned, ""}, {7*day + 1, risk.ToNobody, duePlanned, ""}, {7 * day, risk.ToNobody, dueSoon, ""}, {0, risk.ToPerson, dueSoon, ""}, {-1, risk.ToPerson, dueOverdue, ""},
+		{-20 * day, risk.ToPerson, dueOverdue, ""}, {-45 * day, risk.ToManager, dueEscalated, "the manager"}, {-2 * day, risk.ToSecurity, dueEscalated, "the manager and the security team"},
+	} {
+		d := dueOf(risk.Assessment{At: labNow, Due: labNow.Add(c.left), Escalation: c.to}, time.UTC)
+		if d.State != c.want || d.Late != (c.left < 0) || d.To != c.told {
+			t.Errorf("%v before it, told to %q: %+v", c.left, c.to, d)
+		}
+	}
+}
+
+func TestOnlyWhatHappenedAfterTheLessonAboutItIsARepetition(t *testing.T) {
+	line := func(v activity.Verb, days int) risk.Contribution {
+		return risk.Contribution{Line: risk.EventLine, Verb: v, At: labNow.AddDate(0, 0, -days)}
+	}
+	pass := func(module string, days int, verbs ...activity.Verb) activity.Event {
+		return activity.Event{Module: module, At: labNow.AddDate(0, 0, -days), Teaches: verbs}
+	}
+	all := []risk.Assessment{
+		{Person: "a", Contributions: []risk.Contribution{line(activity.SecretCommitted, 3), line(activity.SecretCommitted, 20), line(activity.PhishingClick, 1), {Line: risk.PatternLine, At: labNow}}},
+		{Person: "b", Contributions: []risk.Contribution{line(activity.SecretCommitted, 1), line(activity.SecretCommitted, 2)}},
+		{Person: "c", Contributions: []risk.Contribution{line(activity.SecretCommitted, 1)}},
+	}
+	rows := repeatsOf(all, map[string][]activity.Event{
+		"a": {pass("secret-hygiene", 10, activity.SecretCommitted)},
+		"b": {pass("secret-hygiene", 30, activity.SecretCommitted), pass("keys-and-service-accounts", 9, activity.SecretCommitted)},
+	})
+	if len(rows) != 2 || rows[0].Module != moduleTitle("keys-and-service-accounts") || rows[0].People != 1 || rows[0].Times != 2 || rows[1].Times != 1 {
+		t.Errorf("%+v", rows)
+	}
+}
+
+func TestThePageOfAProfileIsComparedWithEachOther(t *testing.T) {
+	s := newSchool(t)
+	for _, own := range risk.Profiles() {
+		m, err := s.beside(&visit{r: httptest.NewRequest("GET", "/organisation", nil)}, nil, own.Name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(m.Choices) != len(risk.Profiles())-1 || slices.ContainsFunc(m.Choices, func(c choice) bool { return c.Value == own.Name }) {
+			t.Errorf("%s is compared with %v", own.Name, m.Choices)
+		}
+	}
+}
+
+func TestTheManagerHasBeenToldOfWhateverTheSecurityTeamHas(t *testing.T) {
+	var people []risk.Standing
+	for _, to := range []risk.Escalation{risk.ToNobody, risk.ToPerson, risk.ToSecurity, risk.ToManager, risk.ToSecurity} {
+		people = append(people, risk.Standing{Escalation: to, Due: labNow.Add(-time.Duration(len(people)) * time.Hour)})
+	}
+	rows, n := lateOf(people)
+	if n != (lateCounts{All: 4, Manager: 3, Security: 2}) {
+		t.Errorf("%+v", n)
+	}
+	var order []risk.Escalation
+	for _, r := range rows {
+		order = append(order, r.Escalation)
+	}
+	if want := []risk.Escalation{risk.ToSecurity, risk.ToSecurity, risk.ToManager, risk.ToPerson}; !slices.Equal(order, want) || rows[0].Standing.Due.After(rows[1].Standing.Due) {
+		t.Errorf("those are first: %v", order)
+	}
+}
+
+func TestAnInstructorSeesWhoseTrainingIsOverdueSinceWhenAndWhoWasTold(t *testing.T) {
+	s := newSchool(t)
+	b := s.as(roleInstructor)
+	if p := b.get("/organisation"); !strings.Contains(p.text(), "Everybody's training is done or not due yet") && !strings.Contains(p.body, `id="escalations"`) {
+		t.Errorf("no word about overdue training: %s", p.text())
+	}
+	s.scorer.set(func() { s.scorer.later = 28 * 24 * time.Hour })
+	p := b.get("/organisation")
+	_, table, ok := strings.Cut(p.body, `id="escalations"`)
+	table, _, _ = strings.Cut(table, "</table>")
+	if !ok || !strings.Contains(table, `href="/people/luca.moretti"`) || !strings.Contains(table, "the security team") {
+		t.Fatalf("Luca, who is critical, is not escalated to the security team four weeks later: %s", p.text())
+	}
+	if n := regexp.MustCompile(`of ([0-9]+) the manager has been told, of ([0-9]+) the security team, too`).FindStringSubmatch(p.text()); n == nil || n[2] == "0" || len(n[1]) < len(n[2]) || n[1] < n[2] {
+		t.Errorf("of how many who has been told: %q", n)
+	}
+	// The first event of Luca's was 34.8 days before; whoever is critical has a day.
+	if want := labNow.Add(-time.Duration(34.8*24*float64(time.Hour)) + 24*time.Hour).Format(time.RFC3339); !strings.Contains(table, want) {
+		t.Errorf("since when is not told, want %s: %s", want, table)
+	}
+	if strings.Contains(table, "tom.brandt") {
+		t.Error("Tom's training, which is not due, is among them")
+	}
+	late := b.get("/people?training=overdue")
+	if !strings.Contains(late.body, "/people/luca.moretti") || strings.Contains(late.body, "/people/tom.brandt") {
+		t.Error("the list of people whose training is overdue is not that")
+	}
+	s.scorer.set(func() { s.scorer.later = 120 * 24 * time.Hour }) // the quarter of those who are low is over, too, and half of another
+	if p := s.as("vera.holm").get("/team"); !strings.Contains(p.text(), "overdue since ") || !strings.Contains(p.text(), "told to the manager") {
+		t.Errorf("a manager does not see since when: %s", p.text())
+	}
+}
+
+func TestAnInstructorSeesWhomAnotherProfileWouldScoreHowAndItChangesNothing(t *testing.T) {
+	s := newSchool(t)
+	b := s.as(roleInstructor)
+	if p := b.get("/organisation"); strings.Contains(p.body, `id="differences"`) || !strings.Contains(p.body, `<option value="classic-v1">`) {
+		t.Errorf("nobody asked, or cannot: %s", p.text())
+	}
+	p := b.get("/organisation?shadow=classic-v1")
+	_, table, ok := strings.Cut(p.body, `id="differences"`)
+	if !ok {
+		t.Fatalf("no differences: %s", p.text())
+	}
+	own, other := risk.MustProfile(risk.Default), risk.MustProfile("classic-v1")
+	widest, who := int64(-1), risk.Person{}
+	differ := 0
+	for _, x := range s.scorer.people {
+		a, b := own.Score(x.Role, s.scorer.events[x.ID], labNow), other.Score(x.Role, s.scorer.events[x.ID], labNow)
+		if gap := max(b.Micro()-a.Micro(), a.Micro()-b.Micro()); gap > widest {
+			widest, who = gap, x
+		}
+		if own.Level(a) != other.Level(b) {
+			differ++
+		}
+	}
+	first := strings.Index(table, `href="/people/`)
+	if !strings.HasPrefix(table[first:], `href="/people/`+who.ID+`"`) {
+		t.Errorf("the biggest difference is %s's, %d: %.200s", who.ID, widest, table[first:])
+	}
+	if differ == 0 || !strings.Contains(p.text(), plural(differ, "person", "people")+" at another level") {
+		t.Errorf("%d differ in level: %s", differ, p.text())
+	}
+	if p.status != 200 || !strings.Contains(b.get("/organisation").body, `data-score="`+strings.Split(strings.Split(p.body, `data-score="`)[1], `"`)[0]+`"`) {
+		t.Error("the organisation's score is another one")
+	}
+	if p := b.get("/organisation?shadow=none"); p.status != 400 {
+		t.Errorf("a profile that is not there: %d", p.status)
+	}
+	if p := s.as("mira.keller").get("/organisation?shadow=classic-v1"); p.status != 403 {
+		t.Errorf("a learner: %d", p.status)
+	}
+}

@@ -1,0 +1,191 @@
+package lms
+
+import (
+	"cmp"
+	"crypto/rand"
+	"encoding/json"
+	"io"
+	"net/http"
+	"net/url"
+	"regexp"
+	"slices"
+	"time"
+
+	"example.org/security-training/services/audit"
+	"example.org/security-training/services/exercise"
+	"example.org/security-training/services/httpjson"
+	"example.org/security-training/services/mesh"
+	"example.org/security-training/services/risk"
+)
+
+// LinkOrder is the body of POST /v1/links: a person's id, or the role "instructor" or "admin". With a person the role may be left out,
+// or be "learner", or "manager" for somebody who must have reports.
+type LinkOrder struct {
+	Person string `json:"person,omitempty"`
+	Role   string `json:"role,omitempty"`
+}
+
+// Link is what POST /v1/links answers.
+type Link struct {
+	Path    string    `json:"path"` // on the people's port; holds the token, which is told nowhere else
+	Person  string    `json:"person,omitempty"`
+	Role    string    `json:"role"` // learner, manager, instructor or admin
+	Expires time.Time `json:"expires"`
+}
+
+var personPattern = regexp.MustCompile(`^[a-z0-9][a-z0-9.-]{0,63}$`)
+
+// PostLink is POST /v1/links: makes a sign-in link that works once, for a quarter of an hour. 404 for somebody who is not
+// in the roster, 409 for a manager without reports, 503 while the scorer, which knows the roster, is away.
+func (l *LMS) PostLink(w http.ResponseWriter, r *http.Request) error {
+	var order LinkOrder
+	if err := httpjson.Read(w, r, 4<<10, &order); err != nil {
+		return err
+	}
+	link := Link{Person: order.Person, Role: order.Role, Expires: l.cfg.Now().Add(linkEnd).UTC()}
+	p := principal{Role: rolePerson, Person: order.Person}
+	switch order.Role {
+	case roleInstructor, roleAdmin:
+		if order.Person != "" {
+			return httpjson.Errorf(http.StatusUnprocessableEntity, "bad_link", "person: an instructor's link is not bound to a person")
+		}
+		p.Role = order.Role
+	case "", "learner", "manager":
+		if !personPattern.MatchString(order.Person) {
+			return httpjson.Errorf(http.StatusUnprocessableEntity, "bad_link", "person: want an id of the roster, or the role instructor")
+		}
+		people, err := l.scorer.people()
+		if err != nil {
+			return away(err)
+		}
+		if !slices.ContainsFunc(people, func(s risk.Standing) bool { return s.ID == order.Person }) {
+			return unknownPerson(order.Person)
+		}
+		link.Role = "learner"
+		if slices.ContainsFunc(people, func(s risk.Standing) bool { return s.Manager == order.Person }) {
+			link.Role = "manager"
+		} else if order.Role == "manager" {
+			return httpjson.Errorf(http.StatusConflict, "no_reports", "nobody reports to %q", order.Person)
+		}
+	default:
+		return httpjson.Errorf(http.StatusUnprocessableEntity, "bad_link", "role %q: want learner, manager, instructor or admin", order.Role)
+	}
+	token := rand.Text()
+	if err := l.store.addLink(r.Context(), token, p, link.Expires, mesh.Caller(r.Context()).Name); err != nil {
+		return err
+	}
+	link.Path = "/sign-in?" + url.Values{"token": {token}}.Encode()
+	return httpjson.Write(w, http.StatusCreated, link)
+}
+
+// GetExercises is GET /v1/exercises: a JSON array of Exercise, the latest first.
+func (l *LMS) GetExercises(w http.ResponseWriter, r *http.Request) error {
+	all, err := l.store.exercises(r.Context())
+	if err != nil {
+		return err
+	}
+	if all == nil {
+		all = []exercise.Exercise{}
+	}
+	return httpjson.Write(w, http.StatusOK, all)
+}
+
+// PostExercise is POST /v1/exercises: stores an Exercise under its id, in place of what was there; 422 with all faults.
+func (l *LMS) PostExercise(w http.ResponseWriter, r *http.Request) error {
+	var e exercise.Exercise
+	if err := httpjson.Read(w, r, 1<<20, &e); err != nil {
+		return err
+	}
+	if err := e.Validate(); err != nil {
+		return httpjson.Errorf(http.StatusUnprocessableEntity, "bad_exercise", "%v", err)
+	}
+	if e.Attack == nil {
+		e.Attack = []string{}
+	}
+	if e.Steps == nil {
+		e.Steps = []exercise.Step{}
+	}
+	if err := l.store.putExercise(r.Context(), e, mesh.Caller(r.Context()).Name); err != nil {
+		return err
+	}
+	w.WriteHeader(http.StatusNoContent)
+	return nil
+}
+
+// GetAudit is GET /v1/audit?after=SEQ&limit=N: this service's chain as NDJSON of audit.Row, in order; all of it unless
+// limited. With ?event=ID it is only what the chain says of that event, with ?person=ID&since=TIME (RFC 3339) only what it says of
+// that person from then on, 200 rows unless limited; ?after goes with neither.
+func (l *LMS) GetAudit(w http.ResponseWriter, r *http.Request) error {
+	after, err := httpjson.Number(r, "after", 0)
+	if err != nil {
+		return err
+	}
+	limit, err := httpjson.Number(r, "limit", 0)
+	if err != nil {
+		return err
+	}
+	q := r.URL.Query()
+	event, person, since := q.Get("event"), q.Get("person"), time.Time{}
+	if (event != "" || person != "") && q.Has("after") || person == "" && q.Has("since") {
+		return httpjson.Errorf(http.StatusBadRequest, "bad_search", "want after and limit, or event or person, since for a person, and limit")
+	}
+	if text := q.Get("since"); text != "" {
+		if since, err = time.Parse(time.RFC3339, text); err != nil {
+			return httpjson.Errorf(http.StatusBadRequest, "bad_time", "since %q: want RFC 3339", text)
+		}
+	}
+	out := &begun{w: w}
+	if event != "" || person != "" {
+		var rows []audit.Row
+		if rows, err = l.store.story(r.Context(), event, person, since, int(cmp.Or(min(limit, 10_000), 200))); err == nil {
+			err = audit.WriteRows(out, audit.Each(rows))
+		}
+	} else {
+		err = l.store.export(r.Context(), out, after, limit)
+	}
+	if err != nil && out.wrote {
+		panic(http.ErrAbortHandler) // half of it is out: breaking off is the only way to say that it is not whole
+	}
+	if err == nil && !out.wrote {
+		w.Header().Set("Content-Type", "application/x-ndjson")
+		w.WriteHeader(http.StatusOK)
+	}
+	return err
+}
+
+// begun says whether anything was written, and of which type it is.
+type begun struct {
+	w     http.ResponseWriter
+	wrote bool
+}
+
+func (b *begun) Write(p []byte) (int, error) {
+	if !b.wrote {
+		b.wrote = true
+		b.w.Header().Set("Content-Type", "application/x-ndjson")
+	}
+	return b.w.Write(p)
+}
+
+var _ io.Writer = (*begun)(nil)
+
+// ResetOrder is the body of POST /v1/reset. What is to be kept is for services that have something to keep.
+type ResetOrder struct {
+	Keep json.RawMessage `json:"keep,omitempty"`
+}
+
+// PostReset is POST /v1/reset: takes away lessons, attempts, completions, events under way and exercises. Whoever is signed
+// in stays so, and the audit never goes back. The scorer is to be reset after it.
+func (l *LMS) PostReset(w http.ResponseWriter, r *http.Request) error {
+	var order ResetOrder
+	if err := httpjson.Read(w, r, 4<<10, &order); err != nil {
+		return err
+	}
+	l.outbox.delivering.Lock()
+	defer l.outbox.delivering.Unlock()
+	if err := l.store.reset(r.Context(), mesh.Caller(r.Context()).Name); err != nil {
+		return err
+	}
+	w.WriteHeader(http.StatusNoContent)
+	return nil
+}

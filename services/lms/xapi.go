@@ -1,0 +1,235 @@
+package lms
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+
+	"example.org/security-training/services/httpjson"
+	"example.org/security-training/services/mesh"
+	"example.org/security-training/services/risk"
+)
+
+// Training is exported as xAPI statements (Experience API 1.0.3, https://github.com/adlnet/xAPI-Spec), one JSON object a
+// line. Who did it is an account under the learner's pseudonym: an export names nobody.
+
+// xapiVersion is the version of the specification that statements follow.
+const xapiVersion = "1.0.3"
+
+// Statement is one xAPI statement. The same act has the same id in every export.
+type Statement struct {
+	ID        string       `json:"id"`
+	Version   string       `json:"version"`
+	Actor     XAPIAgent    `json:"actor"`
+	Verb      XAPIVerb     `json:"verb"`
+	Object    XAPIActivity `json:"object"`
+	Result    XAPIResult   `json:"result"`
+	Context   *XAPIContext `json:"context,omitempty"`
+	Timestamp string       `json:"timestamp"` // lab time, RFC 3339, UTC
+}
+
+// XAPIAgent is a learner by account: home page and pseudonym.
+type XAPIAgent struct {
+	ObjectType string      `json:"objectType"` // "Agent"
+	Account    XAPIAccount `json:"account"`
+}
+
+// XAPIAccount names a learner within a system.
+type XAPIAccount struct {
+	HomePage string `json:"homePage"`
+	Name     string `json:"name"`
+}
+
+// XAPIVerb is one of ADL's verbs: answered, completed, passed or failed.
+type XAPIVerb struct {
+	ID      string            `json:"id"`
+	Display map[string]string `json:"display"`
+}
+
+// XAPIActivity is a module, or a question of its quiz.
+type XAPIActivity struct {
+	ObjectType string         `json:"objectType"` // "Activity"
+	ID         string         `json:"id"`
+	Definition XAPIDefinition `json:"definition"`
+}
+
+// XAPIDefinition describes an activity. Its names were written by strangers: they are text.
+type XAPIDefinition struct {
+	Type            string            `json:"type"`
+	Name            map[string]string `json:"name"`
+	InteractionType string            `json:"interactionType,omitempty"`
+}
+
+// XAPIResult is how it went.
+type XAPIResult struct {
+	Score      *XAPIScore `json:"score,omitempty"`
+	Success    *bool      `json:"success,omitempty"`
+	Completion *bool      `json:"completion,omitempty"`
+	Response   string     `json:"response,omitempty"` // the option chosen, from 0
+	Duration   string     `json:"duration,omitempty"` // ISO 8601, lab time from asking for the lesson to its end
+}
+
+// XAPIScore is right answers: scaled is the share, raw the number, of max.
+type XAPIScore struct {
+	Scaled float64 `json:"scaled"`
+	Raw    int     `json:"raw"`
+	Min    int     `json:"min"`
+	Max    int     `json:"max"`
+}
+
+// XAPIContext groups the statements of one lesson.
+type XAPIContext struct {
+	Registration string `json:"registration"` // the lesson
+	Platform     string `json:"platform"`
+	Language     string `json:"language"`
+}
+
+const (
+	xapiVerbs    = "http://adlnet.gov/expapi/verbs/"
+	xapiModule   = "http://adlnet.gov/expapi/activities/module"
+	xapiQuestion = "http://adlnet.gov/expapi/activities/cmi.interaction"
+)
+
+// statements are what one lesson means: an answer for each question of each attempt, and completed and passed or failed at
+// its end. Home is the IRI under which modules and accounts live.
+func statements(home string, t taught) []Statement {
+	if t.Lesson == nil {
+		return nil
+	}
+	m, _ := risk.ModuleByID(t.Module)
+	module := XAPIActivity{ObjectType: "Activity", ID: home + "/modules/" + t.Module, Definition: XAPIDefinition{Type: xapiModule, Name: map[string]string{"en": m.Title}}}
+	statement := func(verb, part string, at time.Time, object XAPIActivity, r XAPIResult) Statement {
+		return Statement{
+			ID: uuid.NewSHA1(t.ID, []byte(verb+part)).String(), Version: xapiVersion,
+			Actor: XAPIAgent{ObjectType: "Agent", Account: XAPIAccount{HomePage: home, Name: t.Request.Subject}},
+			Verb:  XAPIVerb{ID: xapiVerbs + verb, Display: map[string]string{"en": verb}}, Object: object, Result: r,
+			Context:   &XAPIContext{Registration: t.ID.String(), Platform: "Security Training", Language: "en"},
+			Timestamp: at.UTC().Format(time.RFC3339Nano),
+		}
+	}
+	var list []Statement
+	for _, a := range t.Attempts {
+		for i, given := range a.Answers {
+			if i >= len(t.Lesson.Quiz) {
+				break
+			}
+			q := t.Lesson.Quiz[i]
+			right := given == q.Answer
+			object := XAPIActivity{ObjectType: "Activity", ID: home + "/lessons/" + t.ID.String() + "/questions/" + strconv.Itoa(i+1),
+				Definition: XAPIDefinition{Type: xapiQuestion, Name: map[string]string{"en": q.Question}, InteractionType: "choice"}}
+			list = append(list, statement("answered", fmt.Sprintf("/%d/%d", a.Number, i+1), a.At, object, XAPIResult{Success: &right, Response: strconv.Itoa(given)}))
+		}
+	}
+	c := t.Completion
+	if c == nil || len(t.Attempts) == 0 {
+		return list
+	}
+	last, whole := t.Attempts[len(t.Attempts)-1], true
+	r := XAPIResult{Score: &XAPIScore{Scaled: c.Share, Raw: last.Correct, Max: last.Questions}, Success: &c.Passed, Completion: &whole, Duration: isoDuration(c.At.Sub(t.Asked))}
+	verb := "failed"
+	if c.Passed {
+		verb = "passed"
+	}
+	return append(list, statement("completed", "", c.At, module, r), statement(verb, "", c.At, module, r))
+}
+
+// isoDuration is d as ISO 8601 writes it, to the hundredth of a second that xAPI compares.
+func isoDuration(d time.Duration) string {
+	d = max(0, d).Round(10 * time.Millisecond)
+	var b strings.Builder
+	b.WriteString("PT")
+	if h := d / time.Hour; h > 0 {
+		fmt.Fprintf(&b, "%dH", h)
+	}
+	if m := d % time.Hour / time.Minute; m > 0 {
+		fmt.Fprintf(&b, "%dM", m)
+	}
+	if s := (d % time.Minute).Seconds(); s > 0 || b.Len() == 2 {
+		b.WriteString(strconv.FormatFloat(s, 'f', -1, 64) + "S")
+	}
+	return b.String()
+}
+
+// GetXAPI is GET /v1/xapi?since=RFC3339: every statement of lessons begun at or after since (wall clock; all without it), in
+// the order in which they were begun, as NDJSON. It names no person.
+func (l *LMS) GetXAPI(w http.ResponseWriter, r *http.Request) error {
+	return l.exportStatements(w, r, mesh.Caller(r.Context()).Name)
+}
+
+// showXAPI is the same for an instructor's browser, to be saved as a file.
+func (l *LMS) showXAPI(v *visit) error {
+	v.w.Header().Set("Content-Disposition", `attachment; filename="training.xapi.ndjson"`)
+	return l.exportStatements(v.w, v.r, v.viewer.Role)
+}
+
+func (l *LMS) exportStatements(w http.ResponseWriter, r *http.Request, by string) error {
+	var since time.Time
+	if text := r.URL.Query().Get("since"); text != "" {
+		var err error
+		if since, err = time.Parse(time.RFC3339, text); err != nil {
+			return httpjson.Errorf(http.StatusBadRequest, "bad_time", "since %q: want a time as in 2026-10-01T10:00:00Z", text)
+		}
+	}
+	if err := l.store.record(r.Context(), note("export", "", "", struct {
+		By    string    `json:"by"`
+		What  string    `json:"what"`
+		Since time.Time `json:"since,omitzero"`
+	}{by, "xapi", since})); err != nil {
+		return err
+	}
+	w.Header().Set("X-Experience-API-Version", xapiVersion)
+	out := &begun{w: w}
+	line := json.NewEncoder(out)
+	err := l.store.eachLesson(r.Context(), since, func(t taught) error {
+		for _, s := range statements(l.cfg.Home, t) {
+			if err := line.Encode(s); err != nil {
+				return fmt.Errorf("send statement: %w", err)
+			}
+		}
+		return nil
+	})
+	if err != nil && out.wrote {
+		panic(http.ErrAbortHandler) // half of it is out: breaking off is the only way to say that it is not whole
+	}
+	if err == nil && !out.wrote {
+		w.Header().Set("Content-Type", "application/x-ndjson")
+		w.WriteHeader(http.StatusOK)
+	}
+	return err
+}
+
+// eachLesson calls visit for every lesson begun since, the oldest first, a few hundred at a time.
+func (s *store) eachLesson(ctx context.Context, since time.Time, visit func(taught) error) error {
+	const few = 200
+	last := uuid.Nil
+	for {
+		rows, err := s.pool.Query(ctx, `SELECT `+lessonColumns+` FROM training.lesson l LEFT JOIN training.completion c ON c.lesson = l.id
+			WHERE (l.made, l.id) > ($1, $2) ORDER BY l.made, l.id LIMIT $3`, since, [16]byte(last), few)
+		if err != nil {
+			return fmt.Errorf("read lessons: %w", err)
+		}
+		all, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (taught, error) { return scanLesson(row) })
+		if err != nil {
+			return fmt.Errorf("read lessons: %w", err)
+		}
+		if err := s.attach(ctx, all); err != nil {
+			return err
+		}
+		for _, t := range all {
+			if err := visit(t); err != nil {
+				return err
+			}
+			since, last = t.Made, t.ID
+		}
+		if len(all) < few {
+			return nil
+		}
+	}
+}

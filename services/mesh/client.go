@@ -1,0 +1,296 @@
+package mesh
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"crypto/tls"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"sync"
+	"time"
+
+	_ "golang.org/x/crypto/x509roots/fallback" // for Egress: our image has nothing but programs, and no list of whom to trust outside
+
+	"example.org/security-training/services/audit"
+	"example.org/security-training/services/topology"
+)
+
+// Client talks to exactly one workload, wherever it is: the other side must prove that name.
+type Client struct {
+	node *Node
+	peer topology.Workload
+
+	mu      sync.Mutex
+	current *generation
+}
+
+// generation is one transport, made for one identity. It is retired when the identity changes or its connections have lived
+// for half of what was left; requests under way on it are finished.
+type generation struct {
+	transport *http.Transport
+	identity  uint64
+
+	mu      sync.Mutex
+	until   time.Time
+	flying  int
+	retired bool
+}
+
+// Peer is the client for the workload called name. It panics if topology does not list the name, which a program learns at
+// its start.
+func (n *Node) Peer(name string) *Client {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if c, ok := n.peers[name]; ok {
+		return c
+	}
+	w, ok := n.topology.Load().Workload(name)
+	if !ok {
+		panic(fmt.Sprintf("mesh: topology does not list %q", name))
+	}
+	c := &Client{node: n, peer: w}
+	n.peers[name] = c
+	return c
+}
+
+// Serving is the client for the one workload that serves route.
+func (n *Node) Serving(route topology.Route) (*Client, error) {
+	rows := n.topology.Load().Serving(route)
+	if len(rows) != 1 {
+		return nil, fmt.Errorf("find who serves %s: topology lists %d workloads", route, len(rows))
+	}
+	return n.Peer(rows[0].Name), nil
+}
+
+func (n *Node) closePeers() {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for _, c := range n.peers {
+		c.mu.Lock()
+		if c.current != nil {
+			c.current.retire()
+			c.current = nil
+		}
+		c.mu.Unlock()
+	}
+}
+
+// Name is the workload that c talks to.
+func (c *Client) Name() string { return c.peer.Name }
+
+// HTTP is an http.Client all of whose requests go to the peer, whatever host their URL names. It follows no redirect.
+func (c *Client) HTTP() *http.Client {
+	return &http.Client{Transport: c, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+}
+
+// Do sends one request; path may have a query. The caller closes the answer's body.
+func (c *Client) Do(ctx context.Context, method, path, contentType string, body []byte) (*http.Response, error) {
+	req, err := http.NewRequestWithContext(ctx, method, "https://"+c.node.peerAddress(c.peer)+path, bytes.NewReader(body))
+	if err != nil {
+		return nil, fmt.Errorf("call %s: %w", c.peer.Name, err)
+	}
+	if contentType != "" {
+		req.Header.Set("Content-Type", contentType)
+	}
+	resp, err := c.RoundTrip(req)
+	if err != nil {
+		return nil, fmt.Errorf("call %s: %w", c.peer.Name, err)
+	}
+	return resp, nil
+}
+
+// Post sends body as contentType.
+func (c *Client) Post(ctx context.Context, path, contentType string, body []byte) (*http.Response, error) {
+	return c.Do(ctx, http.MethodPost, path, contentType, body)
+}
+
+// Get asks for path.
+func (c *Client) Get(ctx context.Context, path string) (*http.Response, error) {
+	return c.Do(ctx, http.MethodGet, path, "", nil)
+}
+
+// RoundTrip implements http.RoundTripper.
+func (c *Client) RoundTrip(req *http.Request) (*http.Response, error) {
+	g, err := c.generation()
+	if err != nil {
+		return nil, err
+	}
+	out := req.Clone(req.Context())
+	out.URL.Scheme, out.URL.Host, out.Host = "https", c.node.peerAddress(c.peer), c.peer.Host()
+	if out.Header.Get("Idempotency-Key") == "" {
+		// Also tells net/http that a request may be sent again when the server closed the connection under it.
+		out.Header.Set("Idempotency-Key", rand.Text())
+	}
+	resp, err := g.transport.RoundTrip(out)
+	if err != nil {
+		g.land()
+		return nil, err
+	}
+	resp.Body = &landing{ReadCloser: resp.Body, generation: g}
+	return resp, nil
+}
+
+// landing ends a request when its body is closed.
+type landing struct {
+	io.ReadCloser
+	generation *generation
+	once       sync.Once
+}
+
+func (l *landing) Close() error {
+	err := l.ReadCloser.Close()
+	l.once.Do(l.generation.land)
+	return err
+}
+
+// generation returns the transport for the identity of now, with one more request counted on it.
+func (c *Client) generation() (*generation, error) {
+	id, err := c.node.identities.Current()
+	if err != nil {
+		return nil, &Refusal{Reason: NoIdentity, Detail: err.Error()}
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.current != nil && c.current.board(id.Generation) {
+		return c.current, nil
+	}
+	if c.current != nil {
+		c.current.retire()
+	}
+	now := c.node.now()
+	g := &generation{identity: id.Generation, until: time.Now().Add(lease(now, id.NotAfter()))}
+	g.transport = &http.Transport{
+		DialTLSContext:        func(ctx context.Context, _, addr string) (net.Conn, error) { return c.dial(ctx, g, addr) },
+		ForceAttemptHTTP2:     true,
+		MaxIdleConnsPerHost:   16,
+		IdleConnTimeout:       50 * time.Second, // shorter than the server's, so that it is seldom the server who closes
+		ResponseHeaderTimeout: 60 * time.Second,
+		HTTP2:                 &http.HTTP2Config{SendPingTimeout: 15 * time.Second, PingTimeout: 5 * time.Second},
+	}
+	c.current = g
+	g.flying = 1
+	return g, nil
+}
+
+// lease is how long a client uses its connections: half as long as the server lets them live, so that no request is under way
+// when the server closes one.
+func lease(now time.Time, ends ...time.Time) time.Duration { return half(now, ends...) / 2 }
+
+// board counts a request in, unless the generation is over.
+func (g *generation) board(identity uint64) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.retired || g.identity != identity || time.Now().After(g.until) {
+		return false
+	}
+	g.flying++
+	return true
+}
+
+func (g *generation) land() {
+	g.mu.Lock()
+	g.flying--
+	over := g.retired && g.flying == 0
+	g.mu.Unlock()
+	if over {
+		g.transport.CloseIdleConnections()
+	}
+}
+
+func (g *generation) retire() {
+	g.mu.Lock()
+	g.retired = true
+	g.mu.Unlock()
+	g.transport.CloseIdleConnections()
+}
+
+// dial opens a connection to the peer and refuses whoever answers without proving to be it.
+func (c *Client) dial(ctx context.Context, g *generation, addr string) (net.Conn, error) {
+	n := c.node
+	var dialer net.Dialer
+	ctx, cancel := context.WithTimeout(ctx, handshakeTimeout)
+	defer cancel()
+	raw, err := dialer.DialContext(ctx, "tcp", addr)
+	if err != nil {
+		return nil, err
+	}
+	var verified *Peer
+	config := n.clientConfig(c.peer.Name, func(p *Peer) { verified = p })
+	config.NextProtos = []string{"h2", "http/1.1"}
+	conn := tls.Client(raw, config)
+	if err := conn.HandshakeContext(ctx); err != nil {
+		raw.Close()
+		r := classifyHandshake(err)
+		n.audit.Write(audit.Entry{
+			Kind: "dial", Route: c.peer.Name, Outcome: string(topology.Refused), Reason: string(r.Reason),
+			Peer: r.ID, Serial: r.Serial, Detail: clip(r.Detail),
+		})
+		return nil, r
+	}
+	g.mu.Lock()
+	if soft := time.Now().Add(lease(n.now(), verified.NotAfter)); soft.Before(g.until) {
+		g.until = soft
+	}
+	g.mu.Unlock()
+	return conn, nil
+}
+
+// clientConfig verifies that the server is the workload called name, and tells whom it found.
+func (n *Node) clientConfig(name string, found func(*Peer)) *tls.Config {
+	config := n.tlsConfig(func(p *Peer) error {
+		if want := n.topology.Load().ID(name); p.ID != want {
+			return &Refusal{Reason: UnexpectedPeer, ID: p.ID.String(), Serial: p.Serial, Detail: "want " + want.String()}
+		}
+		found(p)
+		return nil
+	})
+	config.InsecureSkipVerify = true // the check by host name; VerifyConnection checks the SPIFFE ID
+	config.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return n.ownCertificate() }
+	return config
+}
+
+// Database is the TLS configuration for the database's driver: this workload's identity as the client certificate, and a
+// server that proves to be the database of the topology, whatever its host name.
+func (n *Node) Database() *tls.Config {
+	name := ""
+	for _, w := range n.topology.Load().OfKind(topology.KindDatabase) {
+		name = w.Name
+	}
+	return n.clientConfig(name, func(*Peer) {})
+}
+
+// DatabaseAddress is the host and port of the database unless DB_HOST and DB_PORT say otherwise.
+func (n *Node) DatabaseAddress() string {
+	for _, w := range n.topology.Load().OfKind(topology.KindDatabase) {
+		return n.peerAddress(w)
+	}
+	return ""
+}
+
+// HalfLife is half of what is left of the own identity: pooled connections that were opened with it live no longer.
+func (n *Node) HalfLife() time.Duration {
+	id, err := n.identities.Current()
+	if err != nil {
+		return 0
+	}
+	return half(n.now(), id.NotAfter())
+}
+
+// Egress is the way out of the mesh: public HTTPS, verified by the system's roots, or by Mozilla's where the system has none, that
+// follows no redirect, because a redirect to another host would carry the request's credentials with it.
+func (n *Node) Egress() *http.Client {
+	return &http.Client{
+		Transport: &http.Transport{
+			Proxy:                 http.ProxyFromEnvironment,
+			TLSClientConfig:       &tls.Config{MinVersion: tls.VersionTLS12},
+			ForceAttemptHTTP2:     true,
+			TLSHandshakeTimeout:   handshakeTimeout,
+			ResponseHeaderTimeout: 60 * time.Second,
+			IdleConnTimeout:       60 * time.Second,
+		},
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}
+}

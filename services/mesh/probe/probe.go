@@ -1,0 +1,202 @@
+// Package probe calls a workload as anybody, honest or not, and says what came of it. It is what the matrix, the scenarios
+// and the tests of refusals knock with; it verifies nothing about the server but, where told, that it is the right one.
+//
+// A probe changes nothing: it carries no body and a media type that no handler takes, so that 415 proves Allowed.
+package probe
+
+import (
+	"bufio"
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"time"
+
+	"github.com/spiffe/go-spiffe/v2/svid/x509svid"
+
+	"example.org/security-training/services/topology"
+)
+
+// MediaType is what a probe's requests carry.
+const MediaType = "application/x-probe"
+
+// Caller is who knocks, and how.
+type Caller struct {
+	SVID    *x509svid.SVID // nil: no certificate
+	Manner  Manner
+	Tickets *Tickets // set to try to resume a session
+	Bearer  string   // a token in the header Authorization, as if it could stand for a certificate
+}
+
+// Manner is how a caller speaks.
+type Manner int
+
+// The manners. TLS13 is the honest one.
+const (
+	TLS13 Manner = iota
+	TLS12
+	Plaintext
+	HalfOpen // connects and says nothing
+)
+
+// Tickets keeps sessions between connections, as a client that resumes would.
+type Tickets struct{ cache tls.ClientSessionCache }
+
+// NewTickets makes an empty store of sessions.
+func NewTickets() *Tickets { return &Tickets{cache: tls.NewLRUClientSessionCache(8)} }
+
+// Result is what the caller's side saw.
+type Result struct {
+	Outcome topology.Outcome
+	Reason  string // the header Mesh-Reason, when there was an answer
+	Status  int    // of the answer, 0 if there was none
+	Err     error  // what the connection ended with, when it did
+	Resumed bool   // the session was resumed, which must never be
+}
+
+// Conn is one kept connection.
+type Conn struct {
+	net.Conn
+	reader *bufio.Reader
+	bearer string
+	state  tls.ConnectionState
+}
+
+const patience = 5 * time.Second
+
+// Open connects as c. A refusal often shows only at the first answer: TLS 1.3 lets a client finish before the server has
+// looked at its certificate.
+func Open(ctx context.Context, addr string, c Caller) (*Conn, error) {
+	dialer := net.Dialer{Timeout: patience}
+	raw, err := dialer.DialContext(ctx, "tcp", addr)
+	if err != nil {
+		return nil, err
+	}
+	if c.Manner == Plaintext || c.Manner == HalfOpen {
+		return &Conn{Conn: raw, reader: bufio.NewReader(raw)}, nil
+	}
+	config := &tls.Config{
+		MinVersion:         tls.VersionTLS12,
+		MaxVersion:         tls.VersionTLS13,
+		InsecureSkipVerify: true, // the one who knocks is the one under test
+		VerifyConnection:   func(tls.ConnectionState) error { return nil },
+		NextProtos:         []string{"http/1.1"},
+		ServerName:         "probe", // sessions are kept by this name
+	}
+	if c.Manner == TLS12 {
+		config.MaxVersion = tls.VersionTLS12
+	}
+	if c.Tickets != nil {
+		config.ClientSessionCache = c.Tickets.cache
+	}
+	if c.SVID != nil {
+		cert := tls.Certificate{PrivateKey: c.SVID.PrivateKey}
+		for _, x := range c.SVID.Certificates {
+			cert.Certificate = append(cert.Certificate, x.Raw)
+		}
+		config.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return &cert, nil }
+	}
+	conn := tls.Client(raw, config)
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	if err := conn.HandshakeContext(ctx); err != nil {
+		raw.Close()
+		return nil, err
+	}
+	return &Conn{Conn: conn, reader: bufio.NewReader(conn), bearer: c.Bearer, state: conn.ConnectionState()}, nil
+}
+
+// Try sends one request for route and reads the answer; the connection stays open if the server lets it.
+func (c *Conn) Try(ctx context.Context, route topology.Route) Result {
+	return c.Send(ctx, route.Method(), route.Example(), MediaType)
+}
+
+// Send is Try for any method, path and media type.
+func (c *Conn) Send(ctx context.Context, method, path, mediaType string) Result {
+	r := Result{Outcome: topology.Refused, Resumed: c.state.DidResume}
+	if err := c.SetDeadline(time.Now().Add(patience)); err != nil {
+		r.Err = err
+		return r
+	}
+	req, err := http.NewRequestWithContext(ctx, method, "http://probe"+path, nil)
+	if err != nil {
+		r.Err = err
+		return r
+	}
+	if method != http.MethodGet {
+		req.Header.Set("Content-Type", mediaType)
+	}
+	if c.bearer != "" {
+		req.Header.Set("Authorization", "Bearer "+c.bearer)
+	}
+	if err := req.Write(c); err != nil {
+		r.Err = err
+		// The refusal's alert may already be waiting behind the broken pipe.
+		if _, readErr := c.reader.Peek(1); readErr != nil {
+			r.Err = readErr
+		}
+		return r
+	}
+	resp, err := http.ReadResponse(c.reader, req)
+	if err != nil {
+		r.Err = err
+		return r
+	}
+	_, err = io.Copy(io.Discard, io.LimitReader(resp.Body, 1<<20))
+	r.Err = errors.Join(err, resp.Body.Close())
+	r.Status, r.Reason = resp.StatusCode, resp.Header.Get("Mesh-Reason")
+	switch {
+	case r.Reason == "" && resp.TLS == nil && c.state.Version == 0:
+		// An answer in plaintext: whatever it says, there is no session.
+	case r.Reason == "":
+		r.Outcome = topology.Allowed
+	case resp.StatusCode == http.StatusForbidden:
+		r.Outcome = topology.Forbidden
+	}
+	return r
+}
+
+// Closed says whether the server has ended the connection, waiting up to patience for it.
+func (c *Conn) Closed(patience time.Duration) bool {
+	if err := c.SetReadDeadline(time.Now().Add(patience)); err != nil {
+		return true
+	}
+	_, err := c.reader.Peek(1)
+	var timeout net.Error
+	return err != nil && !(errors.As(err, &timeout) && timeout.Timeout())
+}
+
+// Once opens a connection, tries route and closes.
+func Once(ctx context.Context, addr string, c Caller, route topology.Route) Result {
+	conn, err := Open(ctx, addr, c)
+	if err != nil {
+		return Result{Outcome: topology.Refused, Err: err}
+	}
+	defer conn.Close()
+	return conn.Try(ctx, route)
+}
+
+// Serve answers every connection to l with svid and no check at all, as an impostor would, until ctx ends. It is for tests of
+// the calling side.
+func Serve(ctx context.Context, l net.Listener, svid *x509svid.SVID) error {
+	cert := tls.Certificate{PrivateKey: svid.PrivateKey}
+	for _, x := range svid.Certificates {
+		cert.Certificate = append(cert.Certificate, x.Raw)
+	}
+	config := &tls.Config{MinVersion: tls.VersionTLS13, Certificates: []tls.Certificate{cert}, ClientAuth: tls.RequestClientCert}
+	s := &http.Server{
+		ReadHeaderTimeout: patience,
+		Handler:           http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "impostor") }),
+		ErrorLog:          slog.NewLogLogger(slog.DiscardHandler, slog.LevelError), // that it is turned away is the caller's to tell
+	}
+	stop := context.AfterFunc(ctx, func() { s.Close() })
+	defer stop()
+	if err := s.Serve(tls.NewListener(l, config)); !errors.Is(err, http.ErrServerClosed) {
+		return err
+	}
+	return nil
+}

@@ -1,0 +1,58 @@
+// Package bridge joins a process's standard streams to a unix socket or a file, for a pod whose image has neither shell, netcat nor
+// tail: who may exec into the pod may speak to the socket or read the file, and nobody else.
+package bridge
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+)
+
+// Run does what args say. "wait": nothing, until ctx ends; it keeps a container there to exec into. "connect PATH": copies in to
+// the socket at PATH and what the socket says to out, until either side ends. "tail PATH OFFSET": copies the file at PATH to out,
+// from OFFSET bytes on, and goes on as it grows.
+func Run(ctx context.Context, args []string, in io.Reader, out io.Writer) error {
+	switch {
+	case len(args) == 1 && args[0] == "wait":
+		<-ctx.Done()
+		return nil
+	case len(args) == 2 && args[0] == "connect":
+		return connect(ctx, args[1], in, out)
+	case len(args) == 3 && args[0] == "tail":
+		ctx, cancel := context.WithCancel(ctx)
+		defer cancel()
+		go func() { // whoever wanted to read on has gone when the input ends
+			_, _ = io.Copy(io.Discard, in)
+			cancel()
+		}()
+		return tail(ctx, args[1], args[2], out)
+	}
+	return errors.New("want: wait, connect PATH, or tail PATH OFFSET")
+}
+
+func connect(ctx context.Context, path string, in io.Reader, out io.Writer) error {
+	var d net.Dialer
+	conn, err := d.DialContext(ctx, "unix", path)
+	if err != nil {
+		return fmt.Errorf("connect to the socket: %w", err)
+	}
+	defer conn.Close()
+	// The copy that is left behind when the other ends goes with the process: a read of stdin cannot be interrupted.
+	ended := make(chan error, 2)
+	go func() {
+		_, err := io.Copy(conn, in)
+		ended <- err
+	}()
+	go func() {
+		_, err := io.Copy(out, conn)
+		ended <- err
+	}()
+	select {
+	case err := <-ended:
+		return err
+	case <-ctx.Done():
+		return nil
+	}
+}

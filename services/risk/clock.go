@@ -1,0 +1,12 @@
+package risk
+
+import "time"
+
+// Epoch is where the lab's history ends and its clock begins: T0. Lab time is Epoch + elapsed · pace.
+var Epoch = time.Date(2026, 10, 1, 10, 0, 0, 0, time.UTC)
+
+// Clock is the lab's time as GET /v1/clock answers it.
+type Clock struct {
+	Now  time.Time `json:"now"`
+	Pace float64   `json:"pace"` // lab seconds per second
+}

@@ -1,0 +1,116 @@
+package risk
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"testing"
+	"time"
+
+	"pgregory.net/rapid"
+
+	"example.org/security-training/services/activity"
+)
+
+// Events come in the order of time or out of it: at each step the ledger scores exactly as all events do.
+func TestLedgerScoresExactlyAsTheWholeHistory(t *testing.T) {
+	anew := 0
+	check := func(t *rapid.T) {
+		events, role := lives(t), anyRole.Draw(t, "role")
+		events = slices.DeleteFunc(events, func(e activity.Event) bool { return e.At.After(t0) })
+		seen := map[string]bool{}
+		mixed := slices.DeleteFunc(slices.Clone(events), func(e activity.Event) bool { twice := seen[e.ID]; seen[e.ID] = true; return twice })
+		if rapid.Bool().Draw(t, "in order") {
+			slices.SortStableFunc(mixed, func(a, b activity.Event) int { return a.At.Compare(b.At) })
+		} else {
+			rand.New(rand.NewPCG(rapid.Uint64().Draw(t, "order"), 1)).Shuffle(len(mixed), func(i, j int) { mixed[i], mixed[j] = mixed[j], mixed[i] })
+		}
+		for _, p := range Profiles() {
+			l := NewLedger(p)
+			for i, e := range mixed {
+				if !l.Add(e) {
+					anew++
+					l = LedgerOf(p, mixed[:i+1])
+				}
+				at := l.newest
+				if i == len(mixed)-1 {
+					at = t0
+				} else if i%7 != 0 {
+					continue
+				}
+				if want, got := p.Score(role, mixed[:i+1], at), l.Score(role, at); got != want {
+					t.Fatalf("%s after %d events: %d by the ledger, %d by all of them", p.Name, i+1, got, want)
+				}
+			}
+		}
+	}
+	for range 5 {
+		rapid.Check(t, check)
+	}
+	if anew == 0 {
+		t.Error("no pass came late enough for a ledger to be made anew")
+	}
+}
+
+func TestLateAndRepeatedPassesActOnWhatWasBeforeThem(t *testing.T) {
+	p := MustProfile(Default)
+	pass := func(id int, module string, ago time.Duration) activity.Event {
+		m, _ := ModuleByID(module)
+		e := event(id, activity.TrainingPassed, ago)
+		e.Module, e.Teaches = m.ID, m.Teaches
+		return e
+	}
+	events := []activity.Event{
+		event(1, activity.SecretCommitted, 9*day), pass(2, "secret-hygiene", 8*day), event(3, activity.SecretCommitted, 7*day), pass(4, "keys-and-service-accounts", 6*day),
+		event(5, activity.SecretCommitted, 5*day), pass(6, "secret-hygiene", 4*day), event(7, activity.SecretCommitted, 8*day), event(8, activity.SecretCommitted, 4*day),
+	}
+	l := NewLedger(p)
+	for i, e := range events {
+		if !l.Add(e) {
+			t.Fatalf("event %d needs the whole history", i)
+		}
+		if want, got := p.Score(SRE, events[:i+1], t0), l.Score(SRE, t0); got != want {
+			t.Fatalf("after event %d: %d, want %d", i, got, want)
+		}
+	}
+	late := pass(9, "secret-hygiene", 4*day-time.Second)
+	if !l.Add(late) {
+		t.Error("a pass after everything needs the whole history")
+	}
+	if l.Add(pass(10, "keys-and-service-accounts", 5*day)) {
+		t.Error("a pass between two events that are summed up together is taken")
+	}
+}
+
+// BenchmarkLedger shows what one more event costs, score included, by the length of the history before it.
+func BenchmarkLedger(b *testing.B) {
+	for _, n := range []int{100, 10_000, 100_000} {
+		b.Run(fmt.Sprint(n), func(b *testing.B) {
+			l := NewLedger(MustProfile(Default))
+			for i := range n { // a year and more, 100 of them in the window
+				ago := time.Duration(n-i) * 400 * day / time.Duration(n)
+				if n-i <= 100 {
+					ago = time.Duration(n-i) * 6 * time.Hour
+				}
+				e := event(i, allVerbs[i%19], ago+40*day)
+				if n-i <= 100 {
+					e.At = e.At.Add(40 * day)
+				}
+				e.Module, e.Ticket = "phishing", fmt.Sprintf("SEC-%d", i%10)
+				if (weighed{event: &e}).state() {
+					e.Verb, e.Source = activity.PolicyViolation, activity.SIEM
+				}
+				l.Add(e)
+			}
+			at, i := t0, n
+			for b.Loop() {
+				i++
+				at = at.Add(6 * time.Hour)
+				e := event(i, activity.PolicyViolation, 0)
+				e.At = at
+				l.Add(e)
+				l.Score(SRE, at)
+			}
+		})
+	}
+}

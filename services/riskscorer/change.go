@@ -1,0 +1,295 @@
+package riskscorer
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"slices"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"example.org/security-training/services/httpjson"
+	"example.org/security-training/services/risk"
+)
+
+const rosterBytes = 32 << 20
+
+// RosterAnswer says what PUT /v1/people did.
+type RosterAnswer struct {
+	People     int   `json:"people"`     // of the request
+	Attributed int64 `json:"attributed"` // events of unknown accounts that became somebody's
+}
+
+// PutPeople is PUT /v1/people: a JSON array of risk.Person, each added or replaced; nobody else changes. Leavers are put
+// with their "left" date. All faults are named at once (422), an account of two people is a conflict (409). Events that
+// arrived for an account before its owner was known become the owner's.
+func (s *Scorer) PutPeople(w http.ResponseWriter, r *http.Request) error {
+	var people []risk.Person
+	if err := httpjson.Read(w, r, rosterBytes, &people); err != nil {
+		return err
+	}
+	if err := checkRoster(people); err != nil {
+		return err
+	}
+	slices.SortFunc(people, func(a, b risk.Person) int {
+		if a.ID < b.ID {
+			return -1
+		}
+		return 1
+	})
+	answer := RosterAnswer{People: len(people)}
+	err := pgx.BeginFunc(r.Context(), s.pool, func(tx pgx.Tx) error {
+		var err error
+		answer.Attributed, err = putPeople(r.Context(), tx, people)
+		return err
+	})
+	if err != nil {
+		return s.away(err)
+	}
+	return httpjson.Write(w, http.StatusOK, answer)
+}
+
+func checkRoster(people []risk.Person) error {
+	var faults []error
+	ids, owners := map[string]bool{}, map[string]string{}
+	for _, p := range people {
+		if err := p.Validate(); err != nil {
+			faults = append(faults, err)
+		}
+		if ids[p.ID] {
+			faults = append(faults, fmt.Errorf("person %q: twice", p.ID))
+		}
+		ids[p.ID] = true
+		for _, a := range p.Accounts {
+			key := risk.AccountKey(a)
+			if o, ok := owners[key]; ok && o != p.ID {
+				faults = append(faults, fmt.Errorf("account %q: of %s and of %s", a, o, p.ID))
+			}
+			owners[key] = p.ID
+		}
+	}
+	if len(faults) > 0 {
+		return httpjson.Errorf(http.StatusUnprocessableEntity, "bad_roster", "%v", errors.Join(faults...))
+	}
+	return nil
+}
+
+// alone waits for all batches at work, and keeps new ones out until the transaction ends: who owns an account, and which
+// events there are, must not change between the two halves of theirs. Batches hold it shared.
+func alone(ctx context.Context, tx pgx.Tx) error {
+	if _, err := tx.Exec(ctx, `SELECT pg_advisory_xact_lock(hashtext('riskscorer.roster'))`); err != nil {
+		return fmt.Errorf("wait for batches: %w", err)
+	}
+	return nil
+}
+
+func putPeople(ctx context.Context, tx pgx.Tx, people []risk.Person) (int64, error) {
+	if err := alone(ctx, tx); err != nil {
+		return 0, err
+	}
+	var ids, accounts, owners []string
+	batch := &pgx.Batch{}
+	for _, p := range people {
+		ids = append(ids, p.ID)
+		keys := make([]string, len(p.Accounts))
+		for i, a := range p.Accounts {
+			keys[i] = risk.AccountKey(a)
+			accounts, owners = append(accounts, keys[i]), append(owners, p.ID)
+		}
+		batch.Queue(`
+			INSERT INTO people.person AS p (id, name, email, role, team, manager, joined, gone, zone, accounts, added, era)
+			VALUES ($1, $2, $3, $4, $5, $6, $7::text::date, nullif($8::text, '')::date, $9, $10, (SELECT coalesce(max(position), 0) FROM risk.event), nextval('people.era'))
+			ON CONFLICT (id) DO UPDATE SET name = excluded.name, email = excluded.email, role = excluded.role, team = excluded.team, manager = excluded.manager,
+				joined = excluded.joined, gone = excluded.gone, zone = excluded.zone, accounts = excluded.accounts`,
+			p.ID, p.Name, p.Email, string(p.Role), p.Team, p.Manager, p.Joined, p.Left, p.Zone, p.Accounts)
+	}
+	if err := tx.SendBatch(ctx, batch).Close(); err != nil {
+		return 0, fmt.Errorf("store people: %w", err)
+	}
+	// The rows of these people stay locked from here on, in the order of their ids.
+	var taken, by string
+	err := tx.QueryRow(ctx, `
+		SELECT a.account, a.person FROM people.account a JOIN unnest($1::text[], $2::text[]) AS n (account, person) ON a.account = n.account
+		WHERE a.person <> n.person AND NOT a.person = ANY ($3) LIMIT 1`, accounts, owners, ids).Scan(&taken, &by)
+	if err == nil {
+		return 0, httpjson.Errorf(http.StatusConflict, "account_taken", "account %q belongs to %s", taken, by)
+	} else if !errors.Is(err, pgx.ErrNoRows) {
+		return 0, fmt.Errorf("check accounts: %w", err)
+	}
+	if _, err := tx.Exec(ctx, `DELETE FROM people.account WHERE person = ANY ($1)`, ids); err != nil {
+		return 0, fmt.Errorf("store accounts: %w", err)
+	}
+	if _, err := tx.Exec(ctx, `INSERT INTO people.account (account, person) SELECT DISTINCT account, person FROM unnest($1::text[], $2::text[]) AS n (account, person)`, accounts, owners); err != nil {
+		return 0, fmt.Errorf("store accounts: %w", err)
+	}
+	return adopt(ctx, tx)
+}
+
+// adopt gives events of unknown accounts to those who now own one of them, the first account first.
+func adopt(ctx context.Context, tx pgx.Tx) (int64, error) {
+	rows, err := tx.Query(ctx, `
+		UPDATE risk.event e SET person = o.person, owned = (SELECT max(position) + 1 FROM risk.event)
+		FROM (
+			SELECT DISTINCT ON (e.position) e.position, coalesce(a.person, p.id) AS person
+			FROM risk.event e
+			LEFT JOIN LATERAL jsonb_array_elements_text(coalesce(e.event->'accounts', '[]')) WITH ORDINALITY AS x (account, n) ON true
+			LEFT JOIN people.account a ON a.account = lower(x.account)
+			LEFT JOIN people.person p ON e.source = 'training' AND p.id = e.event->>'person'
+			WHERE e.person IS NULL AND coalesce(a.person, p.id) IS NOT NULL
+			ORDER BY e.position, x.n
+		) o WHERE e.position = o.position
+		RETURNING o.person`)
+	if err != nil {
+		return 0, fmt.Errorf("attribute events: %w", err)
+	}
+	owners, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	if err != nil || len(owners) == 0 {
+		return 0, err
+	}
+	n := int64(len(owners))
+	slices.Sort(owners)
+	if _, err := tx.Exec(ctx, `
+		UPDATE people.person p SET era = nextval('people.era'), position = (SELECT max(position) FROM risk.event e WHERE e.person = p.id)
+		WHERE p.id = ANY ($1)`, slices.Compact(owners)); err != nil {
+		return 0, fmt.Errorf("attribute events: %w", err)
+	}
+	return n, recount(ctx, tx)
+}
+
+// recount makes the list of unknown accounts anew from the events that are nobody's.
+func recount(ctx context.Context, tx pgx.Tx) error {
+	if _, err := tx.Exec(ctx, `DELETE FROM risk.unknown_account`); err != nil {
+		return fmt.Errorf("count unknown accounts: %w", err)
+	}
+	if _, err := tx.Exec(ctx, `
+		INSERT INTO risk.unknown_account (account, events, first, last)
+		SELECT coalesce(lower(event->'accounts'->>0), 'person:' || lower(event->>'person')), count(*), min(at), max(at) FROM risk.event WHERE person IS NULL GROUP BY 1`); err != nil {
+		return fmt.Errorf("count unknown accounts: %w", err)
+	}
+	return nil
+}
+
+// Clock is GET /v1/clock: the lab's time and pace, as risk.Clock.
+func (s *Scorer) Clock(w http.ResponseWriter, r *http.Request) error {
+	c, err := s.clock(r.Context())
+	if err != nil {
+		return s.away(err)
+	}
+	return httpjson.Write(w, http.StatusOK, c)
+}
+
+// Bounds of the lab's clock: a second may last up to a lab day.
+const maxPace = 86_400
+
+// ClockChange is the body of PUT /v1/clock; what is left out stays.
+type ClockChange struct {
+	Now  time.Time `json:"now,omitzero"`
+	Pace float64   `json:"pace,omitzero"`
+}
+
+// PutClock is PUT /v1/clock: moves the lab's time forward (409 for backward) or sets its pace, and answers the clock.
+func (s *Scorer) PutClock(w http.ResponseWriter, r *http.Request) error {
+	var change ClockChange
+	if err := httpjson.Read(w, r, 1<<10, &change); err != nil {
+		return err
+	}
+	if change.Pace < 0 || change.Pace > maxPace || change.Now.Year() > 2100 {
+		return httpjson.Errorf(http.StatusUnprocessableEntity, "bad_clock", "now %v, pace %v: want a year up to 2100, and a pace above 0 and up to %d", change.Now, change.Pace, maxPace)
+	}
+	var c risk.Clock
+	err := pgx.BeginFunc(r.Context(), s.pool, func(tx pgx.Tx) error {
+		if _, err := now(r.Context(), tx); err != nil {
+			return err
+		}
+		var base time.Time
+		if err := tx.QueryRow(r.Context(), `SELECT base FROM people.clock FOR UPDATE`).Scan(&base); err != nil {
+			return fmt.Errorf("lock clock: %w", err)
+		}
+		var err error
+		if c, err = now(r.Context(), tx); err != nil {
+			return err
+		}
+		if !change.Now.IsZero() {
+			if change.Now.Before(c.Now) {
+				return httpjson.Errorf(http.StatusConflict, "clock_backward", "it is %s already: the lab's clock only moves forward", c.Now.Format(time.RFC3339))
+			}
+			c.Now = change.Now.UTC().Truncate(time.Microsecond)
+		}
+		if change.Pace > 0 {
+			c.Pace = change.Pace
+		}
+		if _, err := tx.Exec(r.Context(), `UPDATE people.clock SET base = $1, since = clock_timestamp(), pace = $2`, c.Now, c.Pace); err != nil {
+			return fmt.Errorf("set clock: %w", err)
+		}
+		return appendAudit(r.Context(), tx, []row{{Kind: "clock", Detail: fmt.Sprintf("%s, pace %g", c.Now.Format(time.RFC3339), c.Pace)}})
+	})
+	if err != nil {
+		return s.away(err)
+	}
+	return httpjson.Write(w, http.StatusOK, c)
+}
+
+// ResetOrder is the body of POST /v1/reset: forget everything after a position of the event log, 0 for all. The position
+// to go back to is that of GET /v1/watermarks once history has arrived.
+type ResetOrder struct {
+	After int64 `json:"after"`
+}
+
+// ResetAnswer says what was forgotten.
+type ResetAnswer struct {
+	Events int64 `json:"events"`
+	People int64 `json:"people"`
+}
+
+// Reset is POST /v1/reset: forgets the events after a position with their scores, dead letters received since, and the
+// people who came into the roster then. The audit, the watermarks and the clock never go back.
+func (s *Scorer) Reset(w http.ResponseWriter, r *http.Request) error {
+	var order ResetOrder
+	if err := httpjson.Read(w, r, 1<<10, &order); err != nil {
+		return err
+	}
+	if order.After < 0 {
+		return httpjson.Errorf(http.StatusUnprocessableEntity, "bad_position", "after %d: want 0 or more", order.After)
+	}
+	var answer ResetAnswer
+	err := pgx.BeginFunc(r.Context(), s.pool, func(tx pgx.Tx) error {
+		ctx := r.Context()
+		if err := alone(ctx, tx); err != nil {
+			return err
+		}
+		if _, err := tx.Exec(ctx, `DELETE FROM risk.dead_letter WHERE received > (SELECT coalesce(max(received), '-infinity') FROM risk.event WHERE position <= $1)`, order.After); err != nil {
+			return fmt.Errorf("reset: %w", err)
+		}
+		gone, err := tx.Exec(ctx, `DELETE FROM risk.event WHERE position > $1`, order.After)
+		if err != nil {
+			return fmt.Errorf("reset: %w", err)
+		}
+		if _, err := tx.Exec(ctx, `DELETE FROM risk.score WHERE position > $1`, order.After); err != nil {
+			return fmt.Errorf("reset: %w", err)
+		}
+		if err := relisten(ctx, tx); err != nil {
+			return err
+		}
+		left, err := tx.Exec(ctx, `DELETE FROM people.person WHERE added >= $1`, order.After)
+		if err != nil {
+			return fmt.Errorf("reset: %w", err)
+		}
+		if _, err := tx.Exec(ctx, `UPDATE risk.event e SET person = NULL, owned = NULL WHERE person IS NOT NULL AND NOT EXISTS (SELECT FROM people.person p WHERE p.id = e.person)`); err != nil {
+			return fmt.Errorf("reset: %w", err)
+		}
+		if _, err := tx.Exec(ctx, `UPDATE people.person p SET era = nextval('people.era'), position = (SELECT coalesce(max(position), 0) FROM risk.event e WHERE e.person = p.id)`); err != nil {
+			return fmt.Errorf("reset: %w", err)
+		}
+		if err := recount(ctx, tx); err != nil {
+			return err
+		}
+		answer = ResetAnswer{Events: gone.RowsAffected(), People: left.RowsAffected()}
+		return appendAudit(ctx, tx, []row{{Kind: "reset", Detail: fmt.Sprintf("after position %d: %d events, %d people", order.After, answer.Events, answer.People)}})
+	})
+	if err != nil {
+		return s.away(err)
+	}
+	return httpjson.Write(w, http.StatusOK, answer)
+}

@@ -1,0 +1,80 @@
+package riskscorer
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"example.org/security-training/services/activity"
+	"example.org/security-training/services/risk"
+)
+
+// vendors are the sources that somebody's events arrive from on any working day.
+var vendors = []activity.Source{activity.Git, activity.Jira, activity.IAM, activity.SIEM}
+
+// silentAfter is how long a vendor may have nothing to say: longer than a weekend is.
+const silentAfter = 72 * time.Hour
+
+// heard notes the latest event of each source.
+func heard(ctx context.Context, tx pgx.Tx, lines []*line) error {
+	at := map[activity.Source]time.Time{}
+	for _, l := range lines {
+		if l.receipt.Status == activity.Stored && l.Event.At.After(at[l.Event.Source]) {
+			at[l.Event.Source] = l.Event.At
+		}
+	}
+	for _, source := range activity.Sources {
+		if at[source].IsZero() {
+			continue
+		}
+		if _, err := tx.Exec(ctx, `INSERT INTO risk.feed AS f (source, latest) VALUES ($1, $2) ON CONFLICT (source) DO UPDATE SET latest = greatest(f.latest, excluded.latest)`, string(source), at[source]); err != nil {
+			return fmt.Errorf("note feed: %w", err)
+		}
+	}
+	return nil
+}
+
+// relisten makes the notes anew from the events.
+func relisten(ctx context.Context, tx pgx.Tx) error {
+	if _, err := tx.Exec(ctx, `DELETE FROM risk.feed`); err != nil {
+		return fmt.Errorf("note feeds: %w", err)
+	}
+	if _, err := tx.Exec(ctx, `INSERT INTO risk.feed (source, latest) SELECT source, max(at) FROM risk.event GROUP BY source`); err != nil {
+		return fmt.Errorf("note feeds: %w", err)
+	}
+	return nil
+}
+
+// silent lists the vendors that have said nothing for too long: what their people did is not known.
+func silent(ctx context.Context, tx pgx.Tx, now time.Time) ([]activity.Source, error) {
+	rows, err := tx.Query(ctx, `SELECT source FROM risk.feed WHERE latest > $1`, now.Add(-silentAfter))
+	if err != nil {
+		return nil, fmt.Errorf("read feeds: %w", err)
+	}
+	speaking, err := pgx.CollectRows(rows, pgx.RowTo[activity.Source])
+	if err != nil {
+		return nil, fmt.Errorf("read feeds: %w", err)
+	}
+	var missing []activity.Source
+	for _, v := range vendors {
+		if !slices.Contains(speaking, v) {
+			missing = append(missing, v)
+		}
+	}
+	return missing, nil
+}
+
+// differ compares two profiles over the same people, who are in the same order.
+func differ(active, shadow *risk.Profile, own, other []risk.Standing, at time.Time) *risk.OrganisationShadow {
+	o := shadow.Organise(other, at)
+	d := &risk.OrganisationShadow{Profile: shadow.Name, Version: shadow.Version, Score: o.Score, Level: o.Level, Levels: o.Levels}
+	for i := range own {
+		if a, b := active.Level(own[i].Score), shadow.Level(other[i].Score); a != b {
+			d.Differ++
+		}
+	}
+	return d
+}

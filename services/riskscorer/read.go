@@ -1,0 +1,392 @@
+package riskscorer
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"slices"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"example.org/security-training/services/audit"
+	"example.org/security-training/services/httpjson"
+	"example.org/security-training/services/risk"
+)
+
+// trendDays is how far back a trend goes, one point a day.
+const trendDays = 30
+
+// trendWork bounds the scores that an organisation's trend is made of: large companies get fewer points.
+const trendWork = 20_000
+
+// look runs read in one read-only snapshot, with the lab's time.
+func (s *Scorer) look(ctx context.Context, read func(tx pgx.Tx, clock risk.Clock) error) error {
+	clock, err := s.clock(ctx)
+	if err != nil {
+		return s.away(err)
+	}
+	return s.away(pgx.BeginTxFunc(ctx, s.pool, pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly}, func(tx pgx.Tx) error {
+		return read(tx, clock)
+	}))
+}
+
+// clock is the lab's time in a transaction of its own, since it may have to be started.
+func (s *Scorer) clock(ctx context.Context) (risk.Clock, error) {
+	var c risk.Clock
+	err := pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error {
+		var err error
+		c, err = now(ctx, tx)
+		return err
+	})
+	return c, err
+}
+
+// known reads the people that the condition on people.person picks, and their events.
+func (s *Scorer) known(ctx context.Context, tx pgx.Tx, ids ...string) ([]employee, map[string]remembered, error) {
+	query, args := `SELECT `+employeeColumns+` FROM people.person ORDER BY id`, []any{}
+	if len(ids) > 0 {
+		query, args = `SELECT `+employeeColumns+` FROM people.person WHERE id = ANY ($1) ORDER BY id`, []any{ids}
+	}
+	rows, err := tx.Query(ctx, query, args...)
+	if err != nil {
+		return nil, nil, fmt.Errorf("read people: %w", err)
+	}
+	people, err := pgx.CollectRows(rows, scanEmployee)
+	if err != nil {
+		return nil, nil, fmt.Errorf("read people: %w", err)
+	}
+	read, err := s.events(ctx, tx, people)
+	if err != nil {
+		return nil, nil, err
+	}
+	for id, r := range read {
+		if r.counted == nil {
+			r.counted = risk.Counted(r.events)
+			read[id] = r
+		}
+	}
+	s.memory.keep(read)
+	return people, read, nil
+}
+
+// profileOf is the profile that a request names by ?profile=, or the scorer's own.
+func (s *Scorer) profileOf(r *http.Request) (*risk.Profile, error) {
+	name := r.URL.Query().Get("profile")
+	if name == "" {
+		return s.profile, nil
+	}
+	p, err := risk.ProfileByName(name)
+	if err != nil {
+		return nil, httpjson.Errorf(http.StatusBadRequest, "unknown_profile", "%v", err)
+	}
+	return p, nil
+}
+
+// days are the times of a trend, oldest first, the last being at itself.
+func days(at time.Time, points int) []time.Time {
+	list := make([]time.Time, points)
+	for i := range list {
+		list[points-1-i] = at.Add(-time.Duration(i) * trendDays * 24 * time.Hour / time.Duration(max(1, points-1)))
+	}
+	return list
+}
+
+// Rescored is what GET /v1/people/{person}/risk answers: the assessment and, for a past one, the score that was stored
+// at that position of the log under that profile, if one was.
+type Rescored struct {
+	risk.Assessment
+	Stored *StoredScore `json:"stored,omitempty"`
+}
+
+// StoredScore is a score as it was stored when events arrived. Rescoring its person by its profile, at its time and as of
+// its position, gives it again.
+type StoredScore struct {
+	At       time.Time  `json:"at"`
+	Position int64      `json:"position"`
+	Profile  string     `json:"profile"`
+	Version  int        `json:"version"`
+	Role     risk.Role  `json:"role"`
+	Score    risk.Score `json:"score"`
+	Level    risk.Level `json:"level"`
+}
+
+// Risk is GET /v1/people/{person}/risk: the person's risk.Assessment at the lab's now, with a trend of 30 days that is
+// made of the events, as each past score can be. ?profile= names another profile, ?at= (RFC 3339) a time in the past,
+// ?as_of= a position of the event log: what came later does not exist, even if it happened earlier. The answer is Rescored.
+func (s *Scorer) Risk(w http.ResponseWriter, r *http.Request) error {
+	profile, err := s.profileOf(r)
+	if err != nil {
+		return err
+	}
+	var at time.Time
+	if text := r.URL.Query().Get("at"); text != "" {
+		if at, err = time.Parse(time.RFC3339, text); err != nil {
+			return httpjson.Errorf(http.StatusBadRequest, "bad_time", "at %q: want RFC 3339", text)
+		}
+	}
+	asOf, err := httpjson.Number(r, "as_of", latest)
+	if err != nil {
+		return err
+	}
+	var a Rescored
+	err = s.look(r.Context(), func(tx pgx.Tx, clock risk.Clock) error {
+		id := r.PathValue("person")
+		people, read, err := s.known(r.Context(), tx, id)
+		if err != nil {
+			return err
+		}
+		if len(people) == 0 {
+			return httpjson.Errorf(http.StatusNotFound, "unknown_person", "nobody in the roster is %q", clip(id))
+		}
+		p, known := people[0], read[id]
+		current := at.IsZero() && asOf == latest
+		if at.IsZero() || at.After(clock.Now) {
+			at = clock.Now
+		}
+		events, position := known.counted, known.position
+		if asOf != latest {
+			if a.Stored, err = stored(r.Context(), tx, id, asOf, profile.Name); err != nil {
+				return err
+			}
+			if a.Stored != nil && a.Stored.Role != "" {
+				p.Role = a.Stored.Role
+			}
+			events, position = risk.Counted(known.until(asOf)), min(position, asOf)
+		}
+		a.Assessment = profile.Assess(p.ID, p.Role, events, at)
+		a.Position = position
+		a.Trend = profile.Trend(p.Role, events, days(at, trendDays+1))
+		if current {
+			a.Missing, err = silent(r.Context(), tx, clock.Now)
+		}
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	return httpjson.Write(w, http.StatusOK, a)
+}
+
+// latest is the position of whatever the log ends with.
+const latest = 1<<63 - 1
+
+func stored(ctx context.Context, tx pgx.Tx, person string, position int64, profile string) (*StoredScore, error) {
+	var st StoredScore
+	var score int64
+	err := tx.QueryRow(ctx, `SELECT at, position, profile, version, role, score, level FROM risk.score WHERE person = $1 AND position = $2 AND profile = $3`, person, position, profile).
+		Scan(&st.At, &st.Position, &st.Profile, &st.Version, &st.Role, &score, &st.Level)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return nil, nil
+	} else if err != nil {
+		return nil, fmt.Errorf("read stored score: %w", err)
+	}
+	st.At, st.Score = st.At.UTC(), risk.Score(score)
+	return &st, nil
+}
+
+// standings are everybody who works here at the lab's now.
+func (s *Scorer) standings(profile *risk.Profile, people []employee, read map[string]remembered, at time.Time) []risk.Standing {
+	list := make([]risk.Standing, 0, len(people))
+	for _, p := range people {
+		if !p.Employed(at) {
+			continue
+		}
+		score := profile.Score(p.Role, read[p.ID].counted, at)
+		level := profile.Level(score)
+		list = append(list, risk.Standing{Person: p.Person, At: at, Score: score, Level: level, Frequency: level.Frequency()})
+	}
+	return list
+}
+
+// remind says of everybody when their next training is due, and who is told that it has not been done.
+func remind(list []risk.Standing, read map[string]remembered) {
+	for i := range list {
+		s := &list[i]
+		s.Due, s.Escalation = risk.Due(read[s.ID].counted, s.Frequency, s.At)
+	}
+}
+
+// shadowOf is the profile that a request wants shown beside, by ?shadow=, or the scorer's own shadow.
+func (s *Scorer) shadowOf(r *http.Request) (*risk.Profile, error) {
+	name := r.URL.Query().Get("shadow")
+	if name == "" {
+		return s.shadow, nil
+	}
+	p, err := risk.ProfileByName(name)
+	if err != nil {
+		return nil, httpjson.Errorf(http.StatusBadRequest, "unknown_profile", "%v", err)
+	}
+	return p, nil
+}
+
+// People is GET /v1/people: a JSON array of risk.Standing, the highest score first, of those who have joined and not left.
+// ?shadow= names a profile whose scores are shown beside.
+func (s *Scorer) People(w http.ResponseWriter, r *http.Request) error {
+	profile, err := s.profileOf(r)
+	if err != nil {
+		return err
+	}
+	shadow, err := s.shadowOf(r)
+	if err != nil {
+		return err
+	}
+	var list []risk.Standing
+	if err := s.look(r.Context(), func(tx pgx.Tx, clock risk.Clock) error {
+		people, read, err := s.known(r.Context(), tx)
+		if err != nil {
+			return err
+		}
+		list = s.standings(profile, people, read, clock.Now)
+		remind(list, read)
+		if shadow != nil {
+			for i, other := range s.standings(shadow, people, read, clock.Now) {
+				list[i].Shadow = &risk.Shadow{Profile: shadow.Name, Version: shadow.Version, Score: other.Score, Level: other.Level}
+			}
+		}
+		return nil
+	}); err != nil {
+		return err
+	}
+	slices.SortStableFunc(list, func(a, b risk.Standing) int { return int(min(1, max(-1, b.Score-a.Score))) })
+	return httpjson.Write(w, http.StatusOK, list)
+}
+
+// Organisation is GET /v1/organisation: the company's risk.Organisation at the lab's now. ?shadow= names a profile to
+// compare with.
+func (s *Scorer) Organisation(w http.ResponseWriter, r *http.Request) error {
+	profile, err := s.profileOf(r)
+	if err != nil {
+		return err
+	}
+	shadow, err := s.shadowOf(r)
+	if err != nil {
+		return err
+	}
+	var o risk.Organisation
+	if err := s.look(r.Context(), func(tx pgx.Tx, clock risk.Clock) error {
+		people, read, err := s.known(r.Context(), tx)
+		if err != nil {
+			return err
+		}
+		standings := s.standings(profile, people, read, clock.Now)
+		o = profile.Organise(standings, clock.Now)
+		if shadow != nil {
+			o.Shadow = differ(profile, shadow, standings, s.standings(shadow, people, read, clock.Now), clock.Now)
+		}
+		if o.Missing, err = silent(r.Context(), tx, clock.Now); err != nil {
+			return err
+		}
+		for _, at := range days(clock.Now, min(trendDays+1, max(2, trendWork/max(1, len(people))))) {
+			then := profile.Organise(s.standings(profile, people, read, at), at)
+			o.Trend = append(o.Trend, risk.Point{At: at, Score: then.Score})
+		}
+		for _, r := range read {
+			o.Position = max(o.Position, r.position)
+		}
+		if err := tx.QueryRow(r.Context(), `SELECT count(*) FROM risk.unknown_account`).Scan(&o.Accounts); err != nil {
+			return fmt.Errorf("count unknown accounts: %w", err)
+		}
+		return nil
+	}); err != nil {
+		return err
+	}
+	return httpjson.Write(w, http.StatusOK, o)
+}
+
+// Watermark is how far one collector's events have arrived.
+type Watermark struct {
+	Collector string    `json:"collector"`
+	Seq       uint64    `json:"seq"` // the highest of its spool that is final, and all before it
+	At        time.Time `json:"at"`  // wall clock
+}
+
+// Progress is what GET /v1/watermarks answers.
+type Progress struct {
+	Position    int64       `json:"position"` // of the event log
+	Watermarks  []Watermark `json:"watermarks"`
+	Events      int64       `json:"events"`
+	Late        int64       `json:"late"`
+	DeadLetters int64       `json:"dead_letters"`
+	Unknown     []Account   `json:"unknown"` // accounts that belong to nobody
+}
+
+// Account is a vendor account that belongs to nobody.
+type Account struct {
+	Account string    `json:"account"`
+	Events  int64     `json:"events"`
+	First   time.Time `json:"first"`
+	Last    time.Time `json:"last"`
+}
+
+// Watermarks is GET /v1/watermarks: how far each collector's events have arrived, as Progress.
+func (s *Scorer) Watermarks(w http.ResponseWriter, r *http.Request) error {
+	var p Progress
+	if err := s.look(r.Context(), func(tx pgx.Tx, _ risk.Clock) error {
+		if err := tx.QueryRow(r.Context(), `SELECT coalesce(max(position), 0), count(*), count(*) FILTER (WHERE late), (SELECT count(*) FROM risk.dead_letter) FROM risk.event`).Scan(&p.Position, &p.Events, &p.Late, &p.DeadLetters); err != nil {
+			return fmt.Errorf("read progress: %w", err)
+		}
+		rows, err := tx.Query(r.Context(), `SELECT collector, seq, at FROM risk.watermark ORDER BY collector`)
+		if err != nil {
+			return fmt.Errorf("read watermarks: %w", err)
+		}
+		if p.Watermarks, err = pgx.CollectRows(rows, pgx.RowToStructByPos[Watermark]); err != nil {
+			return fmt.Errorf("read watermarks: %w", err)
+		}
+		rows, err = tx.Query(r.Context(), `SELECT account, events, first, last FROM risk.unknown_account ORDER BY events DESC, account LIMIT 100`)
+		if err != nil {
+			return fmt.Errorf("read unknown accounts: %w", err)
+		}
+		if p.Unknown, err = pgx.CollectRows(rows, pgx.RowToStructByPos[Account]); err != nil {
+			return fmt.Errorf("read unknown accounts: %w", err)
+		}
+		return nil
+	}); err != nil {
+		return err
+	}
+	return httpjson.Write(w, http.StatusOK, p)
+}
+
+// assessedWithin is how long after an event was received its assessment is in the audit: both are of one transaction.
+const assessedWithin = 10 * time.Minute
+
+// Audit is GET /v1/audit?after=SEQ&limit=N: the scorer's chain as NDJSON of audit.Row, by seq, at most 10,000 lines. With
+// ?event=ID, and no ?after, it is only what the chain says of that event.
+func (s *Scorer) Audit(w http.ResponseWriter, r *http.Request) error {
+	q := r.URL.Query()
+	if q.Has("person") || q.Has("since") || q.Has("event") && q.Has("after") {
+		return httpjson.Errorf(http.StatusBadRequest, "bad_search", "want after and limit, or event and limit")
+	}
+	after, err := httpjson.Number(r, "after", 0)
+	if err != nil {
+		return err
+	}
+	limit, err := httpjson.Number(r, "limit", 1000)
+	if err != nil {
+		return err
+	}
+	var list []audit.Row
+	if err := s.look(r.Context(), func(tx pgx.Tx, _ risk.Clock) error {
+		query, args := `SELECT chain, seq, at, kind, person, event, detail, prev, hash FROM audit.own WHERE seq > $1 ORDER BY seq LIMIT $2`, []any{after, min(limit, 10_000)}
+		if event := q.Get("event"); event != "" {
+			query, args = `
+				SELECT s.chain, s.seq, s.at, s.kind, s.person, s.event, s.detail, s.prev, s.hash
+				FROM (SELECT 1) one LEFT JOIN risk.event e ON e.id = $1
+				CROSS JOIN LATERAL audit.story($1, coalesce(e.person, ''), coalesce(e.received, '-infinity') - interval '1 minute', coalesce(e.received, '-infinity') + $2::interval, $3) s
+				ORDER BY s.seq`, []any{event, assessedWithin, min(limit, 10_000)}
+		}
+		rows, err := tx.Query(r.Context(), query, args...)
+		if err != nil {
+			return fmt.Errorf("read audit: %w", err)
+		}
+		if list, err = pgx.CollectRows(rows, pgx.RowToStructByPos[audit.Row]); err != nil {
+			return fmt.Errorf("read audit: %w", err)
+		}
+		return nil
+	}); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/x-ndjson")
+	return audit.WriteRows(w, audit.Each(list))
+}

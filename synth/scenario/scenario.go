@@ -1,0 +1,606 @@
+// Package scenario reads exercises: what happens to whom and when, and what the lab must make of it.
+//
+// One file teaches people and tests the code. The instructor's terminal, the console and the tests play it by the same
+// three functions, Load, Play (or Steps) and Check, which know nothing of any of them.
+package scenario
+
+import (
+	"bytes"
+	"cmp"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+
+	"go.yaml.in/yaml/v3"
+
+	"example.org/security-training/services/activity"
+	"example.org/security-training/services/risk"
+	"example.org/security-training/services/topology"
+	"example.org/security-training/synth/routine"
+	"example.org/security-training/synth/world"
+)
+
+// Scenario is one exercise.
+type Scenario struct {
+	Name       string            `yaml:"-"` // of the file, without its ending
+	Title      string            `yaml:"title"`
+	Teaches    []string          `yaml:"teaches"`
+	Attack     []string          `yaml:"attack"`     // MITRE ATT&CK techniques
+	Difficulty int               `yaml:"difficulty"` // 1 to 5
+	Minutes    int               `yaml:"minutes"`
+	Seed       uint64            `yaml:"seed"`
+	Profile    string            `yaml:"profile"` // that the levels expected are of; Published by default, whatever the lab runs by
+	Cast       map[string]Member `yaml:"cast"`
+	Brief      string            `yaml:"brief"`
+	Hints      []Hint            `yaml:"hints"`
+	Timeline   []Moment          `yaml:"timeline"`
+	Expect     []Expectation     `yaml:"expect"`
+	Debrief    string            `yaml:"debrief"`
+}
+
+// Published is the profile of a scenario that names none: the published model with decay.
+const Published = "decay-v1"
+
+// Member is somebody of the cast: by default a fresh person whom the company does not know yet.
+type Member struct {
+	Role risk.Role `yaml:"role"`
+	Zone string    `yaml:"zone"` // IANA name, Europe/Berlin by default
+	From string    `yaml:"from"` // "company": somebody of that role who works there
+}
+
+// Hint costs points of the exercise's 100.
+type Hint struct {
+	Cost int    `yaml:"cost"`
+	Text string `yaml:"text"`
+}
+
+// Offset is a time of the day on which a scenario plays: "17h14m" after its midnight.
+type Offset time.Duration
+
+// Moment is one line of a timeline.
+type Moment struct {
+	At     Offset          `yaml:"at"`
+	Who    string          `yaml:"who"`
+	Source activity.Source `yaml:"source"`
+	Record Record          `yaml:"record"`
+	Times  int             `yaml:"times"` // in a row, seconds apart; 1 by default
+	Line   int             `yaml:"-"`     // in the file
+}
+
+// Record says what is done. Event is a verb without its source ("service_account_key"); Secret, the kind of one, stands for a secret
+// that is committed; OffHours adds an access off hours to the same.
+type Record struct {
+	Event      string `yaml:"event"`
+	Secret     string `yaml:"secret"`
+	OffHours   bool   `yaml:"off_hours"`
+	Repository string `yaml:"repository"`
+	Path       string `yaml:"path"`
+	Ticket     string `yaml:"ticket"`
+	Resource   string `yaml:"resource"`
+	Bytes      int64  `yaml:"bytes"`
+	Detail     string `yaml:"detail"`
+}
+
+// Expectation is either about a person (Who, Level, Because) at a time or about a call (Call, Route, Outcome).
+type Expectation struct {
+	At      Offset          `yaml:"at"` // the scenario's end by default
+	Who     string          `yaml:"who"`
+	Level   risk.Level      `yaml:"level"`
+	Because []activity.Verb `yaml:"because"` // all of these are among the reasons
+
+	Call    string           `yaml:"call"` // "git-collector -> llm-gateway"
+	As      string           `yaml:"as"`   // what the caller shows instead of its own identity: one of Disguises
+	Route   topology.Route   `yaml:"route"`
+	Outcome topology.Outcome `yaml:"outcome"`
+	Reason  string           `yaml:"reason"` // the code in the refusing side's audit
+	Line    int              `yaml:"-"`      // in the file
+}
+
+// Disguises are what a caller may show instead of the identity that it was issued: no certificate, an ID that is listed nowhere, one of a foreign
+// domain, a listed ID signed by somebody else, one that has expired, no TLS at all, an old TLS.
+var Disguises = []string{"nobody", "stranger", "foreign", "forged", "expired", "plaintext", "tls12"}
+
+// Parties are the caller and the callee of an expected call.
+func (e Expectation) Parties() (caller, callee string) {
+	caller, callee, _ = strings.Cut(e.Call, "->")
+	return strings.TrimSpace(caller), strings.TrimSpace(callee)
+}
+
+// String is the offset as a file writes it: "17h14m".
+func (o Offset) String() string {
+	s := time.Duration(o).String()
+	if strings.HasSuffix(s, "m0s") {
+		s = s[:len(s)-2]
+	}
+	if strings.HasSuffix(s, "h0m") {
+		s = s[:len(s)-2]
+	}
+	return s
+}
+
+// UnmarshalYAML reads "17h14m"; a fault does not hide those of other lines.
+func (o *Offset) UnmarshalYAML(n *yaml.Node) error {
+	d, err := time.ParseDuration(n.Value)
+	if err != nil || d < 0 || d > 30*24*time.Hour {
+		return &yaml.TypeError{Errors: []string{fmt.Sprintf("line %d: at %.40q: want a time such as 17h14m, up to 720h", n.Line, n.Value)}}
+	}
+	*o = Offset(d)
+	return nil
+}
+
+// largest is how long a file may be.
+const largest = 1 << 20
+
+// Load reads and validates a scenario; the error names every fault, each with its line.
+func Load(name string, text []byte) (*Scenario, error) {
+	if len(text) > largest {
+		return nil, fmt.Errorf("read scenario %s: over %d bytes", name, largest)
+	}
+	s := &Scenario{Name: name}
+	var faults []string
+	d := yaml.NewDecoder(bytes.NewReader(text))
+	d.KnownFields(true)
+	var wrong *yaml.TypeError
+	switch err := d.Decode(s); {
+	case errors.As(err, &wrong):
+		faults = append(faults, wrong.Errors...)
+	case errors.Is(err, io.EOF):
+		return nil, fmt.Errorf("read scenario %s: the file is empty", name)
+	case err != nil:
+		return nil, fmt.Errorf("read scenario %s: %w", name, err)
+	}
+	var root yaml.Node
+	if err := yaml.Unmarshal(text, &root); err != nil {
+		return nil, fmt.Errorf("read scenario %s: %w", name, err)
+	}
+	lines := s.place(&root)
+	faults = append(faults, s.faults(lines)...)
+	if len(faults) > 0 {
+		slices.SortStableFunc(faults, func(a, b string) int { return cmp.Compare(lineOf(a), lineOf(b)) })
+		return nil, fmt.Errorf("read scenario %s:\n  %s", name, strings.Join(slices.Compact(faults), "\n  "))
+	}
+	for i := range s.Timeline {
+		s.Timeline[i].Times = max(1, s.Timeline[i].Times)
+	}
+	for i, e := range s.Expect {
+		if e.At == 0 {
+			s.Expect[i].At = s.last()
+		}
+	}
+	return s, nil
+}
+
+func lineOf(fault string) int {
+	n := 0
+	_, _ = fmt.Sscanf(fault, "line %d:", &n) // 0, and so first, where a fault names no line
+	return n
+}
+
+// place notes the line of each moment and expectation, and gives those of the keys at the top and of the cast ("cast/mira").
+func (s *Scenario) place(root *yaml.Node) map[string]int {
+	lines := map[string]int{}
+	if len(root.Content) == 0 || root.Content[0].Kind != yaml.MappingNode {
+		return lines
+	}
+	top := root.Content[0].Content
+	for i := 0; i+1 < len(top); i += 2 {
+		k, v := top[i].Value, top[i+1]
+		lines[k] = top[i].Line
+		for j, item := range v.Content {
+			switch {
+			case k == "timeline" && j < len(s.Timeline):
+				s.Timeline[j].Line = item.Line
+			case k == "expect" && j < len(s.Expect):
+				s.Expect[j].Line = item.Line
+			case k == "hints":
+				lines[fmt.Sprintf("hints/%d", j)] = item.Line
+			case k == "cast" && j%2 == 0:
+				lines["cast/"+item.Value] = item.Line
+			}
+		}
+	}
+	return lines
+}
+
+func (s *Scenario) last() Offset {
+	last := Offset(0)
+	for _, m := range s.Timeline {
+		last = max(last, m.At)
+	}
+	for _, e := range s.Expect {
+		last = max(last, e.At)
+	}
+	return last
+}
+
+var (
+	whoPattern    = regexp.MustCompile(`^[a-z][a-z0-9]{0,19}$`)
+	attackPattern = regexp.MustCompile(`^T[0-9]{4}(\.[0-9]{3})?$`)
+	namePattern   = regexp.MustCompile(`^[a-z0-9-]{1,40}$`)
+)
+
+// faults lists everything that is wrong, each as "line n: …".
+func (s *Scenario) faults(lines map[string]int) []string {
+	var list []string
+	at := func(line int, format string, args ...any) {
+		list = append(list, fmt.Sprintf("line %d: ", max(1, line))+fmt.Sprintf(format, args...))
+	}
+	if !namePattern.MatchString(s.Name) {
+		at(1, "name %q: want lower case letters, digits and dashes, at most 40", s.Name)
+	}
+	for key, empty := range map[string]bool{"title": s.Title == "", "brief": s.Brief == "", "debrief": s.Debrief == "", "teaches": len(s.Teaches) == 0, "cast": len(s.Cast) == 0,
+		"expect": len(s.Expect) == 0, "hints": len(s.Hints) == 0} {
+		if empty {
+			at(lines[key], "%s: missing", key)
+		}
+	}
+	for _, a := range s.Attack {
+		if !attackPattern.MatchString(a) {
+			at(lines["attack"], "attack %q: want a technique such as T1552.001", a)
+		}
+	}
+	if s.Difficulty < 1 || s.Difficulty > 5 {
+		at(lines["difficulty"], "difficulty %d: want 1 to 5", s.Difficulty)
+	}
+	if s.Minutes < 1 || s.Minutes > 240 {
+		at(lines["minutes"], "minutes %d: want 1 to 240", s.Minutes)
+	}
+	if s.Profile == "" {
+		s.Profile = Published
+	}
+	if _, err := risk.ProfileByName(s.Profile); err != nil {
+		at(lines["profile"], "profile: %v", err)
+	}
+	points := 0
+	for i, h := range s.Hints {
+		points += h.Cost
+		if h.Cost < 0 || h.Text == "" || points > 100 {
+			at(lines[fmt.Sprintf("hints/%d", i)], "hint %d: want a text and a cost, and all together at most 100 points", i+1)
+		}
+	}
+	for who, m := range s.Cast {
+		line := lines["cast/"+who]
+		if !whoPattern.MatchString(who) {
+			at(line, "cast %q: want a short first name in lower case", who)
+		}
+		if m.Role == "" {
+			at(line, "cast %s: role: missing", who)
+		}
+		if m.From != "" && m.From != "company" {
+			at(line, "cast %s: from %q: want company, or nothing for a fresh person", who, m.From)
+		}
+		if _, err := time.LoadLocation(m.Zone); err != nil {
+			at(line, "cast %s: zone %q is not known", who, m.Zone)
+		}
+	}
+	for _, m := range s.Timeline {
+		if _, ok := s.Cast[m.Who]; !ok {
+			at(m.Line, "who %q is not in the cast", m.Who)
+		}
+		if m.Times < 0 || m.Times > 1000 {
+			at(m.Line, "times %d: want 1 to 1000", m.Times)
+		}
+		if err := m.check(); err != nil {
+			at(m.Line, "%v", err)
+		}
+	}
+	bystander := false
+	for _, e := range s.Expect {
+		for _, fault := range e.faults(s.Cast) {
+			at(e.Line, "%s", fault)
+		}
+		bystander = bystander || e.Level == risk.Low && e.Call == ""
+	}
+	if len(s.Expect) > 0 && !bystander {
+		at(lines["expect"], "expect: no line says that somebody stays LOW; each scenario needs a bystander")
+	}
+	return list
+}
+
+func (e Expectation) faults(members map[string]Member) []string {
+	var list []string
+	fault := func(format string, args ...any) { list = append(list, fmt.Sprintf(format, args...)) }
+	if (e.Who == "") == (e.Call == "") {
+		fault("want either who or call")
+		return list
+	}
+	if e.Who != "" {
+		if _, ok := members[e.Who]; !ok {
+			fault("who %q is not in the cast", e.Who)
+		}
+		if e.Level.Rank() < 0 || !slices.Contains([]risk.Level{risk.Low, risk.Medium, risk.High, risk.Critical}, e.Level) {
+			fault("level %q: want LOW, MEDIUM, HIGH or CRITICAL", e.Level)
+		}
+		for _, v := range e.Because {
+			if risk.MustProfile(Published).Severities[v] == 0 {
+				fault("because %q is not a verb that carries risk", v)
+			}
+		}
+		if e.As != "" || e.Route != "" || e.Outcome != "" || e.Reason != "" {
+			fault("as, route, outcome and reason belong to a call")
+		}
+		return list
+	}
+	if caller, callee := e.Parties(); caller == "" || callee == "" {
+		fault("call %q: want caller -> callee", e.Call)
+	}
+	if e.As != "" && !slices.Contains(Disguises, e.As) {
+		fault("as %q: want one of %s", e.As, strings.Join(Disguises, ", "))
+	}
+	if e.Route.Method() == "" || !strings.HasPrefix(e.Route.Path(), "/") {
+		fault("route %q: want a method and a path", e.Route)
+	}
+	if !slices.Contains([]topology.Outcome{topology.Allowed, topology.Forbidden, topology.Refused}, e.Outcome) {
+		fault("outcome %q: want Allowed, Forbidden or Refused", e.Outcome)
+	}
+	if e.Level != "" || len(e.Because) > 0 {
+		fault("level and because belong to a person")
+	}
+	return list
+}
+
+// verbs are what a moment comes to: one act each.
+func (m Moment) verbs() []activity.Verb {
+	var list []activity.Verb
+	switch {
+	case m.Record.Secret != "":
+		list = append(list, activity.SecretCommitted)
+	case m.Record.Event != "":
+		list = append(list, activity.Verb(string(m.Source)+"."+m.Record.Event))
+	}
+	if m.Record.OffHours && !slices.Contains(list, activity.OffHoursAccess) {
+		list = append(list, activity.OffHoursAccess)
+	}
+	return list
+}
+
+// check asks the vendors whether they report what the moment says.
+func (m Moment) check() error {
+	r := m.Record
+	switch {
+	case (r.Event == "") == (r.Secret == ""):
+		return errors.New("record: want either event or secret")
+	case r.Secret != "" && m.Source != activity.Git:
+		return fmt.Errorf("record: a secret is of source git, not %q", m.Source)
+	case r.OffHours && m.Source != activity.IAM:
+		return fmt.Errorf("record: off_hours is of source iam, not %q", m.Source)
+	case r.Bytes < 0:
+		return fmt.Errorf("record: bytes %d: negative", r.Bytes)
+	}
+	somebody := person("somebody", "somebody", "somebody", Member{})
+	for _, a := range m.acts("check", 0, time.Unix(0, 0), somebody.ID) {
+		if _, err := world.Traces([]risk.Person{somebody}, []routine.Act{a}); err != nil {
+			return fmt.Errorf("record: no simulator reports event %q of source %q", m.Record.Event, m.Source)
+		}
+	}
+	return nil
+}
+
+// acts are what a moment means; run and index make the ids.
+func (m Moment) acts(run string, index int, at time.Time, who string) []routine.Act {
+	var list []routine.Act
+	r := m.Record
+	for _, v := range m.verbs() {
+		id := sha256.Sum256(fmt.Appendf(nil, "%s/%d/%s", run, index, v))
+		detail := r.Detail
+		if detail == "" && r.Secret != "" {
+			detail = "add settings"
+		}
+		list = append(list, routine.Act{ID: hex.EncodeToString(id[:12]), At: at, Person: who, Source: m.Source, Verb: v, Repository: r.Repository, Path: r.Path, Ticket: r.Ticket,
+			Resource: r.Resource, Bytes: r.Bytes, Count: max(1, m.Times), Detail: detail})
+	}
+	return list
+}
+
+// Players gives each member of the cast the person who plays them in this run: somebody of the company's roster where the file says so,
+// else a fresh person, whom the caller adds to the roster. Run is the play's own name, so that each play has fresh people.
+func (s *Scenario) Players(run string, company []risk.Person) (map[string]risk.Person, error) {
+	players := map[string]risk.Person{}
+	taken := map[string]bool{}
+	var faults []error
+	for _, who := range slices.Sorted(maps.Keys(s.Cast)) {
+		m := s.Cast[who]
+		if m.From == "" {
+			players[who] = person(who, s.Name, run, m)
+			continue
+		}
+		var fit []risk.Person
+		for _, p := range company {
+			if p.Role == m.Role && p.Left == "" && !taken[p.ID] {
+				fit = append(fit, p)
+			}
+		}
+		if len(fit) == 0 {
+			faults = append(faults, fmt.Errorf("cast %s: nobody in the company is a free %s", who, m.Role))
+			continue
+		}
+		slices.SortFunc(fit, func(a, b risk.Person) int { return cmp.Compare(a.ID, b.ID) })
+		players[who] = fit[s.Seed%uint64(len(fit))]
+		taken[players[who].ID] = true
+	}
+	if err := errors.Join(faults...); err != nil {
+		return nil, fmt.Errorf("cast scenario %s: %w", s.Name, err)
+	}
+	return players, nil
+}
+
+// Fresh are the players who are not of the company, by id: what the roster has to learn before the play.
+func (s *Scenario) Fresh(players map[string]risk.Person) []risk.Person {
+	var list []risk.Person
+	for _, who := range slices.Sorted(maps.Keys(players)) {
+		if s.Cast[who].From == "" {
+			list = append(list, players[who])
+		}
+	}
+	return list
+}
+
+func person(who, name, run string, m Member) risk.Person {
+	sum := sha256.Sum256([]byte(name + "/" + run + "/" + who))
+	suffix := hex.EncodeToString(sum[:3])
+	id := who + "." + suffix
+	dashed := who + "-" + suffix
+	email := id + "@example.org"
+	zone := m.Zone
+	if zone == "" {
+		zone = "Europe/Berlin"
+	}
+	return risk.Person{ID: id, Name: strings.ToUpper(who[:1]) + who[1:] + " (" + name + ")", Email: email, Role: m.Role, Team: "exercise", Joined: "2025-01-01", Zone: zone,
+		Accounts: []string{"github:" + dashed, "email:" + email, "jira:" + hex.EncodeToString(sum[:12]), "okta:" + email, "aws:" + dashed}}
+}
+
+// Step is what happens at one moment: first acts, then expectations, by their index in Expect.
+type Step struct {
+	At     time.Time
+	Offset Offset
+	Acts   []routine.Act
+	Expect []int
+}
+
+// Steps is the whole scenario in order, shifted so that it begins at start, the lab's now.
+func (s *Scenario) Steps(run string, start time.Time, players map[string]risk.Person) []Step {
+	steps := map[Offset]*Step{}
+	step := func(o Offset) *Step {
+		if steps[o] == nil {
+			steps[o] = &Step{At: start.Add(time.Duration(o - s.first())), Offset: o}
+		}
+		return steps[o]
+	}
+	for i, m := range s.Timeline {
+		t := step(m.At)
+		at := t.At
+		if zone, err := time.LoadLocation(players[m.Who].Zone); err == nil {
+			at = at.In(zone)
+		}
+		t.Acts = append(t.Acts, m.acts(s.Name+"/"+run, i, at, players[m.Who].ID)...)
+	}
+	for i, e := range s.Expect {
+		t := step(e.At)
+		t.Expect = append(t.Expect, i)
+	}
+	list := make([]Step, 0, len(steps))
+	for _, t := range steps {
+		list = append(list, *t)
+	}
+	slices.SortFunc(list, func(a, b Step) int { return cmp.Compare(a.Offset, b.Offset) })
+	return list
+}
+
+func (s *Scenario) first() Offset {
+	first := s.last()
+	for _, m := range s.Timeline {
+		first = min(first, m.At)
+	}
+	for _, e := range s.Expect {
+		first = min(first, e.At)
+	}
+	return first
+}
+
+// Play is the whole timeline as one play for the simulators. A scenario without a timeline has none: Acts is then empty.
+func (s *Scenario) Play(run string, start time.Time, players map[string]risk.Person) world.Play {
+	p := world.Play{ID: run, Kind: world.Timeline, Cast: slices.Collect(maps.Values(players))}
+	slices.SortFunc(p.Cast, func(a, b risk.Person) int { return cmp.Compare(a.ID, b.ID) })
+	for _, step := range s.Steps(run, start, players) {
+		p.Acts = append(p.Acts, step.Acts...)
+	}
+	return p
+}
+
+// Observed is what the lab made of one expectation: Level and Because of a person, Outcome and Reason of a call. Failure says why nothing
+// could be seen.
+type Observed struct {
+	Level   risk.Level
+	Because []activity.Verb
+	Outcome topology.Outcome
+	Reason  string
+	Failure string
+}
+
+// Mismatch is an expectation that did not come true.
+type Mismatch struct {
+	Index int    // in Expect
+	Line  int    // in the file
+	What  string // "mira at 17h30m" or "git-collector -> llm-gateway POST /v1/generate"
+	Want  string
+	Got   string
+}
+
+func (m Mismatch) String() string {
+	return fmt.Sprintf("line %d: %s: want %s, got %s", m.Line, m.What, m.Want, m.Got)
+}
+
+// Check compares what was expected with what was observed, one for one.
+func Check(expect []Expectation, observed []Observed) []Mismatch {
+	var list []Mismatch
+	for i, e := range expect {
+		o := Observed{Failure: "nothing was observed"}
+		if i < len(observed) {
+			o = observed[i]
+		}
+		if m, ok := e.check(o); !ok {
+			m.Index = i
+			list = append(list, m)
+		}
+	}
+	return list
+}
+
+// String says what is expected, in one line.
+func (e Expectation) String() string {
+	m, _ := e.check(Observed{})
+	return m.What + ": " + m.Want
+}
+
+func (e Expectation) check(o Observed) (Mismatch, bool) {
+	m := Mismatch{Line: e.Line}
+	ok := o.Failure == ""
+	if e.Call != "" {
+		m.What = e.Call + " " + string(e.Route)
+		if e.As != "" {
+			m.What = e.Call + " (" + e.As + ") " + string(e.Route)
+		}
+		m.Want, m.Got = string(e.Outcome), string(o.Outcome)
+		ok = ok && o.Outcome == e.Outcome
+		if e.Reason != "" {
+			m.Want += ", " + e.Reason
+			ok = ok && o.Reason == e.Reason
+		}
+		if o.Reason != "" {
+			m.Got += ", " + o.Reason
+		}
+	} else {
+		m.What = e.Who + " at " + e.At.String()
+		m.Want, m.Got = string(e.Level), string(o.Level)
+		ok = ok && o.Level == e.Level
+		if len(e.Because) > 0 {
+			m.Want += " because of " + join(e.Because)
+			m.Got += " because of " + join(o.Because)
+			for _, v := range e.Because {
+				ok = ok && slices.Contains(o.Because, v)
+			}
+		}
+	}
+	if o.Failure != "" {
+		m.Got = o.Failure
+	}
+	return m, ok
+}
+
+func join(list []activity.Verb) string {
+	words := make([]string, len(list))
+	for i, v := range list {
+		words[i] = string(v)
+	}
+	if len(words) == 0 {
+		return "nothing"
+	}
+	return strings.Join(words, ", ")
+}

@@ -1,0 +1,248 @@
+// Package world is the outside: one simulated vendor per process, which reports what people did as the real one would.
+//
+// A play says what happens: the company's history, its ordinary life from now on, or a timeline of given acts. Each
+// simulator takes the acts of its own source, makes the vendor's payloads of them, signs and delivers them as the vendor does,
+// and delivers again, under the same delivery id, what was not acknowledged. Okta's log waits to be polled.
+package world
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"regexp"
+	"slices"
+	"sync"
+	"time"
+
+	"example.org/security-training/services/activity"
+	"example.org/security-training/services/httpjson"
+	"example.org/security-training/services/risk"
+	"example.org/security-training/services/source"
+	"example.org/security-training/synth/people"
+	"example.org/security-training/synth/routine"
+)
+
+// Kinds of plays.
+const (
+	History  = "history"  // the days before risk.Epoch, as fast as it goes; ends when all of it is acknowledged
+	Live     = "live"     // ordinary days from the lab's now on, at the lab's pace, until it is deleted
+	Timeline = "timeline" // Acts, each when the lab's clock has reached it; ends when all are acknowledged
+)
+
+// Play is the body of POST /v1/plays. Every simulator may be given the same one.
+type Play struct {
+	ID     string        `json:"id"` // lower case letters, digits and dashes; delivery ids are made of it
+	Kind   string        `json:"kind"`
+	Seed   uint64        `json:"seed,omitempty"`   // of the company: history and live, and timelines about its people
+	People int           `json:"people,omitempty"` // how many work there
+	Days   int           `json:"days,omitempty"`   // history
+	Mix    string        `json:"mix,omitempty"`    // published (default) or sparse
+	Cast   []risk.Person `json:"cast,omitempty"`   // timeline: people from outside the company, as the roster has them
+	Acts   []routine.Act `json:"acts,omitempty"`   // timeline
+}
+
+// State says how far a play is.
+type State string
+
+// States of a play.
+const (
+	Running State = "running"
+	Done    State = "done"
+	Failed  State = "failed"
+	Stopped State = "stopped"
+)
+
+// Status answers GET /v1/plays/{play}. Counts are of vendor records: issued are handed to the delivery, delivered are
+// acknowledged (or fetched, for a log that is polled), duplicates are those that were acknowledged as known already.
+type Status struct {
+	ID         string         `json:"id"`
+	Kind       string         `json:"kind"`
+	State      State          `json:"state"`
+	Acts       int            `json:"acts"` // of this simulator's source
+	Lost       int            `json:"lost"` // further acts, whose records the vendor has lost
+	Issued     int            `json:"issued"`
+	Delivered  int            `json:"delivered"`
+	Duplicates int            `json:"duplicates"`
+	Retries    int            `json:"retries"`
+	Refused    map[string]int `json:"refused"`         // final refusals, by the answer's code
+	Error      string         `json:"error,omitempty"` // why it failed, or why the last delivery is tried again
+}
+
+var idPattern = regexp.MustCompile(`^[a-z0-9-]{1,64}$`)
+
+// Validate reports all faults of a play at once.
+func (p Play) Validate() error {
+	var faults []error
+	fault := func(format string, args ...any) { faults = append(faults, fmt.Errorf(format, args...)) }
+	if !idPattern.MatchString(p.ID) {
+		fault("id %.80q: want lower case letters, digits and dashes", p.ID)
+	}
+	if !slices.Contains([]string{History, Live, Timeline}, p.Kind) {
+		fault("kind %.80q: want %s, %s or %s", p.Kind, History, Live, Timeline)
+	}
+	if p.People < 0 || p.People > 50_000 || p.Kind != Timeline && p.People == 0 {
+		fault("people %d: want 1 to 50000", p.People)
+	}
+	if p.Days < 0 || p.Days > 365 || p.Kind == History && p.Days == 0 {
+		fault("days %d: want 1 to 365", p.Days)
+	}
+	if _, err := people.MixFrom(p.Mix); err != nil {
+		fault("%v", err)
+	}
+	if p.Kind == Timeline && len(p.Acts) == 0 {
+		fault("acts: a timeline needs some")
+	}
+	if p.Kind != Timeline && (len(p.Acts) > 0 || len(p.Cast) > 0) {
+		fault("acts and cast are for timelines")
+	}
+	for _, c := range p.Cast {
+		if err := c.Validate(); err != nil {
+			fault("cast %.80q: %v", c.ID, err)
+		}
+	}
+	for i, a := range p.Acts {
+		if len(a.ID) < 8 || len(a.ID) > 64 || a.At.IsZero() || a.Verb.Source() != a.Source || a.Count < 0 || a.Count > 1000 {
+			fault("act %d: want an id of 8 to 64 bytes, a time, a verb of its source and a count up to 1000", i)
+		}
+	}
+	return errors.Join(faults...)
+}
+
+// play is a play that is on.
+type play struct {
+	Play
+	stop context.CancelFunc
+	over chan struct{}
+
+	mu     sync.Mutex
+	status Status
+}
+
+func (p *play) update(f func(*Status)) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	f(&p.status)
+}
+
+func (p *play) read() Status {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	s := p.status
+	s.Refused = map[string]int{}
+	for k, v := range p.status.Refused {
+		s.Refused[k] = v
+	}
+	return s
+}
+
+// World is one vendor.
+type World struct {
+	source activity.Source
+	row    source.Row
+	secret []byte
+	send   sendFunc
+	clock  func(context.Context) (Clock, error)
+	log    *oktaLog
+
+	workers int           // concurrent deliveries
+	first   time.Duration // pause after a failed delivery; doubles
+	longest time.Duration
+	look    time.Duration // how often the lab's clock is looked at
+
+	ctx   context.Context // of the process: plays outlive the request that began them
+	group sync.WaitGroup
+	mu    sync.Mutex
+	plays map[string]*play
+}
+
+// Clock is the lab's: Now at the moment of asking, and how many seconds of the lab pass in one.
+type Clock struct {
+	Now  time.Time `json:"now"`
+	Pace float64   `json:"pace"`
+}
+
+func newWorld(ctx context.Context, row source.Row, secret []byte, send sendFunc, clock func(context.Context) (Clock, error)) *World {
+	return &World{source: row.Source, row: row, secret: secret, send: send, clock: clock, log: newOktaLog(), workers: 16, first: 20 * time.Millisecond, longest: 2 * time.Second, look: 100 * time.Millisecond,
+		ctx: ctx, plays: map[string]*play{}}
+}
+
+// begin starts a play.
+func (w *World) begin(p Play) (*play, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.plays[p.ID] != nil {
+		return nil, httpjson.Errorf(http.StatusConflict, "play_exists", "a play %q is on or was; delete it or take another id", p.ID)
+	}
+	if len(w.plays) >= 1000 {
+		return nil, httpjson.Errorf(http.StatusTooManyRequests, "too_many_plays", "1000 plays are remembered; delete some").After(time.Second)
+	}
+	ctx, stop := context.WithCancel(w.ctx)
+	on := &play{Play: p, stop: stop, over: make(chan struct{}), status: Status{ID: p.ID, Kind: p.Kind, State: Running, Refused: map[string]int{}}}
+	w.plays[p.ID] = on
+	w.group.Go(func() {
+		defer close(on.over)
+		defer stop()
+		err := w.perform(ctx, on)
+		on.update(func(s *Status) {
+			switch {
+			case ctx.Err() != nil:
+				s.State = Stopped
+			case err != nil:
+				s.State, s.Error = Failed, err.Error()
+			default:
+				s.State = Done
+			}
+		})
+	})
+	return on, nil
+}
+
+func (w *World) find(id string) (*play, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if p := w.plays[id]; p != nil {
+		return p, nil
+	}
+	return nil, httpjson.Errorf(http.StatusNotFound, "no_such_play", "no play %.80q", id)
+}
+
+// largest is how long a play may be, in bytes.
+const largest = 64 << 20
+
+func (w *World) servePost(rw http.ResponseWriter, r *http.Request) error {
+	var p Play
+	if err := httpjson.Read(rw, r, largest, &p); err != nil {
+		return err
+	}
+	if err := p.Validate(); err != nil {
+		return httpjson.Errorf(http.StatusBadRequest, "bad_play", "%v", err)
+	}
+	on, err := w.begin(p)
+	if err != nil {
+		return err
+	}
+	return httpjson.Write(rw, http.StatusAccepted, on.read())
+}
+
+func (w *World) serveGet(rw http.ResponseWriter, r *http.Request) error {
+	p, err := w.find(r.PathValue("play"))
+	if err != nil {
+		return err
+	}
+	return httpjson.Write(rw, http.StatusOK, p.read())
+}
+
+// serveDelete stops a play and forgets it; it answers when nothing more will be delivered.
+func (w *World) serveDelete(rw http.ResponseWriter, r *http.Request) error {
+	p, err := w.find(r.PathValue("play"))
+	if err != nil {
+		return err
+	}
+	p.stop()
+	<-p.over
+	w.mu.Lock()
+	delete(w.plays, p.ID)
+	w.mu.Unlock()
+	return httpjson.Write(rw, http.StatusOK, p.read())
+}
