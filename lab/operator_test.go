@@ -61,9 +61,9 @@ func TestAnOperatorKeepsItsIdentityWhileTheIssuerIsAwayAndIsRenewedSoonAfter(t *
 		net := meshtest.Start(t, manifests.Topology())
 		name := net.Topology.OfKind(topology.KindOperator)[0].Name
 		o := &Operator{held: &mesh.Held{}}
-		away := false
+		var away atomic.Bool
 		o.renew = func(context.Context) error {
-			if away {
+			if away.Load() {
 				return errors.New("the issuer is away")
 			}
 			o.held.Set(net.Mint(t, name, operatorLife, func(c *x509.Certificate) { c.NotAfter = time.Now().Add(operatorLife) }), net.Bundles())
@@ -77,7 +77,7 @@ func TestAnOperatorKeepsItsIdentityWhileTheIssuerIsAwayAndIsRenewedSoonAfter(t *
 			t.Fatal(err)
 		}
 		go o.keepRenewing(t.Context())
-		away = true
+		away.Store(true)
 		<-time.After(operatorLife - time.Minute)
 		if held, err := o.held.Current(); err != nil || held.Generation != first.Generation {
 			t.Errorf("a minute before its end: %v", err)
@@ -86,7 +86,7 @@ func TestAnOperatorKeepsItsIdentityWhileTheIssuerIsAwayAndIsRenewedSoonAfter(t *
 		if _, err := o.held.Current(); err == nil {
 			t.Error("an identity that has ended is still held")
 		}
-		away = false
+		away.Store(false)
 		<-time.After(renewAgain + time.Second)
 		if held, err := o.held.Current(); err != nil || held.Generation == first.Generation {
 			t.Errorf("%v after the issuer is back: %v", renewAgain+time.Second, err)
