@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -16,6 +17,7 @@ import (
 	"example.org/security-training/lab"
 	"example.org/security-training/lab/local"
 	"example.org/security-training/services/env"
+	"example.org/security-training/services/exercise"
 )
 
 func TestASecondUpFindsNothingToDo(t *testing.T) {
@@ -183,6 +185,56 @@ func TestWrongUseIsExitCode2AndSaysWhatIsRight(t *testing.T) {
 	}
 	if out, err := command(t.Context(), "no-such-lab", "status").run(); code(err) != lab.ExitPrecondition || !strings.Contains(out, "lab up") {
 		t.Errorf("status of no lab: %v\n%s", err, out)
+	}
+}
+
+func TestResetOfAScenarioTakesAwayItsCastAndItsExercisesAlone(t *testing.T) {
+	scorer := serving(t, "POST /v1/events")
+	conn, err := connect(t, scorer, scorer)
+	if err != nil {
+		t.Fatal(err)
+	}
+	// left counts what one scenario left: people, their events, exercises; and all events.
+	left := func(scenario string) (cast, events, exercises, all int) {
+		t.Helper()
+		if err := conn.QueryRow(t.Context(), `SELECT count(*) FROM people.person WHERE team = 'exercise' AND name LIKE '%(' || $1 || ')'`, scenario).Scan(&cast); err != nil {
+			t.Fatal(err)
+		}
+		if err := conn.QueryRow(t.Context(), `SELECT count(*) FILTER (WHERE p.name LIKE '%(' || $1 || ')'), count(*) FROM risk.event e LEFT JOIN people.person p ON p.id = e.person`, scenario).Scan(&events, &all); err != nil {
+			t.Fatal(err)
+		}
+		var shown []exercise.Exercise
+		if err := l.op.Call(t.Context(), serving(t, "GET /v1/exercises"), http.MethodGet, "/v1/exercises", nil, &shown); err != nil {
+			t.Fatal(err)
+		}
+		for _, e := range shown {
+			if strings.HasPrefix(e.ID, scenario+"-") {
+				exercises++
+			}
+		}
+		return cast, events, exercises, all
+	}
+	for _, name := range []string{"leaked-secret", "stranger-at-the-door"} {
+		if out, err := command(t.Context(), l.name, "play", name).run(); err != nil {
+			t.Fatalf("%v\n%s", err, out)
+		}
+	}
+	cast, events, exercises, _ := left("leaked-secret")
+	if cast == 0 || events == 0 || exercises == 0 {
+		t.Fatalf("after a play: %d people, %d events, %d exercises", cast, events, exercises)
+	}
+	otherCast, otherEvents, otherExercises, _ := left("stranger-at-the-door")
+	for range 2 { // the second finds nothing to do
+		if out, err := command(t.Context(), l.name, "reset", "leaked-secret").run(); err != nil {
+			t.Fatalf("%v\n%s", err, out)
+		}
+		cast, events, exercises, all := left("leaked-secret")
+		if cast+events+exercises != 0 || all == 0 {
+			t.Errorf("left of it: %d people, %d events, %d exercises; %d events of all", cast, events, exercises, all)
+		}
+	}
+	if c, e, x, _ := left("stranger-at-the-door"); c != otherCast || e != otherEvents || x != otherExercises || x == 0 {
+		t.Errorf("of another scenario: %d people, %d events, %d exercises, were %d, %d, %d", c, e, x, otherCast, otherEvents, otherExercises)
 	}
 }
 

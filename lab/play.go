@@ -11,11 +11,9 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
-	"example.org/security-training/lab/progress"
 	"example.org/security-training/lab/scenarios"
 	"example.org/security-training/services/activity"
 	"example.org/security-training/services/audit"
@@ -87,7 +85,7 @@ func PlayScenario(ctx context.Context, l Lab, o *Operator, st Status, name strin
 		return err
 	}
 	p := &play{lab: l, op: o, scenario: s, how: how, topo: o.Node.Topology(), addr: map[string]string{}, input: bufio.NewReader(how.Input)}
-	p.run = s.Name + "-" + strconv.FormatInt(time.Now().UnixMilli(), 36)
+	p.run = run(s, time.Now().UnixMilli())
 	p.observed = make([]scenario.Observed, len(s.Expect))
 	for _, w := range st.Workloads {
 		p.addr[w.Name] = w.Address
@@ -356,39 +354,4 @@ func sortedKeys[V any](m map[string]V) []string {
 	}
 	slices.Sort(keys)
 	return keys
-}
-
-// resetOrder is the body of POST /v1/reset of the scorer; the learning system's is empty.
-type resetOrder struct {
-	After int64 `json:"after"`
-}
-
-// Reset goes back to the seeded state: what came after position is forgotten, plays that are on are stopped, the company's
-// ordinary life goes on. The audit and the lab's clock never go back.
-func Reset(ctx context.Context, o *Operator, spec Spec, position int64, p progress.Reporter) error {
-	const route topology.Route = "POST /v1/reset"
-	return progress.Step(p, "back to the seeded state", func() error {
-		if err := o.eachSimulator(ctx, func(ctx context.Context, name string) error {
-			err := o.Call(ctx, name, http.MethodDelete, routePlays.Path()+"/live", nil, nil)
-			if err != nil && !isNotFound(err) {
-				return err
-			}
-			return nil
-		}); err != nil {
-			return err
-		}
-		if err := o.AwaitScored(ctx); err != nil {
-			return err
-		}
-		for _, w := range o.Node.Topology().Serving(route) {
-			var order any = struct{}{}
-			if w.Kind == topology.KindScorer {
-				order = resetOrder{After: position}
-			}
-			if err := o.Call(ctx, w.Name, http.MethodPost, route.Path(), order, nil); err != nil {
-				return err
-			}
-		}
-		return Live(ctx, o, spec)
-	})
 }

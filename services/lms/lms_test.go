@@ -895,7 +895,7 @@ func TestResetTakesAwayTrainingAndKeepsTheAuditAndWhoIsSignedIn(t *testing.T) {
 	s.exercise("one", "passed")
 	s.await("delivery", func() bool { return s.rows(`SELECT count(*) FROM training.outbox WHERE delivered IS NULL`) == 0 })
 	before := s.chain()
-	if w := s.wire(s.PostReset, "POST", "/v1/reset", "application/json", `{"keep":{"after":7}}`); w.Code != 204 {
+	if w := s.wire(s.PostReset, "POST", "/v1/reset", "application/json", `{"all":true}`); w.Code != 204 {
 		t.Fatalf("%d %s", w.Code, w.Body)
 	}
 	for _, table := range []string{"lesson", "attempt", "completion", "outbox", "exercise"} {
@@ -912,6 +912,31 @@ func TestResetTakesAwayTrainingAndKeepsTheAuditAndWhoIsSignedIn(t *testing.T) {
 	}
 	if p := b.get("/training"); p.status != 200 || !strings.Contains(p.text(), "No lesson yet") {
 		t.Errorf("my training afterwards: %d", p.status)
+	}
+}
+
+func TestResetOfAnExerciseTakesAwayItAloneAndWhatItsCastWasTaught(t *testing.T) {
+	s := newSchool(t)
+	one, other := s.as("mira.keller"), s.as("tom.brandt")
+	gone, kept := one.start("secret-hygiene"), other.start("secret-hygiene")
+	s.exercise("leaked-secret-1", "passed")
+	s.exercise("leaked-secret-2", "passed")
+	for _, body := range []string{`{}`, `{"all":true,"exercises":["leaked-secret-1"]}`} {
+		if w := s.wire(s.PostReset, "POST", "/v1/reset", "application/json", body); w.Code != 422 {
+			t.Errorf("%s: %d %s", body, w.Code, w.Body)
+		}
+	}
+	if w := s.wire(s.PostReset, "POST", "/v1/reset", "application/json", `{"exercises":["leaked-secret-1"],"people":["mira.keller"]}`); w.Code != 204 {
+		t.Fatalf("%d %s", w.Code, w.Body)
+	}
+	if n := s.rows(`SELECT count(*) FROM training.exercise WHERE id = 'leaked-secret-2'`); n != 1 || s.rows(`SELECT count(*) FROM training.exercise`) != 1 {
+		t.Error("want the other exercise left, and it alone")
+	}
+	if p := one.get(gone); p.status != 404 {
+		t.Errorf("the lesson of the cast afterwards: %d", p.status)
+	}
+	if p := other.get(kept); p.status != 200 {
+		t.Errorf("somebody else's lesson afterwards: %d", p.status)
 	}
 }
 

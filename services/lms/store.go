@@ -630,20 +630,24 @@ func (s *store) exercises(ctx context.Context) ([]exercise.Exercise, error) {
 	return all, nil
 }
 
-// reset takes away lessons, attempts, completions, undelivered events and exercises. Sessions, links and the audit stay.
-func (s *store) reset(ctx context.Context, by string) error {
+// reset takes away lessons, attempts, completions, mails, undelivered events and exercises: all, or those of the order. Sessions,
+// links and the audit stay.
+func (s *store) reset(ctx context.Context, order ResetOrder, by string) error {
 	return s.write(ctx, func(tx pgx.Tx) ([]auditRow, error) {
-		var lessons, exercises int64
+		var lessons, played int64
 		for _, q := range []struct {
 			text  string
+			of    []string
 			count *int64
 		}{
-			{`DELETE FROM training.outbox`, nil},
-			{`DELETE FROM training.lesson`, &lessons}, // attempts and completions go with them
-			{`DELETE FROM training.campaign`, nil},    // mails go with them
-			{`DELETE FROM training.exercise`, &exercises},
+			{`DELETE FROM training.outbox WHERE $1 OR event->>'person' = ANY ($2)`, order.People, nil},
+			{`DELETE FROM training.lesson WHERE $1 OR person = ANY ($2)`, order.People, &lessons}, // attempts and completions go with them
+			{`DELETE FROM training.mail WHERE $1 OR person = ANY ($2)`, order.People, nil},
+			{`DELETE FROM training.campaign WHERE $1 OR id::text = ANY ($2)`, nil, nil}, // a campaign is of no exercise
+			{`DELETE FROM training.hint WHERE $1 OR exercise = ANY ($2)`, order.Exercises, nil},
+			{`DELETE FROM training.exercise WHERE $1 OR id = ANY ($2)`, order.Exercises, &played},
 		} {
-			tag, err := tx.Exec(ctx, q.text)
+			tag, err := tx.Exec(ctx, q.text, order.All, q.of)
 			if err != nil {
 				return nil, fmt.Errorf("reset: %w", err)
 			}
@@ -655,7 +659,7 @@ func (s *store) reset(ctx context.Context, by string) error {
 			By        string `json:"by"`
 			Lessons   int64  `json:"lessons"`
 			Exercises int64  `json:"exercises"`
-		}{by, lessons, exercises})}, nil
+		}{by, lessons, played})}, nil
 	})
 }
 

@@ -3,7 +3,6 @@ package lms
 import (
 	"cmp"
 	"crypto/rand"
-	"encoding/json"
 	"io"
 	"net/http"
 	"net/url"
@@ -169,21 +168,26 @@ func (b *begun) Write(p []byte) (int, error) {
 
 var _ io.Writer = (*begun)(nil)
 
-// ResetOrder is the body of POST /v1/reset. What is to be kept is for services that have something to keep.
+// ResetOrder is the body of POST /v1/reset: All, or these exercises alone, and what these people, their cast, were taught.
 type ResetOrder struct {
-	Keep json.RawMessage `json:"keep,omitempty"`
+	All       bool     `json:"all,omitempty"`
+	Exercises []string `json:"exercises,omitempty"`
+	People    []string `json:"people,omitempty"`
 }
 
-// PostReset is POST /v1/reset: takes away lessons, attempts, completions, events under way and exercises. Whoever is signed
+// PostReset is POST /v1/reset: takes away lessons, attempts, completions, mails, events under way and exercises. Whoever is signed
 // in stays so, and the audit never goes back. The scorer is to be reset after it.
 func (l *LMS) PostReset(w http.ResponseWriter, r *http.Request) error {
 	var order ResetOrder
-	if err := httpjson.Read(w, r, 4<<10, &order); err != nil {
+	if err := httpjson.Read(w, r, 1<<20, &order); err != nil {
 		return err
+	}
+	if order.All == (len(order.Exercises)+len(order.People) > 0) {
+		return httpjson.Errorf(http.StatusUnprocessableEntity, "bad_reset", "want either all, or exercises and people")
 	}
 	l.outbox.delivering.Lock()
 	defer l.outbox.delivering.Unlock()
-	if err := l.store.reset(r.Context(), mesh.Caller(r.Context()).Name); err != nil {
+	if err := l.store.reset(r.Context(), order, mesh.Caller(r.Context()).Name); err != nil {
 		return err
 	}
 	w.WriteHeader(http.StatusNoContent)

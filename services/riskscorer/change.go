@@ -231,10 +231,11 @@ func (s *Scorer) PutClock(w http.ResponseWriter, r *http.Request) error {
 	return httpjson.Write(w, http.StatusOK, c)
 }
 
-// ResetOrder is the body of POST /v1/reset: forget everything after a position of the event log, 0 for all. The position
-// to go back to is that of GET /v1/watermarks once history has arrived.
+// ResetOrder is the body of POST /v1/reset, with one of both: forget everything after a position of the event log, 0 for all, or
+// these people alone. The position to go back to is that of GET /v1/watermarks once history has arrived.
 type ResetOrder struct {
-	After int64 `json:"after"`
+	After  *int64   `json:"after,omitempty"`
+	People []string `json:"people,omitempty"`
 }
 
 // ResetAnswer says what was forgotten.
@@ -244,14 +245,15 @@ type ResetAnswer struct {
 }
 
 // Reset is POST /v1/reset: forgets the events after a position with their scores, dead letters received since, and the
-// people who came into the roster then. The audit, the watermarks and the clock never go back.
+// people who came into the roster then; or the people who are named, with their events and scores, and nothing else. The audit,
+// the watermarks and the clock never go back.
 func (s *Scorer) Reset(w http.ResponseWriter, r *http.Request) error {
 	var order ResetOrder
-	if err := httpjson.Read(w, r, 1<<10, &order); err != nil {
+	if err := httpjson.Read(w, r, 1<<20, &order); err != nil {
 		return err
 	}
-	if order.After < 0 {
-		return httpjson.Errorf(http.StatusUnprocessableEntity, "bad_position", "after %d: want 0 or more", order.After)
+	if (order.After == nil) == (len(order.People) == 0) || order.After != nil && *order.After < 0 {
+		return httpjson.Errorf(http.StatusUnprocessableEntity, "bad_reset", "want either after, a position of 0 or more, or people")
 	}
 	var answer ResetAnswer
 	err := pgx.BeginFunc(r.Context(), s.pool, func(tx pgx.Tx) error {
@@ -259,37 +261,71 @@ func (s *Scorer) Reset(w http.ResponseWriter, r *http.Request) error {
 		if err := alone(ctx, tx); err != nil {
 			return err
 		}
-		if _, err := tx.Exec(ctx, `DELETE FROM risk.dead_letter WHERE received > (SELECT coalesce(max(received), '-infinity') FROM risk.event WHERE position <= $1)`, order.After); err != nil {
-			return fmt.Errorf("reset: %w", err)
+		what, forget := "of people", forgetPeople(order.People)
+		if order.After != nil {
+			what, forget = fmt.Sprintf("after position %d", *order.After), forgetAfter(*order.After)
 		}
-		gone, err := tx.Exec(ctx, `DELETE FROM risk.event WHERE position > $1`, order.After)
-		if err != nil {
-			return fmt.Errorf("reset: %w", err)
-		}
-		if _, err := tx.Exec(ctx, `DELETE FROM risk.score WHERE position > $1`, order.After); err != nil {
-			return fmt.Errorf("reset: %w", err)
+		var err error
+		if answer, err = forget.run(ctx, tx); err != nil {
+			return err
 		}
 		if err := relisten(ctx, tx); err != nil {
 			return err
 		}
-		left, err := tx.Exec(ctx, `DELETE FROM people.person WHERE added >= $1`, order.After)
-		if err != nil {
-			return fmt.Errorf("reset: %w", err)
-		}
-		if _, err := tx.Exec(ctx, `UPDATE risk.event e SET person = NULL, owned = NULL WHERE person IS NOT NULL AND NOT EXISTS (SELECT FROM people.person p WHERE p.id = e.person)`); err != nil {
-			return fmt.Errorf("reset: %w", err)
-		}
-		if _, err := tx.Exec(ctx, `UPDATE people.person p SET era = nextval('people.era'), position = (SELECT coalesce(max(position), 0) FROM risk.event e WHERE e.person = p.id)`); err != nil {
-			return fmt.Errorf("reset: %w", err)
-		}
 		if err := recount(ctx, tx); err != nil {
 			return err
 		}
-		answer = ResetAnswer{Events: gone.RowsAffected(), People: left.RowsAffected()}
-		return appendAudit(ctx, tx, []row{{Kind: "reset", Detail: fmt.Sprintf("after position %d: %d events, %d people", order.After, answer.Events, answer.People)}})
+		return appendAudit(ctx, tx, []row{{Kind: "reset", Detail: fmt.Sprintf("%s: %d events, %d people", what, answer.Events, answer.People)}})
 	})
 	if err != nil {
 		return s.away(err)
 	}
 	return httpjson.Write(w, http.StatusOK, answer)
+}
+
+// statement is one of those by which something is forgotten; events and people are counted.
+type statement struct {
+	text  string
+	arg   []any
+	count func(*ResetAnswer) *int64
+}
+
+type statements []statement
+
+func forgottenEvents(a *ResetAnswer) *int64 { return &a.Events }
+func forgottenPeople(a *ResetAnswer) *int64 { return &a.People }
+
+func forgetAfter(position int64) statements {
+	at := []any{position}
+	return statements{
+		{`DELETE FROM risk.dead_letter WHERE received > (SELECT coalesce(max(received), '-infinity') FROM risk.event WHERE position <= $1)`, at, nil},
+		{`DELETE FROM risk.event WHERE position > $1`, at, forgottenEvents},
+		{`DELETE FROM risk.score WHERE position > $1`, at, nil},
+		{`DELETE FROM people.person WHERE added >= $1`, at, forgottenPeople},
+		{`UPDATE risk.event e SET person = NULL, owned = NULL WHERE person IS NOT NULL AND NOT EXISTS (SELECT FROM people.person p WHERE p.id = e.person)`, nil, nil},
+		{`UPDATE people.person p SET era = nextval('people.era'), position = (SELECT coalesce(max(position), 0) FROM risk.event e WHERE e.person = p.id)`, nil, nil},
+	}
+}
+
+func forgetPeople(ids []string) statements {
+	of := []any{ids}
+	return statements{
+		{`DELETE FROM risk.event WHERE person = ANY ($1)`, of, forgottenEvents},
+		{`DELETE FROM risk.score WHERE person = ANY ($1)`, of, nil},
+		{`DELETE FROM people.person WHERE id = ANY ($1)`, of, forgottenPeople},
+	}
+}
+
+func (list statements) run(ctx context.Context, tx pgx.Tx) (ResetAnswer, error) {
+	var answer ResetAnswer
+	for _, q := range list {
+		tag, err := tx.Exec(ctx, q.text, q.arg...)
+		if err != nil {
+			return answer, fmt.Errorf("reset: %w", err)
+		}
+		if q.count != nil {
+			*q.count(&answer) = tag.RowsAffected()
+		}
+	}
+	return answer, nil
 }

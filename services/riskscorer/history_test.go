@@ -175,7 +175,7 @@ func TestSilentFeedIsMissingAndNotInnocent(t *testing.T) {
 	if got := missing(); !slices.Equal(got, []activity.Source{activity.Jira, activity.IAM, activity.SIEM}) {
 		t.Errorf("%v are missing, want all but git", got)
 	}
-	if code, body := l.put(instructor, "POST", "/v1/reset", ResetOrder{After: 0}); code != 200 {
+	if code, body := l.put(instructor, "POST", "/v1/reset", ResetOrder{After: new(int64)}); code != 200 {
 		t.Fatal(body)
 	}
 	l.roster(person("mira", risk.BackendDeveloper))

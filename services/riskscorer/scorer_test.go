@@ -504,7 +504,7 @@ func TestResetForgetsWhatCameAfter(t *testing.T) {
 	l.get("/v1/people/mira/risk?at=2026-10-01T10:00:00Z", &before)
 	l.roster(person("cast", risk.SRE))
 	l.send(gitCollector, 2, commit(2, "mira", activity.SecretCommitted, time.Hour), commit(3, "cast", activity.SecretCommitted, time.Hour))
-	code, body := l.put(instructor, "POST", "/v1/reset", ResetOrder{After: p.Position})
+	code, body := l.put(instructor, "POST", "/v1/reset", ResetOrder{After: &p.Position})
 	if code != 200 || body != `{"events":2,"people":1}`+"\n" {
 		t.Fatalf("reset: %d %s", code, body)
 	}
@@ -521,6 +521,35 @@ func TestResetForgetsWhatCameAfter(t *testing.T) {
 	l.get("/v1/people/mira/risk", &after)
 	if len(after.Contributions) != 2 {
 		t.Errorf("%d contributions, want 2", len(after.Contributions))
+	}
+}
+
+func TestResetOfPeopleForgetsThemAloneWithWhatTheyDid(t *testing.T) {
+	l := newLab(t)
+	l.roster(person("mira", risk.SRE), person("cast", risk.SRE))
+	l.send(gitCollector, 1, commit(1, "mira", activity.ForcePush, time.Hour), commit(2, "cast", activity.SecretCommitted, time.Hour), commit(3, "stray", activity.ForcePush, time.Hour))
+	var before, after risk.Assessment
+	l.get("/v1/people/mira/risk?at=2026-10-01T10:00:00Z", &before)
+	for what, order := range map[string]ResetOrder{"a position and people": {After: new(int64), People: []string{"cast"}}, "neither": {}} {
+		if code, body := l.put(instructor, "POST", "/v1/reset", order); code != 422 {
+			t.Errorf("%s: %d %s", what, code, body)
+		}
+	}
+	if code, body := l.put(instructor, "POST", "/v1/reset", ResetOrder{People: []string{"cast", "nobody"}}); code != 200 || body != `{"events":1,"people":1}`+"\n" {
+		t.Fatalf("reset: %d %s", code, body)
+	}
+	if code, _ := l.call(instructor, "GET", "/v1/people/cast/risk", "", ""); code != 404 {
+		t.Errorf("the cast is still there: %d", code)
+	}
+	l.get("/v1/people/mira/risk?at=2026-10-01T10:00:00Z", &after)
+	if d := cmp.Diff(before, after); d != "" {
+		t.Errorf("somebody else differs:\n%s", d)
+	}
+	if n := l.one(`SELECT count(*) FROM risk.score WHERE person = 'cast'`); n != 0 {
+		t.Errorf("%d scores of the cast are left", n)
+	}
+	if n := l.one(`SELECT sum(events) FROM risk.unknown_account`); n != 1 {
+		t.Errorf("%d events of unknown accounts, want the stranger's one", n)
 	}
 }
 

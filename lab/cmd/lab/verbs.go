@@ -311,9 +311,15 @@ func auditCommand(s *settings) *cobra.Command {
 
 func resetCommand(s *settings) *cobra.Command {
 	return &cobra.Command{
-		Use: "reset", Short: "Go back to the seeded state without a rebuild", Args: cobra.NoArgs, Example: "  lab reset",
-		RunE: func(c *cobra.Command, _ []string) error {
+		Use: "reset [SCENARIO]", Short: "Go back to the seeded state without a rebuild, or take away what one scenario left", Args: cobra.MaximumNArgs(1),
+		Example: "  lab reset\n  lab reset leaked-secret",
+		Long: `Forgets everything that came after the history: events, scores, lessons, exercises. With a scenario, one of the lab's or a file,
+only what its plays left: its exercises, their casts, and what those did and learnt. The audit and the lab's clock never go back.`,
+		RunE: func(c *cobra.Command, args []string) error {
 			return inside(c.Context(), s, func(ctx context.Context, l *desk.Lab, o *lab.Operator, st lab.Status) error {
+				if len(args) == 1 {
+					return lab.ResetScenario(ctx, o, st.Spec, args[0], s.progress())
+				}
 				position, err := l.SeededAt()
 				if err != nil {
 					return &lab.Error{Code: lab.ExitPartly, What: "reset", Why: errors.New("the history has not been delivered"), Try: "lab up" + nameFlag(s)}
