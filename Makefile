@@ -33,7 +33,7 @@ e2e-kind: ## The same on Kubernetes with SPIRE, and every command of DEPLOYMENT_
 test: unit e2e ## Run all tests: no Docker, nothing but Go and PostgreSQL's package
 
 screenshots: ## Photograph every page, light and dark, into screenshots/
-	@mkdir -p screenshots && LAB_SCREENSHOTS=$(CURDIR)/screenshots go test -count=1 -run 'Learner|Instructor|Manager' ./e2e
+	@mkdir -p screenshots && LAB_SCREENSHOTS=$(CURDIR)/screenshots go test -count=1 -run 'Learner|Instructor|Manager|Admin' ./e2e
 
 golden: ## Write the golden files anew; review them as a diff
 	@go test ./services/topology ./synth/routine -run 'Golden|Digest' -update

@@ -71,7 +71,8 @@ func (f *fakeScorer) call(_ context.Context, method, path, contentType string, b
 		for _, p := range f.people {
 			s := f.profile.Score(p.Role, f.events[p.ID], labNow)
 			standing := risk.Standing{Person: p, At: labNow.Add(f.later), Score: s, Level: f.profile.Level(s), Frequency: f.profile.Level(s).Frequency()}
-			standing.Due, standing.Escalation = risk.Due(f.events[p.ID], standing.Frequency, labNow.Add(f.later))
+			standing.Due, _ = f.profile.Due(p.Role, f.events[p.ID], standing.Level, labNow)
+			standing.Escalation = standing.Frequency.Escalate(standing.Due, labNow.Add(f.later))
 			if name, ok := strings.CutPrefix(query, "shadow="); ok {
 				other := risk.MustProfile(name)
 				score := other.Score(p.Role, f.events[p.ID], labNow)

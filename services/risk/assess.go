@@ -399,7 +399,7 @@ func (p *Profile) pattern(h *history) finding {
 	}
 	for _, c := range p.Patterns.Chains {
 		if c.Floor > best.floor {
-			if found := c.find(window); found != nil {
+			if found := c.find(window, h.events); found != nil {
 				hold(c.Name, 1e6, c.Floor, found)
 			}
 		}
@@ -430,9 +430,11 @@ func (p *Profile) Trend(role Role, events []activity.Event, times []time.Time) [
 	return points
 }
 
-// Due is when a person's next training is, and who is told at τ that it has not been done: after the last pass, else after the
-// first event, else after τ, by the frequency. Events are the person's, in any order, duplicates allowed.
-func Due(events []activity.Event, f Frequency, at time.Time) (time.Time, Escalation) {
+// Due is when the next training of a person at this level is, and who is told at τ that it has not been done: by the level's
+// frequency, after the last pass, else after the first event, else after τ; but counted from the day on which the level was
+// reached, if that is later, since nobody is late for what was not asked of them. Events are the person's, in any order, duplicates
+// allowed.
+func (p *Profile) Due(role Role, events []activity.Event, level Level, at time.Time) (time.Time, Escalation) {
 	var pass time.Time
 	first := at
 	for i := range events {
@@ -447,8 +449,23 @@ func Due(events []activity.Event, f Frequency, at time.Time) (time.Time, Escalat
 	if pass.IsZero() {
 		pass = first
 	}
-	due := pass.Add(time.Duration(f.Days()) * 24 * time.Hour)
-	return due, escalate(f, due, at)
+	f := level.Frequency()
+	due := p.reached(role, events, level, pass, at).Add(time.Duration(f.Days()) * 24 * time.Hour)
+	return due, f.Escalate(due, at)
+}
+
+// reached is the end of the day, by UTC, on which a person came to the level that they have at τ, as far back as begin.
+func (p *Profile) reached(role Role, events []activity.Event, level Level, begin, at time.Time) time.Time {
+	const day = 24 * time.Hour
+	if level == Low {
+		return begin
+	}
+	for midnight := at.UTC().Truncate(day); midnight.After(begin); midnight = midnight.Add(-day) {
+		if p.Level(p.Score(role, events, midnight)).Rank() < level.Rank() {
+			return midnight.Add(day)
+		}
+	}
+	return begin
 }
 
 // Assess scores a person and explains the score. Events are the person's, in any order; Position and Trend stay empty.
@@ -463,7 +480,7 @@ func (p *Profile) Assess(person string, role Role, events []activity.Event, at t
 	}
 	a.Reasons = reasons(a.Contributions, h)
 	a.Frequency = a.Level.Frequency()
-	a.Due, a.Escalation = Due(events, a.Frequency, at)
+	a.Due, a.Escalation = p.Due(role, events, a.Level, at)
 	return a
 }
 

@@ -62,8 +62,9 @@ func ordinary(v activity.Verb) bool {
 }
 
 // find answers the events of the first course of the chain among a window's events, which are in order of time and id;
-// nothing if there is none. Risky events make courses and never unmake one.
-func (c Chain) find(window []*activity.Event) []*activity.Event {
+// nothing if there is none. Risky events make courses and never unmake one. Whether it was quiet before is asked of all events:
+// ordinary work does not cease to have been done when it leaves the window.
+func (c Chain) find(window, all []*activity.Event) []*activity.Event {
 	for i, opening := range window {
 		if !c.Steps[0].takes(opening) {
 			continue
@@ -73,7 +74,7 @@ func (c Chain) find(window []*activity.Event) []*activity.Event {
 		for from > 0 && window[from-1].At.Equal(opening.At) {
 			from--
 		}
-		if found := c.follow(window[from:], opening.At); found != nil && !c.busy(window[:from], opening.At) {
+		if found := c.follow(window[from:], opening.At); found != nil && !c.busy(all, opening.At) {
 			return found
 		}
 	}
@@ -100,12 +101,14 @@ func (c Chain) follow(rest []*activity.Event, from time.Time) []*activity.Event 
 	return found
 }
 
-func (c Chain) busy(before []*activity.Event, opening time.Time) bool {
+func (c Chain) busy(all []*activity.Event, opening time.Time) bool {
 	if c.Quiet == 0 {
 		return false
 	}
 	begin := opening.Add(-time.Duration(c.Quiet))
-	return slices.ContainsFunc(before, func(e *activity.Event) bool { return ordinary(e.Verb) && !e.At.Before(begin) })
+	return slices.ContainsFunc(all, func(e *activity.Event) bool {
+		return ordinary(e.Verb) && e.At.Before(opening) && !e.At.Before(begin)
+	})
 }
 
 // inOrder is events by time and id.

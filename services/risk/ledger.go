@@ -17,7 +17,7 @@ type Ledger struct {
 	newest  time.Time
 	sums    map[activity.Verb][]lessoning
 	states  []activity.Event // that have not ended
-	window  []activity.Event // by time and id; and before it as long as an approval lasts
+	window  []activity.Event // by time and id; and before it as far as patterns look back
 	pass    time.Time
 	passed  map[string]time.Time
 	closed  map[string]time.Time
@@ -81,7 +81,7 @@ func (l *Ledger) Add(e activity.Event) bool {
 	}
 	i, _ := slices.BinarySearchFunc(l.window, e, inTime)
 	l.window = slices.Insert(l.window, i, e)
-	begin := l.newest.Add(-time.Duration(l.profile.Window) - time.Duration(l.profile.Patterns.Insider.Approval))
+	begin := l.newest.Add(-time.Duration(l.profile.Window) - l.profile.Patterns.lookBack())
 	old := 0
 	for old < len(l.window) && l.window[old].At.Before(begin) {
 		old++

@@ -153,6 +153,15 @@ type Patterns struct {
 	} `json:"burnout"`
 }
 
+// lookBack is how long before the window a pattern looks for what clears it.
+func (p *Patterns) lookBack() time.Duration {
+	longest := p.Insider.Approval
+	for _, c := range p.Chains {
+		longest = max(longest, c.Quiet)
+	}
+	return time.Duration(longest)
+}
+
 // CompanyRule says how people's scores make the organisation's.
 type CompanyRule struct {
 	Mean   Micro  `json:"mean"`

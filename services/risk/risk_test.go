@@ -291,7 +291,7 @@ func naive(profile string, role Role, events []activity.Event, at time.Time) flo
 	}
 	for _, k := range kinds {
 		for _, opening := range known {
-			if k.floor > floor && inWindow(opening) && k.holds(known, opening, inWindow) {
+			if k.floor > floor && inWindow(opening) && k.holds(known, opening) {
 				floor = k.floor
 			}
 		}
@@ -332,7 +332,7 @@ func (p part) takes(e activity.Event) bool {
 	return slices.Contains(strings.Fields(p.verbs), string(e.Verb)) && (e.Verb != "iam.data_export" || e.Bytes >= 1<<30)
 }
 
-func (k kind) holds(known []activity.Event, opening activity.Event, inWindow func(activity.Event) bool) bool {
+func (k kind) holds(known []activity.Event, opening activity.Event) bool {
 	if !k.parts[0].takes(opening) {
 		return false
 	}
@@ -349,7 +349,7 @@ func (k kind) holds(known []activity.Event, opening activity.Event, inWindow fun
 	}
 	return k.quiet == 0 || !slices.ContainsFunc(known, func(e activity.Event) bool {
 		before := opening.At.Sub(e.At)
-		return inWindow(e) && before > 0 && before <= time.Duration(k.quiet)*day &&
+		return before > 0 && before <= time.Duration(k.quiet)*day &&
 			slices.Contains([]activity.Verb{"git.commit", "git.review_submitted", "iam.sign_in"}, e.Verb)
 	})
 }
@@ -620,6 +620,28 @@ func TestStatesCountUntilTheyEnd(t *testing.T) {
 	}
 }
 
+// Nobody becomes a dormant account by getting older: work that has left the window was done all the same.
+func TestOrdinaryWorkBeforeTheWindowStillShowsThatAnAccountWasNotDormant(t *testing.T) {
+	p := MustProfile("lab-v1")
+	opening := 29 * day
+	events := []activity.Event{
+		event(1, activity.FailedAuthentication, opening), event(2, activity.OffHoursAccess, opening-time.Hour),
+		event(3, activity.UnusedPermission, opening-2*time.Hour), event(4, activity.UnusedPermission, opening-3*time.Hour),
+	}
+	if a := p.Assess("mira", SRE, events, t0); a.Pattern != "dormant-account" {
+		t.Fatalf("without any work before: pattern %q, want dormant-account", a.Pattern)
+	}
+	for i := range 12 {
+		events = append(events, event(10+i, activity.SignIn, opening+2*day+time.Duration(i)*day))
+	}
+	if a := p.Assess("mira", SRE, events, t0); a.Pattern != "" {
+		t.Errorf("after twelve working days before: pattern %q", a.Pattern)
+	}
+	if want, got := p.Score(SRE, events, t0), LedgerOf(p, events).Score(SRE, t0); got != want {
+		t.Errorf("%d by the ledger, %d by all events", got, want)
+	}
+}
+
 func TestApprovalClearsAnExportThatFollowsWithinAWeek(t *testing.T) {
 	for name, c := range map[string]struct {
 		export, approval time.Duration // ago; no approval if 0
@@ -854,6 +876,43 @@ func BenchmarkAssess(b *testing.B) {
 			p.Score(SRE, events, t0)
 		}
 	})
+}
+
+// Whoever comes to a level is given its interval from then on; a level that was reached before the last training changes nothing.
+func TestTrainingIsDueFromTheDayOnWhichTheLevelWasReached(t *testing.T) {
+	p := MustProfile(Default)
+	pass := event(1, activity.TrainingPassed, 40*day)
+	pass.Module = "policy"
+	burst := func(ago time.Duration) []activity.Event { // what takes anybody to HIGH at once
+		return []activity.Event{
+			event(2, activity.SecretCommitted, ago), event(3, activity.CrossAccountAccess, ago-time.Hour), event(4, activity.ServiceAccountKey, ago-2*time.Hour),
+		}
+	}
+	midnight := t0.UTC().Truncate(day)
+	for _, c := range []struct {
+		name   string
+		events []activity.Event
+		due    time.Time
+		told   Escalation
+	}{
+		{"today", burst(3 * time.Hour), midnight.Add(8 * day), ToNobody},
+		{"five days ago", burst(5 * day), midnight.Add(3 * day), ToNobody},
+		{"nine days ago", burst(9 * day), midnight.Add(-day), ToPerson},
+		{"twenty days ago", burst(20 * day), midnight.Add(-12 * day), ToSecurity},
+	} {
+		a := p.Assess("mira", SRE, append(c.events, pass), t0)
+		if a.Level != High || !a.Due.Equal(c.due) || a.Escalation != c.told {
+			t.Errorf("HIGH since %s: %s, due %v, told to %q; want due %v, told to %q", c.name, a.Level, a.Due, a.Escalation, c.due, c.told)
+		}
+	}
+	late := event(5, activity.TrainingPassed, 2*day)
+	late.Module = "policy"
+	if a := p.Assess("mira", SRE, append(burst(5*day), pass, late), t0); !a.Due.Equal(late.At.Add(7 * day)) {
+		t.Errorf("after a training since: due %v, want a week after it", a.Due)
+	}
+	if a := p.Assess("mira", SRE, []activity.Event{pass}, t0); !a.Due.Equal(pass.At.Add(90 * day)) {
+		t.Errorf("LOW: due %v, want a quarter after the training", a.Due)
+	}
 }
 
 func TestEscalationsRise(t *testing.T) {

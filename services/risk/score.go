@@ -133,9 +133,9 @@ var Escalations = []Escalation{ToNobody, ToPerson, ToManager, ToSecurity}
 // Rank is 0 for ToNobody to 3 for ToSecurity, and −1 for a word that is no escalation.
 func (e Escalation) Rank() int { return slices.Index(Escalations, e) }
 
-// escalate: the manager is told when a training is late by half of its interval, the security team by a whole one; both
-// after a day at least.
-func escalate(f Frequency, due, at time.Time) Escalation {
+// Escalate says who is told at τ of a training that was due: the manager when it is late by half of its interval, the security team
+// by a whole one; both after a day at least.
+func (f Frequency) Escalate(due, at time.Time) Escalation {
 	interval := time.Duration(f.Days()) * 24 * time.Hour
 	switch late := at.Sub(due); {
 	case late < 0:

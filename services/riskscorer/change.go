@@ -303,7 +303,7 @@ func forgetAfter(position int64) statements {
 		{`DELETE FROM risk.score WHERE position > $1`, at, nil},
 		{`DELETE FROM people.person WHERE added >= $1`, at, forgottenPeople},
 		{`UPDATE risk.event e SET person = NULL, owned = NULL WHERE person IS NOT NULL AND NOT EXISTS (SELECT FROM people.person p WHERE p.id = e.person)`, nil, nil},
-		{`UPDATE people.person p SET era = nextval('people.era'), position = (SELECT coalesce(max(position), 0) FROM risk.event e WHERE e.person = p.id)`, nil, nil},
+		{`UPDATE people.person p SET era = nextval('people.era'), position = (SELECT coalesce(max(position), 0) FROM risk.event e WHERE e.person = p.id) WHERE p.position > $1`, at, nil}, // who lost nothing is remembered
 	}
 }
 

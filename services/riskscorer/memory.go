@@ -21,6 +21,7 @@ type memory struct {
 	mu     sync.Mutex
 	people map[string]remembered
 	books  map[string]*book
+	dues   map[string]reminder
 }
 
 // book is what scores one person's next event without reading all the others. Who stores an event takes it out of the memory,
@@ -61,6 +62,33 @@ type remembered struct {
 	events   []activity.Event // never changed in place: readers hold it too
 	counted  []activity.Event // those of events that count, when a reader has asked for them
 	since    []int64          // the position of the log from which each event is this person's
+}
+
+// reminder is when a person's training is due, while profile, role, level and events stay what they were: time alone makes
+// nobody's score rise, so the day on which the level was reached stays the same.
+type reminder struct {
+	profile       string
+	role          risk.Role
+	level         risk.Level
+	era, position int64
+	due           time.Time
+}
+
+// due is when somebody's next training is, and who is told that it has not been done.
+func (m *memory) due(profile *risk.Profile, p *risk.Standing, r remembered) (time.Time, risk.Escalation) {
+	now := reminder{profile: profile.Name, role: p.Role, level: p.Level, era: r.era, position: r.position}
+	m.mu.Lock()
+	known := m.dues[p.ID]
+	m.mu.Unlock()
+	if now.due = known.due; known == now {
+		return known.due, p.Frequency.Escalate(known.due, p.At)
+	}
+	var to risk.Escalation
+	now.due, to = profile.Due(p.Role, r.counted, p.Level, p.At)
+	m.mu.Lock()
+	m.dues[p.ID] = now
+	m.mu.Unlock()
+	return now.due, to
 }
 
 // until is the person's events as they were known at a position of the log.

@@ -201,10 +201,10 @@ func (s *Scorer) standings(profile *risk.Profile, people []employee, read map[st
 }
 
 // remind says of everybody when their next training is due, and who is told that it has not been done.
-func remind(list []risk.Standing, read map[string]remembered) {
+func (s *Scorer) remind(profile *risk.Profile, list []risk.Standing, read map[string]remembered) {
 	for i := range list {
-		s := &list[i]
-		s.Due, s.Escalation = risk.Due(read[s.ID].counted, s.Frequency, s.At)
+		p := &list[i]
+		p.Due, p.Escalation = s.memory.due(profile, p, read[p.ID])
 	}
 }
 
@@ -239,7 +239,7 @@ func (s *Scorer) People(w http.ResponseWriter, r *http.Request) error {
 			return err
 		}
 		list = s.standings(profile, people, read, clock.Now)
-		remind(list, read)
+		s.remind(profile, list, read)
 		if shadow != nil {
 			for i, other := range s.standings(shadow, people, read, clock.Now) {
 				list[i].Shadow = &risk.Shadow{Profile: shadow.Name, Version: shadow.Version, Score: other.Score, Level: other.Level}

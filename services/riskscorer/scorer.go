@@ -55,7 +55,7 @@ func New(pool *pgxpool.Pool, profile *risk.Profile, trustDomain string, decision
 	if decisions != nil {
 		s.refused = decisions.Write
 	}
-	s.memory.people, s.memory.books = map[string]remembered{}, map[string]*book{}
+	s.memory.people, s.memory.books, s.memory.dues = map[string]remembered{}, map[string]*book{}, map[string]reminder{}
 	return s
 }
 

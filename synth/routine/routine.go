@@ -48,10 +48,11 @@ func Day(staff []people.Person, day int) []Act {
 // gather runs one person's life per goroutine and sorts the acts, so that the outcome does not depend on GOMAXPROCS.
 func gather(staff []people.Person, life func(people.Person) []Act) []Act {
 	lives := make([][]Act, len(staff))
+	workers := runtime.GOMAXPROCS(0) // once: the runtime follows a change of the machine's limits
 	var wg sync.WaitGroup
-	for w := range runtime.GOMAXPROCS(0) {
+	for w := range workers {
 		wg.Go(func() {
-			for i := w; i < len(staff); i += runtime.GOMAXPROCS(0) {
+			for i := w; i < len(staff); i += workers {
 				lives[i] = life(staff[i])
 			}
 		})
