@@ -8,25 +8,35 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
 	"time"
 
 	"example.org/security-training/lab"
+	"example.org/security-training/lab/desk"
 	"example.org/security-training/lab/local"
 	"example.org/security-training/services/env"
 	"example.org/security-training/services/exercise"
 )
 
 func TestASecondUpFindsNothingToDo(t *testing.T) {
+	before := awaitHealthy(t)
 	start := time.Now()
 	out, err := command(t.Context(), l.name, "up").run()
 	if err != nil || !strings.Contains(out, "nothing to do") {
 		t.Fatalf("%v\n%s", err, out)
 	}
 	t.Logf("a second up took %s", time.Since(start))
+	after := awaitHealthy(t)
+	for i, w := range after.Workloads {
+		if old := before.Workloads[i]; w.PID != old.PID || w.Pod != old.Pod || w.Restarts != old.Restarts {
+			t.Errorf("%s was started again by an up that had nothing to do", w.Name)
+		}
+	}
 	if out, err := command(t.Context(), l.name, "up", "--days", "11").run(); code(err) != lab.ExitConflict {
 		t.Errorf("another company under the same name: %v, want exit %d\n%s", err, lab.ExitConflict, out)
 	}
@@ -177,7 +187,7 @@ func TestATakenPortIsANamedConflict(t *testing.T) {
 
 func TestWrongUseIsExitCode2AndSaysWhatIsRight(t *testing.T) {
 	for _, args := range [][]string{
-		{"play", "no-such-scenario"}, {"up", "--people", "0", "--days", "999"}, {"matrix", "-o", "xml"}, {"logs"}, {"frobnicate"}, {"status", "--nonsense"},
+		{"play", "no-such-scenario"}, {"up", "--people", "0", "--days", "999"}, {"matrix", "-o", "xml"}, {"logs"}, {"frobnicate"}, {"status", "--nonsense"}, {"open", "--as", "nobody.here"}, {"doctor", "--runtime", "moon"},
 	} {
 		if out, err := command(t.Context(), l.name, args...).run(); code(err) != lab.ExitUsage {
 			t.Errorf("%v: %v, want exit %d\n%s", args, err, lab.ExitUsage, out)
@@ -239,8 +249,124 @@ func TestResetOfAScenarioTakesAwayItsCastAndItsExercisesAlone(t *testing.T) {
 }
 
 func TestResetGoesBackToTheSeededState(t *testing.T) {
+	position, err := l.SeededAt()
+	if err != nil {
+		t.Fatal(err)
+	}
+	scorer := serving(t, "POST /v1/events")
+	conn, err := connect(t, scorer, scorer)
+	if err != nil {
+		t.Fatal(err)
+	}
+	count := func(query string, args ...any) (n int) {
+		t.Helper()
+		if err := conn.QueryRow(t.Context(), query, args...).Scan(&n); err != nil {
+			t.Fatal(err)
+		}
+		return n
+	}
+	seeded := count(`SELECT count(*) FROM risk.event WHERE position <= $1`, position)
+	if out, err := command(t.Context(), l.name, "play", "leaked-secret").run(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	played := count(`SELECT max(position) FROM risk.event`)
+	if count(`SELECT count(*) FROM people.person WHERE team = 'exercise'`) == 0 || int64(played) <= position {
+		t.Fatal("a play left nothing: this proves nothing")
+	}
 	if out, err := command(t.Context(), l.name, "reset").run(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
 	awaitHealthy(t)
+	if n := count(`SELECT count(*) FROM risk.event WHERE position <= $1`, position); n != seeded {
+		t.Errorf("%d events of the history, were %d", n, seeded)
+	}
+	if n := count(`SELECT count(*) FROM risk.event WHERE position > $1 AND position <= $2`, position, played); n != 0 {
+		t.Errorf("%d events of after the history are left", n)
+	}
+	if n := count(`SELECT count(*) FROM people.person`); n != l.st.Spec.People {
+		t.Errorf("%d people, want the company's %d", n, l.st.Spec.People)
+	}
+	var shown []exercise.Exercise
+	if err := l.op.Call(t.Context(), serving(t, "GET /v1/exercises"), http.MethodGet, "/v1/exercises", nil, &shown); err != nil || len(shown) != 0 {
+		t.Errorf("%d exercises are left: %v", len(shown), err)
+	}
+}
+
+func TestAnExpectationThatFailsEndsAPlayWithCode1AndSaysWhatCame(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "too-much-to-ask.yaml")
+	if err := os.WriteFile(path, []byte(`title: One commit, and CRITICAL is expected
+teaches: [secret-hygiene]
+attack: [T1552.001]
+difficulty: 1
+minutes: 1
+seed: 7
+cast: {mira: {role: sre}, tomas: {role: sre}}
+brief: An expectation that cannot hold.
+hints: [{cost: 10, text: There is none.}]
+timeline:
+- {at: 10h00m, who: mira, source: git, record: {event: commit, repository: payments, path: main.go}}
+expect:
+- {at: 10h01m, who: mira, level: CRITICAL}
+- {at: 10h01m, who: tomas, level: LOW}
+debrief: It did not.
+`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	out, err := command(t.Context(), l.name, "play", path).run()
+	if code(err) != lab.ExitAssertion || !strings.Contains(out, "✗") || !strings.Contains(out, "LOW") || !strings.Contains(out, "1 of 2 expectations failed") {
+		t.Errorf("%v, want exit %d and what came instead\n%s", err, lab.ExitAssertion, out)
+	}
+	if out, err := command(t.Context(), l.name, "reset", path).run(); err != nil {
+		t.Errorf("%v\n%s", err, out)
+	}
+}
+
+// Whatever an interrupted `up` was at, the next one goes on with what is there, and `down` leaves nothing.
+func TestAnInterruptedUpIsGoneOnWithAndTakenDown(t *testing.T) {
+	name := l.name + "-c"
+	up := func() *exec.Cmd {
+		cmd := command(t.Context(), name, "up", "--runtime", local.RuntimeName, "--people", "5", "--days", "2").cmd()
+		cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
+		return cmd
+	}
+	r := &local.Runtime{Lookup: env.Process}
+	folder, err := desk.FolderOf(env.Process, name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, until := range map[string]func() bool{
+		"the folder is there": func() bool { _, err := os.Stat(string(folder)); return err == nil },
+		"a workload is ready": func() bool {
+			found, err := r.Find(t.Context(), name)
+			if err != nil {
+				return false
+			}
+			st, err := found.Status(t.Context())
+			return err == nil && slices.ContainsFunc(st.Workloads, func(w lab.WorkloadStatus) bool { return w.Ready })
+		},
+	} {
+		cmd := up()
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		await(t, 30*time.Second, "the moment to interrupt", until)
+		if err := cmd.Process.Signal(os.Interrupt); err != nil {
+			t.Fatal(err)
+		}
+		if err := cmd.Wait(); code(err) != lab.ExitInterrupted && code(err) != 0 { // it may have been too fast for us
+			t.Errorf("interrupted: %v, want exit %d", err, lab.ExitInterrupted)
+		}
+	}
+	if out, err := up().CombinedOutput(); err != nil {
+		t.Errorf("the next up: %v\n%s", err, out)
+	}
+	if out, err := command(t.Context(), name, "down").run(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	if _, err := os.Stat(string(folder)); !os.IsNotExist(err) {
+		t.Errorf("%s is still there", folder)
+	}
+	for _, pid := range pidsNaming(t, string(folder)) {
+		t.Errorf("process %d of the lab that is down still runs", pid)
+	}
 }

@@ -111,10 +111,7 @@ func run(m *testing.M) (code int, err error) {
 	}
 	watch := watchSockets(ctx)
 	code = m.Run()
-	if stray := watch.strays(); len(stray) > 0 {
-		return 1, fmt.Errorf("connections left the machine: %s", strings.Join(stray, ", "))
-	}
-	return code, nil
+	return code, watch.verdict()
 }
 
 // keepBundle packs what the lab under test knows into LAB_ARTIFACTS, or a temporary folder.

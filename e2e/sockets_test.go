@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/hex"
 	"fmt"
+	"maps"
 	"net"
 	"os"
 	"path/filepath"
@@ -14,18 +15,19 @@ import (
 	"time"
 )
 
-// sockets watches every TCP connection of the lab's processes.
+// sockets watches every TCP connection of the lab's processes, and every UDP socket that names its peer.
 type sockets struct {
-	mu   sync.Mutex
-	seen map[string]bool
-	stop context.CancelFunc
-	done chan struct{}
+	mu    sync.Mutex
+	seen  map[string]bool // connections that leave the machine
+	alive map[string]bool // workloads that were seen with a connection
+	stop  context.CancelFunc
+	done  chan struct{}
 }
 
 // watchSockets looks every 50 ms for connections of the lab's processes to an address that is not loopback.
 func watchSockets(ctx context.Context) *sockets {
 	ctx, stop := context.WithCancel(ctx)
-	s := &sockets{seen: map[string]bool{}, stop: stop, done: make(chan struct{})}
+	s := &sockets{seen: map[string]bool{}, alive: map[string]bool{}, stop: stop, done: make(chan struct{})}
 	go func() {
 		defer close(s.done)
 		tick := time.NewTicker(50 * time.Millisecond)
@@ -42,15 +44,17 @@ func watchSockets(ctx context.Context) *sockets {
 	return s
 }
 
-func (s *sockets) strays() []string {
+// verdict ends the watch: an error names each connection that left, or says that there was too little to see.
+func (s *sockets) verdict() error {
 	s.stop()
 	<-s.done
-	var out []string
-	for k := range s.seen {
-		out = append(out, k)
+	if len(s.seen) > 0 {
+		return fmt.Errorf("connections left the machine: %s", strings.Join(slices.Sorted(maps.Keys(s.seen)), ", "))
 	}
-	slices.Sort(out)
-	return out
+	if len(s.alive) < len(l.st.Workloads)/2 { // those that only serve may have had none at any look
+		return fmt.Errorf("the watch of connections saw those of %v alone: it would have missed what left", slices.Sorted(maps.Keys(s.alive)))
+	}
+	return nil
 }
 
 func (s *sockets) look(ctx context.Context) {
@@ -63,8 +67,8 @@ func (s *sockets) look(ctx context.Context) {
 		if err != nil {
 			continue // between two of its lives
 		}
-		remote := map[string]string{}                          // socket inode → peer
-		for _, file := range []string{"net/tcp", "net/tcp6"} { // as this process's network has it
+		remote := map[string]string{}                                                 // socket inode → peer
+		for _, file := range []string{"net/tcp", "net/tcp6", "net/udp", "net/udp6"} { // as this process's network has it
 			text, err := procFile(pid, file)
 			if err != nil {
 				continue
@@ -90,11 +94,15 @@ func (s *sockets) look(ctx context.Context) {
 				continue
 			}
 			peer, ok := remote[strings.TrimSuffix(inode, "]")]
-			if ip := addressOf(peer); ok && !stays(ip) {
-				s.mu.Lock()
-				s.seen[w.Name+" → "+ip.String()] = true
-				s.mu.Unlock()
+			if !ok {
+				continue
 			}
+			s.mu.Lock()
+			s.alive[w.Name] = true
+			if ip := addressOf(peer); !stays(ip) {
+				s.seen[w.Name+" → "+ip.String()] = true
+			}
+			s.mu.Unlock()
 		}
 	}
 }

@@ -78,10 +78,12 @@ type Counts struct {
 	Clock       time.Time         `json:"clock"`
 }
 
-// ProcessStatus is a process of the runtime's own. One that runs in a cluster has no PID here.
+// ProcessStatus is a process of the runtime's own. One that runs in a cluster, or does not run, has no PID here.
 type ProcessStatus struct {
-	Name string `json:"name"`
-	PID  int    `json:"pid"`
+	Name     string `json:"name"`
+	PID      int    `json:"pid"`
+	Restarts int    `json:"restarts"`
+	Why      string `json:"why,omitempty"` // why it does not run, as far as it is known
 }
 
 // WorkloadStatus is the state of one row of the topology.

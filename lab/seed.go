@@ -146,31 +146,52 @@ func pause(ctx context.Context, d time.Duration) error {
 	}
 }
 
-// AwaitScored returns when everything that any collector has acknowledged so far has come to its end, and the scorer's
-// watermarks say so.
+// stillAfter is how long the scorer may get no further before who waits for it is told so.
+const stillAfter = time.Minute
+
+// AwaitScored returns when everything that any collector had acknowledged when it was called has come to its end, and the scorer's
+// watermarks say so; what arrives meanwhile is not waited for. A scorer that gets no further for a minute is a time-out.
 func (o *Operator) AwaitScored(ctx context.Context) error {
-	var behind []string
+	targets, marks := map[string]uint64{}, map[string]uint64{}
+	still := time.NewTimer(stillAfter)
+	defer still.Stop()
 	for {
-		behind = behind[:0]
-		targets := map[string]uint64{}
+		var behind []string
 		for _, w := range o.Node.Topology().OfKind(topology.KindCollector) {
+			target, known := targets[w.Name]
+			if known && marks[w.Name] >= target {
+				continue
+			}
 			var s Spool
 			if err := o.Call(ctx, w.Name, http.MethodGet, routeSpool.Path(), nil, &s); err != nil {
 				return err
 			}
-			targets[w.Name] = s.Seq
-			if s.Watermark < s.Seq {
-				behind = append(behind, fmt.Sprintf("%s at %d of %d", w.Name, s.Watermark, s.Seq))
+			if !known {
+				target, targets[w.Name] = s.Seq, s.Seq
+			}
+			if !known || s.Watermark > marks[w.Name] {
+				marks[w.Name] = s.Watermark
+				still.Reset(stillAfter)
+			}
+			if s.Watermark < target {
+				behind = append(behind, fmt.Sprintf("%s at %d of %d", w.Name, s.Watermark, target))
 			}
 		}
 		if len(behind) == 0 {
 			return nil
 		}
-		if err := pause(ctx, 10*time.Millisecond); err != nil {
-			return fmt.Errorf("wait for the scorer: %s: %w", strings.Join(behind, ", "), err)
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("wait for the scorer: %s: %w", strings.Join(behind, ", "), context.Cause(ctx))
+		case <-still.C:
+			return &Error{Code: ExitTimeout, What: "wait for the scorer", Why: fmt.Errorf("nothing came to its end for %s: %s", stillAfter, strings.Join(behind, ", ")), Try: "lab logs " + o.scorer()}
+		case <-time.After(10 * time.Millisecond):
 		}
 	}
 }
+
+// scorer names the workload that scores.
+func (o *Operator) scorer() string { return o.Node.Topology().OfKind(topology.KindScorer)[0].Name }
 
 // Counts says how far events have come.
 func (o *Operator) Counts(ctx context.Context) (*Counts, error) {
@@ -246,7 +267,9 @@ func (o *Operator) LinkAs(ctx context.Context, dashboard, role string) (string, 
 
 func (o *Operator) link(ctx context.Context, dashboard string, req linkRequest) (string, error) {
 	var l link
-	if err := o.Ask(ctx, routeLinks, req, &l); err != nil {
+	if err := o.Ask(ctx, routeLinks, req, &l); isNotFound(err) {
+		return "", &Error{Code: ExitUsage, What: "make a sign-in link", Why: err}
+	} else if err != nil {
 		return "", fmt.Errorf("make a sign-in link: %w", err)
 	}
 	return dashboard + l.Path, nil

@@ -7,7 +7,10 @@ package cluster
 import (
 	"context"
 	"errors"
+	"fmt"
+	"time"
 
+	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/tools/clientcmd"
 	"k8s.io/client-go/tools/clientcmd/api"
 
@@ -56,17 +59,48 @@ func (r *Runtime) Find(ctx context.Context, name string) (lab.Lab, error) {
 	return desk.FindNamed(ctx, r.Lookup, name, down)
 }
 
-// Up implements lab.Runtime. The application's image must be one that the cluster can pull: LAB_APP_IMAGE names it.
-func (r *Runtime) Up(ctx context.Context, spec lab.Spec, p progress.Reporter) (lab.Lab, error) {
+// target is what a lab is installed into and made of: kubectl's current context, and an image that its cluster can pull.
+func (r *Runtime) target() (image string, raw *api.Config, err error) {
 	image, ok := r.Lookup("LAB_APP_IMAGE")
 	if !ok || image == "" {
-		return nil, &lab.Error{Code: lab.ExitPrecondition, What: "choose the application's image", Why: errors.New("LAB_APP_IMAGE is not set: a cluster pulls its images, and only you know from where"),
+		return "", raw, &lab.Error{Code: lab.ExitPrecondition, What: "choose the application's image", Why: errors.New("LAB_APP_IMAGE is not set: a cluster pulls its images, and only you know from where"),
 			Try: "make build && docker build -t REGISTRY/security-training-app:TAG . && docker push …, then LAB_APP_IMAGE=REGISTRY/security-training-app:TAG lab up --runtime cluster"}
 	}
-	rules := clientcmd.NewDefaultClientConfigLoadingRules()
-	raw, err := rules.Load()
+	raw, err = clientcmd.NewDefaultClientConfigLoadingRules().Load()
 	if err != nil || raw.CurrentContext == "" {
-		return nil, &lab.Error{Code: lab.ExitPrecondition, What: "find a cluster", Why: errors.Join(err, errors.New("kubectl has no current context")), Try: "kubectl config use-context …"}
+		return "", raw, &lab.Error{Code: lab.ExitPrecondition, What: "find a cluster", Why: errors.Join(err, errors.New("kubectl has no current context")), Try: "kubectl config use-context …"}
+	}
+	return image, raw, nil
+}
+
+// Available says which context and image a lab would be made of, or why none can be.
+func (r *Runtime) Available(ctx context.Context) (found string, err error) {
+	image, raw, err := r.target()
+	if err != nil {
+		return "", err
+	}
+	config, err := clientcmd.NewDefaultClientConfig(*raw, nil).ClientConfig()
+	if err != nil {
+		return "", fmt.Errorf("connect to the cluster: %w", err)
+	}
+	tame(config)
+	client, err := kubernetes.NewForConfig(config)
+	if err != nil {
+		return "", fmt.Errorf("connect to the cluster: %w", err)
+	}
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	if err := answers(ctx, client); err != nil {
+		return "", fmt.Errorf("context %s: %w", raw.CurrentContext, err)
+	}
+	return "context " + raw.CurrentContext + ", image " + image, nil
+}
+
+// Up implements lab.Runtime. The application's image must be one that the cluster can pull: LAB_APP_IMAGE names it.
+func (r *Runtime) Up(ctx context.Context, spec lab.Spec, p progress.Reporter) (lab.Lab, error) {
+	image, raw, err := r.target()
+	if err != nil {
+		return nil, err
 	}
 	f, err := desk.FolderOf(r.Lookup, spec.Name)
 	if err != nil {

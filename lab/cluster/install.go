@@ -69,7 +69,7 @@ const patience = 10 * time.Minute
 
 // Up makes the lab, or mends it: each step leaves alone what is as it should be, and the chart is upgraded to this program's.
 func (in *Installation) Up(ctx context.Context, p progress.Reporter) (lab.Lab, error) {
-	turn, err := in.Folder.Turn()
+	turn, err := in.Folder.Turn(ctx, p)
 	if err != nil {
 		return nil, err
 	}

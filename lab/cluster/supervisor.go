@@ -347,7 +347,7 @@ func (s *supervisor) Status() lab.Status {
 		Processes: []lab.ProcessStatus{{Name: "supervisor", PID: os.Getpid()}},
 	}
 	for _, name := range slices.Sorted(maps.Keys(Beneath)) {
-		st.Processes = append(st.Processes, lab.ProcessStatus{Name: name})
+		st.Processes = append(st.Processes, s.beneath(name))
 	}
 	for _, w := range s.desk.Topo.Workloads {
 		if w.Web != 0 {
@@ -370,14 +370,50 @@ func (s *supervisor) Status() lab.Status {
 	return st
 }
 
-// describe says of a workload what its newest pod does.
-func (s *supervisor) describe(ws *lab.WorkloadStatus) {
+// beneath says of a container that is no row of the topology how often it was started again, and why it does not run.
+func (s *supervisor) beneath(name string) lab.ProcessStatus {
+	c := Beneath[name]
+	ps := lab.ProcessStatus{Name: name, Why: "has no pod yet"}
+	newest := s.newestPod(c.App)
+	if newest == nil {
+		return ps
+	}
+	ps.Why = fmt.Sprintf("its pod is %s", newest.Status.Phase)
+	for _, st := range newest.Status.ContainerStatuses {
+		if st.Name == c.Container {
+			ps.Restarts, ps.Why = int(st.RestartCount), notRunning(st)
+		}
+	}
+	return ps
+}
+
+// notRunning says why a container does not run; nothing if it does.
+func notRunning(c v1.ContainerStatus) string {
+	switch {
+	case c.State.Waiting != nil && c.State.Waiting.Message != "":
+		return c.State.Waiting.Reason + ": " + c.State.Waiting.Message
+	case c.State.Waiting != nil:
+		return c.State.Waiting.Reason
+	case c.State.Terminated != nil:
+		return fmt.Sprintf("ended with %d", c.State.Terminated.ExitCode)
+	}
+	return ""
+}
+
+// newestPod is the newest one of an app that is not being taken away; nil if there is none.
+func (s *supervisor) newestPod(app string) *v1.Pod {
 	var newest *v1.Pod
 	for _, p := range s.allPods() {
-		if p.Labels[labelApp] == ws.Name && p.DeletionTimestamp == nil && (newest == nil || p.CreationTimestamp.After(newest.CreationTimestamp.Time)) {
+		if p.Labels[labelApp] == app && p.DeletionTimestamp == nil && (newest == nil || p.CreationTimestamp.After(newest.CreationTimestamp.Time)) {
 			newest = p
 		}
 	}
+	return newest
+}
+
+// describe says of a workload what its newest pod does.
+func (s *supervisor) describe(ws *lab.WorkloadStatus) {
+	newest := s.newestPod(ws.Name)
 	if newest == nil {
 		return
 	}
@@ -385,15 +421,12 @@ func (s *supervisor) describe(ws *lab.WorkloadStatus) {
 	ws.Why = fmt.Sprintf("its pod is %s", newest.Status.Phase)
 	for _, c := range newest.Status.ContainerStatuses {
 		ws.Restarts += int(c.RestartCount)
-		switch {
-		case c.State.Waiting != nil:
-			ws.Why = c.Name + ": " + c.State.Waiting.Reason
-			if c.State.Waiting.Message != "" {
-				ws.Why += ": " + c.State.Waiting.Message
-			}
-		case c.State.Terminated != nil:
-			ws.State, ws.Why = "restarting", fmt.Sprintf("%s ended with %d", c.Name, c.State.Terminated.ExitCode)
-		case !c.Ready:
+		if c.State.Terminated != nil {
+			ws.State = "restarting"
+		}
+		if why := notRunning(c); why != "" {
+			ws.Why = c.Name + ": " + why
+		} else if !c.Ready {
 			ws.Why = c.Name + " says that it is not ready"
 		}
 	}

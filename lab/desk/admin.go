@@ -193,8 +193,19 @@ func newAdmin(path string) *admin {
 	}}}
 }
 
+// patience is how long an answer of the supervisor may take: a CA's turn is the longest of its acts. Its state it only has to look
+// up: that is there at once, or the supervisor has been stopped.
+func patience(route string) time.Duration {
+	if route == "/v1/status" {
+		return 15 * time.Second
+	}
+	return 5 * time.Minute
+}
+
 // call sends in, if it is not nil, and reads the answer into out, if that is not nil.
 func (a *admin) call(ctx context.Context, method, route string, in, out any) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, patience(route), fmt.Errorf("it has not answered %s for %s: %w", route, patience(route), context.DeadlineExceeded))
+	defer cancel()
 	var body io.Reader
 	if in != nil {
 		b, err := json.Marshal(in)
@@ -209,6 +220,9 @@ func (a *admin) call(ctx context.Context, method, route string, in, out any) err
 	}
 	req.Header.Set("Content-Type", "application/json")
 	resp, err := a.http.Do(req)
+	if ctx.Err() != nil {
+		err = context.Cause(ctx)
+	}
 	if err != nil {
 		return fmt.Errorf("ask the supervisor: %w", err)
 	}

@@ -3,9 +3,12 @@ package desk
 import (
 	"context"
 	"crypto/x509"
+	"errors"
+	"fmt"
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -13,13 +16,14 @@ import (
 	"github.com/spiffe/go-spiffe/v2/svid/x509svid"
 
 	"example.org/security-training/lab"
+	"example.org/security-training/lab/progress"
 	"example.org/security-training/manifests"
 )
 
 // fakeBench is a lab without workloads.
-type fakeBench struct{ status lab.Status }
+type fakeBench struct{ look func() lab.Status }
 
-func (b fakeBench) Status() lab.Status                  { return b.status }
+func (b fakeBench) Status() lab.Status                  { return b.look() }
 func (fakeBench) Changed() <-chan struct{}              { return nil }
 func (fakeBench) Restart(context.Context, string) error { return nil }
 func (fakeBench) Order(context.Context, Order) error    { return nil }
@@ -71,7 +75,7 @@ func TestWhoOrdersTheEndGetsTheWholeAnswer(t *testing.T) {
 		}
 	}
 	status := lab.Status{Name: "lab", Workloads: make([]lab.WorkloadStatus, 500)} // many buffers full
-	if err := d.Serve(fakeBench{status}, end, make(chan error, 1)); err != nil {
+	if err := d.Serve(fakeBench{func() lab.Status { return status }}, end, make(chan error, 1)); err != nil {
 		t.Fatal(err)
 	}
 	if err := l.End(t.Context()); err != nil {
@@ -84,3 +88,67 @@ func TestWhoOrdersTheEndGetsTheWholeAnswer(t *testing.T) {
 		t.Error("a closed desk answers")
 	}
 }
+
+// What the workloads stand on is named before them, and one that ends again and again is not waited for.
+func TestAFoundationThatEndsAgainAndAgainIsNamedAtOnce(t *testing.T) {
+	d, l := opened(t)
+	restarts := 7 // of an earlier life
+	look := func() lab.Status {
+		st := lab.Status{
+			Processes: []lab.ProcessStatus{{Name: "supervisor"}, {Name: "spire-server", Restarts: restarts, Why: "CrashLoopBackOff"}},
+			Workloads: []lab.WorkloadStatus{{Name: "lms", Why: "says that it is not ready"}},
+		}
+		restarts += 5 // each look finds it so much later
+		return st
+	}
+	if err := d.Serve(fakeBench{look}, func() {}, make(chan error, 1)); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { d.Close() })
+	err := l.AwaitReady(t.Context(), time.Minute)
+	var e *lab.Error
+	if !errors.As(err, &e) || e.Code != lab.ExitPartly || e.What != "start spire-server" || e.Try != "lab logs spire-server" || !strings.HasSuffix(e.Log, "spire-server/log") {
+		t.Errorf("%+v", err)
+	}
+	if restarts < 7+5 {
+		t.Errorf("given up after %d restarts of this life", restarts-7)
+	}
+}
+
+func TestWhoWaitsForTheirTurnIsToldSoAndMayGiveUp(t *testing.T) {
+	f := Folder(filepath.Join(t.TempDir(), "labs", "lab"))
+	first, err := f.Turn(t.Context(), progress.Quiet{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	told := &waiting{said: make(chan string, 1)}
+	ctx, giveUp := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() {
+		_, err := f.Turn(ctx, told)
+		ended <- err
+	}()
+	if said := <-told.said; !strings.Contains(said, "waiting") {
+		t.Errorf("it says %q", said)
+	}
+	giveUp()
+	if err := <-ended; !errors.Is(err, context.Canceled) {
+		t.Errorf("given up: %v", err)
+	}
+	if err := first.Close(); err != nil {
+		t.Fatal(err)
+	}
+	next, err := f.Turn(t.Context(), progress.Quiet{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	next.Close()
+}
+
+// waiting passes on what is said.
+type waiting struct {
+	progress.Quiet
+	said chan string
+}
+
+func (w *waiting) Say(format string, args ...any) { w.said <- fmt.Sprintf(format, args...) }

@@ -6,6 +6,7 @@
 package desk
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -19,6 +20,7 @@ import (
 	"strings"
 
 	"example.org/security-training/lab"
+	"example.org/security-training/lab/progress"
 	"example.org/security-training/services/env"
 	"example.org/security-training/services/topology"
 )
@@ -138,12 +140,13 @@ func (f Folder) Remove() ([]string, error) {
 	return []string{"folder " + string(f)}, nil
 }
 
-// Turn waits for this user's turn to bring a lab up, which lasts until what it returns is closed. It makes the labs' folder.
-func (f Folder) Turn() (io.Closer, error) {
+// Turn waits for this user's turn to bring a lab up, which lasts until what it returns is closed, or until ctx ends. It makes the
+// labs' folder.
+func (f Folder) Turn(ctx context.Context, p progress.Reporter) (io.Closer, error) {
 	if err := os.MkdirAll(filepath.Dir(string(f)), 0o711); err != nil {
 		return nil, &lab.Error{Code: lab.ExitPrecondition, What: "make the labs' folder", Why: err, Try: "LAB_HOME=/tmp/labs lab up"}
 	}
-	turn, err := lock(filepath.Dir(string(f)))
+	turn, err := lock(ctx, filepath.Dir(string(f)), func() { p.Say("another `lab up` is at work: waiting for it to end") })
 	if err != nil {
 		return nil, fmt.Errorf("wait for my turn: %w", err)
 	}

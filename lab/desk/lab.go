@@ -93,55 +93,58 @@ func (l *Lab) AwaitReady(ctx context.Context, patience time.Duration) error {
 		return err
 	}
 	before := map[string]int{} // restarts, of which a pod that has lived long has some
+	for _, p := range st.Processes {
+		before[p.Name] = p.Restarts
+	}
 	for _, w := range st.Workloads {
 		before[w.Name] = w.Restarts
 	}
 	for !st.Healthy {
-		if w := hopeless(st, before); w != "" {
-			log := l.folder.WorkloadLog(w)
-			return &lab.Error{Code: lab.ExitPartly, What: "start " + w, Why: errors.New("it ends again and again"), Log: log, Last: LastLines(log, 5), Try: "lab logs " + w}
+		for _, u := range unready(st) {
+			if u.restarts-before[u.name] >= 5 { // waiting for it is in vain
+				return l.failed(lab.ExitPartly, "start "+u.name, errors.New("it ends again and again"), u.name)
+			}
 		}
 		if err := l.admin.call(ctx, http.MethodGet, "/v1/ready", nil, &st); err != nil {
-			e := &lab.Error{Code: lab.ExitPartly, What: "start the workloads", Why: err, Log: l.folder.Log(), Last: LastLines(l.folder.Log(), 5)}
-			if errors.Is(context.Cause(ctx), context.DeadlineExceeded) {
-				e.Code, e.Why = lab.ExitTimeout, notReady(st)
-				if w := firstUnready(st); w != "" {
-					e.Log, e.Last = l.folder.WorkloadLog(w), LastLines(l.folder.WorkloadLog(w), 5)
+			if late := unready(st); len(late) > 0 && errors.Is(context.Cause(ctx), context.DeadlineExceeded) {
+				var parts []string
+				for _, u := range late {
+					parts = append(parts, u.name+" ("+u.why+")")
 				}
+				return l.failed(lab.ExitTimeout, "start the workloads", fmt.Errorf("not ready in time: %s", strings.Join(parts, "; ")), late[0].name)
 			}
-			return e
+			return &lab.Error{Code: lab.ExitPartly, What: "start the workloads", Why: err, Log: l.folder.Log(), Last: LastLines(l.folder.Log(), 5)}
 		}
 	}
 	return nil
 }
 
-func notReady(st lab.Status) error {
-	var parts []string
-	for _, w := range st.Workloads {
-		if !w.Ready {
-			parts = append(parts, fmt.Sprintf("%s %s", w.Name, w.Why))
-		}
-	}
-	return fmt.Errorf("not ready in time: %s", strings.Join(parts, "; "))
+// failed is an error that shows the end of a workload's log.
+func (l *Lab) failed(code int, what string, why error, workload string) error {
+	log := l.folder.WorkloadLog(workload)
+	return &lab.Error{Code: code, What: what, Why: why, Log: log, Last: LastLines(log, 5), Try: "lab logs " + workload}
 }
 
-// hopeless names a workload that has ended so often since before that waiting for it is in vain.
-func hopeless(st lab.Status, before map[string]int) string {
-	for _, w := range st.Workloads {
-		if !w.Ready && w.Restarts-before[w.Name] >= 5 {
-			return w.Name
-		}
-	}
-	return ""
+// notReady is a workload, or a process that others wait for, which is not as it should be.
+type notReady struct {
+	name, why string
+	restarts  int
 }
 
-func firstUnready(st lab.Status) string {
-	for _, w := range st.Workloads {
-		if !w.Ready {
-			return w.Name
+// unready lists what is not as it should be, that on which the rest stands first.
+func unready(st lab.Status) []notReady {
+	var list []notReady
+	for _, p := range st.Processes {
+		if p.Why != "" {
+			list = append(list, notReady{p.Name, p.Why, p.Restarts})
 		}
 	}
-	return ""
+	for _, w := range st.Workloads {
+		if !w.Ready {
+			list = append(list, notReady{w.Name, w.Why, w.Restarts})
+		}
+	}
+	return list
 }
 
 // Status implements lab.Lab.

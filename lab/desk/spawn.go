@@ -18,17 +18,30 @@ import (
 	"example.org/security-training/services/topology"
 )
 
-// lock takes the one lock of a folder, waiting for it; closing the file gives it back.
-func lock(dir string) (*os.File, error) {
+// lock takes the one lock of a folder, waiting for it until ctx ends; taken is called, once, if somebody else has it. Closing the file
+// gives it back.
+func lock(ctx context.Context, dir string, taken func()) (*os.File, error) {
 	f, err := os.Open(dir)
 	if err != nil {
 		return nil, err
 	}
-	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX); err != nil {
-		f.Close()
-		return nil, err
+	for {
+		switch err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); {
+		case err == nil:
+			return f, nil
+		case !errors.Is(err, syscall.EWOULDBLOCK):
+			f.Close()
+			return nil, err
+		}
+		taken()
+		taken = func() {}
+		select {
+		case <-ctx.Done():
+			f.Close()
+			return nil, context.Cause(ctx)
+		case <-time.After(20 * time.Millisecond):
+		}
 	}
-	return f, nil
 }
 
 // Spawn starts a supervisor that outlives this process and its terminal, and waits until it answers. self is the command, to

@@ -71,7 +71,7 @@ func (r *Runtime) Up(ctx context.Context, spec lab.Spec, p progress.Reporter) (l
 			return l, f.Same(r.Lookup, spec)
 		}
 	}
-	turn, err := f.Turn()
+	turn, err := f.Turn(ctx, p)
 	if err != nil {
 		return nil, err
 	}

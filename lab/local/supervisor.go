@@ -567,9 +567,17 @@ func (s *Supervisor) Status() lab.Status {
 	}
 	st.Processes = append(st.Processes, lab.ProcessStatus{Name: "supervisor", PID: os.Getpid()})
 	for _, name := range slices.Sorted(maps.Keys(s.processes)) {
-		if p := s.processes[name]; p.row.Name == "" && p.cmd != nil {
-			st.Processes = append(st.Processes, lab.ProcessStatus{Name: name, PID: p.cmd.Process.Pid})
+		p := s.processes[name]
+		if p.row.Name != "" {
+			continue
 		}
+		ps := lab.ProcessStatus{Name: name, Restarts: p.restarts}
+		if p.cmd != nil {
+			ps.PID = p.cmd.Process.Pid
+		} else {
+			ps.Why = p.why
+		}
+		st.Processes = append(st.Processes, ps)
 	}
 	return st
 }

@@ -43,6 +43,8 @@ func run(ctx context.Context, args []string) int {
 		code = lab.ExitInterrupted
 	case errors.As(err, &e):
 		code = e.Code
+	case errors.Is(err, context.DeadlineExceeded):
+		code = lab.ExitTimeout
 	case errors.Is(err, errUsage) || strings.HasPrefix(err.Error(), "unknown "):
 		code = lab.ExitUsage
 	}

@@ -304,22 +304,37 @@ func statusCommand(s *settings) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if o, err := lab.Enter(c.Context(), l); err == nil && st.Healthy {
-				if st.Counts, err = o.Counts(c.Context()); err != nil {
-					return err
-				}
-			}
+			wrong := counted(c.Context(), l, &st)
 			if err := writeStatus(c.OutOrStdout(), st, format); err != nil {
 				return err
 			}
-			if !st.Healthy {
-				return &lab.Error{Code: lab.ExitPartly, What: "status", Why: errors.New("not every workload is ready"), Try: "lab up" + nameFlag(s)}
+			switch {
+			case !st.Healthy:
+				wrong = errors.New("not every workload is ready")
+			case !st.Seeded:
+				wrong = errors.New("the history has not been delivered")
+			}
+			if wrong != nil {
+				return &lab.Error{Code: lab.ExitPartly, What: "status", Why: wrong, Try: "lab up" + nameFlag(s)}
 			}
 			return nil
 		},
 	}
 	c.Flags().StringVarP(&format, "output", "o", "text", "text, json or env")
 	return c
+}
+
+// counted fills in how far events have come, if every workload is ready.
+func counted(ctx context.Context, l *desk.Lab, st *lab.Status) error {
+	if !st.Healthy {
+		return nil
+	}
+	o, err := lab.Enter(ctx, l)
+	if err != nil {
+		return err
+	}
+	st.Counts, err = o.Counts(ctx)
+	return err
 }
 
 func writeStatus(w io.Writer, st lab.Status, format string) error {

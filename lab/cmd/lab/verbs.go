@@ -7,13 +7,13 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"slices"
 	"strings"
 	"text/tabwriter"
 
 	"github.com/spf13/cobra"
 
 	"example.org/security-training/lab"
+	"example.org/security-training/lab/cluster"
 	"example.org/security-training/lab/desk"
 	"example.org/security-training/lab/kind"
 	"example.org/security-training/lab/local"
@@ -45,48 +45,70 @@ func doctorCommand(_ *settings) *cobra.Command {
 		},
 	}
 	c.Flags().StringVarP(&format, "output", "o", "text", "text or json")
-	c.Flags().StringVar(&runtime, "runtime", runtimeAuto, "which runtime the lab is for: auto, local or kind")
+	c.Flags().StringVar(&runtime, "runtime", runtimeAuto, "which runtime the lab is for: auto, local, kind or cluster")
 	return c
 }
 
-// checksFor are doctor's checks for a runtime.
+// checksFor are doctor's checks for a runtime; those of a runtime that would only be another way are no need.
 func checksFor(ctx context.Context, runtime string) ([]local.Check, error) {
-	if !slices.Contains([]string{runtimeAuto, local.RuntimeName, kind.RuntimeName}, runtime) {
-		return nil, fmt.Errorf("%w: --runtime %q: want auto, local or kind", errUsage, runtime)
-	}
-	var checks []local.Check
-	if runtime != kind.RuntimeName {
-		checks = local.Doctor(ctx, env.Process)
-	}
-	if runtime == local.RuntimeName {
-		return checks, nil
-	}
-	check, err := kindCheck(ctx)
+	all, err := runtimes("")
 	if err != nil {
 		return nil, err
 	}
-	check.Needed = runtime == kind.RuntimeName
-	return append(checks, check), nil
+	byRuntime := map[string]func() []local.Check{
+		local.RuntimeName: func() []local.Check { return local.Doctor(ctx, env.Process) },
+		kind.RuntimeName: func() []local.Check {
+			return []local.Check{kindCheck(ctx, all[kind.RuntimeName].(*kind.Runtime))}
+		},
+		cluster.RuntimeName: func() []local.Check {
+			return []local.Check{clusterCheck(ctx, all[cluster.RuntimeName].(*cluster.Runtime))}
+		},
+	}
+	if runtime == runtimeAuto {
+		checks := byRuntime[local.RuntimeName]()
+		for _, check := range byRuntime[kind.RuntimeName]() {
+			check.Needed = false
+			checks = append(checks, check)
+		}
+		return checks, nil
+	}
+	checks, ok := byRuntime[runtime]
+	if !ok {
+		return nil, fmt.Errorf("%w: --runtime %q: want auto, local, kind or cluster", errUsage, runtime)
+	}
+	return checks(), nil
 }
 
 // kindCheck says whether a lab in kind could be brought up here.
-func kindCheck(ctx context.Context) (local.Check, error) {
-	check := local.Check{Category: "kind", What: "a Docker engine and the images", Mend: "sudo systemctl start docker, docker pull …, or lab up --runtime local"}
-	all, err := runtimes("")
-	if err != nil {
-		return check, err
-	}
-	toDownload, err := all[kind.RuntimeName].(*kind.Runtime).Available(ctx)
+func kindCheck(ctx context.Context, r *kind.Runtime) local.Check {
+	check := local.Check{Category: "kind", What: "a Docker engine and the images", Needed: true, Mend: "sudo systemctl start docker, docker pull …, or lab up --runtime local"}
+	toDownload, err := r.Available(ctx)
 	switch {
 	case err != nil:
-		check.Found = strings.ReplaceAll(err.Error(), "\n", "; ")
+		check.Found = oneLine(err)
 	case len(toDownload) > 0:
 		check.OK, check.Found = true, "to be downloaded: "+kind.Sizes(toDownload)
 	default:
 		check.OK, check.Found = true, "all there"
 	}
-	return check, nil
+	return check
 }
+
+// clusterCheck says whether a lab could be put into kubectl's current context.
+func clusterCheck(ctx context.Context, r *cluster.Runtime) local.Check {
+	check := local.Check{Category: "cluster", What: "kubectl's current context and an image", Needed: true, Mend: "kubectl config use-context …, LAB_APP_IMAGE=REGISTRY/security-training-app:TAG"}
+	found, err := r.Available(ctx)
+	check.OK, check.Found = err == nil, found
+	var e *lab.Error
+	if errors.As(err, &e) {
+		check.Found, check.Mend = oneLine(e.Why), e.Try
+	} else if err != nil {
+		check.Found = oneLine(err)
+	}
+	return check
+}
+
+func oneLine(err error) string { return strings.ReplaceAll(err.Error(), "\n", "; ") }
 
 func writeChecks(w io.Writer, checks []local.Check, format string) error {
 	switch format {
