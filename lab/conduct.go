@@ -437,7 +437,7 @@ func (c *conductor) try(ctx context.Context, o exercise.Order) (*exercise.Tried,
 	default:
 		t.Saw = "got no session"
 	}
-	if r.Outcome != topology.Allowed {
+	if r.Outcome == topology.Forbidden || r.Outcome == topology.Refused {
 		e, err := refusal(ctx, c.stage, o.Callee, who, r.Outcome, began)
 		if err != nil {
 			return nil, err

@@ -3,8 +3,10 @@ package lab
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"sync"
 	"time"
 
@@ -25,7 +27,7 @@ type Cell struct {
 	Callee   string           `json:"callee"`
 	Route    topology.Route   `json:"route"`
 	Expected topology.Outcome `json:"expected"`
-	Measured topology.Outcome `json:"measured"` // on a new connection
+	Measured topology.Outcome `json:"measured"` // on a new connection; probe.Undecided if the callee is down
 	Kept     topology.Outcome `json:"kept"`     // on a connection that was opened before
 	Status   int              `json:"status"`   // of the answer on the new connection, 0 if there was none
 	Reason   string           `json:"reason,omitempty"`
@@ -120,10 +122,11 @@ func Matrix(ctx context.Context, l Lab) ([]Cell, error) {
 	for _, s := range Strangers {
 		callers = append(callers, s.Name)
 	}
+	began := time.Now()
 	var mu sync.Mutex
 	var cells []*Cell
 	serials := map[string]*Cell{} // of a refused caller's certificate, by callee
-	group, ctx := errgroup.WithContext(ctx)
+	group, trying := errgroup.WithContext(ctx)
 	group.SetLimit(8)
 	for _, caller := range callers {
 		for _, callee := range topo.Workloads {
@@ -137,7 +140,7 @@ func Matrix(ctx context.Context, l Lab) ([]Cell, error) {
 			}
 			cells = append(cells, row...)
 			group.Go(func() error {
-				who, err := Impostor(ctx, l, topo, caller, someCaller(topo, callee))
+				who, err := Impostor(trying, l, topo, caller, someCaller(topo, callee))
 				if err != nil {
 					return err
 				}
@@ -146,7 +149,7 @@ func Matrix(ctx context.Context, l Lab) ([]Cell, error) {
 					serials[callee.Name+" "+fmt.Sprintf("%x", who.SVID.Certificates[0].SerialNumber)] = row[0]
 					mu.Unlock()
 				}
-				tryRow(ctx, addr[callee.Name], who, row)
+				tryRow(trying, addr[callee.Name], who, row)
 				return nil
 			})
 		}
@@ -154,12 +157,12 @@ func Matrix(ctx context.Context, l Lab) ([]Cell, error) {
 	if err := group.Wait(); err != nil {
 		return nil, fmt.Errorf("try the matrix: %w", err)
 	}
-	if err := explain(ctx, l, topo, cells, serials); err != nil {
+	if err := explain(ctx, l, topo, cells, serials, began); err != nil {
 		return nil, err
 	}
 	out := make([]Cell, len(cells))
 	for i, c := range cells {
-		c.OK = c.Measured == c.Expected && c.Kept == c.Expected
+		c.OK = c.Measured == c.Expected && c.Kept == c.Expected && (c.Measured != topology.Refused || c.Reason != "")
 		out[i] = *c
 	}
 	return out, nil
@@ -177,54 +180,66 @@ func someCaller(topo *topology.Topology, callee topology.Workload) string {
 
 func tryRow(ctx context.Context, addr string, who probe.Caller, row []*Cell) {
 	kept, err := probe.Open(ctx, addr, who)
-	if err == nil {
+	without := topology.Refused // what a request comes to on a kept connection that is not there
+	switch {
+	case err == nil:
 		defer kept.Close()
+	case errors.Is(err, probe.ErrNobody):
+		without = probe.Undecided
 	}
 	for _, cell := range row {
 		r := probe.Once(ctx, addr, who, cell.Route)
 		cell.Measured, cell.Reason, cell.Status = r.Outcome, r.Reason, r.Status
-		cell.Kept = topology.Refused
+		cell.Kept = without
 		if kept != nil {
 			r := kept.Try(ctx, cell.Route)
 			cell.Kept = r.Outcome
-			if r.Outcome == topology.Refused { // the server has closed it
+			if r.Outcome == topology.Refused || errors.Is(r.Err, probe.ErrNobody) { // the server has closed it, or is silent
 				kept.Close()
-				kept = nil
+				kept, without = nil, r.Outcome
 			}
 		}
 	}
 }
 
-// explain adds the reasons of refusals, which only the refusing side knows, from its audit.
-func explain(ctx context.Context, l Lab, topo *topology.Topology, cells []*Cell, serials map[string]*Cell) error {
-	reasons := map[string]string{} // "caller callee" → reason
+// explain adds the reasons of refusals, which only the refusing side knows, from its audit; what it is still writing is waited for.
+// A caller whose certificate was never read leaves no serial number there: its refusal is told by its reason, noted since began.
+func explain(ctx context.Context, l Lab, topo *topology.Topology, cells []*Cell, serials map[string]*Cell, began time.Time) error {
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
 	for _, w := range topo.Workloads {
-		if len(w.Serves) == 0 {
-			continue
-		}
-		entries, err := Entries(ctx, l, w.Name)
-		if err != nil {
-			return err
-		}
-		for _, e := range entries {
-			if e.Outcome != string(topology.Refused) || e.Serial == "" {
-				continue
-			}
-			if c := serials[w.Name+" "+e.Serial]; c != nil {
-				reasons[c.Caller+" "+c.Callee] = e.Reason
+		var open []*Cell
+		for _, c := range cells {
+			if c.Callee == w.Name && c.Measured == topology.Refused && c.Reason == "" {
+				open = append(open, c)
 			}
 		}
-	}
-	for _, s := range Strangers {
-		for _, w := range topo.Workloads {
-			if key := s.Name + " " + w.Name; reasons[key] == "" {
-				reasons[key] = s.Reason // a caller without a certificate that could be read leaves no serial number
+		for len(open) > 0 {
+			entries, err := Entries(ctx, l, w.Name)
+			if err != nil && ctx.Err() == nil {
+				return err
 			}
-		}
-	}
-	for _, c := range cells {
-		if c.Reason == "" && c.Measured == topology.Refused {
-			c.Reason = reasons[c.Caller+" "+c.Callee]
+			reasons := map[string]string{} // by caller
+			for _, e := range entries {
+				if e.Outcome != string(topology.Refused) {
+					continue
+				}
+				if c := serials[w.Name+" "+e.Serial]; c != nil {
+					reasons[c.Caller] = e.Reason
+				}
+				for _, s := range Strangers {
+					if e.Serial == "" && e.Reason == s.Reason && !e.At.Before(began) {
+						reasons[s.Name] = e.Reason
+					}
+				}
+			}
+			open = slices.DeleteFunc(open, func(c *Cell) bool {
+				c.Reason = reasons[c.Caller]
+				return c.Reason != ""
+			})
+			if len(open) > 0 && pause(ctx, 20*time.Millisecond) != nil {
+				break // a cell without a reason is not as expected
+			}
 		}
 	}
 	return nil

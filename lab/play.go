@@ -302,6 +302,9 @@ func (p *play) call(ctx context.Context, e scenario.Expectation) scenario.Observ
 	}
 	began := time.Now()
 	r := probe.Once(ctx, addr, who, e.Route)
+	if r.Outcome == probe.Undecided {
+		return scenario.Observed{Failure: fmt.Sprintf("%s did not decide: status %d, %v", callee, r.Status, r.Err)}
+	}
 	seen := scenario.Observed{Outcome: r.Outcome, Reason: r.Reason}
 	if r.Outcome == topology.Refused && seen.Reason == "" {
 		if seen.Reason, err = p.reason(ctx, callee, who, began); err != nil {

@@ -44,7 +44,8 @@ type Issuer struct {
 
 	mu        sync.Mutex
 	cas       []*authority.CA // the first one signs; all are trusted
-	prepared  *authority.CA   // trusted, and about to sign
+	prepared  *authority.CA   // one of cas: trusted, and about to sign
+	heard     time.Time       // from here on everybody has heard of prepared, and it may sign by itself
 	ttl       time.Duration
 	caTTL     time.Duration
 	processes map[int32]process
@@ -68,15 +69,22 @@ type Issued struct {
 }
 
 // New makes an issuer with the CAs in cas, the active one first, or with a fresh one if there are none. Save is called with
-// every change.
+// every change, before it comes into force. A CA that began after the active one is the prepared one: a turnover goes on where
+// the issuer before left it.
 func New(domain spiffeid.TrustDomain, cas []*authority.CA, save func([]*authority.CA) error) (*Issuer, error) {
 	i := &Issuer{
-		domain: domain, save: save, cas: cas, ttl: DefaultTTL, caTTL: DefaultCATTL,
+		domain: domain, save: save, cas: slices.Clone(cas), ttl: DefaultTTL, caTTL: DefaultCATTL,
 		processes: map[int32]process{}, withdrawn: map[string]bool{}, issued: map[string]Issued{}, turns: map[string]int{}, changed: make(chan struct{}),
 	}
 	now := time.Now()
 	i.cas = slices.DeleteFunc(i.cas, func(ca *authority.CA) bool { return now.After(ca.Cert.NotAfter) })
 	if len(i.cas) > 0 {
+		for _, ca := range i.cas {
+			if begins := ca.Cert.NotBefore; begins.After(i.cas[0].Cert.NotBefore) && (i.prepared == nil || begins.After(i.prepared.Cert.NotBefore)) {
+				i.prepared = ca
+			}
+		}
+		i.heard = now.Add(i.settling(now)) // whoever was there heard of it, and whoever comes back hears of it first
 		return i, nil
 	}
 	ca, err := authority.New(domain, now, i.caTTL)
@@ -175,21 +183,29 @@ func (i *Issuer) Restore(name string) {
 func (i *Issuer) PrepareCA() error {
 	i.mu.Lock()
 	defer i.mu.Unlock()
-	return i.prepareCA()
+	return i.prepareCA(time.Now())
 }
 
-func (i *Issuer) prepareCA() error {
+func (i *Issuer) prepareCA(now time.Time) error {
 	if i.prepared != nil {
 		return nil
 	}
-	ca, err := authority.New(i.domain, time.Now(), i.caTTL)
+	ca, err := authority.New(i.domain, now, i.caTTL)
 	if err != nil {
 		return err
 	}
-	i.prepared = ca
-	i.cas = append(i.cas, ca)
-	i.everybody()
-	return i.save(i.cas)
+	// Certificates have whole seconds, and New tells a prepared CA by its later beginning.
+	if active := i.cas[0].Cert.NotBefore; !ca.Cert.NotBefore.After(active) {
+		late := active.Sub(ca.Cert.NotBefore) + time.Second
+		if ca, err = authority.New(i.domain, now.Add(late), i.caTTL); err != nil {
+			return err
+		}
+	}
+	if err := i.hold(append(slices.Clone(i.cas), ca)); err != nil {
+		return err
+	}
+	i.prepared, i.heard = ca, now.Add(i.settling(now))
+	return nil
 }
 
 // ActivateCA has the prepared CA sign, and gives everybody an SVID of it.
@@ -203,24 +219,33 @@ func (i *Issuer) activateCA() error {
 	if i.prepared == nil {
 		return errors.New("activate CA: none is prepared")
 	}
-	i.cas = slices.DeleteFunc(i.cas, func(ca *authority.CA) bool { return ca == i.prepared })
-	i.cas = slices.Insert(i.cas, 0, i.prepared)
+	cas := slices.DeleteFunc(slices.Clone(i.cas), func(ca *authority.CA) bool { return ca == i.prepared })
+	if err := i.hold(slices.Insert(cas, 0, i.prepared)); err != nil {
+		return err
+	}
 	i.prepared = nil
-	i.everybody()
-	return i.save(i.cas)
+	return nil
 }
 
 // RetireCA ends the trust in every CA but the one that signs and the prepared one.
 func (i *Issuer) RetireCA() error {
 	i.mu.Lock()
 	defer i.mu.Unlock()
-	i.cas = slices.DeleteFunc(i.cas, func(ca *authority.CA) bool { return ca != i.cas[0] && ca != i.prepared })
-	i.everybody()
-	return i.save(i.cas)
+	return i.hold(slices.DeleteFunc(slices.Clone(i.cas), func(ca *authority.CA) bool { return ca != i.cas[0] && ca != i.prepared }))
 }
 
-// turnCA turns the CA over by itself: a successor is prepared when two thirds of the life are left, signs when half is, and
-// the old one is trusted until it ends.
+// hold saves cas, puts them into force and tells everybody. What could not be saved does not come into force: the next issuer
+// would not know it.
+func (i *Issuer) hold(cas []*authority.CA) error {
+	if err := i.save(cas); err != nil {
+		return err
+	}
+	i.cas = cas
+	i.everybody()
+	return nil
+}
+
+// turnCA turns the CA over by itself, until ctx ends.
 func (i *Issuer) turnCA(ctx context.Context) {
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
@@ -231,24 +256,42 @@ func (i *Issuer) turnCA(ctx context.Context) {
 		case <-tick.C:
 		}
 		i.mu.Lock()
-		now := time.Now()
-		active := i.cas[0].Cert
-		life, left := active.NotAfter.Sub(active.NotBefore), active.NotAfter.Sub(now)
-		if i.prepared == nil && left < life*2/3 && len(i.cas) == 1 {
-			_ = i.prepareCA() // tried again in a second; workloads go on with what they have
-		}
-		if i.prepared != nil && left < life/2 {
-			_ = i.activateCA()
-		}
-		before := len(i.cas)
-		i.cas = slices.DeleteFunc(i.cas, func(ca *authority.CA) bool { return now.After(ca.Cert.NotAfter) && ca != i.cas[0] })
-		if len(i.cas) != before {
-			i.everybody()
-			_ = i.save(i.cas)
-		}
+		i.turnOver(time.Now())
 		i.mu.Unlock()
 	}
 }
+
+// turnOver takes what steps are due: a successor is prepared when two thirds of the active CA's life are left, and signs when
+// half is and everybody has heard of it; whoever signed before is trusted until it ends. A step that fails is tried again in a
+// second; workloads go on with what they have.
+func (i *Issuer) turnOver(now time.Time) {
+	ended := func(ca *authority.CA) bool { return now.After(ca.Cert.NotAfter) && ca != i.cas[0] }
+	if slices.ContainsFunc(i.cas, ended) {
+		if err := i.hold(slices.DeleteFunc(slices.Clone(i.cas), ended)); err == nil && !slices.Contains(i.cas, i.prepared) {
+			i.prepared = nil // it was given a shorter life than the active one had left: another is prepared in its time
+		}
+	}
+	active := i.cas[0].Cert
+	life, left := lifeOf(active), active.NotAfter.Sub(now)
+	if i.prepared == nil && left < life*2/3 {
+		_ = i.prepareCA(now)
+	}
+	if i.prepared != nil && left < life/2 && !now.Before(i.heard) {
+		_ = i.activateCA()
+	}
+}
+
+// longestSettling is more than enough for a bundle that is streamed to reach everybody.
+const longestSettling = time.Minute
+
+// settling is how long a prepared CA is only trusted, from now on, before it signs by itself: a minute, less where the active
+// CA's life is short or nearly over.
+func (i *Issuer) settling(now time.Time) time.Duration {
+	active := i.cas[0].Cert
+	return max(0, min(longestSettling, lifeOf(active)/12, active.NotAfter.Sub(now)/2))
+}
+
+func lifeOf(c *x509.Certificate) time.Duration { return c.NotAfter.Sub(c.NotBefore) }
 
 // everybody has all streams send anew.
 func (i *Issuer) everybody() {

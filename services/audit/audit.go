@@ -18,6 +18,7 @@ import (
 	"os"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -56,21 +57,40 @@ func (e Entry) Sum() (string, error) {
 
 // Log appends to one chain. Its methods are safe for concurrent use.
 //
-// Write never waits for the disk: lines are handed to the file in groups, within milliseconds.
+// Write never waits for the disk: lines are handed to the file in groups, within milliseconds. While the file takes none, they
+// wait, up to a bound; those that find no room are counted, and the count is the chain's next entry once there is room again.
 type Log struct {
 	workload string
-	file     *os.File
+	file     io.WriteCloser
 	now      func() time.Time
 
 	mu      sync.Mutex
 	seq     uint64
 	prev    string
 	pending bytes.Buffer
-	err     error
+	lost    uint64    // entries that found no room
+	since   time.Time // when the first of them was
 	closed  bool
 
+	err  atomic.Pointer[error] // why lines do not reach the file; nil while they do
 	wake chan struct{}
 	done chan struct{}
+}
+
+// mostPending is how many bytes of lines may wait while as many again are being written.
+const mostPending = 8 << 20
+
+// errNoRoom says that the file is slower than the decisions are, or takes none.
+var errNoRoom = errors.New("too many entries wait to be written")
+
+// New begins a chain on w.
+func New(w io.WriteCloser, workload string) *Log { return begin(w, workload, Entry{}) }
+
+// begin goes on after last.
+func begin(w io.WriteCloser, workload string, last Entry) *Log {
+	l := &Log{workload: workload, file: w, now: time.Now, seq: last.Seq, prev: last.Hash, wake: make(chan struct{}, 1), done: make(chan struct{})}
+	go l.flush()
+	return l
 }
 
 // Open continues the chain in the file at path, or begins it. A last line that was cut off by a crash is removed, and the
@@ -91,8 +111,7 @@ func Open(path, workload string) (*Log, error) {
 		f.Close()
 		return nil, fmt.Errorf("open audit %s: %w", path, err)
 	}
-	l := &Log{workload: workload, file: f, now: time.Now, seq: last.Seq, prev: last.Hash, wake: make(chan struct{}, 1), done: make(chan struct{})}
-	go l.flush()
+	l := begin(f, workload, last)
 	if torn > 0 {
 		l.Write(Entry{Kind: "recovered", Reason: "torn_line", Detail: fmt.Sprintf("removed %d bytes of an unfinished line", torn)})
 	}
@@ -131,13 +150,29 @@ func tail(f *os.File) (last Entry, end, torn int64, err error) {
 	}
 }
 
-// Write appends e to the chain.
+// Write appends e to the chain. Whoever must not decide what cannot be recorded asks Err before.
 func (l *Log) Write(e Entry) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.closed {
 		return
 	}
+	if l.lost > 0 || l.pending.Len() >= mostPending {
+		if l.lost++; l.lost == 1 {
+			l.since = l.now().UTC()
+		}
+		l.fail(errNoRoom)
+		return
+	}
+	l.append(e)
+	select {
+	case l.wake <- struct{}{}:
+	default:
+	}
+}
+
+// append makes e the chain's next entry, and has it wait for the file.
+func (l *Log) append(e Entry) {
 	// What a stranger sent may be no UTF-8, which JSON would write in one way and, read again, in another: the hash would not fit.
 	for _, s := range []*string{&e.Kind, &e.Peer, &e.Serial, &e.Route, &e.Outcome, &e.Reason, &e.Event, &e.Person, &e.Detail} {
 		*s = strings.ToValidUTF8(*s, "\uFFFD")
@@ -145,29 +180,29 @@ func (l *Log) Write(e Entry) {
 	e.Seq, e.At, e.Workload, e.Prev = l.seq+1, l.now().UTC(), l.workload, l.prev
 	sum, err := e.Sum()
 	if err != nil {
-		l.err = err
+		l.fail(err)
 		return
 	}
 	e.Hash = sum
 	b, err := json.Marshal(e)
 	if err != nil {
-		l.err = err
+		l.fail(err)
 		return
 	}
 	l.seq, l.prev = e.Seq, e.Hash
 	l.pending.Write(b)
 	l.pending.WriteByte('\n')
-	select {
-	case l.wake <- struct{}{}:
-	default:
-	}
 }
 
-// Err is what went wrong with the file, nil while all is well. A process whose decisions cannot be recorded is not ready.
+func (l *Log) fail(err error) { l.err.Store(&err) }
+
+// Err is what went wrong with the file, nil while all is well. A process whose decisions cannot be recorded is not ready. It
+// takes no lock: it is asked before every decision.
 func (l *Log) Err() error {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.err
+	if err := l.err.Load(); err != nil {
+		return *err
+	}
+	return nil
 }
 
 // Close writes what is pending and closes the file.
@@ -189,24 +224,55 @@ func (l *Log) flush() {
 	var spare bytes.Buffer
 	for open := true; open; {
 		_, open = <-l.wake
-		l.mu.Lock()
-		l.pending, spare = spare, l.pending
-		l.mu.Unlock()
-		// A disk that was full and has room again must not leave half a line behind: on failure the rest is tried again.
-		for spare.Len() > 0 {
-			_, err := spare.WriteTo(l.file)
-			l.mu.Lock()
-			l.err = err
-			closed := l.closed
-			l.mu.Unlock()
-			if err == nil || closed {
-				break
+		for l.take(&spare) {
+			if !l.write(&spare) {
+				return
 			}
-			<-time.After(100 * time.Millisecond)
 		}
-		spare.Reset()
 	}
 }
+
+// take swaps what is pending into spare, which is empty, and says whether it is anything. Now that there is room, what found none is
+// owned up to.
+func (l *Log) take(spare *bytes.Buffer) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	spare.Reset()
+	l.pending, *spare = *spare, l.pending
+	if l.lost > 0 {
+		l.append(Entry{Kind: "recovered", Reason: "no_room", Detail: fmt.Sprintf("%d entries since %s could not be written and are lost", l.lost, l.since.Format(time.RFC3339))})
+		l.lost = 0
+	}
+	return spare.Len() > 0
+}
+
+// write writes lines to the file, and says whether it could before the chain was closed. A disk that was full and has room again
+// must not leave half a line behind: on failure the rest is tried again.
+func (l *Log) write(lines *bytes.Buffer) bool {
+	for lines.Len() > 0 {
+		_, err := lines.WriteTo(l.file)
+		if err == nil {
+			break
+		}
+		l.fail(err)
+		l.mu.Lock()
+		closed := l.closed
+		l.mu.Unlock()
+		if closed {
+			return false
+		}
+		<-time.After(retryAfter)
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.lost == 0 {
+		l.err.Store(nil)
+	}
+	return true
+}
+
+// retryAfter is the pause between two tries to write to a file that takes nothing.
+const retryAfter = 100 * time.Millisecond
 
 // Checkpoint pins a chain's end from outside.
 type Checkpoint struct {

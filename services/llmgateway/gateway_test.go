@@ -15,6 +15,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
@@ -29,7 +30,10 @@ import (
 	"example.org/security-training/services/topology"
 )
 
-const canary = "canary-key-3f9c2b71d0"
+const (
+	canary       = "canary-key-3f9c2b71d0"
+	breakerPause = time.Minute
+)
 
 // bench is a gateway before a model that the test plays.
 type bench struct {
@@ -44,15 +48,35 @@ type bench struct {
 }
 
 func newBench(t *testing.T, model http.HandlerFunc, edit func(*Config)) *bench {
-	b := &bench{t: t, now: time.Date(2026, 10, 1, 10, 0, 0, 0, time.UTC)}
+	b := &bench{t: t}
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		b.calls.Add(1)
 		model(w, r)
 	}))
 	t.Cleanup(server.Close)
+	return b.begin(server.URL, server.Client(), edit)
+}
+
+// direct answers without a server between: in a bubble of synctest, deadlines and pauses are then as long as they say.
+type direct func(*http.Request) (*http.Response, error)
+
+func (d direct) RoundTrip(r *http.Request) (*http.Response, error) { return d(r) }
+
+func newDirectBench(t *testing.T, model direct, edit func(*Config)) *bench {
+	b := &bench{t: t}
+	return b.begin("http://model.test", &http.Client{Transport: direct(func(r *http.Request) (*http.Response, error) {
+		b.calls.Add(1)
+		return model(r)
+	})}, edit)
+}
+
+// begin makes the gateway before a model at base, reached by client.
+func (b *bench) begin(base string, client *http.Client, edit func(*Config)) *bench {
+	t := b.t
+	b.now = time.Date(2026, 10, 1, 10, 0, 0, 0, time.UTC)
 	cfg := Config{
-		Origin: lesson.Stub, Model: "gemini-2.5-flash", Key: canary, BaseURL: server.URL, HTTP: server.Client(),
-		Deadline: 10 * time.Second, BreakerPause: time.Minute,
+		Origin: lesson.Stub, Model: "gemini-2.5-flash", Key: canary, BaseURL: base, HTTP: client,
+		Deadline: 10 * time.Second, BreakerPause: breakerPause,
 		Caller: Quota{100, 1_000_000, time.Minute}, Person: Quota{100, 1_000_000, time.Hour},
 		Now: func() time.Time { b.mu.Lock(); defer b.mu.Unlock(); return b.now },
 		Log: slog.New(slog.NewTextHandler(&b.log, nil)),
@@ -288,42 +312,81 @@ func TestTemporaryFailureIsRetried(t *testing.T) {
 }
 
 func TestSilentModelIsGivenUpAtTheDeadline(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const deadline = 20 * time.Second
+		b := newDirectBench(t, func(r *http.Request) (*http.Response, error) {
+			<-r.Context().Done()
+			return nil, r.Context().Err()
+		}, func(c *Config) { c.Deadline = deadline })
+		began := time.Now()
+		if got := b.lesson(wanted()); got.Fallback != lesson.ModelTimeout || b.calls.Load() != 1 {
+			t.Errorf("fallback %q after %d requests", got.Fallback, b.calls.Load())
+		}
+		if took := time.Since(began); took != deadline {
+			t.Errorf("given up after %s, want %s", took, deadline)
+		}
+	})
+}
+
+// TestSilentServerIsGivenUpAtTheDeadline is the same by a connection, whose deadline passes once the request has arrived.
+func TestSilentServerIsGivenUpAtTheDeadline(t *testing.T) {
+	arrived := make(chan struct{}, attempts)
 	b := newBench(t, func(_ http.ResponseWriter, r *http.Request) {
 		_, _ = io.Copy(io.Discard, r.Body) // the server notices a lost connection only then
+		arrived <- struct{}{}
 		<-r.Context().Done()
-	}, func(c *Config) { c.Deadline = 30 * time.Millisecond })
+	}, func(c *Config) {
+		next := c.HTTP.Transport
+		c.HTTP = &http.Client{Transport: direct(func(r *http.Request) (*http.Response, error) {
+			ctx, cancel := context.WithCancelCause(r.Context())
+			go func() { <-arrived; cancel(context.DeadlineExceeded) }()
+			resp, err := next.RoundTrip(r.WithContext(ctx))
+			if cause := context.Cause(ctx); cause != nil {
+				err = cause
+			}
+			return resp, err
+		})}
+	})
 	if got := b.lesson(wanted()); got.Fallback != lesson.ModelTimeout || b.calls.Load() != 1 {
 		t.Errorf("fallback %q after %d requests", got.Fallback, b.calls.Load())
 	}
 }
 
 func TestBreakerSparesAModelThatIsDownAndLetsItComeBack(t *testing.T) {
-	var well atomic.Bool
-	b := newBench(t, func(w http.ResponseWriter, r *http.Request) {
-		if well.Load() {
-			sayLesson(w, r)
-			return
+	synctest.Test(t, func(t *testing.T) {
+		well := false
+		b := newDirectBench(t, func(r *http.Request) (*http.Response, error) {
+			w := httptest.NewRecorder()
+			if well {
+				sayLesson(w, r)
+			} else {
+				sayError(w, 500, "down")
+			}
+			return w.Result(), nil
+		}, nil)
+		b.lesson(wanted())
+		b.lesson(wanted())
+		if n := b.calls.Load(); n != 5 {
+			t.Errorf("%d requests reached a model that is down, want the breaker to open after 5", n)
 		}
-		sayError(w, 500, "down")
-	}, func(c *Config) { c.BreakerPause = time.Second })
-	b.lesson(wanted())
-	b.lesson(wanted())
-	if n := b.calls.Load(); n != 5 {
-		t.Errorf("%d requests reached a model that is down, want the breaker to open after 5", n)
-	}
-	if got := b.lesson(wanted()); got.Fallback != lesson.ModelUnavailable {
-		t.Errorf("fallback %q", got.Fallback)
-	}
-	well.Store(true)
-	for deadline := time.Now().Add(10 * time.Second); ; {
-		if b.lesson(wanted()).Origin == lesson.Stub {
-			return
+		well = true
+		<-time.After(breakerPause - time.Second)
+		if got := b.lesson(wanted()); got.Fallback != lesson.ModelUnavailable || b.calls.Load() != 5 {
+			t.Errorf("before the pause is over: fallback %q, and %d requests reached the model, want still 5", got.Fallback, b.calls.Load())
 		}
-		b.pass(time.Minute)
-		if time.Now().After(deadline) {
-			t.Fatal("the breaker never closed again")
+		<-time.After(time.Second)
+		well = false
+		if got := b.lesson(wanted()); got.Fallback != lesson.ModelUnavailable || b.calls.Load() != 6 {
+			t.Errorf("the pause is over and the model still down: fallback %q, %d requests, want one more", got.Fallback, b.calls.Load())
 		}
-	}
+		well = true
+		<-time.After(breakerPause)
+		for range 3 {
+			if got := b.lesson(wanted()); got.Origin != lesson.Stub {
+				t.Errorf("the model is well again: %q, fallback %q", got.Origin, got.Fallback)
+			}
+		}
+	})
 }
 
 func TestUnwillingModelDoesNotOpenTheBreaker(t *testing.T) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"io"
 	"net/http"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -46,30 +47,34 @@ func TestIdleAndHalfOpenConnectionsDelayNobody(t *testing.T) {
 		})
 	}
 	for range each {
-		jobs <- probe.HalfOpen
-	}
-	for range each {
 		jobs <- probe.TLS13
+	}
+	for range each { // last: they are given up after a few seconds
+		jobs <- probe.HalfOpen
 	}
 	close(jobs)
 	group.Wait()
 	if len(held) != 2*each {
 		t.Fatalf("%d connections are open, want %d", len(held), 2*each)
 	}
-	for range 5 {
+	var took []time.Duration // the middle one counts: the machine has other work, too
+	for range 9 {
 		began := time.Now()
-		got := probe.Once(t.Context(), n.Addr(callee), who, generate)
-		if took := time.Since(began); got.Outcome != topology.Allowed || took > 250*time.Millisecond {
-			t.Errorf("a good call among %d idle and %d half-open ones: %+v after %s, want Allowed under 250 ms", each, each, got, took)
+		if got := probe.Once(t.Context(), n.Addr(callee), who, generate); got.Outcome != topology.Allowed {
+			t.Errorf("a good call among %d idle and %d half-open ones: %+v, want Allowed", each, each, got)
 		}
+		took = append(took, time.Since(began))
+	}
+	slices.Sort(took)
+	if middle := took[len(took)/2]; middle > 250*time.Millisecond {
+		t.Errorf("good calls among %d idle and %d half-open ones took %s, want half of them under 250 ms", each, each, took)
 	}
 }
 
-// TestNoRequestFailsWhileIdentitiesAndCATurn runs with SVIDs of two seconds that are renewed twice a second, and
-// a CA that is prepared, activated and retired meanwhile.
+// TestNoRequestFailsWhileIdentitiesAndCATurn runs with SVIDs of ten seconds that are renewed twice a second, and a CA that is
+// prepared, activated and retired meanwhile. It runs alone: that requests are slow on a machine with other work shows nothing.
 func TestNoRequestFailsWhileIdentitiesAndCATurn(t *testing.T) {
-	t.Parallel()
-	const ttl = 2 * time.Second // of which certificates, in whole seconds, may take one
+	const ttl, pace = 10 * time.Second, 500 * time.Millisecond
 	n := meshtest.Start(t, manifests.Topology())
 	serials := sync.Map{}
 	gateway := n.Join(t, callee)
@@ -86,6 +91,7 @@ func TestNoRequestFailsWhileIdentitiesAndCATurn(t *testing.T) {
 		t.Fatal(err)
 	}
 	ca := n.CA
+	newest := "" // the caller's serial number
 	renew := func() {
 		for _, name := range []string{caller, callee} {
 			svid, err := ca.Issue(n.Topology.ID(name), n.Now(), ttl, nil)
@@ -93,7 +99,13 @@ func TestNoRequestFailsWhileIdentitiesAndCATurn(t *testing.T) {
 				t.Fatal(err)
 			}
 			n.Identity(name).Set(svid, n.Bundles())
+			if name == caller {
+				newest = svid.Certificates[0].SerialNumber.Text(16)
+			}
 		}
+	}
+	awaitUse := func() {
+		meshtest.Await(t, "a request by the newest certificate", func() bool { _, seen := serials.Load(newest); return seen })
 	}
 	renew()
 
@@ -102,10 +114,10 @@ func TestNoRequestFailsWhileIdentitiesAndCATurn(t *testing.T) {
 	var sent, failed atomic.Int64
 	for range 4 {
 		group.Go(func() {
-			pace := time.NewTicker(2 * time.Millisecond)
-			defer pace.Stop()
+			tick := time.NewTicker(2 * time.Millisecond)
+			defer tick.Stop()
 			for ctx.Err() == nil {
-				<-pace.C
+				<-tick.C
 				sent.Add(1)
 				resp, err := node.Peer(callee).Post(t.Context(), generate.Path(), "application/json", []byte("{}"))
 				if err == nil {
@@ -119,10 +131,11 @@ func TestNoRequestFailsWhileIdentitiesAndCATurn(t *testing.T) {
 			}
 		})
 	}
-	renewal := time.NewTicker(ttl / 4)
+	renewal := time.NewTicker(pace)
 	defer renewal.Stop()
 	for turn := range 5 {
 		<-renewal.C
+		awaitUse()
 		switch turn {
 		case 0:
 			n.Trust(n.CA.Cert, next.Cert)
@@ -133,29 +146,30 @@ func TestNoRequestFailsWhileIdentitiesAndCATurn(t *testing.T) {
 		}
 		renew()
 	}
+	awaitUse()
 	stop()
 	group.Wait()
 	seen := 0
 	serials.Range(func(any, any) bool { seen++; return true })
-	if sent.Load() < 20 || seen < 4 {
+	if seen < 6 {
 		t.Errorf("%d requests by %d certificates: too few to show anything", sent.Load(), seen)
 	}
 	t.Logf("%d requests by %d certificates, %d failed", sent.Load(), seen, failed.Load())
 }
 
 // TestNoRequestFailsWhileConnectionsOfShortIdentitiesEnd leaves the identities as they are, so that connections end at the
-// half of what is left of them, by the server's clock and by the client's.
+// half of what is left of them, by the server's clock and by the client's: after 2 s the latter, after 4 s the former.
 func TestNoRequestFailsWhileConnectionsOfShortIdentitiesEnd(t *testing.T) {
 	t.Parallel()
 	n := meshtest.Start(t, manifests.Topology())
 	n.ServeStubs(t, n.Join(t, callee))
 	node := n.Join(t, caller)
-	svid := n.Mint(t, caller, 3*time.Second, nil)
+	svid := n.Mint(t, caller, 8*time.Second, nil)
 	n.Identity(caller).Set(svid, n.Bundles())
 	end := svid.Certificates[0].NotAfter // of whole seconds, as certificates have it
 	pace := time.NewTicker(time.Millisecond)
 	defer pace.Stop()
-	for time.Until(end) > 600*time.Millisecond {
+	for time.Until(end) > 3*time.Second {
 		<-pace.C
 		resp, err := node.Peer(callee).Post(t.Context(), generate.Path(), "application/json", []byte("{}"))
 		if err != nil {

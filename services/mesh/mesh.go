@@ -280,9 +280,24 @@ func (n *Node) servePeople(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	s := n.newServer(n.people)
-	s.WriteTimeout = 0 // pages that show progress stay open; their handlers set deadlines of their own
-	return n.serveHTTP(ctx, s, listener)
+	return n.serveHTTP(ctx, n.peopleServer(), listener)
+}
+
+// PeopleWriteTimeout is how long an answer on the ports for people may take, from the end of the request's headers to the last
+// byte: a reader who stops reading holds nothing for longer. A handler whose answer takes longer, such as a feed, sets the
+// deadline anew, by http.NewResponseController(w).SetWriteDeadline, before each write.
+const PeopleWriteTimeout = 30 * time.Second
+
+// peopleServer decides nothing itself; what n.people decides is recorded in the same chain, so that it is not asked either while
+// that cannot be written.
+func (n *Node) peopleServer() *http.Server {
+	s := n.newServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if !n.unrecorded(w, r) {
+			n.people.ServeHTTP(w, r)
+		}
+	}))
+	s.WriteTimeout = PeopleWriteTimeout
+	return s
 }
 
 // address is where to listen on port.
@@ -367,6 +382,7 @@ func (n *Node) newServer(h http.Handler) *http.Server {
 		ReadTimeout:       60 * time.Second,
 		WriteTimeout:      120 * time.Second,
 		IdleTimeout:       60 * time.Second,
+		HTTP2:             &http.HTTP2Config{WriteByteTimeout: 30 * time.Second}, // HTTP/2 has WriteTimeout for an answer, and nothing else for a connection
 		MaxHeaderBytes:    16 << 10,
 		ErrorLog:          slog.NewLogLogger(n.log.Handler(), slog.LevelDebug),
 	}
@@ -439,6 +455,7 @@ func (n *Node) watchIdentity(ctx context.Context, last *Identity) {
 func (n *Node) tlsConfig(expect func(*Peer) error) *tls.Config {
 	return &tls.Config{
 		MinVersion:             tls.VersionTLS13,
+		CurvePreferences:       []tls.CurveID{tls.X25519MLKEM768, tls.X25519, tls.CurveP256}, // PostgreSQL before 18 has only the last
 		SessionTicketsDisabled: true,
 		Time:                   n.now,
 		VerifyConnection: func(cs tls.ConnectionState) error {

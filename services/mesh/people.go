@@ -53,9 +53,7 @@ func (n *Node) servePeopleTLS(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	s := n.newServer(n.people)
-	s.WriteTimeout = 0 // as on the port without TLS
-	return n.serveHTTP(ctx, s, tls.NewListener(listener, &tls.Config{
+	return n.serveHTTP(ctx, n.peopleServer(), tls.NewListener(listener, &tls.Config{
 		MinVersion: tls.VersionTLS13,
 		// Read anew for each connection: a renewed certificate is shown, and a new CA believed, at once.
 		GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) { return n.peopleConfig() },

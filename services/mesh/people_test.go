@@ -12,7 +12,6 @@ import (
 	"encoding/pem"
 	"fmt"
 	"io"
-	"log/slog"
 	"math/big"
 	"net"
 	"net/http"
@@ -97,7 +96,8 @@ func TestPeopleMayShowACertificateOfTheirCAAndOfNoOther(t *testing.T) {
 	port := free.Addr().(*net.TCPAddr).Port
 	free.Close()
 	dir, people := t.TempDir(), newSigner(t)
-	n := &Node{self: topology.Workload{Name: "lms", WebTLS: port}, cfg: Config{Host: "127.0.0.1", PeopleTLS: dir}, now: time.Now, log: slog.New(slog.NewTextHandler(io.Discard, nil))}
+	n := lone(t, "a", domainCA(t))
+	n.self.WebTLS, n.cfg.Host, n.cfg.PeopleTLS = port, "127.0.0.1", dir
 	n.people = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		c, ok := PersonOf(r)
 		fmt.Fprintf(w, "%s %s %v", c.Name, c.Role, ok)

@@ -29,6 +29,36 @@ type connection struct {
 	soft       time.Time     // from here on, the next answer closes it
 	generation atomic.Uint64 // the bundles that it was last verified against
 	idle       atomic.Bool
+	half, end  *time.Timer // close it, the first one if it is idle
+}
+
+// flushTime is what an answer that was given gets to reach the wire: HTTP/2 calls a connection idle a moment before that.
+const flushTime = 250 * time.Millisecond
+
+// watch has the connection closed when its time is up: at soft if it is idle, as soon as it is idle if it was busy then, and
+// in any case when the peer's identity has ended. Busy ones are told by their next answer.
+func (c *connection) watch(hangUp func()) {
+	c.half = time.AfterFunc(time.Until(c.soft), func() {
+		if c.idle.Load() {
+			hangUp()
+		}
+	})
+	c.end = time.AfterFunc(time.Until(c.peer.NotAfter)+time.Second, hangUp)
+}
+
+// turn follows what net/http says of the connection. What is over keeps no timer, which would keep the connection in memory
+// for as long as the peer's identity lives.
+func (c *connection) turn(state http.ConnState) {
+	c.idle.Store(state == http.StateIdle)
+	switch state {
+	case http.StateIdle:
+		if !time.Now().Before(c.soft) {
+			c.half.Reset(flushTime)
+		}
+	case http.StateClosed, http.StateHijacked:
+		c.half.Stop()
+		c.end.Stop()
+	}
 }
 
 // door accepts TCP connections, makes each handshake in a goroutine of its own, so that accepting never waits, and hands
@@ -48,6 +78,10 @@ func (n *Node) serveMesh(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	return n.serveDoor(ctx, l)
+}
+
+func (n *Node) serveDoor(ctx context.Context, l net.Listener) error {
 	d := &door{Listener: l, node: n, admitted: make(chan *connection), slots: make(chan struct{}, handshakesAtOnce), done: make(chan struct{})}
 	go d.accept()
 
@@ -63,18 +97,12 @@ func (n *Node) serveMesh(ctx context.Context) error {
 			return ctx
 		}
 		live.Store(c, conn)
-		// Idle connections end at half of what is left of the shorter identity; busy ones are told by their next answer.
-		time.AfterFunc(time.Until(conn.soft), func() {
-			if conn.idle.Load() {
-				c.Close()
-			}
-		})
-		time.AfterFunc(time.Until(conn.peer.NotAfter)+time.Second, func() { c.Close() })
+		conn.watch(func() { c.Close() })
 		return context.WithValue(ctx, connectionKey{}, conn)
 	}
 	s.ConnState = func(c net.Conn, state http.ConnState) {
 		if v, ok := live.Load(c); ok {
-			v.(*connection).idle.Store(state == http.StateIdle)
+			v.(*connection).turn(state)
 			if state == http.StateClosed || state == http.StateHijacked {
 				live.Delete(c)
 			}
@@ -222,8 +250,11 @@ func (n *Node) gate(w http.ResponseWriter, r *http.Request) {
 	n.mux.ServeHTTP(w, r)
 }
 
-// dispatch decides one request and, if it is allowed, lets the handler answer.
+// dispatch decides one request and, if it is allowed, lets the handler answer. While decisions cannot be recorded, none is made.
 func (n *Node) dispatch(w http.ResponseWriter, r *http.Request) {
+	if n.unrecorded(w, r) {
+		return
+	}
 	conn := r.Context().Value(connectionKey{}).(*connection) // gate lets nothing else through
 	route := topology.Route(r.Pattern)
 	topo := n.topology.Load()
@@ -258,6 +289,18 @@ func (n *Node) dispatch(w http.ResponseWriter, r *http.Request) {
 		}
 		httpjson.WriteError(w, err)
 	}
+}
+
+// unrecorded answers 503 while decisions cannot be recorded, and says whether it did.
+func (n *Node) unrecorded(w http.ResponseWriter, r *http.Request) bool {
+	err := n.audit.Err()
+	if err == nil {
+		return false
+	}
+	n.log.Error("request not decided", "method", r.Method, "path", clip(r.URL.Path), "error", "write audit: "+err.Error())
+	w.Header().Set("Mesh-Reason", string(Unrecorded))
+	httpjson.WriteError(w, httpjson.Errorf(http.StatusServiceUnavailable, string(Unrecorded), "decisions cannot be recorded here, so none is made").After(time.Second))
+	return true
 }
 
 // stillAdmitted checks what may have changed since the handshake: the peer's expiry, the bundles, the topology, and whether

@@ -85,6 +85,10 @@ const (
 	NotForCaller   Reason = "route_not_for_caller" // admitted, but not on this route
 )
 
+// Unrecorded is why nothing was decided: the audit cannot be written. It is the one reason in the header Mesh-Reason, with 503,
+// that is no refusal.
+const Unrecorded Reason = "audit_unavailable"
+
 // Refusal is the error of a refused peer.
 type Refusal struct {
 	Reason Reason

@@ -1,11 +1,18 @@
 package postgres_test
 
 import (
+	"context"
+	"errors"
 	"testing"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 
+	"example.org/security-training/manifests"
+	"example.org/security-training/services/env"
+	"example.org/security-training/services/mesh/meshtest"
+	"example.org/security-training/services/postgres"
 	"example.org/security-training/services/topology"
 )
 
@@ -35,6 +42,49 @@ func TestAConnectionThatTheServerEndedIsNotUsedAgain(t *testing.T) {
 		if _, err := pool.Exec(t.Context(), "SELECT"); err != nil {
 			t.Errorf("right after the server ended the pool's connections: %v", err)
 		}
+	}
+}
+
+// The server of these tests has no TLS, so that the pool of Open lends its rules to one that connects without.
+func TestAWorkloadWhoseIdentityIsWithdrawnUsesNoOpenConnection(t *testing.T) {
+	n := meshtest.Start(t, manifests.Topology())
+	name := n.Topology.OfKind(topology.KindScorer)[0].Name
+	node := n.Join(t, name)
+	ctx, cancel := context.WithCancel(t.Context())
+	opened, err := postgres.Open(ctx, node, env.Map(nil))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { cancel(); opened.Close() })
+	config := server.Config(t, server.Database(t, topology.KindScorer).Config().ConnConfig.Database, name)
+	config.AfterConnect, config.PrepareConn = opened.Config().AfterConnect, opened.Config().PrepareConn
+	pool, err := pgxpool.NewWithConfig(ctx, config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(pool.Close)
+	backend := func() (pid int, err error) {
+		err = pool.QueryRow(t.Context(), "SELECT pg_backend_pid()").Scan(&pid)
+		return pid, err
+	}
+	first, err := backend()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if again, err := backend(); err != nil || again != first {
+		t.Fatalf("connection %d after %d, %v; want the pool to keep one", again, first, err)
+	}
+
+	withdrawn := errors.New("withdrawn")
+	n.Identity(name).Clear(withdrawn)
+	for range 3 {
+		if pid, err := backend(); !errors.Is(err, withdrawn) {
+			t.Errorf("without an identity: connection %d, %v", pid, err)
+		}
+	}
+	n.Identity(name).Set(n.Mint(t, name, time.Hour, nil), n.Bundles())
+	if pid, err := backend(); err != nil || pid == first {
+		t.Errorf("with an identity again: connection %d, %v; want one that it has opened itself", pid, err)
 	}
 }
 

@@ -36,7 +36,8 @@ func Migrations() fs.FS {
 const expiry = "identity.half_life"
 
 // Open makes a pool for node's role from DB_HOST, DB_PORT and DB_NAME; it connects when first used. No connection is used
-// for longer than half of what was left of the identity that opened it.
+// for longer than half of what was left of the identity that opened it, nor while node has none: withdrawn is withdrawn from
+// what is open, too.
 func Open(ctx context.Context, node *mesh.Node, lookup env.Lookup) (*pgxpool.Pool, error) {
 	host, port, err := net.SplitHostPort(node.DatabaseAddress())
 	if err != nil {
@@ -69,6 +70,9 @@ func Open(ctx context.Context, node *mesh.Node, lookup env.Lookup) (*pgxpool.Poo
 		return nil
 	}
 	config.PrepareConn = func(_ context.Context, c *pgx.Conn) (bool, error) {
+		if _, err := node.Identity(); err != nil {
+			return false, fmt.Errorf("use database: %w", err)
+		}
 		until, ok := c.PgConn().CustomData()[expiry].(time.Time)
 		return ok && time.Now().Before(until), nil
 	}

@@ -180,7 +180,7 @@ func (n *Net) Join(t testing.TB, name string) *mesh.Node {
 	return node
 }
 
-// Serve runs node until the test ends, and returns once its port answers.
+// Serve runs node until the test ends, and returns once its mesh port and its health port answer.
 func (n *Net) Serve(t testing.TB, node *mesh.Node) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
@@ -193,6 +193,7 @@ func (n *Net) Serve(t testing.TB, node *mesh.Node) {
 		}
 	})
 	name := node.Self().Name
+	AwaitPort(t, net.JoinHostPort(n.Host, strconv.Itoa(node.Self().Health)))
 	AwaitPort(t, n.Addr(name))
 	// That knock is itself a caller who hung up; what comes after this line is the test's own.
 	n.AwaitAudit(t, name, "the first knock", func(e audit.Entry) bool { return e.Reason == string(mesh.HungUp) })

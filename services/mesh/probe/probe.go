@@ -1,7 +1,8 @@
 // Package probe calls a workload as anybody, honest or not, and says what came of it. It is what the matrix, the scenarios
 // and the tests of refusals knock with; it verifies nothing about the server but, where told, that it is the right one.
 //
-// A probe changes nothing: it carries no body and a media type that no handler takes, so that 415 proves Allowed.
+// A probe changes nothing: it carries no body and a media type that no handler takes, so that 415 proves Allowed. Where nobody
+// decided, the result is Undecided, which is no refusal.
 package probe
 
 import (
@@ -49,13 +50,21 @@ type Tickets struct{ cache tls.ClientSessionCache }
 // NewTickets makes an empty store of sessions.
 func NewTickets() *Tickets { return &Tickets{cache: tls.NewLRUClientSessionCache(8)} }
 
+// Undecided is the outcome of a call that nobody decided: the callee could not be reached, did not say a word of TLS, did not
+// answer in time, or cannot record what it decides. It is none of topology's words, so that a callee that is down
+// is not taken for one that refuses.
+const Undecided topology.Outcome = "Undecided"
+
+// ErrNobody is in the error of Open, and in that of a Result, when nobody decided.
+var ErrNobody = errors.New("nobody decided")
+
 // Result is what the caller's side saw.
 type Result struct {
-	Outcome topology.Outcome
-	Reason  string // the header Mesh-Reason, when there was an answer
-	Status  int    // of the answer, 0 if there was none
-	Err     error  // what the connection ended with, when it did
-	Resumed bool   // the session was resumed, which must never be
+	Outcome topology.Outcome // one of topology's, or Undecided
+	Reason  string           // the header Mesh-Reason, when there was an answer
+	Status  int              // of the answer, 0 if there was none
+	Err     error            // what the connection ended with, when it did
+	Resumed bool             // the session was resumed, which must never be
 }
 
 // Conn is one kept connection.
@@ -69,13 +78,18 @@ type Conn struct {
 const patience = 5 * time.Second
 
 // Open connects as c. A refusal often shows only at the first answer: TLS 1.3 lets a client finish before the server has
-// looked at its certificate.
+// looked at its certificate. An error that is ErrNobody is no refusal.
 func Open(ctx context.Context, addr string, c Caller) (*Conn, error) {
 	dialer := net.Dialer{Timeout: patience}
 	raw, err := dialer.DialContext(ctx, "tcp", addr)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("%w: %w", ErrNobody, err)
 	}
+	return Over(ctx, raw, c)
+}
+
+// Over is Open on a connection that is there already, which it closes if it fails.
+func Over(ctx context.Context, raw net.Conn, c Caller) (*Conn, error) {
 	if c.Manner == Plaintext || c.Manner == HalfOpen {
 		return &Conn{Conn: raw, reader: bufio.NewReader(raw)}, nil
 	}
@@ -105,9 +119,28 @@ func Open(ctx context.Context, addr string, c Caller) (*Conn, error) {
 	defer cancel()
 	if err := conn.HandshakeContext(ctx); err != nil {
 		raw.Close()
+		var alert *net.OpError // who refuses says so by one
+		if !errors.As(err, &alert) || alert.Op != "remote error" {
+			err = fmt.Errorf("%w: %w", ErrNobody, err)
+		}
 		return nil, err
 	}
 	return &Conn{Conn: conn, reader: bufio.NewReader(conn), bearer: c.Bearer, state: conn.ConnectionState()}, nil
+}
+
+// silent says that err is of waiting in vain.
+func silent(err error) bool {
+	var timeout net.Error
+	return errors.As(err, &timeout) && timeout.Timeout() || errors.Is(err, context.Canceled)
+}
+
+// end is the result of a connection that ended with err, without an answer.
+func (r Result) end(err error) Result {
+	r.Outcome, r.Err = topology.Refused, err
+	if silent(err) {
+		r.Outcome, r.Err = Undecided, fmt.Errorf("%w: %w", ErrNobody, err)
+	}
+	return r
 }
 
 // Try sends one request for route and reads the answer; the connection stays open if the server lets it.
@@ -119,12 +152,11 @@ func (c *Conn) Try(ctx context.Context, route topology.Route) Result {
 func (c *Conn) Send(ctx context.Context, method, path, mediaType string) Result {
 	r := Result{Outcome: topology.Refused, Resumed: c.state.DidResume}
 	if err := c.SetDeadline(time.Now().Add(patience)); err != nil {
-		r.Err = err
-		return r
+		return r.end(err)
 	}
 	req, err := http.NewRequestWithContext(ctx, method, "http://probe"+path, nil)
 	if err != nil {
-		r.Err = err
+		r.Outcome, r.Err = Undecided, fmt.Errorf("%w: %w", ErrNobody, err)
 		return r
 	}
 	if method != http.MethodGet {
@@ -134,17 +166,15 @@ func (c *Conn) Send(ctx context.Context, method, path, mediaType string) Result 
 		req.Header.Set("Authorization", "Bearer "+c.bearer)
 	}
 	if err := req.Write(c); err != nil {
-		r.Err = err
 		// The refusal's alert may already be waiting behind the broken pipe.
 		if _, readErr := c.reader.Peek(1); readErr != nil {
-			r.Err = readErr
+			err = readErr
 		}
-		return r
+		return r.end(err)
 	}
 	resp, err := http.ReadResponse(c.reader, req)
 	if err != nil {
-		r.Err = err
-		return r
+		return r.end(err)
 	}
 	_, err = io.Copy(io.Discard, io.LimitReader(resp.Body, 1<<20))
 	r.Err = errors.Join(err, resp.Body.Close())
@@ -156,6 +186,8 @@ func (c *Conn) Send(ctx context.Context, method, path, mediaType string) Result 
 		r.Outcome = topology.Allowed
 	case resp.StatusCode == http.StatusForbidden:
 		r.Outcome = topology.Forbidden
+	case resp.StatusCode == http.StatusServiceUnavailable:
+		r.Outcome = Undecided
 	}
 	return r
 }
@@ -173,6 +205,9 @@ func (c *Conn) Closed(patience time.Duration) bool {
 // Once opens a connection, tries route and closes.
 func Once(ctx context.Context, addr string, c Caller, route topology.Route) Result {
 	conn, err := Open(ctx, addr, c)
+	if errors.Is(err, ErrNobody) {
+		return Result{Outcome: Undecided, Err: err}
+	}
 	if err != nil {
 		return Result{Outcome: topology.Refused, Err: err}
 	}
