@@ -23,20 +23,33 @@ type lateRow struct {
 	Due due
 }
 
-// lateCounts is how many people's trainings are overdue, and who has been told of how many.
-type lateCounts struct{ All, Manager, Security int }
+// lateCounts is how many people's trainings are overdue, how many are escalated to a manager, how many would be and have none, and
+// how many are to the security team.
+type lateCounts struct{ All, Manager, Alone, Security int }
 
-// lateOf are the people whose training is overdue: those first of whom most others are told, the latest first.
+// lateOf are the people whose training is overdue: those first that are escalated the furthest, the latest first. Whoever the roster
+// does not list is nobody's manager.
 func lateOf(people []risk.Standing) ([]lateRow, lateCounts) {
 	var n lateCounts
 	var rows []lateRow
+	listed := map[string]bool{}
 	for _, p := range people {
+		listed[p.ID] = true
+	}
+	for _, p := range people {
+		if !listed[p.Manager] {
+			p.Manager = ""
+		}
 		rank := p.Escalation.Rank()
 		if rank < risk.ToPerson.Rank() {
 			continue
 		}
 		n.All++
-		if rank >= risk.ToManager.Rank() {
+		switch {
+		case rank < risk.ToManager.Rank():
+		case p.Manager == "":
+			n.Alone++
+		default:
 			n.Manager++
 		}
 		if rank >= risk.ToSecurity.Rank() {

@@ -12,18 +12,25 @@ import (
 	"example.org/security-training/services/env/needtest"
 )
 
+// unhurried leaves a browser out of a run that is in a hurry.
+func unhurried(t *testing.T) {
+	t.Helper()
+	needtest.Unhurried(t, "a browser looks at every page for minutes, and says nothing about races of the service")
+}
+
+// aPage is how long one page may take in a browser, however slow the computer is.
+const aPage = 3 * time.Minute
+
 // chromium is a browser of its own profile, without a network beyond loopback.
 func chromium(t *testing.T) context.Context {
 	t.Helper()
-	options := append(chromedp.DefaultExecAllocatorOptions[:], chromedp.ExecPath(needtest.Browser(t)), chromedp.NoSandbox, chromedp.DisableGPU,
+	options := append(chromedp.DefaultExecAllocatorOptions[:], chromedp.ExecPath(needtest.Browser(t)), chromedp.NoSandbox, chromedp.DisableGPU, chromedp.WSURLReadTimeout(2*time.Minute),
 		chromedp.Flag("hide-scrollbars", true), chromedp.Flag("host-resolver-rules", "MAP * ~NOTFOUND , EXCLUDE 127.0.0.1"))
 	ctx, stop := chromedp.NewExecAllocator(t.Context(), options...)
 	t.Cleanup(stop)
 	ctx, stop = chromedp.NewContext(ctx)
 	t.Cleanup(stop)
 	do(t, ctx, chromedp.Navigate("about:blank")) // the first step starts the browser, which lives as long as its context
-	ctx, stop = context.WithTimeout(ctx, 3*time.Minute)
-	t.Cleanup(stop)
 	return ctx
 }
 

@@ -1,6 +1,7 @@
 package lms
 
 import (
+	"bytes"
 	"cmp"
 	"encoding/json"
 	"errors"
@@ -68,39 +69,29 @@ func (l *LMS) showTeam(v *visit) error {
 	m.Mean, m.Levels = risk.Mean(reports), drawDistribution(countLevels(reports))
 	levels := boundsOf(profileOf(profile).Levels)
 	m.Level, m.Roles = levels.level(m.Mean), rolesOf(reports, m.Company, levels)
-	all, err := l.scorer.risks(v.ctx(), reports)
-	if err != nil {
+	facts, err := l.teamFacts(v.viewer)
+	if err != nil && !errors.As(err, &v.stale) {
 		l.cfg.Log.Warn("show team", "error", err.Error())
 		m.Away = "The risk scorer does not answer at the moment, so what each person needs cannot be shown."
 		v.status = http.StatusServiceUnavailable
 		v.w.Header().Set("Retry-After", "5")
 	}
-	if err == nil {
-		m.Trend = drawTrend(trendOf(all), levels, location(v.viewer.zone()))
-		passes, err := l.store.passes(v.ctx(), reports)
-		if err != nil {
-			return err
-		}
-		m.Repeats = repeatsOf(all, passes)
-	}
+	m.Trend, m.Repeats = drawTrend(facts.trend, levels, location(v.viewer.zone())), facts.repeats
 	needs := map[string]int{}
-	for i, p := range reports {
-		row := teamRow{Person: p, Bar: bar(p.Score.Float(), strings.ToLower(string(p.Level)))}
-		if a := all[i]; err == nil && a.Person != "" {
-			row.Due = dueOf(a, location(v.viewer.zone()))
-			switch row.Due.State {
-			case dueEscalated:
-				m.Late++
-				m.Beyond++
-			case dueOverdue:
-				m.Late++
-			case dueSoon:
-				m.Soon++
-			}
-			if len(a.Reasons) > 0 {
-				row.Module = recommended(a)
-				needs[row.Module]++
-			}
+	for _, p := range reports {
+		row := teamRow{Person: p, Bar: bar(p.Score.Float(), strings.ToLower(string(p.Level))), Due: dueOfStanding(p, location(v.viewer.zone()))}
+		row.Due.To = toYou[p.Escalation]
+		switch row.Due.State {
+		case dueEscalated:
+			m.Late++
+			m.Beyond++
+		case dueOverdue:
+			m.Late++
+		case dueSoon:
+			m.Soon++
+		}
+		if row.Module = facts.modules[p.ID]; row.Module != "" {
+			needs[row.Module]++
 		}
 		m.Rows = append(m.Rows, row)
 	}
@@ -304,10 +295,7 @@ func choices(names map[string]string, chosen string) []choice {
 	return list
 }
 
-type exercisesView struct {
-	Rows    []exerciseRow
-	Playing int
-}
+type exercisesView struct{ Rows []exerciseRow }
 
 type exerciseRow struct {
 	exercise.Exercise
@@ -355,13 +343,7 @@ func (l *LMS) showExercises(v *visit) error {
 			row.Steps = append(row.Steps, step)
 		}
 		row.Bar = bar(float64(row.Done)/float64(max(1, len(e.Steps))), "accent")
-		if row.Live {
-			m.Playing++
-		}
 		m.Rows = append(m.Rows, row)
-	}
-	if m.Playing > 0 {
-		v.w.Header().Set("Refresh", "2")
 	}
 	return l.render(v, "exercises", "Exercises", "/exercises", m)
 }
@@ -407,10 +389,15 @@ func factsOf(detail string) []fact {
 		f := fact{Name: name.(string), Value: string(raw)} // a key of an object is a string
 		var text string
 		var list []string
+		var who principal
+		strict := json.NewDecoder(bytes.NewReader(raw))
+		strict.DisallowUnknownFields()
 		if json.Unmarshal(raw, &text) == nil {
 			f.Value = text
 		} else if json.Unmarshal(raw, &list) == nil {
 			f.Value = strings.Join(list, ", ")
+		} else if strict.Decode(&who) == nil && who != (principal{}) {
+			f.Value = who.words()
 		}
 		facts = append(facts, f)
 	}
@@ -433,10 +420,10 @@ func (l *LMS) showAudit(v *visit) error {
 	if s.Person != "" || s.Event != "" {
 		// Looking somebody up is an act, and the audit says so as well.
 		if err := l.store.record(v.ctx(), note("search", "", "", struct {
-			By     string `json:"by"`
-			Person string `json:"person,omitempty"`
-			Event  string `json:"event,omitempty"`
-		}{roleInstructor, s.Person, s.Event})); err != nil {
+			By     principal `json:"by"`
+			Person string    `json:"person,omitempty"`
+			Event  string    `json:"event,omitempty"`
+		}{v.viewer.principal, s.Person, s.Event})); err != nil {
 			return err
 		}
 	}

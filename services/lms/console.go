@@ -3,7 +3,6 @@ package lms
 import (
 	"cmp"
 	"encoding/json"
-	"fmt"
 	"maps"
 	"net/http"
 	"net/url"
@@ -23,7 +22,7 @@ type consoleFrame struct {
 	Projector bool
 	Listening bool // a conductor fetches orders
 	Admin     bool
-	Every     int // seconds between two looks where there is no script
+	Again     string // the page's own address: where there is no script, a link looks again
 }
 
 func (f consoleFrame) frame() consoleFrame { return f }
@@ -47,7 +46,7 @@ func (l *LMS) consoleFrame(v *visit, here string) consoleFrame {
 	}
 	l.console.looked = now
 	return consoleFrame{
-		Here: here, Projector: v.r.URL.Query().Get("view") == "projector", Admin: v.viewer.Admin(), Every: 3,
+		Here: here, Projector: v.r.URL.Query().Get("view") == "projector", Admin: v.viewer.Admin(), Again: v.r.URL.RequestURI(),
 		Listening: !l.console.asked.IsZero() && now.Sub(l.console.asked) < 40*time.Second,
 	}
 }
@@ -331,9 +330,7 @@ func (l *LMS) doHint(v *visit) error {
 // showConsoleEvents says that something has changed, as often as it does. What has, the page itself tells.
 func (l *LMS) showConsoleEvents(v *visit) error {
 	const longest, settle = 5 * time.Minute, 120 * time.Millisecond
-	out := http.NewResponseController(v.w)
-	_ = out.SetReadDeadline(time.Time{}) // not everything below is a connection
-	v.w.Header().Set("Content-Type", eventStream)
+	out := newStream(v.w)
 	l.console.update(func() { l.console.viewers++ })
 	defer l.console.update(func() { l.console.viewers-- })
 	end := time.NewTimer(longest) // then the browser asks again, and who it is for is looked up again
@@ -343,11 +340,8 @@ func (l *LMS) showConsoleEvents(v *visit) error {
 	text := "retry: 500\n\n"
 	for n := 0; ; n++ {
 		changed := l.console.wait()
-		if _, err := fmt.Fprint(v.w, text); err != nil {
-			return nil //nolint:nilerr // the reader has gone
-		}
-		if err := out.Flush(); err != nil {
-			return nil //nolint:nilerr // as above
+		if err := out.send(text); err != nil {
+			return nil //nolint:nilerr // the reader has gone, or asks again
 		}
 		select {
 		case <-v.ctx().Done():

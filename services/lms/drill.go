@@ -19,8 +19,10 @@ import (
 )
 
 // A drill is an assessment in practice, and this service may report training alone: who clicks fails one of module
-// phishing, and who types something in fails another; who reports the mail passes a module of its own that teaches what
-// both mean, also after a click. The lesson that follows teaches the same once more. No event pretends to be the SIEM's.
+// phishing, and who types something in fails another; who reports the mail passes a module of its own, also after a click. It
+// teaches about phishing; only after a click does it teach about the assessment that was failed by it, since a score knows failed
+// assessments without their modules, and one press of a button must not make every failed quiz count half. The lesson that
+// follows teaches the same once more. No event pretends to be the SIEM's.
 const (
 	drillModule   = "phishing"       // the module of the catalogue that teaches what a drill tries
 	drillReported = "phishing-drill" // what reporting passes
@@ -84,26 +86,26 @@ func (s *store) mailsOf(ctx context.Context, person string) ([]mailing, error) {
 
 // mailSteps are what can happen to a mail after it was sent: column, audit kind, and what it means to the scorer.
 var mailSteps = map[string]struct {
-	update string
+	update string // answers when the mail was clicked
 	kind   string
 	event  string // last part of the event's id; empty: it is no event
 }{
-	mailOpened:    {`UPDATE training.mail SET opened = $2 WHERE id = $1 AND opened IS NULL`, "drill.opened", ""},
-	mailClicked:   {`UPDATE training.mail SET clicked = $2 WHERE id = $1 AND clicked IS NULL`, "drill.clicked", "clicked"},
-	mailSubmitted: {`UPDATE training.mail SET submitted = $2, clicked = coalesce(clicked, $2) WHERE id = $1 AND submitted IS NULL`, "drill.submitted", "submitted"},
-	mailReported:  {`UPDATE training.mail SET reported = $2 WHERE id = $1 AND reported IS NULL`, "drill.reported", "reported"},
+	mailOpened:    {`UPDATE training.mail SET opened = $2 WHERE id = $1 AND opened IS NULL RETURNING clicked`, "drill.opened", ""},
+	mailClicked:   {`UPDATE training.mail SET clicked = $2 WHERE id = $1 AND clicked IS NULL RETURNING clicked`, "drill.clicked", "clicked"},
+	mailSubmitted: {`UPDATE training.mail SET submitted = $2, clicked = coalesce(clicked, $2) WHERE id = $1 AND submitted IS NULL RETURNING clicked`, "drill.submitted", "submitted"},
+	mailReported:  {`UPDATE training.mail SET reported = $2 WHERE id = $1 AND reported IS NULL RETURNING clicked`, "drill.reported", "reported"},
 }
 
 // happened records that a step was taken, the first time; mail, event and audit rows commit together. At is lab time.
 func (s *store) happened(ctx context.Context, m mailing, x lure, step string, at time.Time) error {
 	how := mailSteps[step]
 	return s.write(ctx, func(tx pgx.Tx) ([]auditRow, error) {
-		tag, err := tx.Exec(ctx, how.update, [16]byte(m.ID), at)
+		err := tx.QueryRow(ctx, how.update, [16]byte(m.ID), at).Scan(&m.Clicked)
+		if errors.Is(err, pgx.ErrNoRows) {
+			return nil, nil // it was taken already
+		}
 		if err != nil {
 			return nil, fmt.Errorf("record %s: %w", step, err)
-		}
-		if tag.RowsAffected() == 0 {
-			return nil, nil
 		}
 		id := ""
 		if how.event != "" && !x.Ordinary {
@@ -138,7 +140,10 @@ func drillEvent(m mailing, x lure, step string, at time.Time) activity.Event {
 		e.Detail = drillPrefix + "typed something into the form behind “" + x.Subject + "”"
 	case mailReported:
 		e.Verb, e.Module, e.Score, e.Detail = activity.TrainingPassed, drillReported, &passed, drillPrefix+"reported “"+x.Subject+"”"
-		e.Teaches = []activity.Verb{activity.PhishingClick, activity.FailedAssessment}
+		e.Teaches = []activity.Verb{activity.PhishingClick}
+		if m.Clicked != nil {
+			e.Teaches = append(e.Teaches, activity.FailedAssessment)
+		}
 	}
 	return e
 }
@@ -190,7 +195,7 @@ func (s *store) campaign(ctx context.Context, id uuid.UUID) (campaign, []mailing
 }
 
 // beginCampaign sends a lure, and an ordinary mail beside it, to people, who each have one mailbox page here.
-func (s *store) beginCampaign(ctx context.Context, x, beside lure, team string, people []string, at time.Time, by string) (uuid.UUID, error) {
+func (s *store) beginCampaign(ctx context.Context, x, beside lure, team string, people []string, at time.Time, by principal) (uuid.UUID, error) {
 	id := uuid.New()
 	return id, s.write(ctx, func(tx pgx.Tx) ([]auditRow, error) {
 		if _, err := tx.Exec(ctx, `INSERT INTO training.campaign (id, lure, team, begun) VALUES ($1, $2, $3, $4)`, [16]byte(id), x.ID, team, at); err != nil {
@@ -206,7 +211,7 @@ func (s *store) beginCampaign(ctx context.Context, x, beside lure, team string, 
 			Lure     string    `json:"lure"`
 			Team     string    `json:"team"`
 			People   int       `json:"people"`
-			By       string    `json:"by"`
+			By       principal `json:"by"`
 		}{id, x.ID, team, len(people), by})}, nil
 	})
 }
@@ -443,7 +448,7 @@ func (l *LMS) doDrill(v *visit) error {
 		return httpjson.Errorf(http.StatusUnprocessableEntity, "nobody", "Nobody is in this team.")
 	}
 	ordinary := slices.DeleteFunc(slices.Clone(l.lures), func(x lure) bool { return !x.Ordinary })
-	id, err := l.store.beginCampaign(v.ctx(), x, ordinary[len(to)%len(ordinary)], team, to, at, v.viewer.Role)
+	id, err := l.store.beginCampaign(v.ctx(), x, ordinary[len(to)%len(ordinary)], team, to, at, v.viewer.principal)
 	if err != nil {
 		return err
 	}

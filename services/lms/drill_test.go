@@ -2,6 +2,7 @@ package lms
 
 import (
 	"net/url"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -183,5 +184,52 @@ func TestLuresAreRatedByThePhishScale(t *testing.T) {
 	}
 	if _, known := risk.ModuleByID(drillModule); !known {
 		t.Errorf("the catalogue has no module %s", drillModule)
+	}
+}
+
+func TestReportingAMailCountsForThePersonAndForgivesNoFailedQuiz(t *testing.T) {
+	s := newSchool(t)
+	pass := func() { s.scorer.set(func() { s.scorer.later += 2 * time.Second }) }
+	failed := func(who string) int64 {
+		for _, r := range s.assess(who).Reasons {
+			if r.Verb == activity.FailedAssessment {
+				return r.Part
+			}
+		}
+		return 0
+	}
+	report := func(who string, first ...string) activity.Event {
+		b := s.as(who)
+		path := b.start("policy")
+		for n := range mostAttempts {
+			b.attempt(path, "policy", n+1, 4)
+		}
+		s.heard()
+		pass()
+		letter := "/mailbox/" + s.letter(who, "mfa-reset")
+		for _, page := range first {
+			b.get(letter + page)
+			s.heard()
+			pass()
+		}
+		before := failed(who)
+		if before == 0 {
+			t.Fatalf("%s failed nothing", who)
+		}
+		b.post(letter+"/report", nil)
+		s.heard()
+		pass()
+		if after := failed(who); len(first) == 0 && after < before || len(first) > 0 && after >= before {
+			t.Errorf("what %s failed weighed %d, and %d after the report", who, before, after)
+		}
+		list := s.scorer.events[who]
+		return list[len(list)-1]
+	}
+	s.campaign("mfa-reset", "")
+	if e := report("tom.brandt"); e.Verb != activity.TrainingPassed || e.Module != drillReported || !slices.Equal(e.Teaches, []activity.Verb{activity.PhishingClick}) {
+		t.Errorf("reporting means %+v", e)
+	}
+	if e := report("mira.keller", "/link"); !slices.Equal(e.Teaches, []activity.Verb{activity.PhishingClick, activity.FailedAssessment}) {
+		t.Errorf("reporting after a click means %+v", e)
 	}
 }

@@ -20,6 +20,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/uuid"
+
 	"example.org/security-training/services/activity"
 	"example.org/security-training/services/audit"
 	"example.org/security-training/services/httpjson"
@@ -35,16 +37,18 @@ var labNow = time.Date(2026, 10, 1, 10, 0, 0, 0, time.UTC)
 type fakeScorer struct {
 	profile *risk.Profile
 
-	mu       sync.Mutex
-	people   []risk.Person
-	events   map[string][]activity.Event
-	seen     map[string]bool
-	accounts int
-	missing  []activity.Source // that have been silent for too long
-	away     bool
-	lose     int // how many answers to POST /v1/events are lost after the events were taken
-	posts    int
-	later    time.Duration // how much the lab's clock has moved on since labNow
+	mu         sync.Mutex
+	people     []risk.Person
+	events     map[string][]activity.Event
+	seen       map[string]bool
+	accounts   int
+	missing    []activity.Source // that have been silent for too long
+	away       bool
+	lose       int            // how many answers to POST /v1/events are lost after the events were taken
+	speechless int            // how many times a risk is not told from the next POST /v1/events on
+	asked      map[string]int // by path
+	posts      int
+	later      time.Duration // how much the lab's clock has moved on since labNow
 }
 
 func newFakeScorer(t testing.TB) *fakeScorer {
@@ -52,7 +56,7 @@ func newFakeScorer(t testing.TB) *fakeScorer {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &fakeScorer{profile: p, events: map[string][]activity.Event{}, seen: map[string]bool{}}
+	return &fakeScorer{profile: p, events: map[string][]activity.Event{}, seen: map[string]bool{}, asked: map[string]int{}}
 }
 
 func (f *fakeScorer) set(change func()) { f.mu.Lock(); defer f.mu.Unlock(); change() }
@@ -65,6 +69,11 @@ func (f *fakeScorer) call(_ context.Context, method, path, contentType string, b
 	}
 	w := httptest.NewRecorder()
 	path, query, _ := strings.Cut(path, "?")
+	f.asked[path]++
+	if f.posts > 0 && f.speechless > 0 && strings.HasSuffix(path, "/risk") {
+		f.speechless--
+		return nil, errors.New("connection reset")
+	}
 	switch {
 	case method == "GET" && path == "/v1/people":
 		list := []risk.Standing{}
@@ -216,9 +225,10 @@ func newSchool(t testing.TB) *school {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// Tests change the company between two requests, so nothing is remembered.
-	l.scorer.roster.fresh, l.scorer.roster.usable = 0, 0
-	l.scorer.company.fresh, l.scorer.company.usable = 0, 0
+	// Tests change the company between two requests, so nothing is remembered, however long asking takes.
+	l.scorer.roster.fresh, l.scorer.roster.usable, l.scorer.roster.atMost = 0, 0, 0
+	l.scorer.company.fresh, l.scorer.company.usable, l.scorer.company.atMost = 0, 0, 0
+	l.scorer.causes.fresh, l.scorer.causes.usable, l.scorer.causes.atMost = 0, 0, 0 // and what is known of teams
 	s.LMS = l
 	ctx, stop := context.WithCancel(context.Background())
 	done := make(chan struct{})
@@ -331,7 +341,7 @@ func (s *school) browser() *browser {
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	return &browser{Client: &http.Client{Jar: jar, Timeout: 20 * time.Second, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}, s: s}
+	return &browser{Client: &http.Client{Jar: jar, Timeout: 2 * time.Minute, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}, s: s}
 }
 
 // as is a browser that is signed in: as a person, or as "instructor"; nobody for "".
@@ -401,6 +411,14 @@ func (b *browser) start(module string) string {
 	p := b.post("/training", url.Values{"module": {module}})
 	if p.status != 303 || !strings.HasPrefix(p.location(), "/training/") {
 		b.s.t.Fatalf("start %s: %d %s", module, p.status, p.body)
+	}
+	b.s.gateway.mu.Lock()
+	held := b.s.gateway.hold != nil
+	b.s.gateway.mu.Unlock()
+	if id, err := uuid.Parse(strings.TrimPrefix(p.location(), "/training/")); err != nil {
+		b.s.t.Fatal(err)
+	} else if !held {
+		<-b.s.writeLesson(id) // a page waits for so long only, and this computer may be slow
 	}
 	return p.location()
 }

@@ -59,7 +59,8 @@ type LMS struct {
 	console  *console
 
 	mu      sync.Mutex
-	writing map[uuid.UUID]chan struct{} // lessons that the gateway is writing; closed when done
+	writing map[uuid.UUID]chan struct{}       // lessons that the gateway is writing; closed when done
+	teams   map[string]*remembered[teamFacts] // by who leads them
 }
 
 // New makes an LMS. Deliver must run for training to reach the scorer.
@@ -74,7 +75,7 @@ func New(cfg Config) (*LMS, error) {
 	if err != nil {
 		return nil, err
 	}
-	l := &LMS{cfg: cfg, store: &store{pool: cfg.Pool}, pages: pages, console: newConsole(), writing: map[uuid.UUID]chan struct{}{}}
+	l := &LMS{cfg: cfg, store: &store{pool: cfg.Pool}, pages: pages, console: newConsole(), writing: map[uuid.UUID]chan struct{}{}, teams: map[string]*remembered[teamFacts]{}}
 	l.store.wrote = l.console.wrote
 	if l.lures, err = readLures(lureText); err != nil {
 		return nil, err

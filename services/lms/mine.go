@@ -1,12 +1,18 @@
 package lms
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
+	"net/http"
+	"net/url"
 	"slices"
+	"strconv"
+	"strings"
 	"time"
 
 	"example.org/security-training/services/activity"
+	"example.org/security-training/services/httpjson"
 	"example.org/security-training/services/risk"
 )
 
@@ -26,6 +32,8 @@ type riskView struct {
 	Cap     int64 // millionths cut off because a score ends at 1; negative, or 0
 	Due     due
 	History []lessonRow
+	Weighs  string // how what happened loses its weight, in the profile that made the score
+	Base    string // of the addresses of the reasons' own pages
 }
 
 // sourceRow is one of the four groups: what it holds, how much of it is used, what it adds.
@@ -41,15 +49,55 @@ type reasonRow struct {
 	Source activity.Source
 	Class  string
 	Bar    share
+	Lasts  string // until when it weighs in full, where it is a state
 	Events []eventRow
-	More   int
+	All    int    // events that add something; Events are the first of them
+	Light  int    // events that count still, and add less than a millionth each
 	Module string // that teaches it
 }
 
 type eventRow struct {
 	ID, Detail string
+	Words      string // what it was, where the row does not stand below what it was
 	At         time.Time
 	Part       int64
+}
+
+// textOfPage is how many bytes of ids and details of events a page holds: packed, it stays well below 100 KB whatever they say.
+const textOfPage = 48 << 10
+
+func textOf(rows []eventRow) int {
+	n := 0
+	for _, r := range rows {
+		n += len(r.ID) + len(r.Detail)
+	}
+	return n
+}
+
+// fitting are the first of rows whose text fits into so many bytes, one at least.
+func fitting(rows []eventRow, text int) []eventRow {
+	for i := range rows {
+		if text -= textOf(rows[i : i+1]); text < 0 && i > 0 {
+			return rows[:i]
+		}
+	}
+	return rows
+}
+
+// lasting says of each state until when it weighs in full.
+var lasting = map[activity.Verb]string{
+	activity.TrainingStale:         "It weighs in full until a training is passed.",
+	activity.OverdueModule:         "It weighs in full until the module is passed.",
+	activity.OverdueSecurityTicket: "It weighs in full until the ticket is closed.",
+}
+
+// weighs says how what happened loses its weight.
+func weighs(p *risk.Profile) string {
+	words := fmt.Sprintf("What happened weighs in full for %s, and nothing after that.", span(time.Duration(p.Window)))
+	if p.HalfLife > 0 {
+		words = fmt.Sprintf("What happened weighs half as much %s later.", span(time.Duration(p.HalfLife)))
+	}
+	return words + " What lasts, such as an overdue ticket, weighs in full until it ends."
 }
 
 type lowerRow struct {
@@ -81,7 +129,8 @@ type patternRow struct {
 	Name, Words string
 	How         string // what it does to the score
 	Part        int64
-	Events      []string // ids of what it is made of
+	Events      []eventRow // what it is made of, in order of time
+	All         int        // how many those are; Events are the first of them
 	Stack       share
 }
 
@@ -91,16 +140,30 @@ type due struct {
 	Words     string
 	Late      bool
 	State     string // planned, due, overdue or escalated
-	To        string // who is told when it is escalated
+	To        string // to whom it is escalated
 	Frequency risk.Frequency
 	Level     risk.Level
 }
 
-// toldTo says in words who hears of a training that has not been done.
-var toldTo = map[risk.Escalation]string{risk.ToManager: "the manager", risk.ToSecurity: "the manager and the security team"}
+// escalatedTo says in words to whom a training is escalated, of somebody with this manager. An escalation is what pages say of a
+// training; nobody is sent anything.
+func escalatedTo(e risk.Escalation, manager string) string {
+	switch {
+	case e == risk.ToManager && manager == "":
+		return "nobody, since there is no manager"
+	case e == risk.ToManager:
+		return "the manager"
+	case e == risk.ToSecurity && manager == "":
+		return "the security team, since there is no manager"
+	case e == risk.ToSecurity:
+		return "the manager and the security team"
+	}
+	return ""
+}
 
-func dueOf(a risk.Assessment, loc *time.Location) due {
-	d := due{At: a.Due.In(loc), Frequency: a.Frequency, Level: a.Level, To: toldTo[a.Escalation]}
+// dueOf is when the training of somebody with this manager is due; the manager is empty where there is none.
+func dueOf(a risk.Assessment, manager string, loc *time.Location) due {
+	d := due{At: a.Due.In(loc), Frequency: a.Frequency, Level: a.Level, To: escalatedTo(a.Escalation, manager)}
 	d.State = dueState(a.Due.Sub(a.At), a.Escalation)
 	switch left := a.Due.Sub(a.At); {
 	case left < 0:
@@ -115,7 +178,7 @@ func dueOf(a risk.Assessment, loc *time.Location) due {
 
 // dueOfStanding is dueOf from the list of people.
 func dueOfStanding(s risk.Standing, loc *time.Location) due {
-	return dueOf(risk.Assessment{At: s.At, Due: s.Due, Frequency: s.Frequency, Level: s.Level, Escalation: s.Escalation}, loc)
+	return dueOf(risk.Assessment{At: s.At, Due: s.Due, Frequency: s.Frequency, Level: s.Level, Escalation: s.Escalation}, s.Manager, loc)
 }
 
 var groupWhat = [...]string{"commits, reviews, dependencies", "sign-ins, rights, keys", "malware, phishing, policy", "training and security tickets"}
@@ -137,7 +200,22 @@ func groupOf(s activity.Source) int {
 
 // patternOf says in plain words what a pattern did to a score, and by which events.
 func patternOf(a risk.Assessment, c risk.Contribution) *patternRow {
-	row := &patternRow{Name: c.Detail, How: fmt.Sprintf("× %.1f", a.Multiplier.Float()), Part: c.Part, Events: c.Events}
+	row := &patternRow{Name: c.Detail, How: fmt.Sprintf("× %.1f", a.Multiplier.Float()), Part: c.Part, All: len(c.Events)}
+	own := map[string]eventRow{}
+	for _, e := range a.Contributions {
+		if e.Line == risk.EventLine {
+			own[e.Event] = eventRow{ID: e.Event, Words: sentence(risk.Words(e.Verb, 1)), Detail: e.Detail, At: e.At, Part: e.Part}
+		}
+	}
+	for _, id := range c.Events {
+		e, known := own[id]
+		if !known {
+			// Of an event that adds nothing by itself, an assessment knows the id alone; it begins with the source.
+			source, _, _ := strings.Cut(id, ":")
+			e = eventRow{ID: id, Words: sourceName(activity.Source(source)) + ": an event that adds nothing by itself"}
+		}
+		row.Events = append(row.Events, e)
+	}
 	if a.Floor > 0 {
 		row.How = fmt.Sprintf("at least %.2f", a.Floor.Float())
 	}
@@ -147,9 +225,7 @@ func patternOf(a risk.Assessment, c risk.Contribution) *patternRow {
 	return row
 }
 
-const eventsShown = 6
-
-// explain makes a view of an assessment.
+// explain makes a view of an assessment, with the events of every reason.
 func explain(p risk.Standing, a risk.Assessment) riskView {
 	loc := location(p.Zone)
 	profile := profileOf(a.Profile)
@@ -158,7 +234,7 @@ func explain(p risk.Standing, a risk.Assessment) riskView {
 	if !known {
 		weights = profile.Otherwise
 	}
-	v := riskView{Person: p, A: a, Gauge: drawGauge(a.Score, a.Level, levels), Trend: drawTrend(a.Trend, levels, loc), Due: dueOf(a, loc)}
+	v := riskView{Person: p, A: a, Gauge: drawGauge(a.Score, a.Level, levels), Trend: drawTrend(a.Trend, levels, loc), Due: dueOf(a, p.Manager, loc), Weighs: weighs(profile)}
 
 	used := [...]risk.Score{a.Sources.Git, a.Sources.IAM, a.Sources.SIEM, a.Sources.Training}
 	share4 := [...]risk.Micro{weights.Git, weights.IAM, weights.SIEM, weights.Training}
@@ -195,11 +271,8 @@ func explain(p risk.Standing, a risk.Assessment) riskView {
 	for _, r := range a.Reasons {
 		g := groupOf(r.Verb.Source())
 		row := reasonRow{Reason: r, Source: r.Verb.Source(), Class: groupClass[g], Bar: bar(float64(r.Part)/float64(most), groupClass[g])}
-		row.Events = events[r.Verb]
-		if len(row.Events) > eventsShown {
-			row.More = len(row.Events) - eventsShown
-			row.Events = row.Events[:eventsShown]
-		}
+		row.Events, row.Lasts = events[r.Verb], lasting[r.Verb]
+		row.All, row.Light = len(row.Events), max(0, r.Count-len(row.Events))
 		if m := risk.ModulesFor(r.Verb); len(m) > 0 {
 			row.Module = m[0].Title
 		}
@@ -218,6 +291,27 @@ func explain(p risk.Standing, a risk.Assessment) riskView {
 		v.First = &lowerRow{LowerAct: risk.LowerAct{Act: risk.PassModule, ID: id, Title: moduleTitle(id), After: a.Score}, Level: a.Level}
 	}
 	return v
+}
+
+// shorten leaves of each reason, and of the pattern, as many events as fit on one page. The rest is on a page of its own.
+func (v *riskView) shorten() {
+	lists := []*[]eventRow{}
+	for i := range v.Reasons {
+		lists = append(lists, &v.Reasons[i].Events)
+	}
+	if v.Pattern != nil {
+		lists = append(lists, &v.Pattern.Events)
+	}
+	text := 0
+	for _, list := range lists {
+		text += textOf(*list)
+	}
+	if text <= textOfPage {
+		return
+	}
+	for _, list := range lists {
+		*list = fitting(*list, textOfPage/len(lists))
+	}
 }
 
 func (l *LMS) showHome(v *visit) error {
@@ -241,6 +335,7 @@ func (l *LMS) showRisk(v *visit, p *risk.Standing, at, title string) error {
 		var a risk.Assessment
 		if a, err = l.scorer.risk(v.ctx(), p.ID); err == nil {
 			model = explain(*p, a)
+			model.shorten()
 		}
 	}
 	switch {
@@ -252,7 +347,9 @@ func (l *LMS) showRisk(v *visit, p *risk.Standing, at, title string) error {
 		v.w.Header().Set("Retry-After", "5")
 		model.Away = "The risk scorer does not answer at the moment, so your score cannot be shown. What you have learnt is safe."
 	}
-	model.Mine = v.viewer.Learner()
+	if model.Mine = v.viewer.Learner(); !model.Mine {
+		model.Base = "/people/" + model.Person.ID
+	}
 	model.History = historyOf(lessons, location(model.Person.Zone))
 	model.First.open(model.History)
 	return l.render(v, "risk", title, at, model)
@@ -275,18 +372,98 @@ func (l *LMS) showPerson(v *visit) error {
 		l.refused(v, v.viewer.Person, "not_own")
 		return notAllowed()
 	}
+	p, err := l.lookAt(v, id)
+	if err != nil {
+		return err
+	}
+	return l.showRisk(v, &p, "/people", p.Name)
+}
+
+// lookAt is somebody of the roster, for an instructor. That they looked is in the audit.
+func (l *LMS) lookAt(v *visit, id string) (risk.Standing, error) {
 	people, err := l.scorer.people()
 	if err != nil && !errors.As(err, &v.stale) {
-		return away(err)
+		return risk.Standing{}, away(err)
 	}
 	i := slices.IndexFunc(people, func(s risk.Standing) bool { return s.ID == id })
 	if i < 0 {
-		return notFound()
+		return risk.Standing{}, notFound()
 	}
-	if err := l.store.record(v.ctx(), note("view", id, "", struct {
-		By string `json:"by"`
-	}{roleInstructor})); err != nil {
+	return people[i], l.store.record(v.ctx(), note("view", id, "", struct {
+		By principal `json:"by"`
+	}{v.viewer.principal}))
+}
+
+// reasonView is all events of one reason, or of the pattern, as many at a time as fit on a page.
+type reasonView struct {
+	Person       risk.Standing
+	Mine         bool
+	Title, Words string
+	Part         int64
+	Events       []eventRow
+	From, To     int // of how many
+	All, Light   int
+	Home         string // the page that it belongs to
+	First, Later string // addresses of other pages, if there are any
+}
+
+// patternReason stands for the pattern where a verb stands for a reason.
+const patternReason = "pattern"
+
+// showOwnReason shows the viewer all events of one of their reasons.
+func (l *LMS) showOwnReason(v *visit) error {
+	if v.viewer.Self == nil {
+		return away(v.stale)
+	}
+	return l.showReason(v, *v.viewer.Self, "/")
+}
+
+// showPersonsReason shows an instructor all events of somebody's reason.
+func (l *LMS) showPersonsReason(v *visit) error {
+	p, err := l.lookAt(v, v.r.PathValue("person"))
+	if err != nil {
 		return err
 	}
-	return l.showRisk(v, &people[i], "/people", people[i].Name)
+	return l.showReason(v, p, "/people/"+p.ID)
+}
+
+func (l *LMS) showReason(v *visit, p risk.Standing, home string) error {
+	from, err := strconv.Atoi(cmp.Or(v.r.URL.Query().Get("from"), "0"))
+	if err != nil || from < 0 {
+		return httpjson.Errorf(http.StatusBadRequest, "bad_number", "There is no such page of the list.")
+	}
+	a, err := l.scorer.risk(v.ctx(), p.ID)
+	if errors.Is(err, errUnknownPerson) {
+		return notFound()
+	}
+	if err != nil {
+		return away(err)
+	}
+	why := explain(p, a)
+	m := reasonView{Person: p, Mine: v.viewer.Learner(), Home: home}
+	name := v.r.PathValue("reason")
+	if i := slices.IndexFunc(why.Reasons, func(r reasonRow) bool { return string(r.Verb) == name }); i >= 0 {
+		r := why.Reasons[i]
+		m.Title, m.Part, m.Events, m.Light = sentence(risk.Words(r.Verb, r.Count)), r.Part, r.Events, r.Light
+		m.Words = cmp.Or(r.Lasts, why.Weighs)
+	} else if name == patternReason && why.Pattern != nil {
+		m.Title, m.Words, m.Part, m.Events = "Pattern: "+why.Pattern.Name+", "+why.Pattern.How, why.Pattern.Words, why.Pattern.Part, why.Pattern.Events
+	} else {
+		return notFound() // also what was a reason a moment ago
+	}
+	m.All = len(m.Events)
+	from = min(from, max(0, m.All-1))
+	m.Events = fitting(m.Events[from:], textOfPage)
+	m.From, m.To = from+1, from+len(m.Events)
+	if from > 0 {
+		m.First = v.r.URL.Path
+	}
+	if m.To < m.All {
+		m.Later = v.r.URL.Path + "?" + url.Values{"from": {strconv.Itoa(m.To)}}.Encode()
+	}
+	at := "/"
+	if !m.Mine {
+		at = "/people"
+	}
+	return l.render(v, "reason", m.Title, at, m)
 }

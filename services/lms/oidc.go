@@ -2,8 +2,14 @@ package lms
 
 import (
 	"context"
+	"crypto/aes"
+	"crypto/cipher"
+	"crypto/hkdf"
 	"crypto/rand"
+	"crypto/sha256"
 	"crypto/subtle"
+	"encoding/base64"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
@@ -16,6 +22,7 @@ import (
 
 	"github.com/coreos/go-oidc/v3/oidc"
 	"golang.org/x/oauth2"
+	"golang.org/x/sync/singleflight"
 
 	"example.org/security-training/services/env"
 	"example.org/security-training/services/httpjson"
@@ -32,21 +39,26 @@ type Provider struct {
 	Redirect string       // the address of /sign-in/callback, as browsers reach it
 	HTTP     *http.Client // how the provider is reached
 
-	mu      sync.Mutex
-	found   *oidc.Provider
-	pending map[string]pendingSignIn // by the cookie of the browser that began it
+	mu     sync.Mutex
+	found  *oidc.Provider
+	flight singleflight.Group // of the discovery: many who come at once ask once
 }
 
+// pendingSignIn is a sign-in under way. It is kept by the browser that began it, sealed, so that strangers who begin many sign-ins
+// cannot push out anybody's.
 type pendingSignIn struct {
-	state, nonce, verifier string
-	ends                   time.Time
+	State    string    `json:"state"`
+	Nonce    string    `json:"nonce"`
+	Verifier string    `json:"verifier"`
+	Ends     time.Time `json:"ends"`
 }
 
 const (
-	providerCookie  = "provider"
-	providerPath    = "/sign-in/"
-	providerEnd     = 10 * time.Minute
-	providerPending = 1000
+	providerCookie = "provider"
+	providerPath   = "/sign-in/"
+	providerEnd    = 10 * time.Minute
+	providerWithin = 10 * time.Second // an answer of the provider
+	longestClaim   = 255              // of a subject, by OpenID Connect Core 1.0, section 2
 )
 
 // providerFromEnv reads OIDC_ISSUER, OIDC_CLIENT_ID, OIDC_REDIRECT_URL and, optionally, OIDC_CLIENT_SECRET_FILE; nil without
@@ -84,46 +96,80 @@ func (p *Provider) host() string {
 	return u.Host
 }
 
-// discover asks the provider who it is, once.
+// discover asks the provider who it is, once. Nobody waits for others than the provider, nor longer than ctx lasts.
 func (p *Provider) discover(ctx context.Context) (*oidc.Provider, *oauth2.Config, error) {
 	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.found == nil {
-		// Its keys are fetched with this client for as long as the process lives, so not under a request's context.
-		found, err := oidc.NewProvider(oidc.ClientContext(context.WithoutCancel(ctx), p.HTTP), p.Issuer)
-		if err != nil {
-			return nil, nil, fmt.Errorf("discover provider of identities: %w", err)
+	found := p.found
+	p.mu.Unlock()
+	if found == nil {
+		asked := p.flight.DoChan("", func() (any, error) {
+			// Its keys are fetched with this client for as long as the process lives, and many may wait for it, so not under a
+			// request's context.
+			ctx, cancel := context.WithTimeout(oidc.ClientContext(context.WithoutCancel(ctx), p.HTTP), providerWithin)
+			defer cancel()
+			found, err := oidc.NewProvider(ctx, p.Issuer)
+			if err != nil {
+				return nil, fmt.Errorf("discover provider of identities: %w", err)
+			}
+			p.mu.Lock()
+			defer p.mu.Unlock()
+			p.found = found
+			return found, nil
+		})
+		select {
+		case r := <-asked:
+			if r.Err != nil {
+				return nil, nil, r.Err
+			}
+			found = r.Val.(*oidc.Provider)
+		case <-ctx.Done():
+			return nil, nil, fmt.Errorf("discover provider of identities: %w", ctx.Err())
 		}
-		p.found = found
 	}
-	return p.found, &oauth2.Config{
-		ClientID: p.Client, ClientSecret: p.Secret, Endpoint: p.found.Endpoint(), RedirectURL: p.Redirect, Scopes: []string{oidc.ScopeOpenID, "email", "profile"},
+	return found, &oauth2.Config{
+		ClientID: p.Client, ClientSecret: p.Secret, Endpoint: found.Endpoint(), RedirectURL: p.Redirect, Scopes: []string{oidc.ScopeOpenID, "email", "profile"},
 	}, nil
 }
 
-func (p *Provider) begin(now time.Time) (cookie string, s pendingSignIn) {
-	cookie, s = rand.Text(), pendingSignIn{state: rand.Text(), nonce: rand.Text(), verifier: oauth2.GenerateVerifier(), ends: now.Add(providerEnd)}
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.pending == nil {
-		p.pending = map[string]pendingSignIn{}
+// signInKey encrypts and authenticates pending sign-ins. It is derived from a key that every replica has, and that no restart
+// changes.
+func (s *store) signInKey(ctx context.Context) (cipher.AEAD, error) {
+	key, err := s.certificateKey(ctx)
+	if err != nil {
+		return nil, err
 	}
-	for k, old := range p.pending {
-		if now.After(old.ends) || len(p.pending) >= providerPending {
-			delete(p.pending, k)
-		}
+	own, err := hkdf.Key(sha256.New, key, nil, "pending sign-in by a provider", 32)
+	if err != nil {
+		return nil, fmt.Errorf("derive key of sign-ins: %w", err)
 	}
-	p.pending[cookie] = s
-	return cookie, s
+	block, err := aes.NewCipher(own)
+	if err != nil {
+		return nil, fmt.Errorf("derive key of sign-ins: %w", err)
+	}
+	return cipher.NewGCMWithRandomNonce(block)
 }
 
-// end is what began with cookie, once.
-func (p *Provider) end(cookie string, now time.Time) (pendingSignIn, bool) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	s, ok := p.pending[cookie]
-	delete(p.pending, cookie)
-	return s, ok && now.Before(s.ends)
+func beginSignIn(key cipher.AEAD, now time.Time) (cookie string, s pendingSignIn, err error) {
+	s = pendingSignIn{State: rand.Text(), Nonce: rand.Text(), Verifier: oauth2.GenerateVerifier(), Ends: now.Add(providerEnd)}
+	text, err := json.Marshal(s)
+	if err != nil {
+		return "", s, fmt.Errorf("begin sign-in: %w", err)
+	}
+	return base64.RawURLEncoding.EncodeToString(key.Seal(nil, nil, text, []byte(providerCookie))), s, nil
+}
+
+// endSignIn is what began with cookie, if it was begun with key and has not ended. That it is used once, the provider's code sees to,
+// and the answer that takes the cookie away.
+func endSignIn(key cipher.AEAD, cookie string, now time.Time) (s pendingSignIn, ok bool) {
+	sealed, err := base64.RawURLEncoding.DecodeString(cookie)
+	if err != nil {
+		return s, false
+	}
+	text, err := key.Open(nil, nil, sealed, []byte(providerCookie))
+	if err != nil || json.Unmarshal(text, &s) != nil {
+		return pendingSignIn{}, false
+	}
+	return s, now.Before(s.Ends)
 }
 
 // doProvider sends the browser to the provider. It begins with a link, not with a form: the policy lets forms lead nowhere else.
@@ -136,12 +182,19 @@ func (l *LMS) doProvider(v *visit) error {
 	if err != nil {
 		return providerAway(err)
 	}
-	cookie, s := p.begin(l.cfg.Now())
+	key, err := l.store.signInKey(v.ctx())
+	if err != nil {
+		return err
+	}
+	cookie, s, err := beginSignIn(key, l.cfg.Now())
+	if err != nil {
+		return err
+	}
 	// Lax, because the browser comes back from another site. It is good for this one sign-in and nothing else.
 	http.SetCookie(v.w, &http.Cookie{
 		Name: providerCookie, Value: cookie, Path: providerPath, MaxAge: int(providerEnd.Seconds()), HttpOnly: true, Secure: v.r.TLS != nil, SameSite: http.SameSiteLaxMode,
 	})
-	http.Redirect(v.w, v.r, flow.AuthCodeURL(s.state, oidc.Nonce(s.nonce), oauth2.S256ChallengeOption(s.verifier)), http.StatusSeeOther)
+	http.Redirect(v.w, v.r, flow.AuthCodeURL(s.State, oidc.Nonce(s.Nonce), oauth2.S256ChallengeOption(s.Verifier)), http.StatusSeeOther)
 	return nil
 }
 
@@ -151,9 +204,15 @@ func providerAway(err error) error {
 
 // claims are what an ID token says beyond what is verified with it.
 type claims struct {
+	Subject  string   `json:"sub"`
 	Email    string   `json:"email"`
 	Verified bool     `json:"email_verified"`
 	Roles    []string `json:"roles"`
+}
+
+// clip is a claim as it is kept: in a length that a claim of a provider by the book has.
+func clip(claim string) string {
+	return strings.ToValidUTF8(claim[:min(len(claim), longestClaim)], "")
 }
 
 // doCallback takes the browser back from the provider.
@@ -172,9 +231,13 @@ func (l *LMS) doCallback(v *visit) error {
 		return refuse("bad_state", again)
 	}
 	http.SetCookie(v.w, &http.Cookie{Name: providerCookie, Path: providerPath, MaxAge: -1, HttpOnly: true, Secure: v.r.TLS != nil, SameSite: http.SameSiteLaxMode})
-	s, ok := p.end(cookie.Value, l.cfg.Now())
+	key, err := l.store.signInKey(v.ctx())
+	if err != nil {
+		return err
+	}
+	s, ok := endSignIn(key, cookie.Value, l.cfg.Now())
 	q := v.r.URL.Query()
-	if !ok || subtle.ConstantTimeCompare([]byte(q.Get("state")), []byte(s.state)) != 1 {
+	if !ok || subtle.ConstantTimeCompare([]byte(q.Get("state")), []byte(s.State)) != 1 {
 		return refuse("bad_state", again)
 	}
 	if q.Get("error") != "" || q.Get("code") == "" {
@@ -189,7 +252,10 @@ func (l *LMS) doCallback(v *visit) error {
 	if err != nil {
 		return providerAway(err)
 	}
-	signed := principal{Via: "provider " + p.host()}
+	signed := principal{Via: "provider " + p.host(), Subject: clip(who.Subject)}
+	if who.Verified {
+		signed.Email = clip(who.Email) // one that is not verified could be anybody's
+	}
 	switch {
 	case slices.Contains(who.Roles, roleAdmin):
 		signed.Role = roleAdmin
@@ -233,9 +299,9 @@ func (p *Provider) exchange(ctx context.Context, code string, s pendingSignIn) (
 	if err != nil {
 		return c, err
 	}
-	ctx, cancel := context.WithTimeout(oidc.ClientContext(ctx, p.HTTP), 10*time.Second)
+	ctx, cancel := context.WithTimeout(oidc.ClientContext(ctx, p.HTTP), providerWithin)
 	defer cancel()
-	token, err := flow.Exchange(ctx, code, oauth2.VerifierOption(s.verifier))
+	token, err := flow.Exchange(ctx, code, oauth2.VerifierOption(s.Verifier))
 	var refused *oauth2.RetrieveError
 	if errors.As(err, &refused) && refused.Response != nil && refused.Response.StatusCode < 500 {
 		return c, &badToken{err}
@@ -251,7 +317,7 @@ func (p *Provider) exchange(ctx context.Context, code string, s pendingSignIn) (
 	if err != nil {
 		return c, &badToken{err}
 	}
-	if subtle.ConstantTimeCompare([]byte(id.Nonce), []byte(s.nonce)) != 1 {
+	if subtle.ConstantTimeCompare([]byte(id.Nonce), []byte(s.Nonce)) != 1 {
 		return c, &badToken{errors.New("another nonce")}
 	}
 	if err := id.Claims(&c); err != nil {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -98,11 +99,17 @@ func (o *outbox) deliver(ctx context.Context) (bool, error) {
 		if !w.Ends {
 			continue
 		}
-		// The new score first: once the receipt is kept, nobody would ask for it again.
-		if a, err := o.scorer.risk(ctx, w.Event.Person); err == nil {
-			if err := o.store.scored(ctx, w.ID, a.Score); err != nil {
-				return false, err
-			}
+		// The new score first: once the receipt is kept, nobody would ask for it again. Without one the batch goes out once more,
+		// and is a duplicate then.
+		a, err := o.scorer.risk(ctx, w.Event.Person)
+		if errors.Is(err, errUnknownPerson) {
+			continue // whoever has left has no score
+		}
+		if err != nil {
+			return false, err
+		}
+		if err := o.store.scored(ctx, w.ID, a.Score); err != nil {
+			return false, err
 		}
 	}
 	if err := o.store.delivered(ctx, batch, receipts); err != nil {
@@ -125,8 +132,11 @@ func (o *outbox) expect(id string) (<-chan struct{}, func()) {
 	o.mu.Unlock()
 	return c, func() {
 		o.mu.Lock()
-		delete(o.waiters, id)
-		o.mu.Unlock()
+		defer o.mu.Unlock()
+		o.waiters[id] = slices.DeleteFunc(o.waiters[id], func(other chan struct{}) bool { return other == c })
+		if len(o.waiters[id]) == 0 {
+			delete(o.waiters, id)
+		}
 	}
 }
 

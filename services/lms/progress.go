@@ -3,7 +3,6 @@ package lms
 import (
 	"encoding/json"
 	"fmt"
-	"net/http"
 	"time"
 )
 
@@ -38,20 +37,13 @@ func (l *LMS) showProgress(v *visit) error {
 	if err != nil {
 		return err
 	}
-	out := http.NewResponseController(v.w)
-	// The deadline is the feed's own: a reader who stops reading does not hold it for ever.
-	_ = out.SetWriteDeadline(l.cfg.Now().Add(writeWithin + 10*time.Second)) // not every server has deadlines
-	v.w.Header().Set("Content-Type", eventStream)
-	v.w.WriteHeader(http.StatusOK)
+	out := newStream(v.w)
 	say := func(event string, m any) bool {
 		b, err := json.Marshal(m)
 		if err != nil {
 			return false
 		}
-		if _, err := fmt.Fprintf(v.w, "event: %s\ndata: %s\n\n", event, b); err != nil {
-			return false
-		}
-		return out.Flush() == nil
+		return out.send(fmt.Sprintf("event: %s\ndata: %s\n\n", event, b)) == nil
 	}
 	begun := t.Made
 	if t.State == stateWriting {

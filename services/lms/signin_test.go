@@ -1,12 +1,14 @@
 package lms
 
 import (
+	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 	"net/http/cookiejar"
@@ -321,5 +323,161 @@ func TestAProviderIsConfiguredWhollyOrNotAtAll(t *testing.T) {
 		if p != nil && (p.Secret != "s3cret" || p.host() != "id.example.org") {
 			t.Errorf("%s: %+v", c.name, p)
 		}
+	}
+}
+
+// staff signs somebody in by the provider, as it knows them.
+func (s *school) staff(p *fakeProvider, who map[string]any) *browser {
+	s.t.Helper()
+	p.mu.Lock()
+	p.who = who
+	p.mu.Unlock()
+	b := s.browser()
+	if page := b.come(nil); page.status != 200 {
+		s.t.Fatalf("sign in as %v: %d %s", who, page.status, page.text())
+	}
+	return b
+}
+
+func TestTheAuditSaysWhichOfTwoInstructorsActed(t *testing.T) {
+	s, p := newSchool(t), newFakeProvider(t)
+	s.cfg.Provider = &Provider{Issuer: p.URL, Client: "lms", Redirect: s.web.URL + "/sign-in/callback", HTTP: p.Client()}
+	anna := map[string]any{"sub": "7", "email": "anna@example.org", "email_verified": true, "roles": []string{"instructor"}}
+	boris := map[string]any{"sub": "8", "email": "anna@example.org", "roles": []string{"admin"}} // says that he is Anna; nobody has verified it
+	host := s.cfg.Provider.host()
+	want := map[string]principal{
+		"7": {Role: roleInstructor, Via: "provider " + host, Subject: "7", Email: "anna@example.org"},
+		"8": {Role: roleAdmin, Via: "provider " + host, Subject: "8"},
+	}
+	for subject, who := range map[string]map[string]any{"7": anna, "8": boris} {
+		before := len(s.chain())
+		b := s.staff(p, who)
+		for _, path := range []string{"/people/mira.keller", "/people/mira.keller/reasons/git.secret_committed", "/audit?person=mira.keller", "/xapi"} {
+			if p := b.get(path); p.status != 200 {
+				t.Fatalf("%s: %d", path, p.status)
+			}
+		}
+		if p := b.post("/drills", url.Values{"lure": {"prize"}}); p.status != 303 {
+			t.Fatalf("drill: %d %s", p.status, p.text())
+		}
+		if p := b.post("/console/orders", url.Values{"kind": {"reset"}}); p.status != 303 {
+			t.Fatalf("order: %d %s", p.status, p.text())
+		}
+		var acts []string
+		for _, row := range s.chain()[before:] {
+			if row.Kind == "sign_in" {
+				var by principal
+				if err := json.Unmarshal([]byte(row.Detail), &by); err != nil || by != want[subject] {
+					t.Errorf("%s signs in as %+v, %v", subject, by, err)
+				}
+				continue
+			}
+			acts = append(acts, row.Kind)
+			var detail struct {
+				By principal `json:"by"`
+			}
+			if err := json.Unmarshal([]byte(row.Detail), &detail); err != nil || detail.By != want[subject] {
+				t.Errorf("%s by %+v, want %+v: %v", row.Kind, detail.By, want[subject], err)
+			}
+		}
+		if got := strings.Join(acts, " "); got != "view view search export drill.begun order" {
+			t.Errorf("%s did: %s", subject, got)
+		}
+		if page := b.get("/audit?kind=search"); !strings.Contains(page.text(), want[subject].words()) {
+			t.Errorf("the page of the audit does not say who searched: %s", page.text())
+		}
+	}
+}
+
+func TestStrangersWhoBeginToSignInPushNobodyOut(t *testing.T) {
+	s, p := newSchool(t), newFakeProvider(t)
+	s.cfg.Provider = &Provider{Issuer: p.URL, Client: "lms", Redirect: s.web.URL + "/sign-in/callback", HTTP: p.Client()}
+	p.who = map[string]any{"email": "mira.keller@example.org", "email_verified": true}
+	pages := s.Pages()
+	page := s.browser().come(func(*url.URL) { // Mira is at the provider
+		for range 1001 {
+			w := httptest.NewRecorder()
+			if pages.ServeHTTP(w, httptest.NewRequest("GET", "/sign-in/provider", nil)); w.Code != 303 {
+				t.Fatalf("a stranger: %d", w.Code)
+			}
+		}
+	})
+	if page.status != 200 {
+		t.Errorf("Mira, who began before them: %d %s", page.status, page.text())
+	}
+}
+
+func TestACookieOfASignInIsGoodForItsTimeAndAsItWasSealed(t *testing.T) {
+	s := newSchool(t)
+	key, err := s.store.signInKey(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	again, err := s.store.signInKey(t.Context()) // as of another replica, or after a restart
+	if err != nil {
+		t.Fatal(err)
+	}
+	cookie, begun, err := beginSignIn(key, labNow)
+	if err != nil || strings.Contains(cookie, begun.State) {
+		t.Fatal(cookie, err)
+	}
+	if got, ok := endSignIn(again, cookie, labNow.Add(providerEnd-time.Second)); !ok || got.State != begun.State || got.Nonce != begun.Nonce || got.Verifier != begun.Verifier {
+		t.Errorf("%+v, %v; want %+v", got, ok, begun)
+	}
+	flipped := []byte(cookie)
+	flipped[len(flipped)/2] ^= 1
+	for name, bad := range map[string]string{"a changed one": string(flipped), "none": "", "half of one": cookie[:len(cookie)/2], "what is no code": "%%"} {
+		if _, ok := endSignIn(key, bad, labNow); ok {
+			t.Errorf("%s is taken", name)
+		}
+	}
+	if _, ok := endSignIn(key, cookie, labNow.Add(providerEnd)); ok {
+		t.Error("one that has ended is taken")
+	}
+}
+
+// silentProvider never answers.
+type silentProvider struct {
+	asked chan time.Duration // how long it may take
+	mu    sync.Mutex
+	count int
+}
+
+func (p *silentProvider) RoundTrip(r *http.Request) (*http.Response, error) {
+	p.mu.Lock()
+	p.count++
+	p.mu.Unlock()
+	end, ok := r.Context().Deadline()
+	if !ok {
+		end = time.Now().Add(time.Hour)
+	}
+	p.asked <- time.Until(end)
+	<-r.Context().Done()
+	return nil, r.Context().Err()
+}
+
+func TestAProviderThatIsSilentIsAskedOnceAndHoldsNobodyLongerThanTheyWait(t *testing.T) {
+	silent := &silentProvider{asked: make(chan time.Duration, 10)}
+	p := &Provider{Issuer: "https://id.example.org", HTTP: &http.Client{Transport: silent}}
+	first, stop := context.WithCancel(t.Context())
+	over := make(chan error, 2)
+	go func() { _, _, err := p.discover(first); over <- err }()
+	if within := <-silent.asked; within > providerWithin {
+		t.Errorf("the provider may take %v", within)
+	}
+	second, leave := context.WithCancel(t.Context())
+	leave()
+	go func() { _, _, err := p.discover(second); over <- err }()
+	if err := <-over; !errors.Is(err, context.Canceled) {
+		t.Errorf("whoever does not wait: %v", err)
+	}
+	stop()
+	if err := <-over; !errors.Is(err, context.Canceled) {
+		t.Errorf("whoever waits no more: %v", err)
+	}
+	silent.mu.Lock()
+	defer silent.mu.Unlock()
+	if silent.count != 1 {
+		t.Errorf("the provider was asked %d times at once", silent.count)
 	}
 }

@@ -92,12 +92,17 @@ func BenchmarkPagesOfALargeCompany(b *testing.B) {
 	lessonOf, letter := s.one(`SELECT id::text FROM training.lesson WHERE person = 'p10' AND state = 'ready' LIMIT 1`), s.one(`SELECT id::text FROM training.mail WHERE person = 'p10' LIMIT 1`)
 	passed := s.one(`SELECT lesson::text FROM training.completion WHERE person = 'p10' LIMIT 1`)
 	campaign := s.one(`SELECT id::text FROM training.campaign LIMIT 1`)
+	why, err := l.scorer.risk(ctx, "p10")
+	if err != nil || len(why.Reasons) == 0 {
+		b.Fatal(len(why.Reasons), err)
+	}
 	for _, c := range []struct {
 		who   string
 		paths []string
 	}{
-		{"p10", []string{"/", "/training", "/training/" + lessonOf, "/training/" + lessonOf + "/quiz", "/training/" + passed + "/result", "/certificates/" + passed, "/mailbox", "/mailbox/" + letter, "/team"}},
+		{"p10", []string{"/", "/training", "/training/" + lessonOf, "/training/" + lessonOf + "/quiz", "/training/" + passed + "/result", "/certificates/" + passed, "/mailbox", "/mailbox/" + letter, "/team", "/reasons/" + string(why.Reasons[0].Verb)}},
 		{roleInstructor, []string{"/organisation", "/people", "/people?q=person+49", "/people?from=4000", "/people/p77", "/exercises", "/drills", "/drills/" + campaign, "/audit", "/audit?person=p77", "/audit?kind=export", "/console", "/console/identities"}},
+		{fmt.Sprintf("p%d", manyPeople), []string{"/team"}}, // whom 252 people report to: as many as somebody leads in the company that the project makes
 		{"", []string{"/sign-in", "/verify"}},
 	} {
 		s.t = b
@@ -139,7 +144,7 @@ func fill(b *testing.B, owner *pgxpool.Pool) {
 	for _, q := range []string{
 		fmt.Sprintf(`INSERT INTO people.person (id, name, email, role, team, manager, joined, zone, accounts)
 			SELECT 'p' || i, 'Person ' || i, 'p' || i || '@example.org', (ARRAY['backend_developer','frontend_developer','devops_engineer','devsecops_engineer','cloud_security_analyst','data_analyst','data_engineer','sre'])[1 + i %% 8],
-				'team' || i / 10, CASE WHEN i %% 10 = 0 THEN '' ELSE 'p' || i - i %% 10 END, '2025-01-01', 'Europe/Berlin', ARRAY['github:p' || i] FROM generate_series(1, %d) i`, manyPeople),
+				'team' || i / 10, CASE WHEN i %% 10 = 0 THEN '' WHEN i > %[1]d - 280 THEN 'p%[1]d' ELSE 'p' || i - i %% 10 END, '2025-01-01', 'Europe/Berlin', ARRAY['github:p' || i] FROM generate_series(1, %[1]d) i`, manyPeople),
 		fmt.Sprintf(`INSERT INTO risk.event (id, person, source, verb, at, event, collector, serial, late)
 			SELECT split_part(verb, '.', 1) || ':' || i, 'p' || 1 + i %% %[2]d, split_part(verb, '.', 1), verb, at,
 				jsonb_build_object('id', split_part(verb, '.', 1) || ':' || i, 'at', to_char(at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"'), 'source', split_part(verb, '.', 1), 'verb', verb, 'detail', 'something'), 'c', '1', false

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/google/uuid"
@@ -102,6 +103,19 @@ type principal struct {
 	Person      string `json:"person,omitempty"`
 	Via         string `json:"via,omitempty"`         // how it was proven, where not by a link
 	Certificate string `json:"certificate,omitempty"` // serial number, hex: the session is good with it alone
+
+	// Whom a provider of identities signed in, for roles that are nobody's own: its name for them, and an address that it has verified.
+	Subject string `json:"subject,omitempty"`
+	Email   string `json:"email,omitempty"`
+}
+
+// words name a principal in a line: "instructor, anna@example.org, 42, provider id.example.org".
+func (p principal) words() string {
+	certificate := ""
+	if p.Certificate != "" {
+		certificate = "serial number " + p.Certificate
+	}
+	return strings.Join(slices.DeleteFunc([]string{p.Role, p.Person, p.Email, p.Subject, p.Via, certificate}, func(s string) bool { return s == "" }), ", ")
 }
 
 func digest(token string) []byte {
@@ -630,8 +644,9 @@ func (s *store) exercises(ctx context.Context) ([]exercise.Exercise, error) {
 	return all, nil
 }
 
-// reset takes away lessons, attempts, completions, mails, undelivered events and exercises: all, or those of the order. Sessions,
-// links and the audit stay.
+// reset takes away lessons, attempts, completions, mails, their events and those under way, and exercises: all, or those of the
+// order. Sessions, links and the audit stay, and of everybody's training what was imported and has been delivered: the scorer
+// goes back to a position behind it, and counts it still.
 func (s *store) reset(ctx context.Context, order ResetOrder, by string) error {
 	return s.write(ctx, func(tx pgx.Tx) ([]auditRow, error) {
 		var lessons, played int64
@@ -640,7 +655,7 @@ func (s *store) reset(ctx context.Context, order ResetOrder, by string) error {
 			of    []string
 			count *int64
 		}{
-			{`DELETE FROM training.outbox WHERE $1 OR event->>'person' = ANY ($2)`, order.People, nil},
+			{`DELETE FROM training.outbox o WHERE event->>'person' = ANY ($2) OR $1 AND (delivered IS NULL OR id ~ '^training:drill-[0-9a-f-]{36}-[a-z]+$' OR EXISTS (SELECT FROM training.completion c WHERE c.event = o.id))`, order.People, nil},
 			{`DELETE FROM training.lesson WHERE $1 OR person = ANY ($2)`, order.People, &lessons}, // attempts and completions go with them
 			{`DELETE FROM training.mail WHERE $1 OR person = ANY ($2)`, order.People, nil},
 			{`DELETE FROM training.campaign WHERE $1 OR id::text = ANY ($2)`, nil, nil}, // a campaign is of no exercise

@@ -20,7 +20,7 @@ const (
 	duePlanned   = "planned"   // more than a week away
 	dueSoon      = "due"       // within a week
 	dueOverdue   = "overdue"   // past
-	dueEscalated = "escalated" // past by so much that others than the person are told
+	dueEscalated = "escalated" // past by so much that it is others' matter, too
 )
 
 // dueState says how pressing a training is that is so far away, negative for overdue, and of which the scorer says who is told.
@@ -37,6 +37,46 @@ func dueState(left time.Duration, to risk.Escalation) string {
 }
 
 var urgency = map[string]int{dueEscalated: 3, dueOverdue: 2, dueSoon: 1, duePlanned: 0}
+
+// toYou says to their leader to whom a training is escalated.
+var toYou = map[risk.Escalation]string{risk.ToManager: "you", risk.ToSecurity: "you and the security team"}
+
+// teamFacts is what a leader's page says of the team beyond the roster. Each report's assessment is asked for to know it, so it is
+// remembered: a look at the page costs the scorer nothing by itself, however many they are.
+type teamFacts struct {
+	modules map[string]string // by person: what would help most; nothing for whom nothing weighs on
+	trend   []risk.Point
+	repeats []repeatRow
+}
+
+// teamFacts are those of the viewer's team, with *stale old ones.
+func (l *LMS) teamFacts(v *viewer) (teamFacts, error) {
+	l.mu.Lock()
+	kept := l.teams[v.Person]
+	if kept == nil {
+		kept = &remembered[teamFacts]{fresh: l.scorer.causes.fresh, usable: l.scorer.causes.usable, atMost: l.scorer.causes.atMost, last: l.scorer.causes.last}
+		l.teams[v.Person] = kept
+	}
+	l.mu.Unlock()
+	reports := v.Reports
+	return kept.get(l.cfg.Now, func(ctx context.Context) (teamFacts, error) {
+		all, err := l.scorer.risks(ctx, reports)
+		if err != nil {
+			return teamFacts{}, err
+		}
+		passes, err := l.store.passes(ctx, reports)
+		if err != nil {
+			return teamFacts{}, err
+		}
+		f := teamFacts{modules: map[string]string{}, trend: trendOf(all), repeats: repeatsOf(all, passes)}
+		for _, a := range all {
+			if len(a.Reasons) > 0 {
+				f.modules[a.Person] = recommended(a)
+			}
+		}
+		return f, nil
+	})
+}
 
 // trendOf is the mean score of a team over time: of all whose trend has the same days as the first one's.
 func trendOf(all []risk.Assessment) []risk.Point {

@@ -34,7 +34,8 @@ func enough(correct, questions int) bool { return 100*correct >= passPercent*que
 type trainingView struct {
 	Away      string
 	Due       due
-	Known     bool // whether Due is
+	Escalated string // what that means, if it is
+	Known     bool   // whether Due is
 	First     *lowerRow
 	Score     risk.Score
 	Level     risk.Level
@@ -119,6 +120,9 @@ func (l *LMS) showTraining(v *visit) error {
 	if err == nil && v.viewer.Self != nil {
 		explained = explain(*v.viewer.Self, a)
 		m.Due, m.Known, m.First, m.Score, m.Level = explained.Due, true, explained.First, a.Score, a.Level
+		if m.Due.State == dueEscalated {
+			m.Escalated = v.viewer.escalated(a.Escalation)
+		}
 	} else {
 		m.Away = "The risk scorer does not answer at the moment, so no new lesson can be chosen for you. Open lessons and what you have learnt are here."
 		v.status = http.StatusServiceUnavailable
@@ -589,6 +593,7 @@ type resultView struct {
 	LevelThen  risk.Level
 	LevelNow   risk.Level
 	Waiting    bool // for the scorer
+	Unscored   bool // the scorer has heard of it, and has no score of the person
 	Teaches    []string
 	Instructor bool
 }
@@ -610,19 +615,32 @@ func (l *LMS) showResult(v *visit) error {
 	if len(t.Attempts) == 0 {
 		return v.to("/training/" + t.ID.String())
 	}
+	owed := false
 	if c := t.Completion; c != nil && c.After == nil {
-		done, leave := l.outbox.expect(c.Event)
-		if t, err = l.ownLesson(v); err == nil && t.Completion.After == nil {
-			l.outbox.kick()
-			l.await(v.ctx(), done, scoreWithin)
-			t, err = l.ownLesson(v)
-		}
-		leave()
-		if err != nil {
+		if t, owed, err = l.awaitScore(v, c.Event); err != nil {
 			return err
 		}
 	}
-	return l.render(v, "result", "Result", "/training", resultOf(t, v.viewer))
+	m := resultOf(t, v.viewer)
+	m.Waiting, m.Unscored = m.Waiting && owed, m.Waiting && !owed
+	return l.render(v, "result", "Result", "/training", m)
+}
+
+// awaitScore waits a moment for the score after the lesson that the path names, and says whether the scorer has yet to hear of it.
+func (l *LMS) awaitScore(v *visit, event string) (t taught, owed bool, err error) {
+	done, leave := l.outbox.expect(event)
+	defer leave()
+	left, err := l.store.undelivered(v.ctx(), []string{event})
+	if err == nil && left > 0 {
+		l.outbox.kick()
+		l.await(v.ctx(), done, scoreWithin)
+		left, err = l.store.undelivered(v.ctx(), []string{event})
+	}
+	if err != nil {
+		return t, false, err
+	}
+	t, err = l.ownLesson(v) // after it: a score is kept before its event counts as delivered
+	return t, left > 0, err
 }
 
 func resultOf(t taught, who *viewer) resultView {

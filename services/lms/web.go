@@ -74,6 +74,8 @@ var routes = []page{
 	{"GET /organisation", instructors, (*LMS).showOrganisation},
 	{"GET /people", instructors, (*LMS).showPeople},
 	{"GET /people/{person}", signedIn, (*LMS).showPerson},
+	{"GET /people/{person}/reasons/{reason}", instructors, (*LMS).showPersonsReason},
+	{"GET /reasons/{reason}", learners, (*LMS).showOwnReason},
 	{"GET /exercises", instructors, (*LMS).showExercises},
 	{"GET /audit", instructors, (*LMS).showAudit},
 	{"GET /console", instructors, (*LMS).showConsole},
@@ -92,6 +94,28 @@ type viewer struct {
 	Name    string
 	Self    *risk.Standing  // the roster's line; nil for an instructor, and while nobody knows the roster
 	Reports []risk.Standing // who reports to this person, the highest score first
+	Manager string          // whom this person reports to, if the roster lists them
+	Peers   int             // how many report to that manager, this person among them
+}
+
+// escalated says what it means for the viewer that their own training is escalated.
+func (v *viewer) escalated(to risk.Escalation) string {
+	words := "It is overdue by half of its interval or more. "
+	if to == risk.ToSecurity {
+		words = "It is overdue by its whole interval or more. "
+	}
+	switch {
+	case v.Manager == "":
+		words += "The roster lists no manager of yours, so it is an instructor who sees that."
+	case v.Peers < smallestGroup:
+		words += fmt.Sprintf("Your manager's page hides a team of fewer than %d, so it is an instructor who sees that.", smallestGroup)
+	default:
+		words += "Your manager's page lists it among the first."
+	}
+	if to == risk.ToSecurity {
+		words += " To an instructor it is marked for the security team as well."
+	}
+	return words
 }
 
 // Instructor says whether the viewer may see everything.
@@ -254,6 +278,17 @@ func (l *LMS) recognise(v *visit) error {
 			who.Self, who.Name = &people[i], s.Name
 		} else if s.Manager == p.Person {
 			who.Reports = append(who.Reports, s)
+		}
+	}
+	for _, s := range people {
+		if who.Self == nil || who.Self.Manager == "" {
+			break
+		}
+		if s.ID == who.Self.Manager {
+			who.Manager = s.ID
+		}
+		if s.Manager == who.Self.Manager {
+			who.Peers++
 		}
 	}
 	if who.Self == nil {

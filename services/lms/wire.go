@@ -175,8 +175,9 @@ type ResetOrder struct {
 	People    []string `json:"people,omitempty"`
 }
 
-// PostReset is POST /v1/reset: takes away lessons, attempts, completions, mails, events under way and exercises. Whoever is signed
-// in stays so, and the audit never goes back. The scorer is to be reset after it.
+// PostReset is POST /v1/reset: takes away lessons, attempts, completions, mails, events under way and exercises. What PUT
+// /v1/training has brought to the scorer stays, unless it is of the people who are named; whoever is signed in stays so, and the
+// audit never goes back. The scorer is to be reset after it.
 func (l *LMS) PostReset(w http.ResponseWriter, r *http.Request) error {
 	var order ResetOrder
 	if err := httpjson.Read(w, r, 1<<20, &order); err != nil {

@@ -160,16 +160,27 @@ func isoDuration(d time.Duration) string {
 // GetXAPI is GET /v1/xapi?since=RFC3339: every statement of lessons begun at or after since (wall clock; all without it), in
 // the order in which they were begun, as NDJSON. It names no person.
 func (l *LMS) GetXAPI(w http.ResponseWriter, r *http.Request) error {
-	return l.exportStatements(w, r, mesh.Caller(r.Context()).Name)
+	return l.exportStatements(w, r, func(since time.Time) auditRow {
+		return exportRow(mesh.Caller(r.Context()).Name, since)
+	})
 }
 
 // showXAPI is the same for an instructor's browser, to be saved as a file.
 func (l *LMS) showXAPI(v *visit) error {
 	v.w.Header().Set("Content-Disposition", `attachment; filename="training.xapi.ndjson"`)
-	return l.exportStatements(v.w, v.r, v.viewer.Role)
+	return l.exportStatements(v.w, v.r, func(since time.Time) auditRow { return exportRow(v.viewer.principal, since) })
 }
 
-func (l *LMS) exportStatements(w http.ResponseWriter, r *http.Request, by string) error {
+// exportRow is the audit's word of an export: by a workload's name, or by who is signed in.
+func exportRow[By string | principal](by By, since time.Time) auditRow {
+	return note("export", "", "", struct {
+		By    By        `json:"by"`
+		What  string    `json:"what"`
+		Since time.Time `json:"since,omitzero"`
+	}{by, "xapi", since})
+}
+
+func (l *LMS) exportStatements(w http.ResponseWriter, r *http.Request, row func(since time.Time) auditRow) error {
 	var since time.Time
 	if text := r.URL.Query().Get("since"); text != "" {
 		var err error
@@ -177,11 +188,7 @@ func (l *LMS) exportStatements(w http.ResponseWriter, r *http.Request, by string
 			return httpjson.Errorf(http.StatusBadRequest, "bad_time", "since %q: want a time as in 2026-10-01T10:00:00Z", text)
 		}
 	}
-	if err := l.store.record(r.Context(), note("export", "", "", struct {
-		By    string    `json:"by"`
-		What  string    `json:"what"`
-		Since time.Time `json:"since,omitzero"`
-	}{by, "xapi", since})); err != nil {
+	if err := l.store.record(r.Context(), row(since)); err != nil {
 		return err
 	}
 	w.Header().Set("X-Experience-API-Version", xapiVersion)

@@ -40,11 +40,12 @@ const (
 	NetworkPolicy Reason = "networkpolicy" // the cluster enforces NetworkPolicies
 	DevFull       Reason = "devfull"       // there is a /dev/full
 	Team          Reason = "team"          // somebody in the company leads five people
+	Time          Reason = "time"          // no -short: the test takes minutes
 )
 
 var reasons = map[Reason]bool{
 	Docker: true, Image: true, Kind: true, Local: true, SPIRE: true, Chromium: true, NPM: true, NSS: true, Policies: true, XZ: true, Memory: true,
-	PodNetwork: true, NetworkPolicy: true, DevFull: true, Team: true,
+	PodNetwork: true, NetworkPolicy: true, DevFull: true, Team: true, Time: true,
 }
 
 // Required reads LAB_REQUIRE: words with commas between them. A word that is no reason is an error.
@@ -89,6 +90,14 @@ func lacks(t ender, lookup env.Lookup, r Reason, why string) {
 		t.Fatalf("[%s] %s: LAB_REQUIRE does not let this be skipped", r, why)
 	default:
 		t.Skipf("[%s] %s", r, why)
+	}
+}
+
+// Unhurried demands a run without -short; what says why the test takes its time.
+func Unhurried(t testing.TB, what string) {
+	t.Helper()
+	if testing.Short() {
+		Lacks(t, Time, "left out by -short: %s", what)
 	}
 }
 
