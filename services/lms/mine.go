@@ -8,7 +8,6 @@ import (
 	"net/url"
 	"slices"
 	"strconv"
-	"strings"
 	"time"
 
 	"example.org/security-training/services/activity"
@@ -201,20 +200,12 @@ func groupOf(s activity.Source) int {
 // patternOf says in plain words what a pattern did to a score, and by which events.
 func patternOf(a risk.Assessment, c risk.Contribution) *patternRow {
 	row := &patternRow{Name: c.Detail, How: fmt.Sprintf("× %.1f", a.Multiplier.Float()), Part: c.Part, All: len(c.Events)}
-	own := map[string]eventRow{}
+	parts := map[string]int64{}
 	for _, e := range a.Contributions {
-		if e.Line == risk.EventLine {
-			own[e.Event] = eventRow{ID: e.Event, Words: sentence(risk.Words(e.Verb, 1)), Detail: e.Detail, At: e.At, Part: e.Part}
-		}
+		parts[e.Event] = e.Part
 	}
-	for _, id := range c.Events {
-		e, known := own[id]
-		if !known {
-			// Of an event that adds nothing by itself, an assessment knows the id alone; it begins with the source.
-			source, _, _ := strings.Cut(id, ":")
-			e = eventRow{ID: id, Words: sourceName(activity.Source(source)) + ": an event that adds nothing by itself"}
-		}
-		row.Events = append(row.Events, e)
+	for _, e := range c.Events {
+		row.Events = append(row.Events, eventRow{ID: e.Event, Words: sentence(risk.Words(e.Verb, 1)), Detail: e.Detail, At: e.At, Part: parts[e.Event]})
 	}
 	if a.Floor > 0 {
 		row.How = fmt.Sprintf("at least %.2f", a.Floor.Float())

@@ -25,8 +25,16 @@ type Contribution struct {
 	At     time.Time     `json:"at,omitzero"`
 	Detail string        `json:"detail,omitempty"`
 	Part   int64         `json:"part"` // whole millionths of the score; the cap's is negative
-	// Events are the ids of those that make the pattern, on lines of kind pattern; in order of time.
-	Events []string `json:"events,omitempty"`
+	// Events make the pattern, on lines of kind pattern; in order of time. Some of them may have no part of their own.
+	Events []Evidence `json:"events,omitempty"`
+}
+
+// Evidence is one event that a pattern is made of.
+type Evidence struct {
+	Event  string        `json:"event"` // its id
+	Verb   activity.Verb `json:"verb"`
+	At     time.Time     `json:"at"`
+	Detail string        `json:"detail,omitempty"`
 }
 
 // Line says what a Contribution stands for.
@@ -536,11 +544,11 @@ func (h *history) split(r parts, f finding) []Contribution {
 		return cmp.Or(cmp.Compare(b.Part, a.Part), cmp.Compare(a.Event, b.Event))
 	})
 	if part := r.risen.Micro() - events; part != 0 {
-		ids := make([]string, 0, len(f.events))
+		made := make([]Evidence, 0, len(f.events))
 		for _, e := range inOrder(f.events) {
-			ids = append(ids, e.ID)
+			made = append(made, Evidence{Event: e.ID, Verb: e.Verb, At: e.At, Detail: e.Detail})
 		}
-		lines = append(lines, Contribution{Line: PatternLine, Detail: f.name, Part: part, Events: ids})
+		lines = append(lines, Contribution{Line: PatternLine, Detail: f.name, Part: part, Events: made})
 	}
 	if part := r.score.Micro() - r.risen.Micro(); part != 0 {
 		lines = append(lines, Contribution{Line: CapLine, Detail: "a score ends at 1", Part: part})

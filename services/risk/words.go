@@ -28,6 +28,9 @@ var words = map[activity.Verb][2]string{
 	activity.OverdueModule:         {"has an overdue training module", "has %d overdue training modules"},
 	activity.FailedAssessment:      {"failed an assessment", "failed %d assessments"},
 	activity.OverdueSecurityTicket: {"has an overdue security ticket", "has %d overdue security tickets"},
+	// What weighs nothing by itself, and makes patterns.
+	activity.Commit:     {"committed code", "committed code %d times"},
+	activity.DataExport: {"exported data", "exported data %d times"},
 }
 
 // Words says in plain English that a verb happened count times, without a subject: "committed 2 secrets"; "git: review submitted"
