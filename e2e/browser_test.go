@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/chromedp/cdproto/cdp"
 	"github.com/chromedp/cdproto/emulation"
 	"github.com/chromedp/cdproto/network"
 	"github.com/chromedp/chromedp"
@@ -23,16 +24,35 @@ import (
 	"example.org/security-training/synth/people"
 )
 
-// browser starts a headless Chromium that speaks to the dashboard alone, and collects what it would have fetched elsewhere.
+// chromium is the one browser of all tests but those that need a profile of their own. It ends with the tests.
+var chromium struct {
+	ctx  context.Context
+	stop func()
+}
+
+func stopChromium() {
+	if chromium.stop != nil {
+		chromium.stop()
+	}
+}
+
+// browser opens a tab in a headless Chromium that speaks to the dashboard alone, without the cookies of the test before, and collects
+// what it would have fetched elsewhere.
 func browser(t *testing.T) (ctx context.Context, foreign func() []string) {
 	t.Helper()
-	program := needtest.Browser(t)
-	alloc, cancel := chromedp.NewExecAllocator(t.Context(), append(chromedp.DefaultExecAllocatorOptions[:],
-		chromedp.ExecPath(program), chromedp.NoSandbox, chromedp.DisableGPU, chromedp.WindowSize(1280, 900),
-		chromedp.Flag("disable-quic", true), chromedp.Flag("disable-background-networking", true), chromedp.Flag("disable-component-update", true),
-		chromedp.Flag("host-resolver-rules", "MAP * ~NOTFOUND , EXCLUDE 127.*"))...)
-	t.Cleanup(cancel)
-	ctx, cancel = chromedp.NewContext(alloc)
+	if chromium.ctx == nil || chromium.ctx.Err() != nil {
+		alloc, stop := chromedp.NewExecAllocator(context.Background(), append(chromedp.DefaultExecAllocatorOptions[:],
+			chromedp.ExecPath(needtest.Browser(t)), chromedp.NoSandbox, chromedp.DisableGPU, chromedp.WindowSize(1280, 900), chromedp.WSURLReadTimeout(2*time.Minute),
+			chromedp.Flag("disable-quic", true), chromedp.Flag("disable-background-networking", true), chromedp.Flag("disable-component-update", true),
+			chromedp.Flag("host-resolver-rules", "MAP * ~NOTFOUND , EXCLUDE 127.*"))...)
+		first, _ := chromedp.NewContext(alloc)
+		if err := chromedp.Do(first); err != nil { // starts it, and keeps it when a tab is closed
+			stop()
+			t.Fatal(err)
+		}
+		chromium.ctx, chromium.stop = first, stop
+	}
+	ctx, cancel := chromedp.NewContext(chromium.ctx)
 	t.Cleanup(cancel)
 	ctx, cancel = context.WithTimeout(ctx, slack(time.Minute, 4*time.Minute))
 	t.Cleanup(cancel)
@@ -48,6 +68,9 @@ func browser(t *testing.T) (ctx context.Context, foreign func() []string) {
 		t.Fatal(err)
 	}
 	if _, err := chromedp.Call(ctx, network.Enable, network.EnableParams{}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := chromedp.Call(ctx, network.ClearBrowserCookies, cdp.Empty{}); err != nil {
 		t.Fatal(err)
 	}
 	return ctx, func() []string {

@@ -109,6 +109,7 @@ func run(m *testing.M) (code int, err error) {
 	} else if required[needtest.Kind] && !l.inCluster() {
 		return 1, errors.New("LAB_REQUIRE has kind, and the lab under test is of local processes: LAB_RUNTIME=kind")
 	}
+	defer stopChromium()
 	watch := watchSockets(ctx)
 	code = m.Run()
 	return code, watch.verdict()
