@@ -89,7 +89,7 @@ func command() *cobra.Command {
 	root.CompletionOptions.DisableDefaultCmd = true
 	root.AddCommand(
 		doctorCommand(s), explained(s, upCommand(s)), statusCommand(s), playCommand(s), seedCommand(s), openCommand(s), logsCommand(s), bundleCommand(s),
-		matrixCommand(s), auditCommand(s), evalCommand(s), resetCommand(s), downCommand(s), versionCommand(), superviseCommand(),
+		matrixCommand(s), auditCommand(s), evalCommand(s), benchCommand(s), resetCommand(s), downCommand(s), versionCommand(), superviseCommand(),
 	)
 	for _, c := range root.Commands() {
 		usage(c)

@@ -1,0 +1,71 @@
+package bench
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"example.org/security-training/services/mesh/bare"
+	"example.org/security-training/services/topology"
+)
+
+// crowd has atOnce callers do n things together, and says how many were done and how many that is in a second. The first error ends it.
+func crowd(ctx context.Context, n int, do func(context.Context) error) (int, float64, error) {
+	ctx, stop := context.WithCancelCause(ctx)
+	defer stop(nil)
+	var left, done atomic.Int64
+	left.Store(int64(n))
+	var group sync.WaitGroup
+	begin := time.Now()
+	for range atOnce {
+		group.Go(func() {
+			for left.Add(-1) >= 0 && ctx.Err() == nil {
+				if err := do(ctx); err != nil {
+					stop(err)
+					return
+				}
+				done.Add(1)
+			}
+		})
+	}
+	group.Wait()
+	took := time.Since(begin)
+	return int(done.Load()), float64(done.Load()) / took.Seconds(), context.Cause(ctx)
+}
+
+// handshake: new connections by the mesh, which are verified by SPIFFE's rules and admitted by policy, against crypto/tls alone with
+// the same certificates. On both sides a connection counts when the callee's first bytes have arrived, and is then hung up.
+func handshake(ctx context.Context, s *stage) (*contest, error) {
+	p, err := meet(ctx, func(http.ResponseWriter, *http.Request) error { return errors.New("nobody asks for anything here") })
+	if err != nil {
+		return nil, err
+	}
+	server, err := bare.Listen(host, p.svids[callee], p.trusts)
+	if err != nil {
+		return nil, errors.Join(err, p.part())
+	}
+	ours, theirs := p.byMesh(), bare.Call(server.Addr(), p.topo.ID(callee), p.svids[caller], p.trusts)
+	admitted := int64(0)
+	return &contest{
+		ours: side{s.size.handshakes, func(ctx context.Context) (int, float64, error) { return crowd(ctx, s.size.handshakes, ours.Knock) }},
+		peer: &side{s.size.handshakes, func(ctx context.Context) (int, float64, error) {
+			return crowd(ctx, s.size.handshakes, theirs.Knock)
+		}},
+		check: func(ctx context.Context) (string, error) {
+			before := admitted
+			if admitted = server.Admitted(); admitted-before != int64(s.size.handshakes) {
+				return fmt.Sprintf("the peer's server admitted %d of %d", admitted-before, s.size.handshakes), nil
+			}
+			outcomes, err := p.decided(ctx, 0)
+			if n := outcomes[string(topology.Refused)]; n > 0 {
+				return fmt.Sprintf("the mesh refused %d", n), err
+			}
+			return "", err
+		},
+		end: func() error { return errors.Join(server.Close(), p.part()) },
+	}, nil
+}
