@@ -40,7 +40,7 @@ func newLab(f Folder, topo *topology.Topology, host string, down func(context.Co
 }
 
 // ErrGone says that there is a lab's folder, but no supervisor.
-var ErrGone = errors.New("its supervisor is not running")
+var ErrGone = errors.New("its supervisor does not answer")
 
 // LabOf is the lab of a folder, whether its supervisor runs or not; lab.ErrNone if there is none. Its Down calls down.
 func LabOf(f Folder, down func(context.Context, *Lab) ([]string, error)) (*Lab, error) {
@@ -66,7 +66,7 @@ func Find(ctx context.Context, f Folder, down func(context.Context, *Lab) ([]str
 		return nil, err
 	}
 	if _, err := l.Status(ctx); err != nil {
-		return l, fmt.Errorf("find lab: %w", errors.Join(ErrGone, err))
+		return l, errors.Join(ErrGone, err)
 	}
 	return l, nil
 }
