@@ -39,7 +39,7 @@ func newLab(f Folder, topo *topology.Topology, host string, down func(context.Co
 	return &Lab{folder: f, admin: newAdmin(f.admin()), topo: topo, host: host, down: down}
 }
 
-// ErrGone says that there is a lab's folder, but no supervisor.
+// ErrGone says that there is a lab's folder, but no supervisor that answers.
 var ErrGone = errors.New("its supervisor does not answer")
 
 // LabOf is the lab of a folder, whether its supervisor runs or not; lab.ErrNone if there is none. Its Down calls down.
