@@ -96,7 +96,7 @@ func ResetScenario(ctx context.Context, o *Operator, spec Spec, name string, p p
 				continue
 			}
 			if e.State.On() {
-				return &Error{Code: ExitConflict, What: "reset " + s.Name, Why: errors.New("it is being played"), Try: "stop it on the console"}
+				return &Error{Code: ExitConflict, What: "reset " + s.Name, Why: errors.New("it is being played"), Try: "stop it on the console, or lab reset"}
 			}
 			players, err := s.Players(e.ID, company)
 			if err != nil {
