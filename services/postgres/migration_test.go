@@ -221,8 +221,10 @@ func scratch(t *testing.T, name, of string, files fs.FS) *database {
 		t.Fatal(err)
 	}
 	defer admin.Close(ctx)
-	if _, err := admin.Exec(ctx, "CREATE DATABASE "+name+" OWNER owner TEMPLATE "+of); err != nil {
-		t.Fatal(err)
+	for _, act := range []string{"DROP DATABASE IF EXISTS " + name, "CREATE DATABASE " + name + " OWNER owner TEMPLATE " + of} { // a test may run more than once
+		if _, err := admin.Exec(ctx, act); err != nil {
+			t.Fatal(err)
+		}
 	}
 	d := &database{pool: stdlib.OpenDB(*server.Config(t, name, "postgres").ConnConfig)}
 	if d.Provider, err = goose.NewProvider(goose.DialectPostgres, d.pool, files); err != nil {
