@@ -371,13 +371,10 @@ func (i *Issuer) attest(ctx context.Context) (string, error) {
 // FetchX509SVID streams the caller's SVID, anew at each half-life and at each change.
 func (i *Issuer) FetchX509SVID(_ *workload.X509SVIDRequest, stream grpc.ServerStreamingServer[workload.X509SVIDResponse]) error {
 	return i.stream(stream.Context(), func(name string) (time.Duration, error) {
-		i.mu.Lock()
 		now := time.Now()
-		svid, err := i.cas[0].Issue(spiffeid.RequireFromPath(i.domain, "/"+name), now, i.ttl, nil)
-		bundle := der(i.authorities())
-		i.mu.Unlock()
+		svid, bundle, err := i.issue(name, now)
 		if err != nil {
-			return 0, status.Error(codes.Internal, err.Error())
+			return 0, err
 		}
 		key, err := x509.MarshalPKCS8PrivateKey(svid.PrivateKey)
 		if err != nil {
@@ -389,11 +386,25 @@ func (i *Issuer) FetchX509SVID(_ *workload.X509SVIDRequest, stream grpc.ServerSt
 		}}}); err != nil {
 			return 0, err
 		}
-		i.mu.Lock()
-		i.issued[name] = Issued{Serial: fmt.Sprintf("%x", leaf.SerialNumber), Expires: leaf.NotAfter}
-		i.mu.Unlock()
 		return leaf.NotAfter.Sub(now) / 2, nil
 	})
+}
+
+// issue makes name's next SVID, unless its identity was withdrawn a moment ago, and notes it in the same breath: what is noted later
+// could undo the withdrawal's own note.
+func (i *Issuer) issue(name string, now time.Time) (svid *x509svid.SVID, bundle []byte, err error) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if i.withdrawn[name] {
+		return nil, nil, status.Error(codes.PermissionDenied, "no identity issued")
+	}
+	svid, err = i.cas[0].Issue(spiffeid.RequireFromPath(i.domain, "/"+name), now, i.ttl, nil)
+	if err != nil {
+		return nil, nil, status.Error(codes.Internal, err.Error())
+	}
+	leaf := svid.Certificates[0]
+	i.issued[name] = Issued{Serial: fmt.Sprintf("%x", leaf.SerialNumber), Expires: leaf.NotAfter}
+	return svid, der(i.authorities()), nil
 }
 
 // FetchX509Bundles streams the bundle of the trust domain.
