@@ -14,6 +14,8 @@ import (
 	"testing"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"example.org/security-training/services/env/needtest"
 )
 
 // A bundle is handed to strangers: none of the lab's real secrets is anywhere in it, and what helps is.
@@ -61,11 +63,8 @@ func TestABundleTellsOfEveryWorkloadAndHoldsNoSecret(t *testing.T) {
 	}
 	// Something that must be hidden, in a log that nobody writes: the lab itself says none of it.
 	path := l.Folder().WorkloadLog("said-by-mistake")
-	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
-		t.Fatal(err)
-	}
 	t.Cleanup(func() { // other tests look for the key everywhere
-		if err := os.RemoveAll(filepath.Dir(path)); err != nil {
+		if err := os.Remove(path); err != nil {
 			t.Error(err)
 		}
 	})
@@ -146,7 +145,7 @@ func bundled(t *testing.T, path string) map[string][]byte {
 // A start that fails says why, and where everything about it is.
 func TestUpThatFailsLeavesABundle(t *testing.T) {
 	dir := t.TempDir()
-	_, err := command(t.Context(), "fails", "up", "--runtime", "local").withEnv("LAB_ARTIFACTS="+dir, "LAB_HOME="+filepath.Join(t.TempDir(), "labs"), "LLM_BACKEND=gemini").stdout()
+	_, err := command(t.Context(), "fails", "up", "--runtime", "local").withEnv("LAB_ARTIFACTS="+dir, "LAB_HOME="+filepath.Join(needtest.PrivateDir(t), "labs"), "LLM_BACKEND=gemini").stdout()
 	if code(err) != 3 {
 		t.Fatalf("up without a key for the model it was told to use: %v", err)
 	}

@@ -77,7 +77,7 @@ func TestTheKeyIsFoundInOneProcessAlone(t *testing.T) {
 		}
 	}
 	// Everything below the lab's folder, the database's files among it, but for the one file where it belongs.
-	own := filepath.Join(string(l.Folder()), "w", gateway, "gemini.key")
+	own := l.Folder().Keys(gateway).Path("gemini.key")
 	looked := 0
 	err = filepath.WalkDir(string(l.Folder()), func(path string, d fs.DirEntry, err error) error {
 		if errors.Is(err, fs.ErrNotExist) {

@@ -301,11 +301,7 @@ func TestIdentitiesOfAMinuteRotateUnderTraffic(t *testing.T) {
 // A lab's cluster, and its namespace, are no other lab's to take: not even of one of the same name that another user brings up.
 func TestALabOfTheSameNameElsewhereTakesNothingOver(t *testing.T) {
 	kube(t)
-	home, err := os.MkdirTemp("", "home")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer os.RemoveAll(home)
+	home := needtest.PrivateDir(t)
 	env := []string{"LAB_HOME=" + home, "KUBECONFIG=" + l.Folder().Path("kubeconfig"), "LAB_APP_IMAGE=security-training-app:any"}
 	runtimes := []string{cluster.RuntimeName}
 	if l.runtime == kind.RuntimeName {

@@ -4,6 +4,9 @@ import (
 	"bytes"
 	"encoding/base64"
 	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
 	"io/fs"
 	"maps"
 	"net/url"
@@ -12,6 +15,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"syscall"
 
 	"example.org/security-training/lab/desk"
 )
@@ -83,8 +87,27 @@ func random(w string) bool {
 	return strings.ContainsAny(w, "0123456789") && (strings.ToLower(w) != w || strings.Trim(w, "0123456789abcdef") == "")
 }
 
-// secretsIn reads every secret that a lab's folder holds: each file that is one, and the words in it that are no people's words.
-func secretsIn(f desk.Folder) (whole, words []string, err error) {
+// Bounds of what is read in a folder that a workload can write, where there may be anything.
+const (
+	longestSecret = 1 << 20 // bytes of a file
+	mostForeign   = 1000    // files and folders
+)
+
+// secretsIn reads every secret that a lab's folder holds: each file that is one, and the words in it that are no people's words. What
+// folders hold that workloads can write is read within bounds: unread says what was left out.
+func secretsIn(f desk.Folder) (whole, words []string, unread, err error) {
+	note := func(text []byte) {
+		whole = append(whole, string(text))
+		for _, w := range word.FindAllString(string(text), -1) {
+			if random(w) {
+				words = append(words, w)
+			}
+		}
+	}
+	theirs := []string{f.Path("pg", "tls")}
+	for _, path := range below(f.Path("w"), "") {
+		theirs = append(theirs, path)
+	}
 	err = filepath.WalkDir(string(f), func(path string, d fs.DirEntry, err error) error {
 		if os.IsNotExist(err) { // removed while we look
 			return nil
@@ -92,31 +115,73 @@ func secretsIn(f desk.Folder) (whole, words []string, err error) {
 		if err != nil {
 			return err
 		}
-		if d.IsDir() && slices.Contains([]string{f.Path("bin"), f.Path("pg", "data"), f.Path("pg", "run")}, path) {
+		if d.IsDir() && slices.Contains([]string{f.Path("bin"), f.Path("pg"), f.Path("w")}, path) {
 			return fs.SkipDir
 		}
 		if !d.Type().IsRegular() || !keeps.MatchString(d.Name()) {
 			return nil
 		}
-		b, err := os.ReadFile(path)
+		text, err := os.ReadFile(path)
 		if os.IsNotExist(err) {
 			return nil
 		}
-		if err != nil {
-			return err
+		if err == nil {
+			note(text)
 		}
-		whole = append(whole, string(b))
-		for _, w := range word.FindAllString(string(b), -1) {
-			if random(w) {
-				words = append(words, w)
-			}
-		}
-		return nil
+		return err
 	})
 	if os.IsNotExist(err) {
 		err = nil
 	}
-	return whole, words, err
+	for _, dir := range theirs {
+		unread = errors.Join(unread, foreignSecrets(dir, note))
+	}
+	return whole, words, unread, err
+}
+
+// foreignSecrets is secretsIn for a folder that a workload can write. The error says what was not read.
+func foreignSecrets(dir string, note func([]byte)) error {
+	root, err := os.OpenRoot(dir)
+	if os.IsNotExist(err) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer root.Close()
+	var unread error
+	seen := 0
+	err = fs.WalkDir(root.FS(), ".", func(path string, d fs.DirEntry, err error) error {
+		if seen++; seen > mostForeign {
+			return fmt.Errorf("%s: of more than %d files some were not searched for secrets", dir, mostForeign)
+		}
+		if err == nil && (!d.Type().IsRegular() || !keeps.MatchString(d.Name())) {
+			return nil
+		}
+		var text []byte
+		if err == nil {
+			text, err = foreignSecret(root, path)
+		}
+		if err == nil {
+			note(text)
+		} else if !os.IsNotExist(err) {
+			unread = errors.Join(unread, err)
+		}
+		return nil
+	})
+	return errors.Join(unread, err)
+}
+
+func foreignSecret(root *os.Root, path string) ([]byte, error) {
+	in, err := root.OpenFile(path, os.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer in.Close()
+	if err := desk.Regular(in, longestSecret); err != nil {
+		return nil, err
+	}
+	return io.ReadAll(io.LimitReader(in, longestSecret))
 }
 
 func sorted[V any](m map[string]V) []string { return slices.Sorted(maps.Keys(m)) }

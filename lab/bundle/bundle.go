@@ -78,29 +78,30 @@ func Write(ctx context.Context, w io.Writer, s Source) error {
 	secrets, words := append([]string{}, s.Secrets...), []string(nil)
 	if s.Folder != "" {
 		for _, name := range []string{"lab.json", "images.json", "processes.json", "topology.yaml", "checkpoints.jsonl"} {
-			content, err := end(s.Folder.Path(name), logBytes)
+			content, err := end(os.Open, s.Folder.Path(name), logBytes)
 			if name == "checkpoints.jsonl" {
 				content = lastLines(content, auditLines)
 			}
 			add(name, content, err)
 		}
-		found, parts, err := secretsIn(s.Folder)
+		found, parts, unread, err := secretsIn(s.Folder)
+		add("secrets", nil, unread)
 		if err != nil { // then nobody knows what to look for
 			return fmt.Errorf("read the lab's secrets: %w", err)
 		}
 		secrets, words = append(secrets, found...), parts
-		workloads, err := os.ReadDir(s.Folder.Path("w"))
-		add("logs", nil, err)
-		logs, chains := map[string]string{"supervisor": s.Folder.Log()}, map[string]string{"supervisor": s.Folder.Path("supervisor.audit")}
-		for _, d := range workloads {
-			logs[d.Name()], chains[d.Name()] = s.Folder.WorkloadLog(d.Name()), s.Folder.WorkloadAudit(d.Name())
-		}
-		for name, path := range logs {
-			content, err := end(path, logBytes)
+		for name, path := range below(s.Folder.Logs(), ".log") {
+			content, err := end(os.Open, path, logBytes)
 			add("logs/"+name+".log", content, err)
 		}
-		for name, path := range chains {
-			content, err := end(path, logBytes)
+		content, err := end(os.Open, s.Folder.Log(), logBytes)
+		add("logs/supervisor.log", content, err)
+		audits := map[string]string{"supervisor": s.Folder.Path("supervisor.audit")}
+		for name := range below(s.Folder.Path("w"), "") {
+			audits[name] = s.Folder.WorkloadAudit(name)
+		}
+		for name, path := range audits {
+			content, err := end(untrusted, path, logBytes)
 			add("audit/"+name+".jsonl", lastLines(content, auditLines), err)
 		}
 	}
@@ -137,9 +138,27 @@ func pack(w io.Writer, files map[string][]byte, b *blinder, now time.Time) error
 	return nil
 }
 
+// below are the entries of a folder whose names end in ending, by their names without it.
+func below(dir, ending string) map[string]string {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return nil // of a lab that never came up
+	}
+	out := map[string]string{}
+	for _, e := range entries {
+		if name, ok := strings.CutSuffix(e.Name(), ending); ok {
+			out[name] = filepath.Join(dir, e.Name())
+		}
+	}
+	return out
+}
+
+// untrusted opens a file that a workload can replace.
+func untrusted(path string) (*os.File, error) { return desk.OpenUntrusted(path, desk.LongestAudit) }
+
 // end is the last n bytes of a file.
-func end(path string, n int64) ([]byte, error) {
-	f, err := os.Open(path)
+func end(open func(string) (*os.File, error), path string, n int64) ([]byte, error) {
+	f, err := open(path)
 	if err != nil {
 		return nil, err
 	}

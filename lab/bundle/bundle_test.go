@@ -14,6 +14,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -90,8 +91,8 @@ func TestNoSecretOfTheLabIsInABundle(t *testing.T) {
 		password = "Wm2pTq8vNc4xLr6z"
 	)
 	pem := "-----BEGIN PRIVATE KEY-----\n" + pemLine + "\n-----END PRIVATE KEY-----\n"
-	put(t, f.Path("w", "gateway", "gemini.key"), odd+"\n")
-	put(t, f.Path("w", "git", "source.secret"), hook+"\n")
+	put(t, f.Keys("gateway").Path("gemini.key"), odd+"\n")
+	put(t, f.Keys("git").Path("source.secret"), hook+"\n")
 	put(t, f.Path("people-ca.pem"), pem)
 	put(t, f.Path("audit.key"), raw)
 	put(t, f.Path("pg", "data", "server.key"), "not read: a file of the database's own")
@@ -210,6 +211,48 @@ func TestEveryFileThatHoldsASecretIsKnownByItsName(t *testing.T) {
 	} {
 		if keeps.MatchString(name) != want {
 			t.Errorf("that %s holds a secret is %v", name, !want)
+		}
+	}
+}
+
+// A workload replaces its files by links, pipes and huge holes: nothing of anybody else's is packed, and the bundle is made.
+func TestWhatAWorkloadPutInItsFilesPlacesIsNotPacked(t *testing.T) {
+	f, elsewhere := desk.Folder(t.TempDir()), filepath.Join(t.TempDir(), "shadow")
+	put(t, elsewhere, "root's own words\n")
+	put(t, f.Log(), "the supervisor's\n")
+	own := f.Of("gateway")
+	put(t, own.Path("state", "deep"), "")
+	huge := func(path string) error {
+		h, err := os.Create(path)
+		if err == nil {
+			err = errors.Join(h.Truncate(1<<42), h.Close())
+		}
+		return err
+	}
+	for _, err := range []error{
+		os.Symlink(elsewhere, f.WorkloadAudit("gateway")), os.Symlink(elsewhere, own.Path("log")), syscall.Mkfifo(own.Path("state", "a.key"), 0o600),
+		os.Symlink(elsewhere, own.Path("b.key")), huge(own.Path("c.key")), os.MkdirAll(string(f.Of("git")), 0o700), syscall.Mkfifo(f.WorkloadAudit("git"), 0o600),
+		os.MkdirAll(string(f.Of("jira")), 0o700), huge(f.WorkloadAudit("jira")),
+	} {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	for i := range mostForeign {
+		put(t, own.Path("many", fmt.Sprintf("%d.key", i)), "x")
+	}
+	files := written(t, Source{Folder: f})
+	if files["logs/supervisor.log"] == "" {
+		t.Errorf("the bundle has %v", sorted(files))
+	}
+	for name, text := range files {
+		if strings.Contains(text, "root's own words") {
+			t.Errorf("%s holds another's words", name)
+		}
+	}
+	for _, want := range []string{"audit/gateway.jsonl", "audit/git.jsonl", "audit/jira.jsonl", "not a regular file", "were not searched for secrets"} {
+		if !strings.Contains(files["missing.txt"], want) {
+			t.Errorf("missing.txt does not tell of %q:\n%s", want, files["missing.txt"])
 		}
 	}
 }

@@ -95,6 +95,9 @@ func Supervise(ctx context.Context, dir string) error {
 	if err := s.desk.Serve(s, stop, failed); err != nil {
 		return err
 	}
+	if err := os.MkdirAll(s.desk.Folder.Logs(), 0o700); err != nil {
+		return err
+	}
 	for _, w := range s.desk.Topo.Workloads {
 		if w.Kind == topology.KindOperator {
 			continue
@@ -106,9 +109,6 @@ func Supervise(ctx context.Context, dir string) error {
 		go s.logs(ctx, w.Name, w.Name, s.desk.Folder.WorkloadLog(w.Name))
 	}
 	for name, container := range Beneath {
-		if err := os.MkdirAll(string(s.desk.Folder.Of(name)), 0o700); err != nil {
-			return err
-		}
 		go s.logs(ctx, container.App, container.Container, s.desk.Folder.WorkloadLog(name))
 	}
 	go s.publish(ctx)

@@ -47,11 +47,18 @@ func (f Folder) Topology() string { return f.Path("topology.yaml") }
 // Log is the supervisor's.
 func (f Folder) Log() string { return f.Path("supervisor.log") }
 
-// Of is a workload's own folder.
+// Of is a workload's own folder, whose files the workload can replace: read them by OpenUntrusted.
 func (f Folder) Of(workload string) Folder { return Folder(f.Path("w", workload)) }
 
-// WorkloadLog is a workload's log.
-func (f Folder) WorkloadLog(w string) string { return f.Of(w).Path("log") }
+// Logs is the folder of the logs, which are written by the lab's owner alone: a workload only has a pipe.
+func (f Folder) Logs() string { return f.Path("logs") }
+
+// WorkloadLog is the log of a workload, or of a process that workloads stand on. What was written before it stands in the file of the
+// same name with ".1" at its end, once the log has been long.
+func (f Folder) WorkloadLog(w string) string { return f.Path("logs", w+".log") }
+
+// Keys is the folder of what a workload is given to read: it belongs to the lab's owner, and the workload cannot write it.
+func (f Folder) Keys(workload string) Folder { return Folder(f.Path("keys", workload)) }
 
 // WorkloadAudit is a workload's chain of decisions.
 func (f Folder) WorkloadAudit(w string) string { return f.Of(w).Path("audit") }
@@ -128,7 +135,8 @@ func FolderOf(lookup env.Lookup, name string) (Folder, error) {
 	if err != nil {
 		return "", err
 	}
-	return Folder(filepath.Join(home, name)), nil
+	f := Folder(filepath.Join(home, name))
+	return f, f.mine()
 }
 
 // Remove removes f, and the labs' folder if this was the last one. It says what it removed.
@@ -144,7 +152,7 @@ func (f Folder) Remove() ([]string, error) {
 // labs' folder.
 func (f Folder) Turn(ctx context.Context, p progress.Reporter) (io.Closer, error) {
 	if err := os.MkdirAll(filepath.Dir(string(f)), 0o711); err != nil {
-		return nil, &lab.Error{Code: lab.ExitPrecondition, What: "make the labs' folder", Why: err, Try: "LAB_HOME=/tmp/labs lab up"}
+		return nil, &lab.Error{Code: lab.ExitPrecondition, What: "make the labs' folder", Why: err, Try: OwnHome}
 	}
 	turn, err := lock(ctx, filepath.Dir(string(f)), func() { p.Say("another `lab up` is at work: waiting for it to end") })
 	if err != nil {
@@ -155,9 +163,22 @@ func (f Folder) Turn(ctx context.Context, p progress.Reporter) (io.Closer, error
 
 var labName = regexp.MustCompile(`^[a-z][a-z0-9-]{0,23}$`)
 
-// Home is where the labs of this user are: LAB_HOME, else /var/lib/security-training for root, because workloads of other
-// uids must be able to enter it, else the user's state folder.
+// Home is the folder of this user's labs: LAB_HOME, else /var/lib/security-training for root, because workloads of other uids must
+// be able to enter it, else the user's state folder. What a lab's folder says is run: a folder that other users can change, or
+// can put there, is refused.
 func Home(lookup env.Lookup) (string, error) {
+	path, err := home(lookup)
+	if err != nil {
+		return "", err
+	}
+	private, err := Private(path)
+	if err != nil {
+		return "", untrusted("use the labs' folder "+path, err)
+	}
+	return private, nil
+}
+
+func home(lookup env.Lookup) (string, error) {
 	if v, ok := lookup("LAB_HOME"); ok && v != "" {
 		return filepath.Abs(v)
 	}
@@ -174,9 +195,9 @@ func Home(lookup env.Lookup) (string, error) {
 	return filepath.Join(home, ".local", "state", "security-training"), nil
 }
 
-// LastLines is the end of a file, for an error message.
+// LastLines is the end of a log, for an error message.
 func LastLines(path string, n int) string {
-	b, err := os.ReadFile(path)
+	b, err := tail(path, 64<<10)
 	if err != nil {
 		return ""
 	}
@@ -185,4 +206,18 @@ func LastLines(path string, n int) string {
 	}
 	lines := strings.Split(strings.TrimRight(string(b), "\n"), "\n")
 	return "  | " + strings.Join(lines[max(0, len(lines)-n):], "\n  | ")
+}
+
+// tail is the last most bytes of a file.
+func tail(path string, most int64) ([]byte, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	fi, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	return io.ReadAll(io.NewSectionReader(f, max(0, fi.Size()-most), most))
 }

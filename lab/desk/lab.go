@@ -248,7 +248,7 @@ func (l *Lab) Audit(_ context.Context, workload string) (io.ReadCloser, error) {
 	if workload == "supervisor" {
 		path = l.folder.audit()
 	}
-	f, err := os.Open(path)
+	f, err := OpenUntrusted(path, LongestAudit)
 	if err != nil {
 		return nil, fmt.Errorf("read audit of %s: %w", workload, err)
 	}

@@ -55,7 +55,7 @@ func Doctor(ctx context.Context, lookup env.Lookup) []Check {
 	if err == nil {
 		err = writable(home)
 	}
-	add("files", "the labs' folder", Needed, "LAB_HOME=/tmp/labs lab up", home, err)
+	add("files", "the labs' folder", Needed, desk.OwnHome, home, err)
 	free, err := freeSpace(home)
 	add("files", "1 GiB of free space", Needed, "df -h", free, err)
 

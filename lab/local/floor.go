@@ -44,7 +44,7 @@ func (r *Runtime) Floor(ctx context.Context) (programs int, took time.Duration, 
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
 	run := filepath.Join(dir, "run")
-	if err := errors.Join(os.Chmod(dir, 0o711), os.Mkdir(run, 0o700), give(run, who)); err != nil {
+	if err := errors.Join(os.Chmod(dir, 0o711), makeFolder(run, who)); err != nil {
 		return fail(err)
 	}
 

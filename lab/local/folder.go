@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 
+	"example.org/security-training/lab"
 	"example.org/security-training/lab/desk"
 	"example.org/security-training/services/env"
 )
@@ -17,7 +18,7 @@ func (f folder) cas() string                      { return f.Path("ca.pem") }
 func (f folder) processes() string                { return f.Path("processes.json") }
 func (f folder) binary(name string) string        { return f.Path("bin", name) }
 func (f folder) postgres() desk.Folder            { return desk.Folder(f.Path("pg")) }
-func (f folder) peopleTLS(workload string) string { return f.Of(workload).Path("people-tls") }
+func (f folder) peopleTLS(workload string) string { return f.Keys(workload).Path("people-tls") }
 
 // settings is what a supervisor of local processes needs to know.
 type settings struct {
@@ -28,8 +29,21 @@ type settings struct {
 	SPIREPort int    `json:"spire_port,omitempty"`
 }
 
-// cache is where the template of the database's folder is kept between labs.
+// cache is where the template of the database's folder is kept between labs, and programs that were downloaded. They are run: a
+// folder that other users can change is refused.
 func cache(lookup env.Lookup) (string, error) {
+	path, err := cachePath(lookup)
+	if err != nil {
+		return "", err
+	}
+	private, err := desk.Private(path)
+	if err != nil {
+		return "", &lab.Error{Code: lab.ExitPrecondition, What: "use the cache folder " + path, Why: err, Try: "XDG_CACHE_HOME=$HOME/.cache lab up"}
+	}
+	return private, nil
+}
+
+func cachePath(lookup env.Lookup) (string, error) {
 	if os.Geteuid() == 0 {
 		return "/var/cache/security-training", nil
 	}

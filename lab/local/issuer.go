@@ -55,7 +55,14 @@ type embedded struct{ *workloadapi.Issuer }
 func (embedded) name() string { return identityEmbedded }
 
 func (e embedded) serve(ctx context.Context, s *Supervisor, failed chan<- error) error {
-	l, err := workloadapi.Listen(s.folder.api())
+	database, err := databaseAccount()
+	if err != nil {
+		return err
+	}
+	own := func(uid int) bool {
+		return uid == database.uid || s.settings.UIDs != 0 && uid >= s.settings.UIDs && uid < s.settings.UIDs+uidsPerLab
+	}
+	l, err := workloadapi.Listen(s.folder.api(), own, s.log)
 	if err != nil {
 		return err
 	}

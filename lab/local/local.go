@@ -8,15 +8,11 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/hex"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"runtime"
-	"strconv"
-	"strings"
-	"syscall"
 	"time"
 
 	"example.org/security-training/lab"
@@ -52,7 +48,7 @@ func (r *Runtime) folder(name string) (folder, error) {
 		return f, err
 	}
 	if n := len(f.postgres().Path("run", ".s.PGSQL.65535")); n > 104 {
-		return f, &lab.Error{Code: lab.ExitPrecondition, What: "place the lab's sockets", Why: fmt.Errorf("%s is too long for a unix socket by %d characters", f.Folder, n-104), Try: "LAB_HOME=/tmp/labs lab up"}
+		return f, &lab.Error{Code: lab.ExitPrecondition, What: "place the lab's sockets", Why: fmt.Errorf("%s is too long for a unix socket by %d characters", f.Folder, n-104), Try: "LAB_HOME=$HOME/labs lab up   (or another short path that only you can write; as root, unset LAB_HOME)"}
 	}
 	return f, nil
 }
@@ -127,6 +123,9 @@ func (r *Runtime) prepare(ctx context.Context, f folder, spec lab.Spec) (*desk.L
 		if err := f.Same(r.Lookup, spec); err != nil {
 			return nil, false, err
 		}
+		if _, err := os.Stat(string(f.Keys(""))); err != nil {
+			return nil, false, &lab.Error{Code: lab.ExitConflict, What: "bring up " + spec.Name, Why: errors.New("an older version made it, with keys where its workloads can replace them"), Try: "lab down, then lab up"}
+		}
 		l, err := desk.LabOf(f.Folder, down)
 		return l, false, err
 	}
@@ -146,7 +145,9 @@ func (r *Runtime) prepare(ctx context.Context, f folder, spec lab.Spec) (*desk.L
 		return nil, false, err
 	}
 	if os.Geteuid() == 0 {
-		st.UIDs = uidsOf(st.Host)
+		if st.UIDs, err = freeUIDs(st.Host, filepath.Dir(string(f.Folder))); err != nil {
+			return nil, false, err
+		}
 	}
 	model, err := desk.ModelOf(r.Lookup)
 	if err == nil {
@@ -203,17 +204,20 @@ func (r *Runtime) fill(ctx context.Context, f folder, topo *topology.Topology, t
 	if err != nil {
 		return err
 	}
-	for _, dir := range []string{string(f.Folder), f.Path("bin"), f.Path("w"), string(f.Of(serverName))} {
+	for _, dir := range []string{string(f.Folder), f.Path("bin"), f.Path("w"), string(f.Keys("")), string(f.postgres())} {
 		if err := os.Mkdir(dir, 0o711); err != nil {
 			return err
 		}
+	}
+	if err := os.Mkdir(f.Logs(), 0o700); err != nil {
+		return err
 	}
 	if err := os.WriteFile(f.Topology(), text, 0o644); err != nil {
 		return err
 	}
 	pg := f.postgres()
-	for _, dir := range []string{string(pg), pg.Path("run"), pg.Path("tls")} {
-		if err := errors.Join(os.Mkdir(dir, 0o700), give(dir, database)); err != nil {
+	for _, dir := range []string{pg.Path("run"), pg.Path("tls")} {
+		if err := makeFolder(dir, database); err != nil {
 			return err
 		}
 	}
@@ -249,16 +253,18 @@ func (r *Runtime) fill(ctx context.Context, f folder, topo *topology.Topology, t
 		if w.Kind == topology.KindDashboard && st.Provider.Secret != "" {
 			files["oidc.secret"] = st.Provider.Secret
 		}
-		own := f.Of(w.Name)
-		for _, dir := range []string{string(own), own.Path("state")} {
-			if err := errors.Join(os.Mkdir(dir, 0o700), give(dir, who)); err != nil {
+		keys := f.Keys(w.Name)
+		if err := shareFolder(string(keys), who); err != nil {
+			return err
+		}
+		for name, content := range files {
+			if err := share(keys.Path(name), []byte(content+"\n"), who); err != nil {
 				return err
 			}
 		}
-		for name, content := range files {
-			if err := errors.Join(os.WriteFile(own.Path(name), []byte(content+"\n"), 0o400), give(own.Path(name), who)); err != nil {
-				return err
-			}
+		own := f.Of(w.Name)
+		if err := errors.Join(os.Mkdir(string(own), 0o700), makeFolder(own.Path("state"), who), give(string(own), who)); err != nil {
+			return err
 		}
 	}
 	return f.Write(st)
@@ -276,12 +282,6 @@ func token() string {
 	b := make([]byte, 24)
 	_, _ = rand.Read(b) // never fails since Go 1.24
 	return hex.EncodeToString(b)
-}
-
-// uidsOf is the first of 64 uids for the workloads of the lab on host, far from people's and packages'.
-func uidsOf(host string) int {
-	n, _ := strconv.Atoi(host[strings.LastIndexByte(host, '.')+1:]) // our own 127.0.0.n
-	return 2_000_000_000/64*64 + 64*n
 }
 
 // start makes sure that a supervisor runs and that everything is ready.
@@ -315,67 +315,4 @@ func down(ctx context.Context, l *desk.Lab) ([]string, error) {
 	}
 	more, err := f.Remove()
 	return append(removed, more...), err
-}
-
-// remembered are the processes that the supervisor wrote down.
-func remembered(f folder) map[string]int {
-	pids := map[string]int{}
-	b, err := os.ReadFile(f.processes())
-	if err == nil {
-		err = json.Unmarshal(b, &pids)
-	}
-	if err != nil {
-		return map[string]int{}
-	}
-	return pids
-}
-
-// endStrays ends what is left of a supervisor that was killed: every remembered process that still runs from this lab's
-// folder. The kernel has usually done it already.
-func endStrays(f folder) error {
-	for name, pid := range remembered(f) {
-		if !ours(f, pid) {
-			continue
-		}
-		if err := syscall.Kill(pid, syscall.SIGKILL); err != nil && !errors.Is(err, syscall.ESRCH) {
-			return fmt.Errorf("end stray process %s (%d): %w", name, pid, err)
-		}
-		if err := awaitEnd(context.Background(), pid, 10*time.Second); err != nil {
-			return fmt.Errorf("end stray process %s: %w", name, err)
-		}
-	}
-	return nil
-}
-
-// ours says whether pid is a process of this lab, and not a later one under the same number: its command line names the folder.
-func ours(f folder, pid int) bool {
-	cmdline, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
-	return err == nil && strings.Contains(string(cmdline), string(f.Folder))
-}
-
-// awaitEnd waits until pid is gone.
-func awaitEnd(ctx context.Context, pid int, patience time.Duration) error {
-	if pid == 0 {
-		return nil
-	}
-	ctx, cancel := context.WithTimeout(ctx, patience)
-	defer cancel()
-	for running(pid) {
-		select {
-		case <-ctx.Done():
-			return fmt.Errorf("process %d still runs: %w", pid, ctx.Err())
-		case <-time.After(5 * time.Millisecond):
-		}
-	}
-	return nil
-}
-
-// running says whether pid runs; a zombie, whose parent has not looked yet, does not.
-func running(pid int) bool {
-	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-	if err != nil {
-		return false
-	}
-	after := string(b[strings.LastIndexByte(string(b), ')')+1:])
-	return !strings.HasPrefix(after, " Z")
 }

@@ -15,6 +15,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 
 	"golang.org/x/sync/errgroup"
 
@@ -114,7 +115,7 @@ func templateIn(ctx context.Context, home, bin string, who account) (string, err
 		return "", fmt.Errorf("ask PostgreSQL for its version: %w", err)
 	}
 	key := sha256.Sum256(fmt.Appendf(nil, "%s|%s|%s|%s|%s|%d", version, bin, manifests.PostgresHBA(), manifests.PostgresSettings(), ident(who), who.uid))
-	dir := filepath.Join(home, fmt.Sprintf("postgres-%x", key[:6]))
+	dir := filepath.Join(home, fmt.Sprintf("database-%x", key[:6]))
 	if _, err := os.Stat(filepath.Join(dir, "PG_VERSION")); err == nil {
 		return dir, nil
 	}
@@ -126,7 +127,7 @@ func templateIn(ctx context.Context, home, bin string, who account) (string, err
 		return "", fmt.Errorf("make database template: %w", err)
 	}
 	defer os.RemoveAll(tmp)
-	if err := os.Chown(tmp, who.uid, who.gid); err != nil {
+	if err := give(tmp, who); err != nil {
 		return "", fmt.Errorf("make database template: %w", err)
 	}
 	cmd := exec.CommandContext(ctx, filepath.Join(bin, "initdb"), "-D", tmp, "-U", "postgres", "--auth-local=peer", "--auth-host=reject",
@@ -136,6 +137,9 @@ func templateIn(ctx context.Context, home, bin string, who account) (string, err
 	cmd.SysProcAttr = credentials(who)
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return "", fmt.Errorf("make database template: initdb: %w\n%s", err, bytes.TrimSpace(out))
+	}
+	if err := takeBack(tmp, who); err != nil {
+		return "", fmt.Errorf("make database template: %w", err)
 	}
 	for name, content := range map[string][]byte{"pg_hba.conf": manifests.PostgresHBA(), "pg_ident.conf": []byte(ident(who))} {
 		if err := os.WriteFile(filepath.Join(tmp, name), content, 0o600); err != nil {
@@ -158,8 +162,44 @@ func templateIn(ctx context.Context, home, bin string, who account) (string, err
 	return dir, nil
 }
 
-// copyTree copies a folder with its modes, and gives everything to who.
+// takeBack makes the caller the owner of a tree that who made, from the top down: who can change nothing below a folder that is not
+// who's any more. What is neither a folder nor a file of one name is no part of a database.
+func takeBack(dir string, who account) error {
+	if who.own() {
+		return nil
+	}
+	if err := os.Lchown(dir, os.Geteuid(), os.Getegid()); err != nil {
+		return err
+	}
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		path := filepath.Join(dir, e.Name())
+		fi, err := os.Lstat(path)
+		if err != nil {
+			return err
+		}
+		switch {
+		case fi.IsDir():
+			err = takeBack(path, who)
+		case fi.Mode().IsRegular() && fi.Sys().(*syscall.Stat_t).Nlink == 1:
+			err = os.Lchown(path, os.Geteuid(), os.Getegid())
+		default:
+			err = fmt.Errorf("%s: %v, with another name or no file", path, fi.Mode())
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// copyTree copies a folder with its modes, and gives everything to who: each folder after what is in it, since nothing may be done by
+// path in a folder that is no longer root's.
 func copyTree(ctx context.Context, from, to string, who account) error {
+	var folders []string
 	group, _ := errgroup.WithContext(ctx)
 	group.SetLimit(8)
 	err := filepath.WalkDir(from, func(path string, d fs.DirEntry, err error) error {
@@ -172,15 +212,20 @@ func copyTree(ctx context.Context, from, to string, who account) error {
 			return err
 		}
 		if d.IsDir() {
-			if err := os.Mkdir(target, fi.Mode().Perm()); err != nil {
-				return err
-			}
-			return give(target, who)
+			folders = append(folders, target)
+			return os.Mkdir(target, fi.Mode().Perm())
+		}
+		if !d.Type().IsRegular() {
+			return fmt.Errorf("copy %s: %v is neither a file nor a folder", path, d.Type())
 		}
 		group.Go(func() error { return copyFile(path, target, fi.Mode().Perm(), who) })
 		return nil
 	})
-	return errors.Join(err, group.Wait())
+	err = errors.Join(err, group.Wait())
+	for _, dir := range slices.Backward(folders) {
+		err = errors.Join(err, give(dir, who))
+	}
+	return err
 }
 
 func copyFile(from, to string, mode fs.FileMode, who account) error {
@@ -203,9 +248,44 @@ func copyFile(from, to string, mode fs.FileMode, who account) error {
 	return give(to, who)
 }
 
+// give makes who the owner of what is at path, which must be in a folder that only root can change.
 func give(path string, who account) error {
 	if who.own() {
 		return nil
 	}
-	return os.Chown(path, who.uid, who.gid)
+	return os.Lchown(path, who.uid, who.gid)
+}
+
+// makeFolder makes a folder of who's own.
+func makeFolder(dir string, who account) error {
+	return errors.Join(os.Mkdir(dir, 0o700), give(dir, who))
+}
+
+// shareFolder makes a folder whose files who can read and not replace. It belongs to the caller.
+func shareFolder(dir string, who account) error {
+	err := os.Mkdir(dir, 0o750)
+	if err == nil && !who.own() {
+		err = os.Lchown(dir, os.Geteuid(), who.gid)
+	}
+	return err
+}
+
+// share writes a file in such a folder in one step. It belongs to the caller, and who can read it.
+func share(path string, content []byte, who account) error {
+	tmp, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+".*")
+	if err != nil {
+		return err
+	}
+	_, err = tmp.Write(content)
+	if err == nil && !who.own() {
+		err = tmp.Chown(os.Geteuid(), who.gid)
+	}
+	err = errors.Join(err, tmp.Chmod(0o440), tmp.Close())
+	if err == nil {
+		err = os.Rename(tmp.Name(), path)
+	}
+	if err != nil {
+		os.Remove(tmp.Name())
+	}
+	return err
 }

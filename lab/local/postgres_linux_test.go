@@ -141,19 +141,7 @@ func zipped(t *testing.T, txz []byte) []byte {
 // home is a cache folder that another account can enter.
 func home(t *testing.T) string {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "cache-")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := os.RemoveAll(dir); err != nil {
-			t.Error(err)
-		}
-	})
-	if err := os.Chmod(dir, 0o711); err != nil {
-		t.Fatal(err)
-	}
-	return dir
+	return needtest.PrivateDir(t)
 }
 
 func databaseAccountOf(t *testing.T) account {

@@ -25,7 +25,7 @@ func TestTheLearningSystemAloneIsToldOfAProviderOfIdentities(t *testing.T) {
 		"none":   {desk.Provider{}, nil},
 		"public": {desk.Provider{Issuer: "https://id.example.org", Client: "training", Redirect: "http://a/sign-in/callback"}, []string{"OIDC_ISSUER=https://id.example.org", "OIDC_CLIENT_ID=training", "OIDC_REDIRECT_URL=http://a/sign-in/callback"}},
 		"confidential": {desk.Provider{Issuer: "https://id.example.org", Client: "training", Redirect: "http://a/sign-in/callback", Mark: "0a"},
-			[]string{"OIDC_ISSUER=https://id.example.org", "OIDC_CLIENT_ID=training", "OIDC_REDIRECT_URL=http://a/sign-in/callback", "OIDC_CLIENT_SECRET_FILE=/lab/w/lms/oidc.secret"}},
+			[]string{"OIDC_ISSUER=https://id.example.org", "OIDC_CLIENT_ID=training", "OIDC_REDIRECT_URL=http://a/sign-in/callback", "OIDC_CLIENT_SECRET_FILE=/lab/keys/lms/oidc.secret"}},
 	} {
 		s := &Supervisor{topo: topo, folder: folder{"/lab"}, settings: settings{Settings: desk.Settings{Host: "127.0.0.1", Provider: c.provider}}}
 		for _, w := range topo.Workloads {

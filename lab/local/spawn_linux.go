@@ -1,9 +1,16 @@
 package local
 
 import (
+	"context"
+	"fmt"
+	"os"
 	"os/exec"
+	"os/signal"
 	"runtime"
 	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // credentials makes a process run as who, when that is somebody else.
@@ -39,4 +46,53 @@ func (n *nursery) start(cmd *exec.Cmd, who account, death syscall.Signal) error 
 	done := make(chan error)
 	n.births <- func() { done <- cmd.Start() }
 	return <-done
+}
+
+// killUsers kills every process of the uids of list, and of no other, in one act of the kernel each: also what is forked meanwhile.
+// Root's own, and the caller's, are left out.
+func killUsers(list []kernelProcess) {
+	done := map[int]bool{0: true, os.Geteuid(): true}
+	for _, p := range list {
+		uid := p.uids[0]
+		if done[uid] {
+			continue
+		}
+		done[uid] = true
+		cmd := exec.Command("/bin/sh", "-c", "kill -KILL -1")
+		cmd.Dir, cmd.Env, cmd.SysProcAttr = "/", []string{}, credentials(account{uid: uid, gid: uid})
+		_ = cmd.Run() // another round sees what is left
+	}
+}
+
+// adoptOrphans makes this process the parent of what its children leave behind.
+func adoptOrphans() error {
+	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
+		return fmt.Errorf("adopt orphans: %w", err)
+	}
+	return nil
+}
+
+// buryOrphans takes note of the end of adopted children, whenever a child ends, until ctx does: the kernel keeps their numbers until
+// then. A child of which own says so is waited for elsewhere.
+func buryOrphans(ctx context.Context, own func(pid int) bool) {
+	ended := make(chan os.Signal, 1)
+	signal.Notify(ended, syscall.SIGCHLD)
+	defer signal.Stop(ended)
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-ended:
+		}
+		for _, pid := range zombies(os.Getpid()) {
+			if !own(pid) {
+				_, _ = unix.Wait4(pid, nil, unix.WNOHANG, nil)
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(200 * time.Millisecond): // a workload may make as many as it likes
+		}
+	}
 }

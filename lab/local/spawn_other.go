@@ -3,6 +3,7 @@
 package local
 
 import (
+	"context"
 	"errors"
 	"os/exec"
 	"syscall"
@@ -17,3 +18,9 @@ type nursery struct{}
 func newNursery() *nursery { return &nursery{} }
 
 func (*nursery) start(*exec.Cmd, account, syscall.Signal) error { return errLinux }
+
+func killUsers([]kernelProcess) {}
+
+func adoptOrphans() error { return errLinux }
+
+func buryOrphans(context.Context, func(int) bool) {}

@@ -99,7 +99,7 @@ func (x *spireProcesses) nodeAlias() *types.SPIFFEID {
 }
 
 func (x *spireProcesses) serve(ctx context.Context, s *Supervisor, _ chan<- error) error {
-	for _, dir := range []string{string(x.folder), x.folder.Path("server"), x.folder.Path("agent"), string(s.folder.Of(spireServer)), string(s.folder.Of(spireAgent))} {
+	for _, dir := range []string{string(x.folder), x.folder.Path("server"), x.folder.Path("agent")} {
 		if err := os.Mkdir(dir, 0o700); err != nil && !errors.Is(err, os.ErrExist) {
 			return fmt.Errorf("start SPIRE: %w", err)
 		}

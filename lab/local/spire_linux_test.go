@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -29,12 +30,12 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// sleepers makes a folder of programs that do nothing.
+// sleepers makes a folder of programs that do nothing, and leave a process behind when they end.
 func sleepers(t *testing.T, names ...string) string {
 	t.Helper()
 	dir := t.TempDir()
 	for _, name := range names {
-		if err := os.WriteFile(filepath.Join(dir, name), []byte("#!/bin/sh\necho I am $0\nexec sleep 600\n"), 0o755); err != nil {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte("#!/bin/sh\necho I am $0\nsetsid sleep 600 &\nexec sleep 600\n"), 0o755); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -122,11 +123,23 @@ func TestALabWhoseSPIRENeverAnswersIsTakenDown(t *testing.T) {
 		server = remembered(f)[spireServer]
 		return server != 0
 	})
+	var left []int
+	await(t, "what spire-server leaves behind", func() bool {
+		for _, p := range survivors(f, 0) {
+			if p.parent == server {
+				left = append(left, p.PID)
+			}
+		}
+		return len(left) > 0
+	})
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	defer cancel()
 	removed, err := l.Down(ctx)
 	if err != nil {
 		t.Fatal(err)
+	}
+	if slices.ContainsFunc(left, running) {
+		t.Errorf("of what it left behind (%v) something runs on", left)
 	}
 	for what, pid := range map[string]int{"supervisor": supervisor, spireServer: server} {
 		if running(pid) {

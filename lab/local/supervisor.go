@@ -58,9 +58,11 @@ type process struct {
 	args  []string
 	env   []string
 	who   account
-	log   string
+	log   string         // its file
 	end   syscall.Signal // how it is asked to end
 	death syscall.Signal // what it gets when the supervisor dies
+
+	out *logFile // of run alone, which runs once at a time
 
 	// guarded by Supervisor.mu
 	cmd      *exec.Cmd
@@ -81,6 +83,12 @@ func Supervise(ctx context.Context, dir string) error {
 	}
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
+	if err := s.folder.Trusted(); err != nil {
+		return err
+	}
+	if err := adoptOrphans(); err != nil {
+		return err
+	}
 	if err := s.open(); err != nil {
 		return err
 	}
@@ -89,7 +97,8 @@ func Supervise(ctx context.Context, dir string) error {
 		return err
 	}
 	defer claim.Close()
-	s.remember() // before anybody can order the end: whoever does waits for this process
+	go buryOrphans(context.WithoutCancel(ctx), s.waitsFor) // as long as this process lives
+	s.remember()                                           // before anybody can order the end: whoever does waits for this process
 	failed := make(chan error, 4)
 	if err := s.desk.Serve(s, stop, failed); err != nil {
 		return err
@@ -179,7 +188,7 @@ func (s *Supervisor) startAll() error {
 	s.keep(&process{
 		name: serverName, path: filepath.Join(s.settings.Postgres, "postgres"), who: who, log: s.folder.WorkloadLog(serverName),
 		args: []string{"-D", pg.Path("data"), "-h", s.settings.Host, "-p", strconv.Itoa(s.settings.DBPort), "-k", pg.Path("run")},
-		env:  []string{"LC_ALL=C", "TZ=UTC"},
+		env:  []string{mark + "=" + string(s.folder.Folder), "LC_ALL=C", "TZ=UTC"},
 		end:  syscall.SIGINT, death: syscall.SIGQUIT,
 	})
 	for i, w := range s.topo.Workloads {
@@ -207,13 +216,11 @@ func (s *Supervisor) preparePeople(w topology.Workload, who account) error {
 		return err
 	}
 	dir := s.folder.peopleTLS(w.Name)
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return fmt.Errorf("certify %s to people: %w", w.Name, err)
+	if err = shareFolder(dir, who); errors.Is(err, os.ErrExist) {
+		err = nil
 	}
-	err = give(dir, who)
 	for name, content := range files {
-		path := filepath.Join(dir, name)
-		err = errors.Join(err, desk.Replace(path, content, 0o400), give(path, who))
+		err = errors.Join(err, share(filepath.Join(dir, name), content, who))
 	}
 	if err != nil {
 		return fmt.Errorf("certify %s to people: %w", w.Name, err)
@@ -238,8 +245,9 @@ func workloadAccount(st settings, i int) account {
 
 // environment is everything that a workload is told. Nothing is inherited.
 func (s *Supervisor) environment(w topology.Workload) []string {
-	f := s.folder.Of(w.Name)
+	f, keys := s.folder.Of(w.Name), s.folder.Keys(w.Name)
 	e := []string{
+		mark + "=" + string(s.folder.Folder),
 		"WORKLOAD=" + w.Name,
 		"SPIFFE_ENDPOINT_SOCKET=unix://" + s.folder.api(),
 		"TRUST_DOMAIN=" + s.topo.TrustDomain,
@@ -255,21 +263,21 @@ func (s *Supervisor) environment(w topology.Workload) []string {
 		e = append(e, "PEOPLE_TLS_DIR="+s.folder.peopleTLS(w.Name), "PEOPLE_LISTEN="+s.settings.Spec.Listen)
 	}
 	if w.Source != "" {
-		e = append(e, "SOURCE_SECRET_FILE="+f.Path("source.secret"))
+		e = append(e, "SOURCE_SECRET_FILE="+keys.Path("source.secret"))
 	}
 	switch w.Kind {
 	case topology.KindDatabase:
 		e = append(e, "PGHOST="+s.folder.postgres().Path("run"), "DB_PORT="+strconv.Itoa(s.settings.DBPort), "DB_NAME=security_training",
 			"TLS_DIR="+s.folder.postgres().Path("tls"))
 	case topology.KindGateway:
-		e = append(e, "LLM_BACKEND="+s.settings.Backend, "GEMINI_MODEL="+s.settings.Model, "GEMINI_API_KEY_FILE="+f.Path("gemini.key"))
+		e = append(e, "LLM_BACKEND="+s.settings.Backend, "GEMINI_MODEL="+s.settings.Model, "GEMINI_API_KEY_FILE="+keys.Path("gemini.key"))
 	case topology.KindDashboard:
 		p := s.settings.Provider
 		if p.Issuer != "" {
 			e = append(e, "OIDC_ISSUER="+p.Issuer, "OIDC_CLIENT_ID="+p.Client, "OIDC_REDIRECT_URL="+p.Redirect)
 		}
 		if p.Mark != "" {
-			e = append(e, "OIDC_CLIENT_SECRET_FILE="+f.Path("oidc.secret"))
+			e = append(e, "OIDC_CLIENT_SECRET_FILE="+keys.Path("oidc.secret"))
 		}
 	}
 	return e
@@ -309,15 +317,23 @@ func (s *Supervisor) keep(p *process) {
 	}()
 }
 
-// run starts p once and waits for its end.
+// run starts p once and waits for its end, and for the end of what it leaves behind where its uid tells what that is.
 func (s *Supervisor) run(p *process) error {
-	out, err := os.OpenFile(p.log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if p.out == nil {
+		out, err := openLog(p.log, longestLog)
+		if err != nil {
+			return err
+		}
+		p.out = out
+	}
+	said, says, err := os.Pipe()
 	if err != nil {
 		return err
 	}
-	defer out.Close()
+	defer said.Close()
+	defer says.Close()
 	cmd := exec.Command(p.path, p.args...)
-	cmd.Env, cmd.Dir, cmd.Stdout, cmd.Stderr = p.env, "/", out, out
+	cmd.Env, cmd.Dir, cmd.Stdout, cmd.Stderr = p.env, "/", says, says
 	start := func() (int, error) {
 		if err := s.nursery.start(cmd, p.who, p.death); err != nil {
 			return 0, err
@@ -341,9 +357,19 @@ func (s *Supervisor) run(p *process) error {
 	p.cmd, p.started, p.exited, p.ready = cmd, time.Now(), make(chan struct{}), false
 	exited := p.exited
 	s.mu.Unlock()
+	says.Close()
+	drained := make(chan struct{})
+	go func() { p.out.drain(said); close(drained) }()
 	s.remember()
 	err = cmd.Wait()
 	s.issuer.Ended(cmd.Process.Pid)
+	if s.settings.UIDs != 0 && p.who.uid >= s.settings.UIDs {
+		err = errors.Join(err, endUser(p.who))
+	}
+	if said.SetReadDeadline(time.Now().Add(time.Second)) != nil { // what it left behind may hold the pipe
+		said.Close()
+	}
+	<-drained
 	s.mu.Lock()
 	p.cmd, p.ready = nil, false
 	close(exited)
@@ -357,21 +383,39 @@ func (s *Supervisor) run(p *process) error {
 
 // remember writes down what runs, for a `down` that finds the supervisor killed.
 func (s *Supervisor) remember() {
-	s.mu.Lock()
+	r := roster{Supervisor: os.Getpid(), Boot: bootID(), Processes: map[string]birth{}}
 	pids := map[string]int{"supervisor": os.Getpid()}
+	s.mu.Lock()
 	for _, p := range s.processes {
 		if p.cmd != nil {
 			pids[p.name] = p.cmd.Process.Pid
 		}
 	}
 	s.mu.Unlock()
-	b, err := json.Marshal(pids)
+	for name, pid := range pids {
+		if p, ok := kernelProcessOf(pid); ok {
+			r.Processes[name] = p.birth
+		}
+	}
+	b, err := json.Marshal(r)
 	if err == nil {
 		err = desk.Replace(s.folder.processes(), b, 0o600)
 	}
 	if err != nil {
 		s.log.Error("remember processes", "error", err.Error())
 	}
+}
+
+// waitsFor says whether pid is a process that run waits for.
+func (s *Supervisor) waitsFor(pid int) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, p := range s.processes {
+		if p.cmd != nil && p.cmd.Process.Pid == pid {
+			return true
+		}
+	}
+	return false
 }
 
 // signal wakes whoever waits for a change; s.mu is held.
@@ -402,6 +446,9 @@ func (s *Supervisor) stopAll() {
 		group.Go(func() { s.end(p, 10*time.Second) })
 	}
 	group.Wait()
+	if err := endStrays(s.folder); err != nil {
+		s.log.Error("end what was left behind", "error", err.Error())
+	}
 }
 
 // end asks p to end, and makes it after patience.

@@ -9,23 +9,23 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// peerPID is the process that opened c.
-func peerPID(c *net.UnixConn) (int32, error) {
+// peerOf is the process that opened c, and its user.
+func peerOf(c *net.UnixConn) (pid int32, uid int, err error) {
 	raw, err := c.SyscallConn()
 	if err != nil {
-		return 0, err
+		return 0, 0, err
 	}
 	var cred *unix.Ucred
 	var inner error
 	if err := raw.Control(func(fd uintptr) {
 		cred, inner = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED)
 	}); err != nil {
-		return 0, err
+		return 0, 0, err
 	}
 	if inner != nil {
-		return 0, inner
+		return 0, 0, inner
 	}
-	return cred.Pid, nil
+	return cred.Pid, int(cred.Uid), nil
 }
 
 // startTime is when a process started, in clock ticks since boot (proc_pid_stat(5), field 22).

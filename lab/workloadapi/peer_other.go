@@ -9,6 +9,6 @@ import (
 
 var errLinux = errors.New("attesting processes needs Linux")
 
-func peerPID(*net.UnixConn) (int32, error) { return 0, errLinux }
+func peerOf(*net.UnixConn) (pid int32, uid int, err error) { return 0, 0, errLinux }
 
 func startTime(int) (string, error) { return "", errLinux }

@@ -11,7 +11,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"os"
 	"slices"
 	"sync"
 	"time"
@@ -22,6 +21,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/peer"
 	"google.golang.org/grpc/status"
@@ -33,6 +33,11 @@ import (
 const (
 	DefaultTTL   = time.Hour
 	DefaultCATTL = 24 * time.Hour
+)
+
+const (
+	greeting = 5 * time.Second  // from connecting to HTTP/2's preface
+	idle     = 10 * time.Second // without a call
 )
 
 // Issuer holds the trust domain's CA and knows which process is which workload.
@@ -97,7 +102,10 @@ func New(domain spiffeid.TrustDomain, cas []*authority.CA, save func([]*authorit
 
 // Serve answers on l, which must be a unix socket, until ctx ends.
 func (i *Issuer) Serve(ctx context.Context, l net.Listener) error {
-	s := grpc.NewServer(grpc.Creds(peerCredentials{}))
+	s := grpc.NewServer(grpc.Creds(peerCredentials{}),
+		// Every user of the machine can connect: what asks nothing is not kept.
+		grpc.ConnectionTimeout(greeting), grpc.KeepaliveParams(keepalive.ServerParameters{MaxConnectionIdle: idle}),
+		grpc.MaxConcurrentStreams(32), grpc.MaxRecvMsgSize(64<<10), grpc.MaxHeaderListSize(16<<10))
 	workload.RegisterSpiffeWorkloadAPIServer(s, i)
 	go i.turnCA(ctx)
 	stop := context.AfterFunc(ctx, s.Stop) // streams never end by themselves
@@ -457,19 +465,16 @@ type credential struct{ pid int32 }
 
 func (credential) AuthType() string { return "peercred" }
 
-// peerCredentials asks the kernel who opened a connection. A caller over TCP has no such credential and is turned away.
+// peerCredentials takes what the kernel told the listener of who opened a connection. A caller over TCP has no such credential and is
+// turned away.
 type peerCredentials struct{}
 
 func (peerCredentials) ServerHandshake(c net.Conn) (net.Conn, credentials.AuthInfo, error) {
-	u, ok := c.(*net.UnixConn)
+	a, ok := c.(*admitted)
 	if !ok {
 		return nil, nil, errors.New("attest: not a unix socket")
 	}
-	pid, err := peerPID(u)
-	if err != nil {
-		return nil, nil, fmt.Errorf("attest: %w", err)
-	}
-	return c, credential{pid}, nil
+	return c, credential{a.pid}, nil
 }
 
 func (peerCredentials) ClientHandshake(context.Context, string, net.Conn) (net.Conn, credentials.AuthInfo, error) {
@@ -481,19 +486,3 @@ func (peerCredentials) Info() credentials.ProtocolInfo {
 }
 func (p peerCredentials) Clone() credentials.TransportCredentials { return p }
 func (peerCredentials) OverrideServerName(string) error           { return nil }
-
-// Listen opens the unix socket at path for every uid: who calls is told by the kernel, not by the file's mode.
-func Listen(path string) (net.Listener, error) {
-	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return nil, fmt.Errorf("open workload API: %w", err)
-	}
-	l, err := net.Listen("unix", path)
-	if err != nil {
-		return nil, fmt.Errorf("open workload API: %w", err)
-	}
-	if err := os.Chmod(path, 0o666); err != nil {
-		l.Close()
-		return nil, fmt.Errorf("open workload API: %w", err)
-	}
-	return l, nil
-}

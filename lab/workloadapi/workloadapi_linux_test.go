@@ -47,12 +47,18 @@ func start(t *testing.T) (*Issuer, string, workload.SpiffeWorkloadAPIClient) {
 		t.Fatal(err)
 	}
 	socket := filepath.Join(t.TempDir(), "api.sock")
-	l, err := Listen(socket)
+	l := listen(t, socket, func(int) bool { return true })
+	run(t, issuer, l)
+	return issuer, "unix://" + socket, client(t, "unix://"+socket)
+}
+
+func listen(t *testing.T, socket string, own func(uid int) bool) *Listener {
+	t.Helper()
+	l, err := Listen(socket, own, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
-	run(t, issuer, l)
-	return issuer, "unix://" + socket, client(t, "unix://"+socket)
+	return l
 }
 
 func run(t *testing.T, issuer *Issuer, l net.Listener) {

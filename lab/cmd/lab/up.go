@@ -417,7 +417,6 @@ func logsCommand(s *settings) *cobra.Command {
 				}
 				return fmt.Errorf("%w: no log of %q; there are %s", errUsage, args[0], strings.Join(names, ", "))
 			}
-			defer f.Close()
 			return tailFile(c.Context(), f, c.OutOrStdout(), follow == "follow")
 		},
 	}
@@ -426,8 +425,9 @@ func logsCommand(s *settings) *cobra.Command {
 	return c
 }
 
-// tailFile copies f, and goes on as it grows if it is followed.
+// tailFile copies f, which it closes, and goes on as it grows if it is followed; when another file has taken its place, with that one.
 func tailFile(ctx context.Context, f *os.File, w io.Writer, follow bool) error {
+	defer func() { f.Close() }()
 	tick := time.NewTicker(100 * time.Millisecond)
 	defer tick.Stop()
 	for {
@@ -439,5 +439,28 @@ func tailFile(ctx context.Context, f *os.File, w io.Writer, follow bool) error {
 			return nil
 		case <-tick.C:
 		}
+		next, err := replaced(f)
+		if err != nil || next == nil {
+			continue
+		}
+		if _, err := io.Copy(w, f); err != nil { // what was written to it before it was replaced
+			next.Close()
+			return err
+		}
+		f.Close()
+		f = next
 	}
+}
+
+// replaced opens the file that has f's name now, if that is not f.
+func replaced(f *os.File) (*os.File, error) {
+	was, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	is, err := os.Stat(f.Name())
+	if err != nil || os.SameFile(was, is) {
+		return nil, err
+	}
+	return os.Open(f.Name())
 }

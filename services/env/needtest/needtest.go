@@ -40,12 +40,13 @@ const (
 	NetworkPolicy Reason = "networkpolicy" // the cluster enforces NetworkPolicies
 	DevFull       Reason = "devfull"       // there is a /dev/full
 	Team          Reason = "team"          // somebody in the company leads five people
+	Root          Reason = "root"          // the tests run as root, where each workload has a uid of its own
 	Time          Reason = "time"          // no -short: the test takes minutes
 )
 
 var reasons = map[Reason]bool{
 	Docker: true, Image: true, Kind: true, Local: true, SPIRE: true, Chromium: true, NPM: true, NSS: true, Policies: true, XZ: true, Memory: true,
-	PodNetwork: true, NetworkPolicy: true, DevFull: true, Team: true, Time: true,
+	PodNetwork: true, NetworkPolicy: true, DevFull: true, Team: true, Root: true, Time: true,
 }
 
 // Required reads LAB_REQUIRE: words with commas between them. A word that is no reason is an error.
@@ -168,4 +169,30 @@ func docker(ctx context.Context, args ...string) (string, error) {
 	defer cancel()
 	out, err := exec.CommandContext(ctx, "docker", args...).CombinedOutput()
 	return strings.TrimSpace(string(out)), err
+}
+
+// PrivateDir makes a folder that other users can enter and not change, which the system's folder of temporary files is not. It is
+// removed when t ends.
+func PrivateDir(t testing.TB) string {
+	t.Helper()
+	parent := "/var/cache" // of root's, and open to the uids of a lab's workloads
+	if os.Geteuid() != 0 {
+		var err error
+		if parent, err = os.UserHomeDir(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	dir, err := os.MkdirTemp(parent, "test-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := os.RemoveAll(dir); err != nil {
+			t.Error(err)
+		}
+	})
+	if err := os.Chmod(dir, 0o711); err != nil {
+		t.Fatal(err)
+	}
+	return dir
 }

@@ -1,0 +1,297 @@
+package local
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"example.org/security-training/lab/desk"
+)
+
+// A process is the lab's by who it is, not by its number, which the kernel uses again: by a uid that the lab alone has; by its
+// number together with when it started, as the supervisor wrote it down; by the mark in the environment that it was started with;
+// or as the child of one that is. The supervisor adopts what a workload leaves behind, so children of children stay children.
+
+// uidsPerLab is how many uids a lab has for its workloads.
+const uidsPerLab = 64
+
+// mark is the variable that names the lab's folder to every process of it.
+const mark = "SECURITY_TRAINING_PROCESS_OF"
+
+// birth tells a process from a later one under the same number.
+type birth struct {
+	PID     int    `json:"pid"`
+	Started string `json:"started"` // clock ticks after boot, proc_pid_stat(5)
+}
+
+// roster is what the supervisor writes down of its processes, for a `down` that finds it killed.
+type roster struct {
+	Supervisor int              `json:"supervisor"`
+	Boot       string           `json:"boot"` // the kernel's id of this boot
+	Processes  map[string]birth `json:"processes"`
+}
+
+// kernelProcess is what the kernel says of a process that runs.
+type kernelProcess struct {
+	birth
+	parent int
+	uids   [4]int // real, effective, saved, of the file system
+}
+
+// bootID is the kernel's id of this boot, "" where it tells none.
+func bootID() string {
+	b, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	if err != nil {
+		return ""
+	}
+	return strings.TrimSpace(string(b))
+}
+
+// processNumbers are the numbers of all processes, none where there is no /proc.
+func processNumbers() []int {
+	entries, err := os.ReadDir("/proc")
+	if err != nil {
+		return nil
+	}
+	out := make([]int, 0, len(entries))
+	for _, e := range entries {
+		if pid, err := strconv.Atoi(e.Name()); err == nil {
+			out = append(out, pid)
+		}
+	}
+	return out
+}
+
+// kernelProcesses are all processes that run, without those that have ended and are not yet waited for.
+func kernelProcesses() map[int]kernelProcess {
+	out := map[int]kernelProcess{}
+	for _, pid := range processNumbers() {
+		if p, ok := kernelProcessOf(pid); ok {
+			out[pid] = p
+		}
+	}
+	return out
+}
+
+// kernelProcessOf is false for a process that does not run.
+func kernelProcessOf(pid int) (kernelProcess, bool) {
+	p, state := statOf(pid)
+	if state == "" || strings.Contains("ZX", state) {
+		return p, false
+	}
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	if err != nil {
+		return p, false
+	}
+	for line := range strings.Lines(string(status)) {
+		if rest, ok := strings.CutPrefix(line, "Uid:"); ok {
+			for i, f := range strings.Fields(rest) {
+				if i < len(p.uids) {
+					p.uids[i], _ = strconv.Atoi(f)
+				}
+			}
+		}
+	}
+	return p, true
+}
+
+// statOf reads proc_pid_stat(5): birth, parent and state, "" of a process that is gone.
+func statOf(pid int) (kernelProcess, string) {
+	p := kernelProcess{birth: birth{PID: pid}}
+	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return p, ""
+	}
+	fields := strings.Fields(string(stat[bytes.LastIndexByte(stat, ')')+1:])) // from field 3, the state, on
+	if len(fields) < 20 {
+		return p, ""
+	}
+	p.parent, _ = strconv.Atoi(fields[1])
+	p.Started = fields[19]
+	return p, fields[0]
+}
+
+// zombies are the children of parent that have ended and are not yet waited for.
+func zombies(parent int) []int {
+	var out []int
+	for _, pid := range processNumbers() {
+		if p, state := statOf(pid); state == "Z" && p.parent == parent {
+			out = append(out, pid)
+		}
+	}
+	return out
+}
+
+// has says whether one of p's uids is in the block of a lab that begins at first.
+func (p kernelProcess) has(first int) bool {
+	return slices.ContainsFunc(p.uids[:], func(uid int) bool { return uid >= first && uid < first+uidsPerLab })
+}
+
+// marked says whether p was started with the mark of the lab in folder.
+func (p kernelProcess) marked(folder string) bool {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/environ", p.PID))
+	return err == nil && slices.ContainsFunc(bytes.Split(b, []byte{0}), func(v []byte) bool { return string(v) == mark+"="+folder })
+}
+
+// survivors are the processes of the lab in f that run, without the caller; uids is the first uid of its workloads, or 0.
+func survivors(f folder, uids int) []kernelProcess {
+	all := kernelProcesses()
+	known := readRoster(f)
+	births := slices.Collect(maps.Values(known.Processes))
+	if known.Boot != bootID() {
+		births = nil
+	}
+	ours := map[int]bool{}
+	for pid, p := range all {
+		if uids != 0 && p.has(uids) || slices.Contains(births, p.birth) || p.marked(string(f.Folder)) {
+			ours[pid] = true
+		}
+	}
+	var out []kernelProcess
+	for pid, p := range all {
+		// The way up ends at 0, and is bounded because the list was not made in one moment.
+		for up, steps := p, 0; steps < len(all) && !ours[pid]; steps++ {
+			ours[pid] = ours[up.parent]
+			up = all[up.parent]
+			if up.PID == 0 {
+				break
+			}
+		}
+		if ours[pid] && pid != os.Getpid() {
+			out = append(out, p)
+		}
+	}
+	return out
+}
+
+// patience is how long processes may take to end after SIGKILL.
+const patience = 10 * time.Second
+
+// endStrays ends everything of the lab in f that runs, but the caller. An error names what could not be ended.
+func endStrays(f folder) error {
+	var st settings
+	if err := f.Read(&st); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	return endAll(func() []kernelProcess { return survivors(f, st.UIDs) })
+}
+
+// endAll kills what list says until it says nothing.
+func endAll(list func() []kernelProcess) error {
+	late := time.After(patience)
+	for round := 0; ; round++ {
+		left := list()
+		if len(left) == 0 {
+			return nil
+		}
+		for _, p := range left {
+			if err := syscall.Kill(p.PID, syscall.SIGKILL); err != nil && !errors.Is(err, syscall.ESRCH) {
+				return fmt.Errorf("end process %d: %w", p.PID, err)
+			}
+		}
+		if round >= 3 { // they may fork faster than they are listed
+			killUsers(left)
+		}
+		select {
+		case <-late:
+			return fmt.Errorf("end process %d: it still runs %s after it was killed", left[0].PID, patience)
+		case <-time.After(5 * time.Millisecond):
+		}
+	}
+}
+
+// endUser ends every process of a workload's own uid.
+func endUser(who account) error {
+	return endAll(func() (left []kernelProcess) {
+		for _, p := range kernelProcesses() {
+			if slices.Contains(p.uids[:], who.uid) {
+				left = append(left, p)
+			}
+		}
+		return left
+	})
+}
+
+// freeUIDs is the first uid of a lab's workloads on host: far from people's and packages', of no other lab in the same home, and
+// such that no process has any of them, as one could that survived another lab.
+func freeUIDs(host, home string) (int, error) {
+	n, err := strconv.Atoi(host[strings.LastIndexByte(host, '.')+1:]) // our own 127.0.0.n
+	if err != nil {
+		return 0, fmt.Errorf("choose uids: %w", err)
+	}
+	taken := map[int]bool{}
+	others, err := filepath.Glob(filepath.Join(home, "*", "lab.json"))
+	if err != nil {
+		return 0, fmt.Errorf("choose uids: %w", err)
+	}
+	for _, path := range others {
+		var st settings
+		if err := desk.Folder(filepath.Dir(path)).Read(&st); err == nil {
+			taken[st.UIDs] = true
+		}
+	}
+	all := slices.Collect(maps.Values(kernelProcesses()))
+	const first, last = 2_000_000_000 / uidsPerLab * uidsPerLab, 1<<31 - 1
+	for uids := first + uidsPerLab*n; uids+uidsPerLab <= last; uids += uidsPerLab * 256 {
+		used := slices.ContainsFunc(all, func(p kernelProcess) bool { return p.has(uids) })
+		if !used && !taken[uids] {
+			return uids, nil
+		}
+	}
+	return 0, errors.New("choose uids: processes of other labs have them all")
+}
+
+// readRoster is what the supervisor wrote down, empty where there is nothing to be read.
+func readRoster(f folder) roster {
+	var r roster
+	b, err := os.ReadFile(f.processes())
+	if err == nil {
+		err = json.Unmarshal(b, &r)
+	}
+	if err != nil {
+		return roster{}
+	}
+	return r
+}
+
+// remembered are the numbers of the processes that the supervisor wrote down.
+func remembered(f folder) map[string]int {
+	pids := map[string]int{}
+	for name, b := range readRoster(f).Processes {
+		pids[name] = b.PID
+	}
+	return pids
+}
+
+// awaitEnd waits until pid is gone.
+func awaitEnd(ctx context.Context, pid int, patience time.Duration) error {
+	if pid == 0 {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	for running(pid) {
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("process %d still runs: %w", pid, ctx.Err())
+		case <-time.After(5 * time.Millisecond):
+		}
+	}
+	return nil
+}
+
+// running says whether pid runs; a zombie, whose parent has not looked yet, does not.
+func running(pid int) bool {
+	_, ok := kernelProcessOf(pid)
+	return ok
+}
