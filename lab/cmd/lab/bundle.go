@@ -57,6 +57,9 @@ func explained(s *settings, c *cobra.Command) *cobra.Command {
 			return err
 		}
 		to := bundle.Place(artifacts(os.TempDir()), s.name, time.Now())
+		if errors.Is(err, desk.ErrUntrusted) { // nothing there may be read, either
+			return err
+		}
 		if failed := writeBundle(c.Context(), s, to, err); failed != nil {
 			return fmt.Errorf("%w\n  (and no bundle could be made: %v)", err, failed) //nolint:errorlint // it must not choose the exit code
 		}
