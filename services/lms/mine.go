@@ -209,6 +209,9 @@ func patternOf(a risk.Assessment, c risk.Contribution) *patternRow {
 	}
 	if a.Floor > 0 {
 		row.How = fmt.Sprintf("at least %.2f", a.Floor.Float())
+		if c.Part == 0 {
+			row.How += ", which the events alone come to"
+		}
 	}
 	if p, err := risk.ProfileByName(a.Profile); err == nil {
 		row.Words = p.PatternWords(c.Detail)

@@ -493,7 +493,8 @@ func (p *Profile) Assess(person string, role Role, events []activity.Event, at t
 }
 
 // split divides a score among its events in proportion to x_e = w_s · R_s · α_e N_e / Σ_s, in whole millionths; what
-// rounding leaves goes to the largest fractions, ties by event id. A pattern's and the cap's part are lines of their own.
+// rounding leaves goes to the largest fractions, ties by event id. A pattern's and the cap's part are lines of their own; the pattern's
+// part is 0 where the events alone come to more than its floor.
 func (h *history) split(r parts, f finding) []Contribution {
 	type share struct {
 		w        weighed
@@ -543,12 +544,12 @@ func (h *history) split(r parts, f finding) []Contribution {
 	slices.SortFunc(lines, func(a, b Contribution) int {
 		return cmp.Or(cmp.Compare(b.Part, a.Part), cmp.Compare(a.Event, b.Event))
 	})
-	if part := r.risen.Micro() - events; part != 0 {
+	if f.name != "" { // with part 0, too: what happened is told even when the events alone come to more
 		made := make([]Evidence, 0, len(f.events))
 		for _, e := range inOrder(f.events) {
 			made = append(made, Evidence{Event: e.ID, Verb: e.Verb, At: e.At, Detail: e.Detail})
 		}
-		lines = append(lines, Contribution{Line: PatternLine, Detail: f.name, Part: part, Events: made})
+		lines = append(lines, Contribution{Line: PatternLine, Detail: f.name, Part: r.risen.Micro() - events, Events: made})
 	}
 	if part := r.score.Micro() - r.risen.Micro(); part != 0 {
 		lines = append(lines, Contribution{Line: CapLine, Detail: "a score ends at 1", Part: part})

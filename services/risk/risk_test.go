@@ -493,6 +493,27 @@ func TestScoreDoesNotDependOnOrderOrDuplicates(t *testing.T) {
 	})
 }
 
+// Somebody careless whose key is stolen is told of the theft, too.
+func TestAPatternIsToldWhenTheEventsAloneComeToMoreThanItsFloor(t *testing.T) {
+	p := MustProfile("lab-v1")
+	for _, k := range kinds {
+		events := append(course(k), event(999, activity.Commit, 25*day))
+		for i := range 600 {
+			for j, v := range []activity.Verb{activity.ForcePush, activity.UnusedPermission, activity.PolicyViolation, activity.FailedAssessment} {
+				events = append(events, event(1000+4*i+j, v, 25*day))
+			}
+		}
+		a := p.Assess("mira", SRE, events, t0)
+		i := slices.IndexFunc(a.Contributions, func(c Contribution) bool { return c.Line == PatternLine })
+		if a.Pattern == "" || i < 0 || a.Contributions[i].Part != 0 || len(a.Contributions[i].Events) == 0 {
+			t.Errorf("%s: pattern %q, floor %v, score %v, its line is %d", k.name, a.Pattern, a.Floor.Float(), a.Score.Float(), i)
+		}
+		if a.Score.Float() <= a.Floor.Float() {
+			t.Errorf("%s: score %v is not above the floor %v: this proves nothing", k.name, a.Score, a.Floor.Float())
+		}
+	}
+}
+
 func TestContributionsSumExactlyToTheScore(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		events, role := lives(t), anyRole.Draw(t, "role")
@@ -508,7 +529,7 @@ func TestContributionsSumExactlyToTheScore(t *testing.T) {
 					}
 				case PatternLine:
 					patternAndCap += c.Part
-					if c.Part <= 0 || c.Detail == "" || a.Pattern != c.Detail || len(c.Events) == 0 || a.Multiplier == 1e6 && a.Floor == 0 {
+					if c.Part < 0 || c.Detail == "" || a.Pattern != c.Detail || len(c.Events) == 0 || a.Multiplier == 1e6 && a.Floor == 0 {
 						t.Fatalf("line %+v at multiplier %v", c, a.Multiplier.Float())
 					}
 				case CapLine:
@@ -517,6 +538,9 @@ func TestContributionsSumExactlyToTheScore(t *testing.T) {
 						t.Fatalf("line %+v at score %v", c, a.Score)
 					}
 				}
+			}
+			if told := slices.ContainsFunc(a.Contributions, func(c Contribution) bool { return c.Line == PatternLine }); told != (a.Pattern != "") {
+				t.Fatalf("%s: pattern %q, and that it has a line is %v", p.Name, a.Pattern, told)
 			}
 			for _, r := range a.Reasons {
 				reasons += r.Part
