@@ -468,9 +468,18 @@ func (p *Profile) reached(role Role, events []activity.Event, level Level, begin
 	if level == Low {
 		return begin
 	}
-	for midnight := at.UTC().Truncate(day); midnight.After(begin); midnight = midnight.Add(-day) {
-		if p.Level(p.Score(role, events, midnight)).Rank() < level.Rank() {
-			return midnight.Add(day)
+	var midnights []time.Time
+	for midnight := begin.UTC().Truncate(day).Add(day); !midnight.After(at); midnight = midnight.Add(day) {
+		midnights = append(midnights, midnight)
+	}
+	seen := distinct(events, at)
+	known := make([]activity.Event, len(seen))
+	for i, e := range seen {
+		known[i] = *e
+	}
+	for i, score := range slices.Backward(p.Scores(role, known, midnights)) {
+		if p.Level(score).Rank() < level.Rank() {
+			return midnights[i].Add(day)
 		}
 	}
 	return begin

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"slices"
 	"time"
+	"unsafe"
 
 	"example.org/security-training/services/activity"
 )
@@ -130,4 +131,13 @@ func (b *Book) Scores(role Role, at time.Time) ([]Score, bool) {
 		scores[i] = l.Score(role, at)
 	}
 	return scores, true
+}
+
+// Bytes is about how much memory the book takes.
+func (b *Book) Bytes() int {
+	n := 64*len(b.hours) + int(unsafe.Sizeof(activity.Event{}))*len(b.ahead)
+	for _, l := range b.ledgers {
+		n += l.Bytes()
+	}
+	return n
 }

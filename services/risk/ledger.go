@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"slices"
 	"time"
+	"unsafe"
 
 	"example.org/security-training/services/activity"
 )
@@ -38,22 +39,51 @@ func NewLedger(p *Profile) *Ledger {
 
 // LedgerOf is the ledger of a person's events, in any order.
 func LedgerOf(p *Profile, events []activity.Event) *Ledger {
+	l := NewLedger(p)
+	for _, e := range passesFirst(events) {
+		l.Add(e)
+	}
+	return l
+}
+
+// passesFirst is events by time; of one moment the passes come first: they act on what was before it, and not on the rest of it.
+func passesFirst(events []activity.Event) []activity.Event {
 	sorted := slices.Clone(events)
-	// Of one moment the passes come first: they act on what was before it, and not on the rest of it.
-	passesFirst := func(e activity.Event) int {
+	rank := func(e activity.Event) int {
 		if e.Verb == activity.TrainingPassed {
 			return 0
 		}
 		return 1
 	}
 	slices.SortStableFunc(sorted, func(a, b activity.Event) int {
-		return cmp.Or(a.At.Compare(b.At), cmp.Compare(passesFirst(a), passesFirst(b)), inTime(a, b))
+		return cmp.Or(a.At.Compare(b.At), cmp.Compare(rank(a), rank(b)), inTime(a, b))
 	})
-	l := NewLedger(p)
-	for _, e := range sorted {
-		l.Add(e)
+	return sorted
+}
+
+// Scores is Profile.Score at each of the times, which ascend, of events that count (see Counted) and whose ids are distinct. It goes
+// through the events once.
+func (p *Profile) Scores(role Role, counted []activity.Event, times []time.Time) []Score {
+	l, rest := NewLedger(p), passesFirst(counted)
+	scores := make([]Score, len(times))
+	for i, at := range times {
+		for len(rest) > 0 && !rest[0].At.After(at) {
+			l.Add(rest[0])
+			rest = rest[1:]
+		}
+		scores[i] = l.Score(role, at)
 	}
-	return l
+	return scores
+}
+
+// Bytes is about how much memory the ledger takes.
+func (l *Ledger) Bytes() int {
+	const event = int(unsafe.Sizeof(activity.Event{})) + 64 // with its id and verb
+	n := 1 << 10
+	for _, list := range l.sums {
+		n += 256 * len(list)
+	}
+	return n + event*(cap(l.window)+len(l.states)) + 64*(len(l.passed)+len(l.closed))
 }
 
 // Add takes one more event, late ones too. It answers false, and takes nothing, when the event is a pass that acts on some of what has been summed up and not on all of it: then the ledger has
@@ -79,6 +109,8 @@ func (l *Ledger) Add(e activity.Event) bool {
 			l.take(e, uint64(alpha))
 		}
 	}
+	// Nothing is kept that scores do not need: a company's windows are in memory.
+	e.Detail, e.Person, e.Accounts, e.Source = "", "", nil, e.Verb.Source()
 	i, _ := slices.BinarySearchFunc(l.window, e, inTime)
 	l.window = slices.Insert(l.window, i, e)
 	begin := l.newest.Add(-time.Duration(l.profile.Window) - l.profile.Patterns.lookBack())

@@ -114,3 +114,29 @@ func BenchmarkLedger(b *testing.B) {
 		})
 	}
 }
+
+// Going through the events once gives what scoring all of them at each time does.
+func TestScoresAtManyTimesAreThoseAtEach(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		var events []activity.Event
+		seen := map[string]bool{}
+		for _, e := range lives(t) {
+			if !seen[e.ID] {
+				seen[e.ID] = true
+				events = append(events, e)
+			}
+		}
+		role := anyRole.Draw(t, "role")
+		var times []time.Time
+		for i := range 40 {
+			times = append(times, t0.Add(time.Duration(i-39)*day))
+		}
+		for _, p := range Profiles() {
+			for i, got := range p.Scores(role, events, times) {
+				if want := p.Score(role, events, times[i]); got != want {
+					t.Fatalf("%s at %s: %d, want %d", p.Name, times[i], got, want)
+				}
+			}
+		}
+	})
+}

@@ -25,6 +25,8 @@ type Person struct {
 	Left     string   `json:"left"`    // YYYY-MM-DD, the first day after; empty while employed
 	Zone     string   `json:"zone"`    // IANA name
 	Accounts []string `json:"accounts"`
+	// Run is the run of an exercise that the person was made for, empty for the company's own people: only those count in its figures.
+	Run string `json:"run,omitempty"`
 }
 
 var (
@@ -56,6 +58,9 @@ func (p Person) Validate() error {
 	}
 	if p.Zone == "" || len(p.Zone) > 64 {
 		fault("zone %q: want an IANA name", p.Zone)
+	}
+	if p.Run != "" && !personPattern.MatchString(p.Run) {
+		fault("run %q: want lower-case letters, digits, dots and dashes", p.Run)
 	}
 	for _, a := range p.Accounts {
 		if !accountPattern.MatchString(a) {

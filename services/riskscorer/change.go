@@ -48,6 +48,7 @@ func (s *Scorer) PutPeople(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return s.away(err)
 	}
+	s.company.dirty.Store(true)
 	return httpjson.Write(w, http.StatusOK, answer)
 }
 
@@ -99,11 +100,11 @@ func putPeople(ctx context.Context, tx pgx.Tx, people []risk.Person) (int64, err
 			accounts, owners = append(accounts, keys[i]), append(owners, p.ID)
 		}
 		batch.Queue(`
-			INSERT INTO people.person AS p (id, name, email, role, team, manager, joined, gone, zone, accounts, added, era)
-			VALUES ($1, $2, $3, $4, $5, $6, $7::text::date, nullif($8::text, '')::date, $9, $10, (SELECT coalesce(max(position), 0) FROM risk.event), nextval('people.era'))
+			INSERT INTO people.person AS p (id, name, email, role, team, manager, joined, gone, zone, accounts, run, added, era)
+			VALUES ($1, $2, $3, $4, $5, $6, $7::text::date, nullif($8::text, '')::date, $9, $10, $11, (SELECT coalesce(max(position), 0) FROM risk.event), nextval('people.era'))
 			ON CONFLICT (id) DO UPDATE SET name = excluded.name, email = excluded.email, role = excluded.role, team = excluded.team, manager = excluded.manager,
-				joined = excluded.joined, gone = excluded.gone, zone = excluded.zone, accounts = excluded.accounts`,
-			p.ID, p.Name, p.Email, string(p.Role), p.Team, p.Manager, p.Joined, p.Left, p.Zone, p.Accounts)
+				joined = excluded.joined, gone = excluded.gone, zone = excluded.zone, accounts = excluded.accounts, run = excluded.run`,
+			p.ID, p.Name, p.Email, string(p.Role), p.Team, p.Manager, p.Joined, p.Left, p.Zone, p.Accounts, p.Run)
 	}
 	if err := tx.SendBatch(ctx, batch).Close(); err != nil {
 		return 0, fmt.Errorf("store people: %w", err)
@@ -280,6 +281,7 @@ func (s *Scorer) Reset(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return s.away(err)
 	}
+	s.company.dirty.Store(true)
 	return httpjson.Write(w, http.StatusOK, answer)
 }
 

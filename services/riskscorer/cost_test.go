@@ -101,7 +101,10 @@ func TestABookScoresAsTheWholeHistoryAndIsMadeAnewOnlyForACause(t *testing.T) {
 		if want := risk.MustProfile(risk.Default).Score(role, risk.Counted(all), at); int64(want) != score {
 			t.Errorf("after %s of %v ago: stored %d, all %d events give %d", verb, ago, score, len(all), want)
 		}
-		return l.memory.books["mira"]
+		if e := l.memory.books["mira"]; e != nil {
+			return e.Value.(*held).book
+		}
+		return nil
 	}
 	first := send(activity.SecretCommitted, "mira", time.Hour)
 	same := func(what string, b *book) {

@@ -71,8 +71,12 @@ func silent(ctx context.Context, tx pgx.Tx, now time.Time) ([]activity.Source, e
 func differ(active, shadow *risk.Profile, own, other []risk.Standing, at time.Time) *risk.OrganisationShadow {
 	o := shadow.Organise(other, at)
 	d := &risk.OrganisationShadow{Profile: shadow.Name, Version: shadow.Version, Score: o.Score, Level: o.Level, Levels: o.Levels}
-	for i := range own {
-		if a, b := active.Level(own[i].Score), shadow.Level(other[i].Score); a != b {
+	levels := make(map[string]risk.Level, len(other))
+	for _, p := range other {
+		levels[p.ID] = shadow.Level(p.Score)
+	}
+	for _, p := range own {
+		if level, ok := levels[p.ID]; ok && level != active.Level(p.Score) {
 			d.Differ++
 		}
 	}

@@ -227,6 +227,7 @@ func (s *Scorer) commit(ctx context.Context, b *batch, lines []*line) error {
 		})
 		if err == nil {
 			s.memory.put(books)
+			s.company.dirty.Store(true)
 			return nil
 		}
 		var refusal *pgconn.PgError
@@ -473,11 +474,16 @@ func strayAccount(e activity.Event) string {
 
 // assess scores everybody about whom something new was stored, and says so in the audit with the ids of what was new.
 func (s *Scorer) assess(ctx context.Context, tx pgx.Tx, people []employee, lines []*line, clock risk.Clock) ([]row, map[string]*book, error) {
-	fresh := map[string][]string{}
+	fresh, oldest, passed := map[string][]string{}, map[string]time.Time{}, map[string]bool{}
 	for _, l := range lines {
-		if l.person != "" && l.receipt.Status == activity.Stored {
-			fresh[l.person] = append(fresh[l.person], l.Event.ID)
+		if l.person == "" || l.receipt.Status != activity.Stored {
+			continue
 		}
+		fresh[l.person] = append(fresh[l.person], l.Event.ID)
+		if t, ok := oldest[l.person]; !ok || l.Event.At.Before(t) {
+			oldest[l.person] = l.Event.At
+		}
+		passed[l.person] = passed[l.person] || l.Event.Verb == activity.TrainingPassed
 	}
 	people = slices.DeleteFunc(people, func(p employee) bool { return len(fresh[p.ID]) == 0 })
 	if len(people) == 0 {
@@ -487,10 +493,15 @@ func (s *Scorer) assess(ctx context.Context, tx pgx.Tx, people []employee, lines
 	if err != nil {
 		return nil, nil, err
 	}
-	ids, positions := make([]string, len(people)), make([]int64, len(people))
+	ids, positions, eras := make([]string, len(people)), make([]int64, len(people)), make([]int64, len(people))
+	undisturbed := make([]*time.Time, len(people)) // the last midnight, if nothing new is before it and nothing was passed
+	last := midnight(clock.Now)
 	var entries []row
 	for i, p := range people {
-		ids[i], positions[i] = p.ID, books[p.ID].position
+		ids[i], positions[i], eras[i] = p.ID, books[p.ID].position, p.era
+		if !passed[p.ID] && !oldest[p.ID].Before(last) {
+			undisturbed[i] = &last
+		}
 	}
 	for which, profile := range s.profiles() {
 		roles, scores, levels := make([]string, len(people)), make([]int64, len(people)), make([]string, len(people))
@@ -511,6 +522,18 @@ func (s *Scorer) assess(ctx context.Context, tx pgx.Tx, people []employee, lines
 			SELECT person, $1, position, $2, $3, role, score, level FROM unnest($4::text[], $5::bigint[], $6::text[], $7::bigint[], $8::text[]) AS s (person, position, role, score, level)
 			ON CONFLICT DO NOTHING`, clock.Now, profile.Name, profile.Version, ids, positions, roles, scores, levels); err != nil {
 			return nil, nil, fmt.Errorf("store scores: %w", err)
+		}
+		// When training falls due, and what the scores were at midnights, stays true unless something happened before the last midnight, the
+		// level is another, or a module was passed. Else the standing is made again: without due it is outdated.
+		if _, err := tx.Exec(ctx, `
+			INSERT INTO risk.standing AS s (person, profile, version, role, at, position, era, score, level, days)
+			SELECT person, $2, $3, role, $1, position, era, score, level, days
+			FROM unnest($4::text[], $5::bigint[], $6::text[], $7::bigint[], $8::text[], $9::bigint[], $10::timestamptz[]) AS n (person, position, role, score, level, era, days)
+			ON CONFLICT (person, profile) DO UPDATE SET version = excluded.version, role = excluded.role, at = excluded.at, position = excluded.position, era = excluded.era,
+				score = excluded.score, level = excluded.level, due = CASE
+					WHEN excluded.days <= s.at AND (s.version, s.role, s.era, s.level) = (excluded.version, excluded.role, excluded.era, excluded.level) THEN s.due END`,
+			clock.Now, profile.Name, profile.Version, ids, positions, roles, scores, levels, eras, undisturbed); err != nil {
+			return nil, nil, fmt.Errorf("store standings: %w", err)
 		}
 	}
 	if _, err := tx.Exec(ctx, `UPDATE people.person p SET position = s.position FROM unnest($1::text[], $2::bigint[]) AS s (person, position) WHERE p.id = s.person`, ids, positions); err != nil {

@@ -1,6 +1,7 @@
 package riskscorer
 
 import (
+	"container/list"
 	"context"
 	"encoding/json"
 	"errors"
@@ -8,6 +9,7 @@ import (
 	"slices"
 	"sync"
 	"time"
+	"unsafe"
 
 	"github.com/jackc/pgx/v5"
 
@@ -15,13 +17,57 @@ import (
 	"example.org/security-training/services/risk"
 )
 
-// memory is the events of people as they were committed, so that each is read from the database once. It is right for a
-// person while the era is the same and the events reach to the position; it is read on from there.
+// memory is what the scorer knows of people without asking the database: their events as they were committed, and books. It is
+// bounded by bytes: what was not used for longest goes first. It is right for a person while the era is the same and the events
+// reach to the position; it is read on from there.
 type memory struct {
 	mu     sync.Mutex
-	people map[string]remembered
-	books  map[string]*book
-	dues   map[string]reminder
+	most   int // bytes
+	bytes  int
+	recent *list.List // of *held, the last used first
+	people map[string]*list.Element
+	books  map[string]*list.Element
+}
+
+// mostRemembered leaves a scorer with a limit of 256 MiB room for its batches and for the garbage collector.
+const mostRemembered = 80 << 20
+
+// held is one thing that is remembered of a person: events or a book.
+type held struct {
+	id     string
+	events *remembered
+	book   *book
+	bytes  int
+}
+
+func newMemory(most int) *memory {
+	return &memory{most: most, recent: list.New(), people: map[string]*list.Element{}, books: map[string]*list.Element{}}
+}
+
+// of is the map that h is found in.
+func (m *memory) of(h *held) map[string]*list.Element {
+	if h.book != nil {
+		return m.books
+	}
+	return m.people
+}
+
+// hold remembers h in the place of what there was, and forgets what there is no room for any more. m.mu is held.
+func (m *memory) hold(h *held) {
+	in := m.of(h)
+	if old := in[h.id]; old != nil {
+		m.forget(old)
+	}
+	in[h.id] = m.recent.PushFront(h)
+	for m.bytes += h.bytes; m.bytes > m.most && m.recent.Len() > 0; {
+		m.forget(m.recent.Back())
+	}
+}
+
+func (m *memory) forget(e *list.Element) {
+	h := m.recent.Remove(e).(*held)
+	delete(m.of(h), h.id)
+	m.bytes -= h.bytes
 }
 
 // book is what scores one person's next event without reading all the others. Who stores an event takes it out of the memory,
@@ -37,22 +83,32 @@ type book struct {
 func (m *memory) take(id string, era int64) *book {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	b := m.books[id]
-	delete(m.books, id)
-	if b == nil || b.era != era {
+	e := m.books[id]
+	if e == nil {
 		return nil
 	}
-	return b
+	m.forget(e)
+	if b := e.Value.(*held).book; b.era == era {
+		return b
+	}
+	return nil
 }
 
 // put puts books back, unless somebody has put a newer one there.
 func (m *memory) put(books map[string]*book) {
+	sizes := make(map[string]int, len(books))
+	for id, b := range books {
+		sizes[id] = b.Bytes()
+	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for id, b := range books {
-		if old := m.books[id]; old == nil || old.era < b.era || old.era == b.era && old.position < b.position {
-			m.books[id] = b
+		if e := m.books[id]; e != nil {
+			if old := e.Value.(*held).book; old.era > b.era || old.era == b.era && old.position >= b.position {
+				continue
+			}
 		}
+		m.hold(&held{id: id, book: b, bytes: sizes[id]})
 	}
 }
 
@@ -64,31 +120,20 @@ type remembered struct {
 	since    []int64          // the position of the log from which each event is this person's
 }
 
-// reminder is when a person's training is due, while profile, role, level and events stay what they were: time alone makes
-// nobody's score rise, so the day on which the level was reached stays the same.
-type reminder struct {
-	profile       string
-	role          risk.Role
-	level         risk.Level
-	era, position int64
-	due           time.Time
-}
-
-// due is when somebody's next training is, and who is told that it has not been done.
-func (m *memory) due(profile *risk.Profile, p *risk.Standing, r remembered) (time.Time, risk.Escalation) {
-	now := reminder{profile: profile.Name, role: p.Role, level: p.Level, era: r.era, position: r.position}
-	m.mu.Lock()
-	known := m.dues[p.ID]
-	m.mu.Unlock()
-	if now.due = known.due; known == now {
-		return known.due, p.Frequency.Escalate(known.due, p.At)
+// size is about how many bytes r takes.
+func (r remembered) size() int {
+	n := 256 + 8*cap(r.since) + int(unsafe.Sizeof(activity.Event{}))*cap(r.events)
+	for i := range r.events {
+		e := &r.events[i]
+		n += len(e.ID) + len(e.Verb) + len(e.Source) + len(e.Detail) + len(e.Module) + len(e.Ticket) + len(e.Resource)
+		for _, a := range e.Accounts {
+			n += 16 + len(a)
+		}
 	}
-	var to risk.Escalation
-	now.due, to = profile.Due(p.Role, r.counted, p.Level, p.At)
-	m.mu.Lock()
-	m.dues[p.ID] = now
-	m.mu.Unlock()
-	return now.due, to
+	if len(r.counted) < len(r.events) { // of a flood: a slice of its own
+		n += int(unsafe.Sizeof(activity.Event{})) * len(r.counted)
+	}
+	return n
 }
 
 // until is the person's events as they were known at a position of the log.
@@ -105,22 +150,42 @@ func (r remembered) until(position int64) []activity.Event {
 func (m *memory) get(id string, era int64) remembered {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	r := m.people[id]
+	e := m.people[id]
+	if e == nil {
+		return remembered{era: era}
+	}
+	r := e.Value.(*held).events
 	if r.era != era {
 		return remembered{era: era}
 	}
-	return r
+	m.recent.MoveToFront(e)
+	return *r
 }
 
+// room says what may be forgotten for what is remembered.
+type room int
+
+const (
+	makeRoom      room = iota // what was not used for longest
+	ifThereIsRoom             // nothing: who looks through everybody would drive out what is used
+)
+
 // keep remembers what a committed transaction has read or written, unless more is known already.
-func (m *memory) keep(read map[string]remembered) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
+func (m *memory) keep(read map[string]remembered, room room) {
 	for id, r := range read {
-		if old, ok := m.people[id]; !ok || old.era < r.era || old.era == r.era && old.position < r.position {
-			m.people[id] = r
+		h := &held{id: id, events: &r, bytes: r.size()}
+		m.mu.Lock()
+		e := m.people[id]
+		if (e == nil || newer(*e.Value.(*held).events, r)) && (room == makeRoom || m.bytes+h.bytes <= m.most) {
+			m.hold(h)
 		}
+		m.mu.Unlock()
 	}
+}
+
+// newer says whether r says more than old.
+func newer(old, r remembered) bool {
+	return old.era < r.era || old.era == r.era && (old.position < r.position || old.counted == nil && r.counted != nil)
 }
 
 // employee is a row of people.person.
@@ -129,11 +194,11 @@ type employee struct {
 	position, era int64
 }
 
-const employeeColumns = `id, name, email, role, team, manager, to_char(joined, 'YYYY-MM-DD'), coalesce(to_char(gone, 'YYYY-MM-DD'), ''), zone, accounts, position, era`
+const employeeColumns = `id, name, email, role, team, manager, to_char(joined, 'YYYY-MM-DD'), coalesce(to_char(gone, 'YYYY-MM-DD'), ''), zone, accounts, run, position, era`
 
 func scanEmployee(row pgx.CollectableRow) (employee, error) {
 	var e employee
-	err := row.Scan(&e.ID, &e.Name, &e.Email, &e.Role, &e.Team, &e.Manager, &e.Joined, &e.Left, &e.Zone, &e.Accounts, &e.position, &e.era)
+	err := row.Scan(&e.ID, &e.Name, &e.Email, &e.Role, &e.Team, &e.Manager, &e.Joined, &e.Left, &e.Zone, &e.Accounts, &e.Run, &e.position, &e.era)
 	return e, err
 }
 

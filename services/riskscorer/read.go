@@ -1,6 +1,7 @@
 package riskscorer
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -17,9 +18,6 @@ import (
 
 // trendDays is how far back a trend goes, one point a day.
 const trendDays = 30
-
-// trendWork bounds the scores that an organisation's trend is made of: large companies get fewer points.
-const trendWork = 20_000
 
 // look runs read in one read-only snapshot, with the lab's time.
 func (s *Scorer) look(ctx context.Context, read func(tx pgx.Tx, clock risk.Clock) error) error {
@@ -43,13 +41,9 @@ func (s *Scorer) clock(ctx context.Context) (risk.Clock, error) {
 	return c, err
 }
 
-// known reads the people that the condition on people.person picks, and their events.
-func (s *Scorer) known(ctx context.Context, tx pgx.Tx, ids ...string) ([]employee, map[string]remembered, error) {
-	query, args := `SELECT `+employeeColumns+` FROM people.person ORDER BY id`, []any{}
-	if len(ids) > 0 {
-		query, args = `SELECT `+employeeColumns+` FROM people.person WHERE id = ANY ($1) ORDER BY id`, []any{ids}
-	}
-	rows, err := tx.Query(ctx, query, args...)
+// known reads the people of these ids, as far as there are any, and their events, which are remembered.
+func (s *Scorer) known(ctx context.Context, tx pgx.Tx, room room, ids ...string) ([]employee, map[string]remembered, error) {
+	rows, err := tx.Query(ctx, `SELECT `+employeeColumns+` FROM people.person WHERE id = ANY ($1) ORDER BY id`, ids)
 	if err != nil {
 		return nil, nil, fmt.Errorf("read people: %w", err)
 	}
@@ -67,7 +61,7 @@ func (s *Scorer) known(ctx context.Context, tx pgx.Tx, ids ...string) ([]employe
 			read[id] = r
 		}
 	}
-	s.memory.keep(read)
+	s.memory.keep(read, room)
 	return people, read, nil
 }
 
@@ -133,7 +127,7 @@ func (s *Scorer) Risk(w http.ResponseWriter, r *http.Request) error {
 	var a Rescored
 	err = s.look(r.Context(), func(tx pgx.Tx, clock risk.Clock) error {
 		id := r.PathValue("person")
-		people, read, err := s.known(r.Context(), tx, id)
+		people, read, err := s.known(r.Context(), tx, makeRoom, id)
 		if err != nil {
 			return err
 		}
@@ -186,26 +180,21 @@ func stored(ctx context.Context, tx pgx.Tx, person string, position int64, profi
 	return &st, nil
 }
 
-// standings are everybody who works here at the lab's now.
-func (s *Scorer) standings(profile *risk.Profile, people []employee, read map[string]remembered, at time.Time) []risk.Standing {
-	list := make([]risk.Standing, 0, len(people))
-	for _, p := range people {
-		if !p.Employed(at) {
-			continue
-		}
-		score := profile.Score(p.Role, read[p.ID].counted, at)
-		level := profile.Level(score)
-		list = append(list, risk.Standing{Person: p.Person, At: at, Score: score, Level: level, Frequency: level.Frequency()})
-	}
-	return list
-}
+// own says whether somebody is of the company, and not made for a run of an exercise.
+func own(p risk.Person) bool { return p.Run == "" }
 
-// remind says of everybody when their next training is due, and who is told that it has not been done.
-func (s *Scorer) remind(profile *risk.Profile, list []risk.Standing, read map[string]remembered) {
+// anybody is also who was made for a run of an exercise.
+func anybody(risk.Person) bool { return true }
+
+// employed are the standings of those who count and work here at τ.
+func employed(list []kept, at time.Time, count func(risk.Person) bool) []risk.Standing {
+	out := make([]risk.Standing, 0, len(list))
 	for i := range list {
-		p := &list[i]
-		p.Due, p.Escalation = s.memory.due(profile, p, read[p.ID])
+		if k := &list[i]; count(k.Person) && k.Employed(at) {
+			out = append(out, k.standing(at))
+		}
 	}
+	return out
 }
 
 // shadowOf is the profile that a request wants shown beside, by ?shadow=, or the scorer's own shadow.
@@ -222,7 +211,8 @@ func (s *Scorer) shadowOf(r *http.Request) (*risk.Profile, error) {
 }
 
 // People is GET /v1/people: a JSON array of risk.Standing, the highest score first, of those who have joined and not left.
-// ?shadow= names a profile whose scores are shown beside.
+// ?shadow= names a profile whose scores are shown beside. People who were made for a run of an exercise are not of the company:
+// ?runs=all lists them as well.
 func (s *Scorer) People(w http.ResponseWriter, r *http.Request) error {
 	profile, err := s.profileOf(r)
 	if err != nil {
@@ -232,29 +222,40 @@ func (s *Scorer) People(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	var list []risk.Standing
-	if err := s.look(r.Context(), func(tx pgx.Tx, clock risk.Clock) error {
-		people, read, err := s.known(r.Context(), tx)
+	runs := r.URL.Query().Get("runs")
+	if runs != "" && runs != "all" {
+		return httpjson.Errorf(http.StatusBadRequest, "bad_runs", "runs %q: want all", runs)
+	}
+	all, clock, err := s.standings(r.Context(), profile)
+	if err != nil {
+		return err
+	}
+	count := own
+	if runs == "all" {
+		count = anybody
+	}
+	list := employed(all, clock.Now, count)
+	if shadow != nil {
+		others, _, err := s.standings(r.Context(), shadow)
 		if err != nil {
 			return err
 		}
-		list = s.standings(profile, people, read, clock.Now)
-		s.remind(profile, list, read)
-		if shadow != nil {
-			for i, other := range s.standings(shadow, people, read, clock.Now) {
-				list[i].Shadow = &risk.Shadow{Profile: shadow.Name, Version: shadow.Version, Score: other.Score, Level: other.Level}
+		of := map[string]*kept{}
+		for i := range others {
+			of[others[i].ID] = &others[i]
+		}
+		for i := range list {
+			if o := of[list[i].ID]; o != nil {
+				list[i].Shadow = &risk.Shadow{Profile: shadow.Name, Version: shadow.Version, Score: o.score, Level: o.level}
 			}
 		}
-		return nil
-	}); err != nil {
-		return err
 	}
-	slices.SortStableFunc(list, func(a, b risk.Standing) int { return int(min(1, max(-1, b.Score-a.Score))) })
+	slices.SortStableFunc(list, func(a, b risk.Standing) int { return cmp.Compare(b.Score, a.Score) })
 	return httpjson.Write(w, http.StatusOK, list)
 }
 
-// Organisation is GET /v1/organisation: the company's risk.Organisation at the lab's now. ?shadow= names a profile to
-// compare with.
+// Organisation is GET /v1/organisation: the company's risk.Organisation at the lab's now, with a trend of 30 days at UTC's midnights,
+// of stored standings. ?shadow= names a profile to compare with.
 func (s *Scorer) Organisation(w http.ResponseWriter, r *http.Request) error {
 	profile, err := s.profileOf(r)
 	if err != nil {
@@ -264,26 +265,29 @@ func (s *Scorer) Organisation(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	var o risk.Organisation
-	if err := s.look(r.Context(), func(tx pgx.Tx, clock risk.Clock) error {
-		people, read, err := s.known(r.Context(), tx)
+	list, clock, err := s.standings(r.Context(), profile)
+	if err != nil {
+		return err
+	}
+	o := profile.Organise(employed(list, clock.Now, own), clock.Now)
+	if shadow != nil {
+		others, _, err := s.standings(r.Context(), shadow)
 		if err != nil {
 			return err
 		}
-		standings := s.standings(profile, people, read, clock.Now)
-		o = profile.Organise(standings, clock.Now)
-		if shadow != nil {
-			o.Shadow = differ(profile, shadow, standings, s.standings(shadow, people, read, clock.Now), clock.Now)
-		}
+		o.Shadow = differ(profile, shadow, employed(list, clock.Now, own), employed(others, clock.Now, own), clock.Now)
+	}
+	for i, at := range midnights(clock.Now) {
+		then := profile.Organise(employedThen(list, i, at, profile), at)
+		o.Trend = append(o.Trend, risk.Point{At: at, Score: then.Score})
+	}
+	o.Trend = append(o.Trend, risk.Point{At: clock.Now, Score: o.Score})
+	for _, k := range list {
+		o.Position = max(o.Position, k.upTo)
+	}
+	if err := s.look(r.Context(), func(tx pgx.Tx, clock risk.Clock) error {
 		if o.Missing, err = silent(r.Context(), tx, clock.Now); err != nil {
 			return err
-		}
-		for _, at := range days(clock.Now, min(trendDays+1, max(2, trendWork/max(1, len(people))))) {
-			then := profile.Organise(s.standings(profile, people, read, at), at)
-			o.Trend = append(o.Trend, risk.Point{At: at, Score: then.Score})
-		}
-		for _, r := range read {
-			o.Position = max(o.Position, r.position)
 		}
 		if err := tx.QueryRow(r.Context(), `SELECT count(*) FROM risk.unknown_account`).Scan(&o.Accounts); err != nil {
 			return fmt.Errorf("count unknown accounts: %w", err)
@@ -293,6 +297,18 @@ func (s *Scorer) Organisation(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	return httpjson.Write(w, http.StatusOK, o)
+}
+
+// employedThen are the standings at midnight i of a trend.
+func employedThen(list []kept, i int, at time.Time, profile *risk.Profile) []risk.Standing {
+	out := make([]risk.Standing, 0, len(list))
+	for _, k := range list {
+		if own(k.Person) && k.Employed(at) && len(k.trend) == trendDays {
+			score := risk.Score(k.trend[i])
+			out = append(out, risk.Standing{Person: k.Person, At: at, Score: score, Level: profile.Level(score)})
+		}
+	}
+	return out
 }
 
 // Watermark is how far one collector's events have arrived.

@@ -36,7 +36,8 @@ type Scorer struct {
 	refused func(audit.Entry)              // writes a refusal to the log of decisions
 	log     *slog.Logger
 	turns   chan struct{} // batches at work
-	memory  memory
+	memory  *memory
+	company *keeper
 }
 
 // Batches at work at once; a batch that gets no turn in time is answered 429.
@@ -51,11 +52,11 @@ func New(pool *pgxpool.Pool, profile *risk.Profile, trustDomain string, decision
 		pool: pool, profile: profile, log: log, turns: make(chan struct{}, batchesAtOnce),
 		ids:     func(w topology.Workload) string { return "spiffe://" + trustDomain + "/" + w.Name },
 		refused: func(audit.Entry) {},
+		memory:  newMemory(mostRemembered), company: newKeeper(),
 	}
 	if decisions != nil {
 		s.refused = decisions.Write
 	}
-	s.memory.people, s.memory.books, s.memory.dues = map[string]remembered{}, map[string]*book{}, map[string]reminder{}
 	return s
 }
 
@@ -100,6 +101,7 @@ func Run(ctx context.Context, lookup env.Lookup) error {
 	s := New(pool, profile, node.Topology().TrustDomain, node.Audit(), node.Log())
 	s.Shadow(shadow)
 	s.Register(node)
+	go s.keepCompany(ctx)
 	return node.Serve(ctx)
 }
 

@@ -650,9 +650,9 @@ func TestWhichOfThePastEventsCountIsFoundOnceAndAnewWhenThereAreMore(t *testing.
 			t.Fatal(code)
 		}
 		for range 2 {
-			var people []risk.Standing
-			l.get("/v1/people", &people)
-			if kept := l.memory.people["mira.keller"]; len(kept.events) != n+1 || len(kept.counted) != n+1 {
+			var a risk.Assessment
+			l.get("/v1/people/mira.keller/risk", &a)
+			if kept := l.memory.get("mira.keller", l.memory.people["mira.keller"].Value.(*held).events.era); len(kept.events) != n+1 || len(kept.counted) != n+1 {
 				t.Errorf("of %d events %d are remembered, %d of them as counted", n+1, len(kept.events), len(kept.counted))
 			}
 		}
