@@ -27,6 +27,7 @@ type Stage interface {
 	Inside
 	Topology() string // the file in force
 	SeededAt() (int64, error)
+	Results() string // the folder for learners' results, which may be yet to be made
 	RotateOne(ctx context.Context, workload string) error
 	Withdraw(ctx context.Context, workload string) error
 	Restore(ctx context.Context, workload string) error
@@ -240,7 +241,11 @@ func (c *conductor) do(ctx context.Context, o exercise.Order) (*exercise.Result,
 	case exercise.OrderPlay:
 		return nil, "", c.play(ctx, o)
 	case exercise.OrderReset:
-		return nil, "", c.reset(ctx)
+		note, err := c.reset(ctx, o)
+		return nil, note, err
+	case exercise.OrderForget:
+		note, err := c.forget(ctx)
+		return nil, note, err
 	case exercise.OrderTry:
 		t, err := c.try(ctx, o)
 		if err != nil {
@@ -373,27 +378,55 @@ func (c *conductor) play(ctx context.Context, o exercise.Order) error {
 	})
 }
 
-func (c *conductor) reset(ctx context.Context) error {
+// quiet ends the exercise that this conductor plays, if there is one, and returns when it has ended.
+func (c *conductor) quiet(ctx context.Context) error {
 	c.mu.Lock()
 	p := c.playing
 	c.mu.Unlock()
-	if p != nil {
-		p.cancel(errStopped)
-		select {
-		case <-p.done:
-		case <-ctx.Done():
-			return ctx.Err()
-		}
+	if p == nil {
+		return nil
+	}
+	p.cancel(errStopped)
+	select {
+	case <-p.done:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func (c *conductor) reset(ctx context.Context, o exercise.Order) (note string, err error) {
+	if err := c.quiet(ctx); err != nil {
+		return "", err
+	}
+	var only []string
+	if o.Exercise != "" {
+		only = []string{o.Exercise}
+	}
+	n, err := ResetExercises(ctx, c.op, only, progress.Quiet{})
+	return fmt.Sprintf("%d taken away; learners' records stay", n), err
+}
+
+func (c *conductor) forget(ctx context.Context) (note string, err error) {
+	if err := c.quiet(ctx); err != nil {
+		return "", err
 	}
 	position, err := c.stage.SeededAt()
 	if err != nil {
-		return err
+		return "", err
 	}
 	st, err := c.stage.Status(ctx)
 	if err != nil {
-		return err
+		return "", err
 	}
-	return Reset(ctx, c.op, st.Spec, position, progress.Quiet{})
+	files, err := ForgetLearners(ctx, c.op, st.Spec, position, c.stage.Results(), progress.Quiet{})
+	if len(files) > 0 {
+		note = "the results are in " + strings.Join(files, " and ") + ": copy them, `lab down` removes them"
+	}
+	if err != nil && note != "" {
+		err = fmt.Errorf("%w (%s)", err, note)
+	}
+	return note, err
 }
 
 // try makes one call and looks at both of its ends.

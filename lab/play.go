@@ -43,21 +43,21 @@ type Gate func(ctx context.Context, show func(exercise.State) error) error
 func ScenarioNames() []string { return scenarios.Names() }
 
 // loadScenario finds one of the lab's own, or reads a file.
-func loadScenario(name string) (*scenario.Scenario, error) {
+func loadScenario(act, name string) (*scenario.Scenario, error) {
 	if !strings.ContainsAny(name, "/.") {
 		s, err := scenarios.Load(name)
 		if err != nil {
-			return nil, &Error{Code: ExitUsage, What: "play", Why: err}
+			return nil, &Error{Code: ExitUsage, What: act, Why: err}
 		}
 		return s, nil
 	}
 	text, err := os.ReadFile(name)
 	if err != nil {
-		return nil, &Error{Code: ExitUsage, What: "play", Why: err}
+		return nil, &Error{Code: ExitUsage, What: act, Why: err}
 	}
 	s, err := scenario.Load(strings.TrimSuffix(filepath.Base(name), filepath.Ext(name)), text)
 	if err != nil {
-		return nil, &Error{Code: ExitUsage, What: "play", Why: err}
+		return nil, &Error{Code: ExitUsage, What: act, Why: err}
 	}
 	return s, nil
 }
@@ -80,7 +80,7 @@ type play struct {
 // PlayScenario plays a scenario of the lab, or of a file: brief, timeline, expectations turning to ✓ or ✗, debrief. It fails if
 // an expectation does.
 func PlayScenario(ctx context.Context, l Lab, o *Operator, st Status, name string, how PlayOptions) error {
-	s, err := loadScenario(name)
+	s, err := loadScenario("play", name)
 	if err != nil {
 		return err
 	}
@@ -128,7 +128,13 @@ func (p *play) perform(ctx context.Context, start time.Time) error {
 		p.say("  %s is %s, %s", who, p.players[who].ID, strings.ReplaceAll(string(p.players[who].Role), "_", " "))
 	}
 	p.say("")
-	p.shown = exercise.Exercise{ID: p.run, Title: s.Title, Brief: s.Brief, Difficulty: s.Difficulty, Minutes: s.Minutes, Attack: s.Attack, State: exercise.Playing, Steps: []exercise.Step{}}
+	p.shown = exercise.Exercise{
+		ID: p.run, Title: s.Title, Brief: s.Brief, Difficulty: s.Difficulty, Minutes: s.Minutes, Attack: s.Attack,
+		State: exercise.Playing, Steps: []exercise.Step{},
+	}
+	for _, one := range s.Fresh(p.players) {
+		p.shown.Cast = append(p.shown.Cast, one.ID)
+	}
 	if p.shown.Attack == nil {
 		p.shown.Attack = []string{}
 	}
