@@ -148,7 +148,7 @@ func freshOf(s *scenario.Scenario, run string) []string {
 // ResetScenario is ResetExercises for every play of one scenario, by its name or file. A scenario that is on, or whose cast is of the
 // company, is a conflict: what the company's own people did in it cannot be told from their lives.
 func ResetScenario(ctx context.Context, o *Operator, name string, p progress.Reporter) error {
-	s, err := loadScenario("reset", name)
+	s, err := loadScenario("reset", name, scenarios.PlaceOf(o.Node.Topology()))
 	if err != nil {
 		return err
 	}
