@@ -1,9 +1,11 @@
 package e2e
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"net/url"
+	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -121,10 +123,23 @@ func TestAnInstructorTriesRefusedCallsRevokesACallerAndFollowsAnEvent(t *testing
 			return probe.Once(t.Context(), addr(t, gateway), probe.Caller{SVID: svid}, generate).Outcome == want
 		})
 	}
+	before, err := os.ReadFile(l.Topology())
+	if err != nil {
+		t.Fatal(err)
+	}
 	undo := keepTopology(t)
 	press(t, ctx, `#callers button[value="`+lms+"|"+gateway+"|"+string(generate)+`"]`)
 	shows(t, ctx, "#callers .revoked button")
 	decided(topology.Refused)
+	for _, w := range l.topo.Workloads {
+		other, _, err := l.Mint(t.Context(), l.topo.ID(w.Name), time.Hour)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if r := probe.Once(t.Context(), addr(t, gateway), probe.Caller{SVID: other}, generate); r.Outcome != topology.Refused {
+			t.Errorf("the only caller is struck off, and %s is %s", w.Name, r.Outcome)
+		}
+	}
 	press(t, ctx, cell(lms))
 	await(t, slack(10*time.Second, 60*time.Second), "the refusal of a caller that was struck off", func() bool {
 		return strings.Contains(now(t, ctx, "#tries article:first-of-type"), "not_admitted")
@@ -132,6 +147,9 @@ func TestAnInstructorTriesRefusedCallsRevokesACallerAndFollowsAnEvent(t *testing
 	press(t, ctx, "#callers .revoked button")
 	await(t, slack(10*time.Second, 60*time.Second), "the caller to be let in again", func() bool { return now(t, ctx, "#callers .revoked") == "" })
 	decided(topology.Allowed)
+	if after, err := os.ReadFile(l.Topology()); err != nil || !bytes.Equal(before, after) {
+		t.Errorf("after striking off and letting in again the topology is another: %v\n%s", err, after)
+	}
 	undo()
 
 	do(t, ctx, chromedp.Navigate(l.st.Dashboard+"/console/story"), chromedp.WaitVisible(css("#verify")))

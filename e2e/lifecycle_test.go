@@ -21,6 +21,8 @@ import (
 	"example.org/security-training/lab/local"
 	"example.org/security-training/services/env"
 	"example.org/security-training/services/exercise"
+	"example.org/security-training/services/topology"
+	"example.org/security-training/synth/people"
 )
 
 func TestASecondUpFindsNothingToDo(t *testing.T) {
@@ -273,8 +275,66 @@ func TestResetGoesBackToTheSeededState(t *testing.T) {
 	if count(`SELECT count(*) FROM people.person WHERE team = 'exercise'`) == 0 || int64(played) <= position {
 		t.Fatal("a play left nothing: this proves nothing")
 	}
+	// Somebody has passed a lesson. A reset of exercises leaves that alone, and so does one that is not confirmed.
+	dashboard := named(t, topology.KindDashboard, "")
+	training, err := connect(t, dashboard, dashboard)
+	if err != nil {
+		t.Fatal(err)
+	}
+	who := people.Company(l.st.Spec.Seed, l.st.Spec.People, people.Published)[1].ID
+	var passed string
+	if err := training.QueryRow(t.Context(), `WITH l AS (INSERT INTO training.lesson (person, module, state, request, lesson, asked) VALUES ($1, 'phishing', 'passed', '{}', '{}', now()) RETURNING id, person, module)
+		INSERT INTO training.completion (lesson, person, module, event, passed, share, at) SELECT id, person, module, 'training:e2e-' || id, true, 1, now() FROM l RETURNING lesson::text`, who).Scan(&passed); err != nil {
+		t.Fatal(err)
+	}
+	kept := func() (n int) {
+		t.Helper()
+		if err := training.QueryRow(t.Context(), `SELECT count(*) FROM training.completion WHERE lesson = $1`, passed).Scan(&n); err != nil {
+			t.Fatal(err)
+		}
+		return n
+	}
+	ordinary := count(`SELECT count(*) FROM risk.event e JOIN people.person p ON p.id = e.person WHERE p.team <> 'exercise' AND e.position <= $1`, played)
 	if out, err := command(t.Context(), l.name, "reset").run(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
+	}
+	if n := count(`SELECT count(*) FROM people.person WHERE team = 'exercise'`); n != 0 {
+		t.Errorf("%d people of exercises are left", n)
+	}
+	if n := count(`SELECT count(*) FROM risk.event e JOIN people.person p ON p.id = e.person WHERE p.team <> 'exercise' AND e.position <= $1`, played); n != ordinary {
+		t.Errorf("%d events of the company's people, were %d", n, ordinary)
+	}
+	if out, err := command(t.Context(), l.name, "reset", "--learners").run(); code(err) != lab.ExitUsage || !strings.Contains(out, "--yes") {
+		t.Errorf("unconfirmed: %v, want exit %d\n%s", err, lab.ExitUsage, out)
+	}
+	if kept() != 1 {
+		t.Fatal("a reset of exercises took a learner's lesson away")
+	}
+	to := t.TempDir()
+	out, err := command(t.Context(), l.name, "reset", "--learners", "--yes", "--to", to).stdout()
+	if err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	files := strings.Fields(out)
+	if len(files) != 2 {
+		t.Fatalf("%q, want the names of two files", out)
+	}
+	for _, f := range files {
+		info, err := os.Stat(f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		text, err := os.ReadFile(f)
+		if err != nil || info.Mode().Perm() != 0o600 || !strings.Contains(string(text), who) || filepath.Dir(f) != to {
+			t.Errorf("%s: mode %v, %d bytes, %v; want 0600, and %s in it", f, info.Mode(), len(text), err, who)
+		}
+	}
+	if kept() != 0 {
+		t.Error("the records are still there")
+	}
+	var left int
+	if err := training.QueryRow(t.Context(), `SELECT count(*) FROM training.deleted_certificate WHERE lesson = $1`, passed).Scan(&left); err != nil || left != 1 {
+		t.Errorf("of the certificate %d lines are left, want 1: %v", left, err)
 	}
 	awaitHealthy(t)
 	if n := count(`SELECT count(*) FROM risk.event WHERE position <= $1`, position); n != seeded {

@@ -133,7 +133,7 @@ func TestARevokedCallerIsRefusedOnItsLiveConnectionInTime(t *testing.T) {
 		t.Fatalf("before: %+v, want Allowed", r)
 	}
 	old := fmt.Sprintf("%s: [%s]", generate, caller)
-	restore := editTopology(t, old, fmt.Sprintf("%s: [%s]", generate, named(t, topology.KindOperator, "")))
+	restore := editTopology(t, old, fmt.Sprintf("%s: []", generate))
 	struck := time.Now()
 	var r probe.Result
 	for r = conn.Try(t.Context(), generate); r.Outcome == topology.Allowed && time.Since(struck) < 2*time.Minute; {
@@ -153,6 +153,15 @@ func TestARevokedCallerIsRefusedOnItsLiveConnectionInTime(t *testing.T) {
 	awaitAudit(t, gateway, "not_admitted", func(e audit.Entry) bool {
 		return e.Reason == "not_admitted" && strings.HasSuffix(e.Serial, fmt.Sprintf("%x", svid.Certificates[0].SerialNumber))
 	})
+	for _, w := range l.topo.Workloads { // to strike one off lets no other in
+		other, _, err := l.Mint(t.Context(), l.topo.ID(w.Name), time.Hour)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if r := probe.Once(t.Context(), addr(t, gateway), probe.Caller{SVID: other}, generate); r.Outcome != topology.Refused {
+			t.Errorf("%s, while no one is listed: %+v, want Refused", w.Name, r)
+		}
+	}
 	restore()
 	await(t, slack(2*time.Second, 90*time.Second), "the caller to be admitted again", func() bool {
 		return probe.Once(t.Context(), addr(t, gateway), probe.Caller{SVID: svid}, generate).Outcome == topology.Allowed

@@ -1,7 +1,6 @@
 package lab
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -9,9 +8,6 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
-	"os"
-	"path/filepath"
-	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -31,6 +27,7 @@ type Stage interface {
 	Inside
 	Topology() string // the file in force
 	SeededAt() (int64, error)
+	Results() string // the folder for learners' results, which may be yet to be made
 	RotateOne(ctx context.Context, workload string) error
 	Withdraw(ctx context.Context, workload string) error
 	Restore(ctx context.Context, workload string) error
@@ -54,7 +51,8 @@ type conductor struct {
 	beat     time.Duration   // between two steps of an exercise that nobody steps through
 	life     context.Context // Conduct's: what is begun outlives a dashboard that is away, not the conductor
 
-	editing sync.Mutex // of the topology's file
+	editing sync.Mutex                // of the topology's file
+	before  map[door]topology.Callers // the lists that callers were struck off, as they were
 	mu      sync.Mutex
 	playing *performance // nil: no exercise is on
 	work    sync.WaitGroup
@@ -243,7 +241,11 @@ func (c *conductor) do(ctx context.Context, o exercise.Order) (*exercise.Result,
 	case exercise.OrderPlay:
 		return nil, "", c.play(ctx, o)
 	case exercise.OrderReset:
-		return nil, "", c.reset(ctx)
+		note, err := c.reset(ctx, o)
+		return nil, note, err
+	case exercise.OrderForget:
+		note, err := c.forget(ctx)
+		return nil, note, err
 	case exercise.OrderTry:
 		t, err := c.try(ctx, o)
 		if err != nil {
@@ -376,27 +378,55 @@ func (c *conductor) play(ctx context.Context, o exercise.Order) error {
 	})
 }
 
-func (c *conductor) reset(ctx context.Context) error {
+// quiet ends the exercise that this conductor plays, if there is one, and returns when it has ended.
+func (c *conductor) quiet(ctx context.Context) error {
 	c.mu.Lock()
 	p := c.playing
 	c.mu.Unlock()
-	if p != nil {
-		p.cancel(errStopped)
-		select {
-		case <-p.done:
-		case <-ctx.Done():
-			return ctx.Err()
-		}
+	if p == nil {
+		return nil
+	}
+	p.cancel(errStopped)
+	select {
+	case <-p.done:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func (c *conductor) reset(ctx context.Context, o exercise.Order) (note string, err error) {
+	if err := c.quiet(ctx); err != nil {
+		return "", err
+	}
+	var only []string
+	if o.Exercise != "" {
+		only = []string{o.Exercise}
+	}
+	n, err := ResetExercises(ctx, c.op, only, progress.Quiet{})
+	return fmt.Sprintf("%d taken away; learners' records stay", n), err
+}
+
+func (c *conductor) forget(ctx context.Context) (note string, err error) {
+	if err := c.quiet(ctx); err != nil {
+		return "", err
 	}
 	position, err := c.stage.SeededAt()
 	if err != nil {
-		return err
+		return "", err
 	}
 	st, err := c.stage.Status(ctx)
 	if err != nil {
-		return err
+		return "", err
 	}
-	return Reset(ctx, c.op, st.Spec, position, progress.Quiet{})
+	files, err := ForgetLearners(ctx, c.op, st.Spec, position, c.stage.Results(), progress.Quiet{})
+	if len(files) > 0 {
+		note = "the results are in " + strings.Join(files, " and ") + ": copy them, `lab down` removes them"
+	}
+	if err != nil && note != "" {
+		err = fmt.Errorf("%w (%s)", err, note)
+	}
+	return note, err
 }
 
 // try makes one call and looks at both of its ends.
@@ -489,140 +519,6 @@ func (c *conductor) rotate(ctx context.Context, workload string) (string, error)
 			return "", fmt.Errorf("%s did not fetch its new identity", workload)
 		}
 	}
-}
-
-// edit strikes a caller off a route's list, or puts it back. The comments of the file stay.
-func (c *conductor) edit(o exercise.Order) error {
-	c.editing.Lock()
-	defer c.editing.Unlock()
-	path := c.stage.Topology()
-	text, err := os.ReadFile(path)
-	if err != nil {
-		return fmt.Errorf("edit topology: %w", err)
-	}
-	topo, err := topology.FromYAML(text)
-	if err != nil {
-		return fmt.Errorf("edit topology: %w", err)
-	}
-	callee, ok := topo.Workload(o.Callee)
-	caller, known := topo.Workload(o.Caller)
-	if _, serves := callee.Serves[o.Route]; !ok || !known || !serves {
-		return fmt.Errorf("edit topology: %s does not serve %s to %s", o.Callee, o.Route, o.Caller)
-	}
-	was, _ := c.original.Workload(o.Callee)
-	callers, err := without(topo, callee.Serves[o.Route], caller)
-	if o.Kind == exercise.OrderRestore {
-		callers, err = with(c.original, was.Serves[o.Route], callee.Serves[o.Route], caller)
-	}
-	if err != nil {
-		return err
-	}
-	edited, err := rewrite(text, o.Callee, o.Route, callers)
-	if err != nil {
-		return err
-	}
-	next, err := topology.FromYAML(edited)
-	if err == nil {
-		err = topo.SameShape(next)
-	}
-	if err != nil {
-		return fmt.Errorf("edit topology: %w", err)
-	}
-	tmp := path + ".new"
-	if err := os.WriteFile(tmp, edited, 0o644); err != nil {
-		return fmt.Errorf("edit topology: %w", err)
-	}
-	return os.Rename(tmp, filepath.Clean(path))
-}
-
-// without is the list with w struck off; a kind that admits it becomes the others of that kind.
-func without(topo *topology.Topology, callers topology.Callers, w topology.Workload) (topology.Callers, error) {
-	if !callers.Admits(w) {
-		return nil, fmt.Errorf("%s is not on the list %v", w.Name, callers)
-	}
-	var out topology.Callers
-	for _, name := range callers {
-		switch name {
-		case w.Name:
-		case w.Kind:
-			for _, other := range topo.OfKind(w.Kind) {
-				if other.Name != w.Name {
-					out = append(out, other.Name)
-				}
-			}
-		default:
-			out = append(out, name)
-		}
-	}
-	if len(out) == 0 {
-		// A list without anybody is no policy: the operator, who could come by the admin's door as well, stands in.
-		for _, op := range topo.OfKind(topology.KindOperator) {
-			if op.Name != w.Name {
-				out = append(out, op.Name)
-			}
-		}
-	}
-	if len(out) == 0 {
-		return nil, fmt.Errorf("%s is the only one on the list, and a list without anybody is no policy", w.Name)
-	}
-	return out, nil
-}
-
-// with is the list with w back on it; the list is the original one again as soon as everybody of that is back.
-func with(original *topology.Topology, first, now topology.Callers, w topology.Workload) (topology.Callers, error) {
-	if !first.Admits(w) {
-		return nil, fmt.Errorf("%s was never on the list %v", w.Name, first)
-	}
-	for _, other := range original.Workloads {
-		if first.Admits(other) && !now.Admits(other) && other.Name != w.Name {
-			out := topology.Callers{w.Name}
-			for _, name := range now {
-				if name != w.Name {
-					out = append(out, name)
-				}
-			}
-			return out, nil
-		}
-	}
-	return first, nil
-}
-
-// rewrite replaces the list of one route of one workload in the file's text.
-func rewrite(text []byte, workload string, route topology.Route, callers topology.Callers) ([]byte, error) {
-	lines := bytes.Split(text, []byte("\n"))
-	line := regexp.MustCompile(`^(\s+` + regexp.QuoteMeta(string(route)) + `:\s*)\[[^\]]*\](.*)$`)
-	inside := false
-	for i, l := range lines {
-		if m := bytes.TrimSpace(l); bytes.HasPrefix(m, []byte("- name: ")) {
-			name, _, _ := strings.Cut(strings.TrimPrefix(string(m), "- name: "), " ")
-			inside = name == workload
-		}
-		if m := line.FindSubmatch(l); inside && m != nil {
-			lines[i] = []byte(string(m[1]) + "[" + strings.Join(callers, ", ") + "]" + string(m[2]))
-			return bytes.Join(lines, []byte("\n")), nil
-		}
-	}
-	return nil, fmt.Errorf("edit topology: no line of %s lists %s", workload, route)
-}
-
-// struckOff are the callers of the original topology that the file does not list any more.
-func (c *conductor) struckOff() ([]exercise.Revoked, error) {
-	now, err := topology.FromFile(c.stage.Topology())
-	if err != nil {
-		return nil, err
-	}
-	out := []exercise.Revoked{}
-	for _, callee := range c.original.Workloads {
-		is, _ := now.Workload(callee.Name)
-		for _, route := range callee.Routes() {
-			for _, caller := range c.original.Workloads {
-				if callee.Serves[route].Admits(caller) && !is.Serves[route].Admits(caller) {
-					out = append(out, exercise.Revoked{Caller: caller.Name, Callee: callee.Name, Route: route})
-				}
-			}
-		}
-	}
-	return out, nil
 }
 
 // facts is a flat JSON object as one line for people; what is none is as it was.

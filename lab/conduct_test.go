@@ -5,113 +5,13 @@ import (
 	"errors"
 	"io"
 	"log/slog"
-	"slices"
 	"strings"
 	"testing"
 	"time"
 
-	"github.com/google/go-cmp/cmp"
-
-	"example.org/security-training/manifests"
 	"example.org/security-training/services/audit"
 	"example.org/security-training/services/exercise"
-	"example.org/security-training/services/topology"
 )
-
-func lived(t *testing.T, text []byte) *topology.Topology {
-	t.Helper()
-	topo, err := topology.FromYAML(text)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return topo
-}
-
-// TestStrikingOffAndPuttingBackLeavesTheFileAsItWas does it for every caller of every route of the lab's own topology.
-func TestStrikingOffAndPuttingBackLeavesTheFileAsItWas(t *testing.T) {
-	text := manifests.Topology()
-	original := lived(t, text)
-	n := 0
-	for _, callee := range original.Workloads {
-		for _, route := range callee.Routes() {
-			for _, caller := range original.Workloads {
-				first := callee.Serves[route]
-				if !first.Admits(caller) {
-					continue
-				}
-				left, err := without(original, first, caller)
-				if caller.Kind == topology.KindOperator && len(first) == 1 {
-					if err == nil {
-						t.Errorf("%s of %s: the only operator was struck off, and %v is left", route, callee.Name, left)
-					}
-					continue
-				}
-				if err != nil {
-					t.Fatal(err)
-				}
-				edited, err := rewrite(text, callee.Name, route, left)
-				if err != nil {
-					t.Fatal(err)
-				}
-				next := lived(t, edited)
-				if err := original.SameShape(next); err != nil {
-					t.Errorf("without %s: %v", caller.Name, err)
-				}
-				if out := next.Decide(caller.Name, callee.Name, route); out == topology.Allowed {
-					t.Errorf("%s is still let in to %s of %s", caller.Name, route, callee.Name)
-				}
-				for _, other := range original.Workloads { // nobody else lost or, but for the operator, won anything
-					was, is := first.Admits(other), left.Admits(other)
-					if other.Name != caller.Name && was != is && (was || other.Kind != topology.KindOperator) {
-						t.Errorf("%s of %s without %s: %s was %v, is %v", route, callee.Name, caller.Name, other.Name, was, is)
-					}
-				}
-				back, err := with(original, first, left, caller)
-				if err != nil {
-					t.Fatal(err)
-				}
-				restored, err := rewrite(edited, callee.Name, route, back)
-				if err != nil {
-					t.Fatal(err)
-				}
-				if diff := cmp.Diff(string(text), string(restored)); diff != "" {
-					t.Errorf("%s of %s without %s and with it again: %s", route, callee.Name, caller.Name, diff)
-				}
-				n++
-			}
-		}
-	}
-	if n < 20 {
-		t.Errorf("only %d callers were tried", n)
-	}
-}
-
-func TestTwoStruckOffComeBackOneByOne(t *testing.T) {
-	const route topology.Route = "POST /v1/events"
-	original := lived(t, manifests.Topology())
-	scorer := original.OfKind(topology.KindScorer)[0]
-	collectors := original.OfKind(topology.KindCollector)
-	now := scorer.Serves[route]
-	for _, c := range collectors[:2] {
-		var err error
-		if now, err = without(original, now, c); err != nil {
-			t.Fatal(err)
-		}
-	}
-	now, err := with(original, scorer.Serves[route], now, collectors[0])
-	if err != nil {
-		t.Fatal(err)
-	}
-	if !now.Admits(collectors[0]) || now.Admits(collectors[1]) || !now.Admits(collectors[2]) {
-		t.Errorf("one of two is back: %v", now)
-	}
-	if now, err = with(original, scorer.Serves[route], now, collectors[1]); err != nil || !slices.Equal(now, scorer.Serves[route]) {
-		t.Errorf("both are back: %v, %v; want %v", now, err, scorer.Serves[route])
-	}
-	if _, err := with(original, scorer.Serves[route], now, original.OfKind(topology.KindGateway)[0]); err == nil {
-		t.Error("somebody was let in who never was")
-	}
-}
 
 func TestAHeldExerciseTakesOneStepAtATimeAndGoesOnWhenLetGo(t *testing.T) {
 	p := &performance{held: true, changed: make(chan struct{})}

@@ -42,24 +42,65 @@ type Gate func(ctx context.Context, show func(exercise.State) error) error
 // ScenarioNames lists the scenarios that come with the lab.
 func ScenarioNames() []string { return scenarios.Names() }
 
-// loadScenario finds one of the lab's own, or reads a file.
-func loadScenario(name string) (*scenario.Scenario, error) {
+// largestScenario is how long a scenario's file may be, in bytes.
+const largestScenario = 1 << 20
+
+// loadScenario finds one of the lab's own, or reads a file, and checks it against there. Act is what it is for.
+func loadScenario(act, name string, there scenario.Place) (*scenario.Scenario, error) {
+	wrong := func(err error) error {
+		return &Error{Code: ExitUsage, What: act, Why: err, Try: "lab scenario lint " + name}
+	}
 	if !strings.ContainsAny(name, "/.") {
-		s, err := scenarios.Load(name)
+		text, err := scenarios.Text(name)
 		if err != nil {
-			return nil, &Error{Code: ExitUsage, What: "play", Why: err}
+			return nil, &Error{Code: ExitUsage, What: act, Why: err}
+		}
+		s, err := scenario.Load(name, text, there)
+		if err != nil {
+			return nil, wrong(err)
 		}
 		return s, nil
 	}
-	text, err := os.ReadFile(name)
+	text, err := readScenario(name)
 	if err != nil {
-		return nil, &Error{Code: ExitUsage, What: "play", Why: err}
+		return nil, &Error{Code: ExitUsage, What: act, Why: err}
 	}
-	s, err := scenario.Load(strings.TrimSuffix(filepath.Base(name), filepath.Ext(name)), text)
+	s, err := scenario.Load(strings.TrimSuffix(filepath.Base(name), filepath.Ext(name)), text, there)
 	if err != nil {
-		return nil, &Error{Code: ExitUsage, What: "play", Why: err}
+		return nil, wrong(err)
 	}
 	return s, nil
+}
+
+// readScenario reads a file, and no more of it than a scenario may be long.
+func readScenario(path string) ([]byte, error) {
+	info, err := os.Stat(path)
+	if err != nil {
+		return nil, err
+	}
+	if !info.Mode().IsRegular() {
+		return nil, fmt.Errorf("%s is no file", path)
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return io.ReadAll(io.LimitReader(f, largestScenario+1))
+}
+
+// LintScenario says everything that is wrong with a scenario, one of the lab's or a file, without a lab: each fault with its line.
+// It returns in words what there is of it.
+func LintScenario(name string) (string, error) {
+	s, err := loadScenario("lint "+name, name, scenarios.Shipped())
+	if err != nil {
+		var e *Error
+		if errors.As(err, &e) {
+			e.Try = ""
+		}
+		return "", err
+	}
+	return fmt.Sprintf("%s: %d in the cast, %d moments, %d expectations, %d hints", s.Title, len(s.Cast), len(s.Timeline), len(s.Expect), len(s.Hints)), nil
 }
 
 // play is one scenario being played.
@@ -80,7 +121,7 @@ type play struct {
 // PlayScenario plays a scenario of the lab, or of a file: brief, timeline, expectations turning to ✓ or ✗, debrief. It fails if
 // an expectation does.
 func PlayScenario(ctx context.Context, l Lab, o *Operator, st Status, name string, how PlayOptions) error {
-	s, err := loadScenario(name)
+	s, err := loadScenario("play", name, scenarios.PlaceOf(o.Node.Topology()))
 	if err != nil {
 		return err
 	}
@@ -128,7 +169,13 @@ func (p *play) perform(ctx context.Context, start time.Time) error {
 		p.say("  %s is %s, %s", who, p.players[who].ID, strings.ReplaceAll(string(p.players[who].Role), "_", " "))
 	}
 	p.say("")
-	p.shown = exercise.Exercise{ID: p.run, Title: s.Title, Brief: s.Brief, Difficulty: s.Difficulty, Minutes: s.Minutes, Attack: s.Attack, State: exercise.Playing, Steps: []exercise.Step{}}
+	p.shown = exercise.Exercise{
+		ID: p.run, Title: s.Title, Brief: s.Brief, Difficulty: s.Difficulty, Minutes: s.Minutes, Attack: s.Attack,
+		State: exercise.Playing, Steps: []exercise.Step{},
+	}
+	for _, one := range s.Fresh(p.players) {
+		p.shown.Cast = append(p.shown.Cast, one.ID)
+	}
 	if p.shown.Attack == nil {
 		p.shown.Attack = []string{}
 	}

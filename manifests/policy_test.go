@@ -20,6 +20,7 @@ import (
 	"k8s.io/pod-security-admission/api"
 	"k8s.io/pod-security-admission/policy"
 
+	"example.org/security-training/manifests"
 	"example.org/security-training/services/topology"
 )
 
@@ -372,9 +373,26 @@ func flows(t *testing.T, policies map[string]*networkingv1.NetworkPolicy, from, 
 
 // TestPacketsFlowWhereTheTopologyAdmitsACallerAndNowhereElse tries every pod against every pod on every port that anybody has.
 func TestPacketsFlowWhereTheTopologyAdmitsACallerAndNowhereElse(t *testing.T) {
-	list := render(t, nil)
+	packetsFlowBy(t, string(manifests.Topology()), nil)
+}
+
+func TestNoPacketFlowsToWhereNoCallerIsListed(t *testing.T) {
+	const list, none = "POST /v1/generate: [lms]", "POST /v1/generate: []"
+	if n := strings.Count(string(manifests.Topology()), list); n != 1 {
+		t.Fatalf("the topology has %q %d times", list, n)
+	}
+	text := strings.Replace(string(manifests.Topology()), list, none, 1)
+	packetsFlowBy(t, text, set("topology", text))
+}
+
+func packetsFlowBy(t *testing.T, text string, vals values) {
+	t.Helper()
+	list := render(t, vals)
 	policies := all[*networkingv1.NetworkPolicy](list)
-	tp := topo(t)
+	tp, err := topology.FromYAML([]byte(text))
+	if err != nil {
+		t.Fatal(err)
+	}
 	spire := map[string]int{"spire-agent spire-server": 8081}
 	ports := []int{8081, 8080, 443}
 	for _, w := range running(t) {

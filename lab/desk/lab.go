@@ -156,6 +156,9 @@ func (l *Lab) Host() string { return l.host }
 // Topology is the lab's own, which may be edited while it runs.
 func (l *Lab) Topology() string { return l.folder.Topology() }
 
+// Results is where learners' results are kept when their records are deleted from the console.
+func (l *Lab) Results() string { return l.folder.Path("results") }
+
 // Folder is where the lab keeps everything that it has on this machine.
 func (l *Lab) Folder() Folder { return l.folder }
 

@@ -6,7 +6,11 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 
+	"example.org/security-training/manifests"
+	"example.org/security-training/services/mesh"
+	"example.org/security-training/services/topology"
 	"example.org/security-training/synth/scenario"
 )
 
@@ -27,8 +31,8 @@ func Names() []string {
 	return names
 }
 
-// Load reads one of Names.
-func Load(name string) (*scenario.Scenario, error) {
+// Text is the file of one of Names.
+func Text(name string) ([]byte, error) {
 	if !slices.Contains(Names(), name) {
 		return nil, fmt.Errorf("find scenario %q: there are %s", name, strings.Join(Names(), ", "))
 	}
@@ -36,5 +40,32 @@ func Load(name string) (*scenario.Scenario, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read scenario %s: %w", name, err)
 	}
-	return scenario.Load(name, text)
+	return text, nil
+}
+
+// Load reads one of Names, for the lab as it comes.
+func Load(name string) (*scenario.Scenario, error) {
+	text, err := Text(name)
+	if err != nil {
+		return nil, err
+	}
+	return scenario.Load(name, text, Shipped())
+}
+
+// Shipped is the lab as it comes: what a scenario is checked against where no lab is up.
+var Shipped = sync.OnceValue(func() scenario.Place {
+	topo, err := topology.FromYAML(manifests.Topology())
+	if err != nil {
+		panic(err) // it is embedded at build time
+	}
+	return PlaceOf(topo)
+})
+
+// PlaceOf is a lab whose topology is topo.
+func PlaceOf(topo *topology.Topology) scenario.Place {
+	there := scenario.Place{Topology: topo}
+	for _, r := range mesh.Reasons {
+		there.Reasons = append(there.Reasons, string(r))
+	}
+	return there
 }

@@ -25,6 +25,7 @@ type Exercise struct {
 	Attack     []string  `json:"attack"` // MITRE ATT&CK techniques
 	State      State     `json:"state"`
 	Steps      []Step    `json:"steps"`
+	Cast       []string  `json:"cast,omitempty"`   // the people who were made for it, by id; they go when it does
 	Begun      time.Time `json:"begun,omitzero"`   // wall clock; filled in by whoever keeps it
 	Changed    time.Time `json:"changed,omitzero"` // wall clock; filled in by whoever keeps it
 }
@@ -79,8 +80,13 @@ func (e Exercise) Validate() error {
 	if !slices.Contains(states, e.State) {
 		faults = append(faults, fmt.Errorf("state %q: want one of %v", e.State, states))
 	}
-	if len(e.Attack) > 50 || len(e.Steps) > 2000 {
-		faults = append(faults, errors.New("attack, steps: too many"))
+	if len(e.Attack) > 50 || len(e.Steps) > 2000 || len(e.Cast) > 100 {
+		faults = append(faults, errors.New("attack, steps, cast: too many"))
+	}
+	for i, who := range e.Cast {
+		if !idPattern.MatchString(who) {
+			faults = append(faults, fmt.Errorf("cast[%d] %q: want a person's id", i, who))
+		}
 	}
 	for i, a := range e.Attack {
 		text(fmt.Sprintf("attack[%d]", i), a, 40)
@@ -112,7 +118,8 @@ const (
 	OrderPause    = "pause"    // before the next step
 	OrderResume   = "resume"   // without waiting any more
 	OrderStop     = "stop"     // the exercise ends unfinished
-	OrderReset    = "reset"    // back to the seeded state
+	OrderReset    = "reset"    // Exercise, or every one: what it left is taken away; learners' records stay
+	OrderForget   = "forget"   // learners' records, once they are in a file; then back to the seeded state
 	OrderTry      = "try"      // a call of Route of Callee as Caller
 	OrderRotate   = "rotate"   // a new SVID for Workload
 	OrderWithdraw = "withdraw" // Workload's identity, until OrderReturn
@@ -128,6 +135,7 @@ type Order struct {
 	Number   int64          `json:"number"`
 	Kind     string         `json:"kind"`
 	Scenario string         `json:"scenario,omitempty"`
+	Exercise string         `json:"exercise,omitempty"` // its id
 	Stepwise bool           `json:"stepwise,omitempty"`
 	Workload string         `json:"workload,omitempty"`
 	Caller   string         `json:"caller,omitempty"`

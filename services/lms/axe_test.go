@@ -79,7 +79,7 @@ func furnished(t *testing.T) (*school, []sight) {
 		{"tom.brandt", "clean", "/"}, {"tom.brandt", "begin", "/training"}, {"vera.holm", "team", "/team"}, {"otto.lang", "smallteam", "/team"},
 		{"instructor", "organisation", "/organisation"}, {"instructor", "beside", "/organisation?shadow=classic-v1"}, {"instructor", "overdue", "/people?training=overdue"}, {"instructor", "people", "/people"}, {"instructor", "nobody", "/people?q=zzz"}, {"instructor", "person", "/people/mira.keller"}, {"instructor", "critical", "/people/luca.moretti"}, {"mira.keller", "reason", "/reasons/git.secret_committed"}, {"instructor", "pattern", "/people/luca.moretti/reasons/pattern"},
 		{"instructor", "exercises", "/exercises"}, {"instructor", "drills", "/drills"}, {"instructor", "drill", drill}, {"instructor", "audit", "/audit"}, {"instructor", "audit-none", "/audit?kind=reset"},
-		{"instructor", "console", "/console"}, {"instructor", "identities", "/console/identities"}, {"instructor", "matrix", "/console/matrix"}, {"instructor", "cell", "/console/matrix?callee=llm-gateway"}, {"instructor", "story", "/console/story"},
+		{"instructor", "console", "/console"}, {"instructor", "identities", "/console/identities"}, {"instructor", "matrix", "/console/matrix"}, {"instructor", "cell", "/console/matrix?callee=llm-gateway"}, {"instructor", "story", "/console/story"}, {"instructor", "records", "/console/records"},
 	}
 }
 

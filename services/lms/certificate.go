@@ -82,6 +82,7 @@ type certificateView struct {
 	Asked   string // to be verified, as it was typed
 	Known   bool   // the form was sent
 	Valid   bool
+	Deleted bool // it was given out, and its record was deleted since; On is zero if its date is not known
 }
 
 func (l *LMS) certificateOf(t taught, holder, zone string) certificateView {
@@ -146,7 +147,13 @@ func (l *LMS) showVerify(v *visit) error {
 		if err != nil && !errors.Is(err, errGone) {
 			return err
 		}
-		if err == nil && t.Completion != nil && t.Completion.Passed {
+		if errors.Is(err, errGone) { // only a certificate that was given out has a seal
+			m.Deleted = true
+			if m.On, err = l.store.deletedCertificate(v.ctx(), id); err != nil {
+				return err
+			}
+			m.Number = certificateNumber(key, id)
+		} else if t.Completion != nil && t.Completion.Passed {
 			name, zone := l.holder(t.Person)
 			asked := m.Asked
 			m = l.certificateOf(t, name, zone)

@@ -86,7 +86,7 @@ type stuckRow struct {
 	For time.Duration
 }
 
-var actKinds = []string{exercise.OrderPlay, exercise.OrderStep, exercise.OrderPause, exercise.OrderResume, exercise.OrderStop, exercise.OrderReset, exercise.OrderRotate, exercise.OrderWithdraw, exercise.OrderReturn, exercise.OrderRevoke, exercise.OrderRestore}
+var actKinds = []string{exercise.OrderPlay, exercise.OrderStep, exercise.OrderPause, exercise.OrderResume, exercise.OrderStop, exercise.OrderReset, exercise.OrderForget, exercise.OrderRotate, exercise.OrderWithdraw, exercise.OrderReturn, exercise.OrderRevoke, exercise.OrderRestore}
 
 func (l *LMS) showConsole(v *visit) error {
 	m := consoleView{consoleFrame: l.consoleFrame(v, "/console")}
@@ -173,7 +173,7 @@ func (l *LMS) run(v *visit, e exercise.Exercise, scenarios []exercise.Scenario) 
 }
 
 // consolePages are where a form may lead back to.
-var consolePages = []string{"/console", "/console/identities", "/console/matrix", "/console/story", "/audit"}
+var consolePages = []string{"/console", "/console/identities", "/console/matrix", "/console/records", "/console/story", "/audit"}
 
 // back leads to the page that a form came from.
 func (v *visit) back(otherwise string) error {
@@ -204,7 +204,16 @@ func (l *LMS) doOrder(v *visit) error {
 		if !slices.ContainsFunc(all, func(s exercise.Scenario) bool { return s.Name == o.Scenario }) {
 			return badOrder("There is no scenario %q.", o.Scenario)
 		}
-	case exercise.OrderStep, exercise.OrderPause, exercise.OrderResume, exercise.OrderStop, exercise.OrderReset, exercise.OrderVerify:
+	case exercise.OrderStep, exercise.OrderPause, exercise.OrderResume, exercise.OrderStop, exercise.OrderVerify:
+	case exercise.OrderReset:
+		if o.Exercise = f.Get("exercise"); !exercise.ValidID(o.Exercise) {
+			return badOrder("Say which exercise is to be reset.")
+		}
+	case exercise.OrderForget:
+		home = "/console/records"
+		if !strings.EqualFold(strings.TrimSpace(f.Get("word")), deleteWord) {
+			return badOrder("Nothing was deleted. Type “%s” to confirm that learners’ records are to be deleted.", deleteWord)
+		}
 	case exercise.OrderTry, exercise.OrderRevoke, exercise.OrderRestore:
 		home = "/console/matrix"
 		parts := strings.SplitN(f.Get("cell"), "|", 3)
@@ -555,6 +564,13 @@ func asked(p placed) string {
 			return "Play " + o.Scenario + " step by step"
 		}
 		return "Play " + o.Scenario
+	case exercise.OrderReset:
+		if o.Exercise != "" {
+			return "Reset " + o.Exercise
+		}
+		return "Reset all exercises"
+	case exercise.OrderForget:
+		return "Delete learners’ records"
 	case exercise.OrderRotate, exercise.OrderWithdraw:
 		return sentence(o.Kind) + " the identity of " + o.Workload
 	case exercise.OrderReturn:

@@ -147,10 +147,10 @@ func TestOnlyAnAdminGivesAndTakesIdentitiesAndNobodyShutsTheConsoleOut(t *testin
 			t.Errorf("%s posts %v to %s: %d, want %d", c.who, c.form, c.path, p.status, c.status)
 		}
 	}
-	if p := instructor.post("/console/orders", url.Values{"kind": {"reset"}, "back": {"https://evil.example/"}}); p.location() != "/console" {
+	if p := instructor.post("/console/orders", url.Values{"kind": {"reset"}, "exercise": {"leaked-secret-1"}, "back": {"https://evil.example/"}}); p.location() != "/console" {
 		t.Errorf("a form leads to %q", p.location())
 	}
-	for _, path := range []string{"/console", "/console/matrix", "/console/identities", "/console/story", "/console/events"} {
+	for _, path := range []string{"/console", "/console/matrix", "/console/identities", "/console/story", "/console/records", "/console/results/results.csv", "/console/events"} {
 		if p := learner.get(path); p.status != 403 {
 			t.Errorf("a learner gets %s: %d", path, p.status)
 		}

@@ -155,7 +155,7 @@ func TestReportingAnOrdinaryMailCostsNothingAndTellsTheScorerNothing(t *testing.
 	if n := s.rows(`SELECT count(*) FROM training.mail WHERE person = 'mira.keller'`); n != 0 {
 		t.Error("the other team got the drill too")
 	}
-	if w := s.wire(s.PostReset, "POST", "/v1/reset", "application/json", `{"all":true}`); w.Code != 204 || s.rows(`SELECT count(*) FROM training.mail`) != 0 {
+	if w := s.forgetRecords(); w.Code != 204 || s.rows(`SELECT count(*) FROM training.mail`) != 0 {
 		t.Errorf("mails outlive a reset: %d", w.Code)
 	}
 }

@@ -131,6 +131,7 @@ func (l *LMS) Register(node *mesh.Node) {
 		"POST /v1/exercises":   l.PostExercise,
 		"GET /v1/xapi":         l.GetXAPI,
 		"GET /v1/audit":        l.GetAudit,
+		"GET /v1/results":      l.GetResults,
 		"POST /v1/reset":       l.PostReset,
 		"POST /v1/revocations": l.PostRevocation,
 		"PUT /v1/training":     l.PutTraining,

@@ -194,6 +194,8 @@ func TestEveryPageAndObjectIsShownToWhoMaySeeItAndNobodyElse(t *testing.T) {
 		{"/console/identities", []int{401, 403, 403, 403, 403, 200}},
 		{"/console/matrix", []int{401, 403, 403, 403, 403, 200}},
 		{"/console/story", []int{401, 403, 403, 403, 403, 200}},
+		{"/console/records", []int{401, 403, 403, 403, 403, 200}},
+		{"/console/results/results.csv", []int{401, 403, 403, 403, 403, 200}},
 		{"/console/events", []int{401, 403, 403, 403, 403, endless}},
 	}...)
 	posts = append(posts, []post{
@@ -233,6 +235,7 @@ func TestEveryPageAndObjectIsShownToWhoMaySeeItAndNobodyElse(t *testing.T) {
 	}
 	covered["GET /{$}"], covered["GET /people/{person}"] = covered["GET /"], covered["GET /people/nobody"]
 	covered["GET /reasons/{reason}"], covered["GET /people/{person}/reasons/{reason}"] = covered["GET /reasons/git.secret_committed"], covered["GET /people/nobody/reasons/git.secret_committed"]
+	covered["GET /console/results/{file}"] = covered["GET /console/results/results.csv"]
 	for _, p := range routes {
 		if !covered[p.pattern] {
 			t.Errorf("the table does not try %s", p.pattern)
@@ -909,7 +912,7 @@ func TestResetTakesAwayTrainingAndKeepsTheAuditAndWhoIsSignedIn(t *testing.T) {
 	s.exercise("one", "passed")
 	s.await("delivery", func() bool { return s.rows(`SELECT count(*) FROM training.outbox WHERE delivered IS NULL`) == 0 })
 	before := s.chain()
-	if w := s.wire(s.PostReset, "POST", "/v1/reset", "application/json", `{"all":true}`); w.Code != 204 {
+	if w := s.forgetRecords(); w.Code != 204 {
 		t.Fatalf("%d %s", w.Code, w.Body)
 	}
 	for _, table := range []string{"lesson", "attempt", "completion", "outbox", "exercise"} {
@@ -921,7 +924,7 @@ func TestResetTakesAwayTrainingAndKeepsTheAuditAndWhoIsSignedIn(t *testing.T) {
 		t.Errorf("the lesson afterwards: %d", p.status)
 	}
 	after := s.chain()
-	if len(after) != len(before)+1 || after[len(after)-1].Kind != "reset" {
+	if len(after) != len(before)+2 || after[len(after)-1].Kind != "reset" || after[len(after)-2].Kind != "export" {
 		t.Errorf("audit %v", kinds(after))
 	}
 	if p := b.get("/training"); p.status != 200 || !strings.Contains(p.text(), "No lesson yet") {
@@ -935,7 +938,7 @@ func TestResetOfAnExerciseTakesAwayItAloneAndWhatItsCastWasTaught(t *testing.T) 
 	gone, kept := one.start("secret-hygiene"), other.start("secret-hygiene")
 	s.exercise("leaked-secret-1", "passed")
 	s.exercise("leaked-secret-2", "passed")
-	for _, body := range []string{`{}`, `{"all":true,"exercises":["leaked-secret-1"]}`} {
+	for _, body := range []string{`{}`, `{"all":true}`, `{"mark":"x"}`, `{"all":true,"mark":"x","exercises":["leaked-secret-1"]}`, `{"mark":"x","exercises":["leaked-secret-1"]}`} {
 		if w := s.wire(s.PostReset, "POST", "/v1/reset", "application/json", body); w.Code != 422 {
 			t.Errorf("%s: %d %s", body, w.Code, w.Body)
 		}

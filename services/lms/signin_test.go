@@ -360,7 +360,7 @@ func TestTheAuditSaysWhichOfTwoInstructorsActed(t *testing.T) {
 		if p := b.post("/drills", url.Values{"lure": {"prize"}}); p.status != 303 {
 			t.Fatalf("drill: %d %s", p.status, p.text())
 		}
-		if p := b.post("/console/orders", url.Values{"kind": {"reset"}}); p.status != 303 {
+		if p := b.post("/console/orders", url.Values{"kind": {"reset"}, "exercise": {"leaked-secret-1"}}); p.status != 303 {
 			t.Fatalf("order: %d %s", p.status, p.text())
 		}
 		var acts []string

@@ -608,10 +608,10 @@ func (s *store) putExercise(ctx context.Context, e exercise.Exercise, by string)
 		if err != nil && !errors.Is(err, pgx.ErrNoRows) {
 			return nil, fmt.Errorf("read exercise: %w", err)
 		}
-		if _, err := tx.Exec(ctx, `INSERT INTO training.exercise (id, title, brief, difficulty, minutes, attack, state, steps) VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
+		if _, err := tx.Exec(ctx, `INSERT INTO training.exercise (id, title, brief, difficulty, minutes, attack, state, steps, players) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
 			ON CONFLICT (id) DO UPDATE SET title = excluded.title, brief = excluded.brief, difficulty = excluded.difficulty, minutes = excluded.minutes,
-				attack = excluded.attack, state = excluded.state, steps = excluded.steps, changed = clock_timestamp()`,
-			e.ID, e.Title, e.Brief, e.Difficulty, e.Minutes, e.Attack, e.State, string(steps)); err != nil {
+				attack = excluded.attack, state = excluded.state, steps = excluded.steps, players = excluded.players, changed = clock_timestamp()`,
+			e.ID, e.Title, e.Brief, e.Difficulty, e.Minutes, e.Attack, e.State, string(steps), e.Cast); err != nil {
 			return nil, fmt.Errorf("store exercise: %w", err)
 		}
 		if before == e.State {
@@ -626,14 +626,14 @@ func (s *store) putExercise(ctx context.Context, e exercise.Exercise, by string)
 }
 
 func (s *store) exercises(ctx context.Context) ([]exercise.Exercise, error) {
-	rows, err := s.pool.Query(ctx, `SELECT id, title, brief, difficulty, minutes, attack, state, steps, begun, changed FROM training.exercise ORDER BY begun DESC, id LIMIT 200`)
+	rows, err := s.pool.Query(ctx, `SELECT id, title, brief, difficulty, minutes, attack, state, steps, players, begun, changed FROM training.exercise ORDER BY begun DESC, id LIMIT 200`)
 	if err != nil {
 		return nil, fmt.Errorf("read exercises: %w", err)
 	}
 	all, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (exercise.Exercise, error) {
 		var e exercise.Exercise
 		var steps []byte
-		if err := row.Scan(&e.ID, &e.Title, &e.Brief, &e.Difficulty, &e.Minutes, &e.Attack, &e.State, &steps, &e.Begun, &e.Changed); err != nil {
+		if err := row.Scan(&e.ID, &e.Title, &e.Brief, &e.Difficulty, &e.Minutes, &e.Attack, &e.State, &steps, &e.Cast, &e.Begun, &e.Changed); err != nil {
 			return e, err
 		}
 		return e, json.Unmarshal(steps, &e.Steps)
@@ -642,40 +642,6 @@ func (s *store) exercises(ctx context.Context) ([]exercise.Exercise, error) {
 		return nil, fmt.Errorf("read exercises: %w", err)
 	}
 	return all, nil
-}
-
-// reset takes away lessons, attempts, completions, mails, their events and those under way, and exercises: all, or those of the
-// order. Sessions, links and the audit stay, and of everybody's training what was imported and has been delivered: the scorer
-// goes back to a position behind it, and counts it still.
-func (s *store) reset(ctx context.Context, order ResetOrder, by string) error {
-	return s.write(ctx, func(tx pgx.Tx) ([]auditRow, error) {
-		var lessons, played int64
-		for _, q := range []struct {
-			text  string
-			of    []string
-			count *int64
-		}{
-			{`DELETE FROM training.outbox o WHERE event->>'person' = ANY ($2) OR $1 AND (delivered IS NULL OR id ~ '^training:drill-[0-9a-f-]{36}-[a-z]+$' OR EXISTS (SELECT FROM training.completion c WHERE c.event = o.id))`, order.People, nil},
-			{`DELETE FROM training.lesson WHERE $1 OR person = ANY ($2)`, order.People, &lessons}, // attempts and completions go with them
-			{`DELETE FROM training.mail WHERE $1 OR person = ANY ($2)`, order.People, nil},
-			{`DELETE FROM training.campaign WHERE $1 OR id::text = ANY ($2)`, nil, nil}, // a campaign is of no exercise
-			{`DELETE FROM training.hint WHERE $1 OR exercise = ANY ($2)`, order.Exercises, nil},
-			{`DELETE FROM training.exercise WHERE $1 OR id = ANY ($2)`, order.Exercises, &played},
-		} {
-			tag, err := tx.Exec(ctx, q.text, order.All, q.of)
-			if err != nil {
-				return nil, fmt.Errorf("reset: %w", err)
-			}
-			if q.count != nil {
-				*q.count = tag.RowsAffected()
-			}
-		}
-		return []auditRow{note("reset", "", "", struct {
-			By        string `json:"by"`
-			Lessons   int64  `json:"lessons"`
-			Exercises int64  `json:"exercises"`
-		}{by, lessons, played})}, nil
-	})
 }
 
 // ---- audit

@@ -228,7 +228,7 @@ func TestWhatWasTaughtBeforeIsKnownAfterAReset(t *testing.T) {
 	s.heard()
 	s.scorer.set(func() { s.scorer.away = true })
 	s.exec(`INSERT INTO training.outbox (id, event) VALUES ('training:late', '{"id":"training:late","at":"2026-09-11T10:00:00Z","person":"mira.keller","source":"training","verb":"training.stale"}')`)
-	if w := s.wire(s.PostReset, "POST", "/v1/reset", "application/json", `{"all":true}`); w.Code != 204 {
+	if w := s.forgetRecords(); w.Code != 204 {
 		t.Fatalf("%d %s", w.Code, w.Body)
 	}
 	s.scorer.set(func() { s.scorer.away = false })

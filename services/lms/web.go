@@ -82,6 +82,8 @@ var routes = []page{
 	{"GET /console/events", instructors, (*LMS).showConsoleEvents},
 	{"GET /console/identities", instructors, (*LMS).showIdentities},
 	{"GET /console/matrix", instructors, (*LMS).showMatrix},
+	{"GET /console/records", instructors, (*LMS).showRecords},
+	{"GET /console/results/{file}", instructors, (*LMS).showResults},
 	{"GET /console/story", instructors, (*LMS).showStory},
 	{"POST /console/hints", instructors, (*LMS).doHint},
 	{"POST /console/identities", admins, (*LMS).doIdentity},

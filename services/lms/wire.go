@@ -101,6 +101,9 @@ func (l *LMS) PostExercise(w http.ResponseWriter, r *http.Request) error {
 	if e.Attack == nil {
 		e.Attack = []string{}
 	}
+	if e.Cast == nil {
+		e.Cast = []string{}
+	}
 	if e.Steps == nil {
 		e.Steps = []exercise.Step{}
 	}
@@ -167,30 +170,3 @@ func (b *begun) Write(p []byte) (int, error) {
 }
 
 var _ io.Writer = (*begun)(nil)
-
-// ResetOrder is the body of POST /v1/reset: All, or these exercises alone, and what these people, their cast, were taught.
-type ResetOrder struct {
-	All       bool     `json:"all,omitempty"`
-	Exercises []string `json:"exercises,omitempty"`
-	People    []string `json:"people,omitempty"`
-}
-
-// PostReset is POST /v1/reset: takes away lessons, attempts, completions, mails, events under way and exercises. What PUT
-// /v1/training has brought to the scorer stays, unless it is of the people who are named; whoever is signed in stays so, and the
-// audit never goes back. The scorer is to be reset after it.
-func (l *LMS) PostReset(w http.ResponseWriter, r *http.Request) error {
-	var order ResetOrder
-	if err := httpjson.Read(w, r, 1<<20, &order); err != nil {
-		return err
-	}
-	if order.All == (len(order.Exercises)+len(order.People) > 0) {
-		return httpjson.Errorf(http.StatusUnprocessableEntity, "bad_reset", "want either all, or exercises and people")
-	}
-	l.outbox.delivering.Lock()
-	defer l.outbox.delivering.Unlock()
-	if err := l.store.reset(r.Context(), order, mesh.Caller(r.Context()).Name); err != nil {
-		return err
-	}
-	w.WriteHeader(http.StatusNoContent)
-	return nil
-}

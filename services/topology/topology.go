@@ -43,7 +43,7 @@ type Workload struct {
 // Route is a pattern of net/http's ServeMux with a method: "GET /v1/people/{person}/risk".
 type Route string
 
-// Callers are names and kinds.
+// Callers are names and kinds. The empty list admits no one.
 type Callers []string
 
 // Outcome is what a call comes to.
@@ -315,8 +315,8 @@ func (t *Topology) validate(text []byte) error {
 				add(string(route), "workload %s: route %q: %v", w.Name, route, err)
 			}
 			callers := w.Serves[route]
-			if len(callers) == 0 {
-				add(string(route), "workload %s: route %q lists no caller", w.Name, route)
+			if callers == nil {
+				add(string(route), "workload %s: route %q lists no caller: want [] where it is to admit no one", w.Name, route)
 			}
 			for i, c := range callers {
 				switch {

@@ -90,6 +90,24 @@ func TestDecideIsAllowedForbiddenOrRefused(t *testing.T) {
 	}
 }
 
+func TestAnEmptyListIsAPolicyAndAdmitsNoOne(t *testing.T) {
+	topo, err := topology.FromYAML([]byte(strings.NewReplacer("GET /l: [boss]", "GET /l: []", "GET /w: [leaf]", "GET /w: []").Replace(small)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, w := range topo.Workloads {
+		if topo.Admits(w.Name, "leaf-one") {
+			t.Errorf("%s is admitted where every list is empty", w.Name)
+		}
+		if got := topo.Decide(w.Name, "leaf-one", "GET /l"); got != topology.Refused {
+			t.Errorf("%s on a route that admits no one is %s, want Refused", w.Name, got)
+		}
+		if got := topo.Decide(w.Name, "back", "GET /w"); got == topology.Allowed {
+			t.Errorf("%s on an empty list among others is %s", w.Name, got)
+		}
+	}
+}
+
 func TestWholeIDsAreComparedAndNothingLess(t *testing.T) {
 	topo, err := topology.FromYAML([]byte(small))
 	if err != nil {
@@ -135,7 +153,7 @@ workloads:
   database: ["pages; drop table"]
   serves:
     POST /y: ["*"]
-    GET /z: []
+    GET /z:
     GET /q: [nobody]
     GET /r: [back]
     GET /s: [boss, boss]
@@ -210,6 +228,7 @@ func TestOnlyCallersMayChangeWhileProcessesRun(t *testing.T) {
 	}
 	for _, c := range []struct{ name, from, to, says string }{
 		{"a caller", "POST /y: [dashboard]", "POST /y: [boss]", ""},
+		{"the only caller", "POST /y: [dashboard]", "POST /y: []", ""},
 		{"the order of callers", "[boss, front]", "[front, boss]", ""},
 		{"the trust domain", "trustDomain: example.org", "trustDomain: example.com", "trustDomain"},
 		{"a name", "name: leaf-one", "name: leaf-two", "leaf-one is gone"},

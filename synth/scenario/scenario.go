@@ -138,8 +138,9 @@ func (o *Offset) UnmarshalYAML(n *yaml.Node) error {
 // largest is how long a file may be.
 const largest = 1 << 20
 
-// Load reads and validates a scenario; the error names every fault, each with its line.
-func Load(name string, text []byte) (*Scenario, error) {
+// Load reads and validates a scenario that is to be played there; the error names every fault, each with its line. What it returns
+// uses no name that there is not: of a role, a module, a technique, a verb, a kind of secret, a workload, a route or a reason.
+func Load(name string, text []byte, there Place) (*Scenario, error) {
 	if len(text) > largest {
 		return nil, fmt.Errorf("read scenario %s: over %d bytes", name, largest)
 	}
@@ -156,14 +157,18 @@ func Load(name string, text []byte) (*Scenario, error) {
 	case err != nil:
 		return nil, fmt.Errorf("read scenario %s: %w", name, err)
 	}
+	if err := d.Decode(&yaml.Node{}); !errors.Is(err, io.EOF) {
+		faults = append(faults, "line 1: a second document begins in this file: want one scenario in a file")
+	}
 	var root yaml.Node
 	if err := yaml.Unmarshal(text, &root); err != nil {
 		return nil, fmt.Errorf("read scenario %s: %w", name, err)
 	}
 	lines := s.place(&root)
 	faults = append(faults, s.faults(lines)...)
+	faults = append(faults, s.names(lines, there)...)
 	if len(faults) > 0 {
-		slices.SortStableFunc(faults, func(a, b string) int { return cmp.Compare(lineOf(a), lineOf(b)) })
+		slices.SortFunc(faults, func(a, b string) int { return cmp.Or(cmp.Compare(lineOf(a), lineOf(b)), cmp.Compare(a, b)) })
 		return nil, fmt.Errorf("read scenario %s:\n  %s", name, strings.Join(slices.Compact(faults), "\n  "))
 	}
 	for i := range s.Timeline {
@@ -320,7 +325,7 @@ func (e Expectation) faults(members map[string]Member) []string {
 		}
 		for _, v := range e.Because {
 			if risk.MustProfile(Published).Severities[v] == 0 {
-				fault("because %q is not a verb that carries risk", v)
+				fault("because %q is not a verb that carries risk%s", v, meant(string(v), risky()))
 			}
 		}
 		if e.As != "" || e.Route != "" || e.Outcome != "" || e.Reason != "" {
@@ -332,7 +337,7 @@ func (e Expectation) faults(members map[string]Member) []string {
 		fault("call %q: want caller -> callee", e.Call)
 	}
 	if e.As != "" && !slices.Contains(Disguises, e.As) {
-		fault("as %q: want one of %s", e.As, strings.Join(Disguises, ", "))
+		fault("as %q: want one of %s%s", e.As, strings.Join(Disguises, ", "), meant(e.As, Disguises))
 	}
 	if e.Route.Method() == "" || !strings.HasPrefix(e.Route.Path(), "/") {
 		fault("route %q: want a method and a path", e.Route)
@@ -377,7 +382,7 @@ func (m Moment) check() error {
 	somebody := person("somebody", "somebody", "somebody", Member{})
 	for _, a := range m.acts("check", 0, time.Unix(0, 0), somebody.ID) {
 		if _, err := world.Traces([]risk.Person{somebody}, []routine.Act{a}); err != nil {
-			return fmt.Errorf("record: no simulator reports event %q of source %q", m.Record.Event, m.Source)
+			return fmt.Errorf("record: no simulator reports event %q of source %q%s", r.Event, m.Source, meant(r.Event, eventsOf(m.Source)))
 		}
 	}
 	return nil

@@ -1,6 +1,8 @@
 package scenario_test
 
 import (
+	"os"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -14,7 +16,7 @@ import (
 )
 
 func TestPlayersFromTheCompanyAreOfTheRole(t *testing.T) {
-	s, err := scenario.Load("x", []byte(strings.Replace(good, "tomas: {role: sre}", "tomas: {role: sre, from: company}", 1)))
+	s, err := scenario.Load("x", []byte(strings.Replace(good, "tomas: {role: sre}", "tomas: {role: sre, from: company}", 1)), there)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -27,8 +29,22 @@ func TestPlayersFromTheCompanyAreOfTheRole(t *testing.T) {
 	}
 }
 
+// there is a lab of three workloads and two reasons.
+var there = func() scenario.Place {
+	topo, err := topology.FromYAML([]byte(`trustDomain: example.org
+workloads:
+- {name: boss, kind: operator}
+- {name: front, kind: dashboard, binary: front, port: 7001, health: 7002, serves: {"POST /x": [boss]}}
+- {name: back, kind: scorer, binary: back, port: 7003, health: 7004, serves: {"POST /y": [front], "GET /none": []}}
+`))
+	if err != nil {
+		panic(err)
+	}
+	return scenario.Place{Topology: topo, Reasons: []string{"not_listed", "unknown_issuer"}}
+}()
+
 const good = `title: T
-teaches: [x]
+teaches: [policy]
 difficulty: 1
 minutes: 5
 cast:
@@ -44,12 +60,12 @@ debrief: d
 `
 
 func TestEveryFaultIsNamedWithItsLine(t *testing.T) {
-	if _, err := scenario.Load("good", []byte(good)); err != nil {
+	if _, err := scenario.Load("good", []byte(good), there); err != nil {
 		t.Fatal(err)
 	}
 	bad := `title: T
 colour: blue
-teaches: [x]
+teaches: [policy]
 attack: [1552]
 difficulty: 9
 minutes: 5
@@ -67,10 +83,10 @@ timeline:
 expect:
 - {at: 2h, who: mira, level: PURPLE, because: [git.commit]}
 - {call: lms, route: generate, outcome: Maybe, as: ghost}
-- {at: 2h, who: mira, call: a -> b}
+- {at: 2h, who: mira, call: front -> back}
 - {at: 2h, who: mira, level: HIGH, outcome: Allowed}
 `
-	_, err := scenario.Load("bad", []byte(bad))
+	_, err := scenario.Load("bad", []byte(bad), there)
 	if err == nil {
 		t.Fatal("accepted")
 	}
@@ -89,9 +105,108 @@ expect:
 		last = max(last, i)
 	}
 	for _, text := range []string{"", "[]", "a: [", "- x", strings.Repeat("a", 2<<20)} {
-		if _, err := scenario.Load("bad", []byte(text)); err == nil {
+		if _, err := scenario.Load("bad", []byte(text), there); err == nil {
 			t.Errorf("%.20q was accepted", text)
 		}
+	}
+}
+
+// A name that there is not is a fault of its line, and never proves anything.
+func TestEveryNameThatThereIsNotIsAFaultOfItsLine(t *testing.T) {
+	const text = `title: T
+teaches: [policy, flying, phishin]
+attack: [T1552.001, T9999, T1562.001]
+difficulty: 1
+minutes: 5
+cast:
+  mira: {role: backend_dev}
+  tomas: {role: sre}
+brief: b
+hints: [{cost: 10, text: h}]
+timeline:
+- {at: 1h, who: mira, source: git, record: {secret: aws_acess_key}}
+- {at: 1h, who: mira, source: iam, record: {event: privilege_escalaton}}
+- {at: 1h, who: mira, source: gti, record: {event: commit}}
+expect:
+- {who: tomas, level: LOW}
+- {who: tomas, level: HIGH, because: [iam.privilege_escalaton]}
+- {call: frnt -> back, route: POST /y, outcome: Refused}
+- {call: front -> bcak, route: POST /y, outcome: Refused}
+- {call: front -> back, route: POST /z, outcome: Refused}
+- {call: front -> back, as: forgd, route: POST /y, outcome: Refused}
+- {call: front -> back, as: forged, route: POST /y, outcome: Refused, reason: unknown_isuer}
+- {call: nobody -> back, as: forged, route: POST /y, outcome: Refused}
+- {call: front -> back, route: POST /y, outcome: Allowed, reason: not_listed}
+# and these are right
+- {call: front -> back, route: POST /y, outcome: Allowed}
+- {call: front -> back, as: forged, route: GET /none, outcome: Refused, reason: unknown_issuer}
+- {call: forged -> back, route: POST /y, outcome: Refused}
+- {call: boss -> front, route: POST /x, outcome: Allowed}
+debrief: d
+`
+	_, err := scenario.Load("names", []byte(text), there)
+	if err == nil {
+		t.Fatal("accepted")
+	}
+	want := []string{
+		`line 2: teaches "flying": there is no such module`,
+		`line 2: teaches "phishin": there is no such module; did you mean phishing?`,
+		`line 3: attack "T1562.001": it was revoked, and T1685 (Disable or Modify Tools) took its place`,
+		`line 3: attack "T9999": ATT&CK has no such technique`,
+		`line 7: cast mira: there is no role "backend_dev"; did you mean backend_developer?`,
+		`line 12: record: there is no kind of secret "aws_acess_key"; did you mean aws_access_key?`,
+		`line 13: record: no simulator reports event "privilege_escalaton" of source "iam"; did you mean privilege_escalation?`,
+		`line 14: record: no simulator reports event "commit" of source "gti"`,
+		`line 17: because "iam.privilege_escalaton" is not a verb that carries risk; did you mean iam.privilege_escalation?`,
+		`line 18: call "frnt -> back": topology lists no workload "frnt"; did you mean front?`,
+		`line 19: call "front -> bcak": topology lists no workload "bcak"; did you mean back?`,
+		`line 20: route "POST /z": back does not serve it; did you mean POST /y?`,
+		`line 21: as "forgd": want one of nobody, stranger, foreign, forged, expired, plaintext, tls12; did you mean forged?`,
+		`line 22: reason "unknown_isuer": no refusal has it; did you mean unknown_issuer?`,
+		`line 23: call "nobody -> back": as forged shows what "nobody" has, and that is no workload`,
+		`line 24: reason "not_listed": what is Allowed has none`,
+	}
+	got := strings.Split(err.Error(), "\n  ")[1:]
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Error(diff)
+	}
+}
+
+// The table is of one release, whole and in order.
+func TestTheTableOfTechniquesIsWhole(t *testing.T) {
+	text, err := os.ReadFile("attack.txt")
+	if err != nil {
+		t.Fatal(err)
+	}
+	line := regexp.MustCompile(`^(T\d{4}(?:\.\d{3})?) (= )?(\S.*)$`)
+	techniques, revoked, last := 0, 0, ""
+	for l := range strings.Lines(string(text)) {
+		l = strings.TrimSuffix(l, "\n")
+		if strings.HasPrefix(l, "#") {
+			continue
+		}
+		m := line.FindStringSubmatch(l)
+		switch {
+		case m == nil:
+			t.Errorf("%q is no line", l)
+		case m[2] == "":
+			techniques++
+			if m[1] <= last || scenario.Technique(m[1]) != m[3] {
+				t.Errorf("%s stands out of order, or is not found", m[1])
+			}
+			if parent, _, sub := strings.Cut(m[1], "."); sub && scenario.Technique(parent) == "" {
+				t.Errorf("%s has no parent", m[1])
+			}
+			last = m[1]
+		default:
+			revoked++
+			if scenario.Technique(m[1]) != "" || scenario.Technique(m[3]) == "" {
+				t.Errorf("%s, which was revoked, is one still, or %s is none", m[1], m[3])
+			}
+		}
+	}
+	if techniques != 697 || revoked != 17 {
+		t.Errorf("%d techniques and %d that were revoked, want the 697 and 17 of release 19.1", techniques, revoked)
 	}
 }
 

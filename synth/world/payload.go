@@ -15,6 +15,9 @@ import (
 	"example.org/security-training/synth/routine"
 )
 
+// SecretKinds are the kinds of secrets that a simulated commit can hold.
+var SecretKinds = []string{"aws_access_key"}
+
 // record is one thing that a vendor reports: Kind and Body as the collector's source.Record.
 type record struct {
 	source.Record
@@ -198,7 +201,7 @@ func gitRecords(a routine.Act, p risk.Person) ([]record, error) {
 		no := false
 		alert := source.GitSecretAlert{Number: n, CreatedAt: a.At.UTC().Add(20 * time.Second).Truncate(time.Second), URL: fmt.Sprintf("%s/secret-scanning/alerts/%d", api, n),
 			HTMLURL: fmt.Sprintf("%s/security/secret-scanning/%d", repo.HTMLURL, n), LocationsURL: fmt.Sprintf("%s/secret-scanning/alerts/%d/locations", api, n), State: "open",
-			SecretType: "aws_access_key_id", SecretTypeDisplayName: "Amazon AWS Access Key ID", Secret: secret, Validity: "unknown", PushProtectionBypass: &no, PubliclyLeaked: &no, MultiRepo: &no}
+			SecretType: SecretKinds[0] + "_id", SecretTypeDisplayName: "Amazon AWS Access Key ID", Secret: secret, Validity: "unknown", PushProtectionBypass: &no, PubliclyLeaked: &no, MultiRepo: &no}
 		w.add("secret_scanning_alert", source.GitSecretScanningAlert{Action: "created", Alert: alert, Repository: repo, Sender: bot})
 		alert.Secret = ""
 		w.add("secret_scanning_alert_location", source.GitSecretScanningAlertLocation{Action: "created", Alert: alert, Location: source.GitLocation{Type: "commit", Details: source.GitLocationDetails{

@@ -332,24 +332,57 @@ func auditCommand(s *settings) *cobra.Command {
 }
 
 func resetCommand(s *settings) *cobra.Command {
-	return &cobra.Command{
-		Use: "reset [SCENARIO]", Short: "Go back to the seeded state without a rebuild, or take away what one scenario left", Args: cobra.MaximumNArgs(1),
-		Example: "  lab reset\n  lab reset leaked-secret",
-		Long: `Forgets everything that came after the history: events, scores, lessons, exercises. With a scenario, one of the lab's or a file,
-only what its plays left: its exercises, their casts, and what those did and learnt. The audit and the lab's clock never go back.`,
+	learners, yes, to := false, false, "."
+	c := &cobra.Command{
+		Use: "reset [SCENARIO]", Short: "Take away what exercises left; learners' records only where you say so", Args: cobra.MaximumNArgs(1),
+		Example: "  lab reset\n  lab reset leaked-secret\n  lab reset --learners --yes --to .",
+		Long: `Takes away every exercise, its cast, and what those did, scored and learnt; with a scenario, one of the lab's or a file, only
+what its plays left. The company's life goes on, and learners' records stay: lessons, attempts, certificates, answers to drills.
+
+With --learners it deletes those too, and everything else that came after the history. First it writes them to two new files,
+results-LAB-TIME.csv and .json, that only you can read, and prints their names. It wants --yes. A certificate can be verified
+all the same: "given out on …; its record was deleted".
+
+The audit and the lab's clock never go back.`,
 		RunE: func(c *cobra.Command, args []string) error {
+			switch {
+			case learners && len(args) > 0:
+				return fmt.Errorf("%w: want SCENARIO or --learners, not both", errUsage)
+			case learners && !yes:
+				return &lab.Error{
+					Code: lab.ExitUsage, What: "reset learners' records", Why: errors.New("it deletes every lesson, attempt and certificate: want --yes"),
+					Try: "lab reset --learners --yes" + nameFlag(s),
+				}
+			case !learners && (yes || c.Flags().Changed("to")):
+				return fmt.Errorf("%w: --yes and --to are for --learners", errUsage)
+			}
 			return inside(c.Context(), s, func(ctx context.Context, l *desk.Lab, o *lab.Operator, st lab.Status) error {
 				if len(args) == 1 {
-					return lab.ResetScenario(ctx, o, st.Spec, args[0], s.progress())
+					return lab.ResetScenario(ctx, o, args[0], s.progress())
+				}
+				if !learners {
+					n, err := lab.ResetExercises(ctx, o, nil, s.progress())
+					if err == nil {
+						s.progress().Say("%d exercises taken away; learners' records stay", n)
+					}
+					return err
 				}
 				position, err := l.SeededAt()
 				if err != nil {
 					return &lab.Error{Code: lab.ExitPartly, What: "reset", Why: errors.New("the history has not been delivered"), Try: "lab up" + nameFlag(s)}
 				}
-				return lab.Reset(ctx, o, st.Spec, position, s.progress())
+				files, err := lab.ForgetLearners(ctx, o, st.Spec, position, to, s.progress())
+				for _, f := range files {
+					fmt.Fprintln(c.OutOrStdout(), f)
+				}
+				return err
 			})
 		},
 	}
+	c.Flags().BoolVar(&learners, "learners", false, "delete learners' records too, once they are in a file, and go back to the state after the history")
+	c.Flags().BoolVar(&yes, "yes", false, "with --learners: you mean it")
+	c.Flags().StringVar(&to, "to", to, "with --learners: the folder for the files")
+	return c
 }
 
 func playCommand(s *settings) *cobra.Command {

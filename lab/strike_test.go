@@ -1,0 +1,181 @@
+package lab
+
+import (
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"example.org/security-training/manifests"
+	"example.org/security-training/services/exercise"
+	"example.org/security-training/services/topology"
+)
+
+func lived(t *testing.T, text []byte) *topology.Topology {
+	t.Helper()
+	topo, err := topology.FromYAML(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return topo
+}
+
+// fileStage is a Stage of which only the topology's file is asked for.
+type fileStage struct {
+	Stage
+	path string
+}
+
+func (f fileStage) Topology() string { return f.path }
+
+// editor is a conductor of a lab whose topology is text, which it came up with.
+func editor(t *testing.T, text string) (*conductor, string) {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "topology.yaml")
+	write(t, path, text)
+	return &conductor{stage: fileStage{path: path}, original: lived(t, []byte(text))}, path
+}
+
+func write(t *testing.T, path, text string) {
+	t.Helper()
+	if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func read(t *testing.T, path string) string {
+	t.Helper()
+	b, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(b)
+}
+
+func (c *conductor) must(t *testing.T, kind, caller, callee string, route topology.Route) {
+	t.Helper()
+	if err := c.edit(exercise.Order{Kind: kind, Caller: caller, Callee: callee, Route: route}); err != nil {
+		t.Fatalf("%s %s at %s of %s: %v", kind, caller, route, callee, err)
+	}
+}
+
+// TestStrikingOffGrantsNothingAndPuttingBackLeavesTheFileAsItWas does it for every caller of every route of the lab's own topology.
+func TestStrikingOffGrantsNothingAndPuttingBackLeavesTheFileAsItWas(t *testing.T) {
+	text := string(manifests.Topology())
+	original := lived(t, []byte(text))
+	n := 0
+	for _, callee := range original.Workloads {
+		for _, route := range callee.Routes() {
+			for _, caller := range original.Workloads {
+				if !callee.Serves[route].Admits(caller) {
+					continue
+				}
+				c, path := editor(t, text)
+				c.must(t, exercise.OrderRevoke, caller.Name, callee.Name, route)
+				next := lived(t, []byte(read(t, path)))
+				for _, from := range original.Workloads {
+					for _, to := range original.Workloads {
+						for _, r := range to.Routes() {
+							was, is := original.Decide(from.Name, to.Name, r), next.Decide(from.Name, to.Name, r)
+							struck := from.Name == caller.Name && to.Name == callee.Name
+							switch {
+							case is == topology.Allowed && was != topology.Allowed:
+								t.Errorf("%s of %s without %s: %s is let in to %s of %s", route, callee.Name, caller.Name, from.Name, r, to.Name)
+							case struck && r == route && is == topology.Allowed:
+								t.Errorf("%s is still let in to %s of %s", caller.Name, route, callee.Name)
+							case !struck && was != is:
+								t.Errorf("%s of %s without %s: %s on %s of %s was %s, is %s", route, callee.Name, caller.Name, from.Name, r, to.Name, was, is)
+							}
+						}
+					}
+				}
+				off, err := c.struckOff()
+				if want := []exercise.Revoked{{Caller: caller.Name, Callee: callee.Name, Route: route}}; err != nil || !slices.Equal(off, want) {
+					t.Errorf("struck off are %v, %v; want %v", off, err, want)
+				}
+				c.must(t, exercise.OrderRestore, caller.Name, callee.Name, route)
+				if diff := cmp.Diff(text, read(t, path)); diff != "" {
+					t.Errorf("%s of %s without %s and with it again: %s", route, callee.Name, caller.Name, diff)
+				}
+				n++
+			}
+		}
+	}
+	if n < 20 {
+		t.Errorf("only %d callers were tried", n)
+	}
+}
+
+func TestTwoStruckOffComeBackOneByOne(t *testing.T) {
+	const route topology.Route = "POST /v1/events"
+	text := string(manifests.Topology())
+	for _, again := range [][]string{{"git-collector", "lms"}, {"lms", "git-collector"}} {
+		c, path := editor(t, text)
+		for _, name := range []string{"git-collector", "lms"} {
+			c.must(t, exercise.OrderRevoke, name, "risk-scorer", route)
+		}
+		c.before = nil // as after a restart of whoever conducts
+		c.must(t, exercise.OrderRestore, again[0], "risk-scorer", route)
+		now := lived(t, []byte(read(t, path)))
+		if now.Decide(again[0], "risk-scorer", route) != topology.Allowed || now.Decide(again[1], "risk-scorer", route) == topology.Allowed {
+			t.Errorf("one of two is back: %s", read(t, path))
+		}
+		c.must(t, exercise.OrderRestore, again[1], "risk-scorer", route)
+		if diff := cmp.Diff(text, read(t, path)); diff != "" {
+			t.Errorf("both are back: %s", diff)
+		}
+	}
+}
+
+// What somebody has edited by hand, before or between, is theirs: it stays.
+func TestWhatWasEditedByHandStaysWhenACallerIsPutBack(t *testing.T) {
+	const route topology.Route = "POST /v1/generate"
+	text := string(manifests.Topology())
+	const line = "    POST /v1/generate: [lms]\n"
+	for _, x := range []struct{ name, before, between, caller, want string }{
+		{"a caller more, before", "    POST /v1/generate: [risk-scorer, lms, sim-git]\n", "", "lms", "    POST /v1/generate: [risk-scorer, lms, sim-git]\n"},
+		{"the caller that was added", "    POST /v1/generate: [lms, sim-git]\n", "", "sim-git", "    POST /v1/generate: [lms, sim-git]\n"},
+		{"a caller more, between", line, "    POST /v1/generate: [sim-git]\n", "lms", "    POST /v1/generate: [lms, sim-git]\n"},
+		{"a caller less, between", "    POST /v1/generate: [lms, sim-git]\n", "    POST /v1/generate: []\n", "lms", "    POST /v1/generate: [lms]\n"},
+		{"put back by hand already", line, line, "lms", line},
+		{"a kind", "    POST /v1/generate: [collector, lms] # all\n", "", "git-collector", "    POST /v1/generate: [collector, lms] # all\n"},
+		{"a kind and one of it", "    POST /v1/generate: [collector, lms]\n", "    POST /v1/generate: [jira-collector, lms]\n", "git-collector", "    POST /v1/generate: [git-collector, jira-collector, lms]\n"},
+		{"a list of lines", "    POST /v1/generate:\n      - sim-git # for a day\n      - lms\n", "", "lms", "    POST /v1/generate:\n      - sim-git # for a day\n      - lms\n"},
+		{"a list of one line", "    POST /v1/generate: # the key\n    - lms\n", "", "lms", "    POST /v1/generate: [lms] # the key\n"},
+		{"a list over lines", "    POST /v1/generate: [sim-git, # ]\n      lms]\n", "", "lms", "    POST /v1/generate: [sim-git, lms]\n"},
+		{"a quoted route", "    \"POST /v1/generate\": [ 'lms' ]\n", "", "lms", "    \"POST /v1/generate\": [lms]\n"},
+	} {
+		t.Run(x.name, func(t *testing.T) {
+			c, path := editor(t, text)
+			write(t, path, strings.Replace(text, line, x.before, 1))
+			c.must(t, exercise.OrderRevoke, x.caller, "llm-gateway", route)
+			if got := lived(t, []byte(read(t, path))).Decide(x.caller, "llm-gateway", route); got == topology.Allowed {
+				t.Errorf("%s is still let in", x.caller)
+			}
+			if off, err := c.struckOff(); err != nil || len(off) != 1 {
+				t.Errorf("struck off are %v, %v", off, err)
+			}
+			if x.between != "" {
+				write(t, path, strings.Replace(text, line, x.between, 1))
+			}
+			c.must(t, exercise.OrderRestore, x.caller, "llm-gateway", route)
+			if diff := cmp.Diff(strings.Replace(text, line, x.want, 1), read(t, path)); diff != "" {
+				t.Error(diff)
+			}
+		})
+	}
+	c, _ := editor(t, text)
+	for _, x := range []exercise.Order{
+		{Kind: exercise.OrderRestore, Caller: "sim-git", Callee: "llm-gateway", Route: route},
+		{Kind: exercise.OrderRevoke, Caller: "sim-git", Callee: "llm-gateway", Route: route},
+		{Kind: exercise.OrderRevoke, Caller: "lms", Callee: "llm-gateway", Route: "GET /nowhere"},
+		{Kind: exercise.OrderRevoke, Caller: "no-one", Callee: "llm-gateway", Route: route},
+	} {
+		if err := c.edit(x); err == nil {
+			t.Errorf("%s %s at %s is done", x.Kind, x.Caller, x.Route)
+		}
+	}
+}

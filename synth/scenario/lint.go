@@ -1,0 +1,167 @@
+package scenario
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"example.org/security-training/services/activity"
+	"example.org/security-training/services/risk"
+	"example.org/security-training/services/topology"
+	"example.org/security-training/synth/world"
+)
+
+// Place is where a scenario's calls are made: the names that they may use.
+type Place struct {
+	Topology *topology.Topology
+	Reasons  []string // that a refusal may have
+}
+
+// names lists what is wrong with the names that a scenario uses, each as "line n: …".
+func (s *Scenario) names(lines map[string]int, there Place) []string {
+	var list []string
+	at := func(line int, format string, args ...any) {
+		list = append(list, fmt.Sprintf("line %d: ", max(1, line))+fmt.Sprintf(format, args...))
+	}
+	var modules []string
+	for _, m := range risk.Modules {
+		modules = append(modules, m.ID)
+	}
+	for _, m := range s.Teaches {
+		if !slices.Contains(modules, m) {
+			at(lines["teaches"], "teaches %q: there is no such module%s", m, meant(m, modules))
+		}
+	}
+	for _, a := range s.Attack {
+		switch to := techniques().moved[a]; {
+		case !attackPattern.MatchString(a): // said already
+		case to != "":
+			at(lines["attack"], "attack %q: it was revoked, and %s (%s) took its place", a, to, Technique(to))
+		case Technique(a) == "":
+			at(lines["attack"], "attack %q: ATT&CK has no such technique", a)
+		}
+	}
+	for who, m := range s.Cast {
+		if m.Role != "" && !slices.Contains(risk.Roles, m.Role) {
+			at(lines["cast/"+who], "cast %s: there is no role %q%s", who, m.Role, meant(string(m.Role), texts(risk.Roles)))
+		}
+	}
+	for _, m := range s.Timeline {
+		if k := m.Record.Secret; k != "" && !slices.Contains(world.SecretKinds, k) {
+			at(m.Line, "record: there is no kind of secret %q%s", k, meant(k, world.SecretKinds))
+		}
+	}
+	for _, e := range s.Expect {
+		if e.Call == "" {
+			continue
+		}
+		for _, fault := range e.strange(there) {
+			at(e.Line, "%s", fault)
+		}
+	}
+	return list
+}
+
+// strange lists the names of a call that nobody there has. Who is called only by a disguise is no workload, and may call.
+func (e Expectation) strange(there Place) []string {
+	var list []string
+	fault := func(format string, args ...any) { list = append(list, fmt.Sprintf(format, args...)) }
+	var workloads []string
+	for _, w := range there.Topology.Workloads {
+		workloads = append(workloads, w.Name)
+	}
+	caller, callee := e.Parties()
+	_, listed := there.Topology.Workload(caller)
+	disguised := slices.Contains(Disguises, caller)
+	switch {
+	case caller == "": // said already
+	case disguised && e.As != "":
+		fault("call %q: as %s shows what %q has, and that is no workload", e.Call, e.As, caller)
+	case !listed && !disguised:
+		fault("call %q: topology lists no workload %q%s", e.Call, caller, meant(caller, slices.Concat(workloads, Disguises)))
+	}
+	switch to, ok := there.Topology.Workload(callee); {
+	case callee == "":
+	case !ok:
+		fault("call %q: topology lists no workload %q%s", e.Call, callee, meant(callee, workloads))
+	case to.Serves[e.Route] == nil && strings.HasPrefix(e.Route.Path(), "/"):
+		fault("route %q: %s does not serve it%s", e.Route, callee, meant(string(e.Route), texts(to.Routes())))
+	}
+	if e.Reason != "" && !slices.Contains(there.Reasons, e.Reason) {
+		fault("reason %q: no refusal has it%s", e.Reason, meant(e.Reason, there.Reasons))
+	}
+	if e.Reason != "" && e.Outcome == topology.Allowed {
+		fault("reason %q: what is Allowed has none", e.Reason)
+	}
+	return list
+}
+
+// risky are the verbs that carry risk.
+func risky() []string {
+	return texts(slices.Collect(maps.Keys(risk.MustProfile(Published).Severities)))
+}
+
+// eventsOf are the events of a source, as a record names them.
+func eventsOf(s activity.Source) []string {
+	var list []string
+	for _, v := range slices.Concat(risky(), texts([]activity.Verb{
+		activity.Commit, activity.Push, activity.ReviewSubmitted, activity.SignIn, activity.DataExport, activity.MFADenied,
+		activity.TicketUpdated, activity.ExportApproved, activity.SecurityTicketClosed, activity.PhishingReported,
+	})) {
+		if name, ok := strings.CutPrefix(v, string(s)+"."); ok {
+			list = append(list, name)
+		}
+	}
+	return list
+}
+
+func texts[T ~string](list []T) []string {
+	out := make([]string, len(list))
+	for i, v := range list {
+		out[i] = string(v)
+	}
+	return out
+}
+
+// meant says which of the names that there are may have been meant by one that is not among them; "" if none is near.
+func meant(name string, known []string) string {
+	best, near := "", max(1, min(4, len(name)/2))+1
+	for _, k := range slices.Sorted(slices.Values(known)) {
+		if len(name) > 3 && strings.HasPrefix(k, name) {
+			return fmt.Sprintf("; did you mean %s?", k)
+		}
+		if d := distance(strings.ToLower(name), strings.ToLower(k), near); d < near {
+			best, near = k, d
+		}
+	}
+	if best == "" {
+		return ""
+	}
+	return fmt.Sprintf("; did you mean %s?", best)
+}
+
+// distance is how many letters have to be added, taken away or changed to make b of a, or most if that is fewer.
+func distance(a, b string, most int) int {
+	x, y := []rune(a), []rune(b)
+	if len(x)-len(y) >= most || len(y)-len(x) >= most || len(x) > 200 {
+		return most
+	}
+	row := make([]int, len(y)+1)
+	for j := range row {
+		row[j] = j
+	}
+	for i := range x {
+		before := row[0]
+		row[0] = i + 1
+		for j := range y {
+			changed := before
+			if x[i] != y[j] {
+				changed++
+			}
+			before = row[j+1]
+			row[j+1] = min(changed, row[j]+1, before+1)
+		}
+	}
+	return min(row[len(y)], most)
+}
