@@ -48,7 +48,7 @@ func (d *disk) chain(t *testing.T) []audit.Entry {
 	t.Helper()
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if _, err := audit.Verify(bytes.NewReader(d.text.Bytes()), writer, nil, nil); err != nil {
+	if _, err := audit.Verify(bytes.NewReader(d.text.Bytes()), writer, nil); err != nil {
 		t.Fatal(err)
 	}
 	entries, err := audit.Read(bytes.NewReader(d.text.Bytes()))
