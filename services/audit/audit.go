@@ -16,7 +16,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -36,6 +35,7 @@ type Entry struct {
 	Event    string    `json:"event,omitempty"`   // the activity event that caused it
 	Person   string    `json:"person,omitempty"`  // employee id
 	Detail   string    `json:"detail,omitempty"`  // one line for people; never a secret
+	Count    uint64    `json:"count,omitempty"`   // how many such decisions it stands for; 0: for one
 	Prev     string    `json:"prev"`
 	Hash     string    `json:"hash,omitempty"`
 }
@@ -173,10 +173,9 @@ func (l *Log) Write(e Entry) {
 
 // append makes e the chain's next entry, and has it wait for the file.
 func (l *Log) append(e Entry) {
-	// What a stranger sent may be no UTF-8, which JSON would write in one way and, read again, in another: the hash would not fit.
-	for _, s := range []*string{&e.Kind, &e.Peer, &e.Serial, &e.Route, &e.Outcome, &e.Reason, &e.Event, &e.Person, &e.Detail} {
-		*s = strings.ToValidUTF8(*s, "\uFFFD")
-	}
+	// What a stranger sent may be long, or no UTF-8, which JSON would write in one way and, read again, in another: the hash would
+	// not fit.
+	e = e.clipped()
 	e.Seq, e.At, e.Workload, e.Prev = l.seq+1, l.now().UTC(), l.workload, l.prev
 	sum, err := e.Sum()
 	if err != nil {

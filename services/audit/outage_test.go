@@ -86,7 +86,7 @@ func TestChainIsWholeAgainWhenAFullDiskHasRoom(t *testing.T) {
 
 func TestEntriesThatFindNoRoomAreCountedAndTakeNoMemory(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		const many, each = 1000, 64 << 10
+		const many, each = 20_000, 4 << 10
 		d := &disk{}
 		l := audit.New(d, writer)
 		for range many {

@@ -179,7 +179,7 @@ func breaks(last, l link) *Fault {
 	case l.edited != "" && l.seq == 0:
 		return &Fault{Kind: Edited, Seq: last.seq + 1, What: l.edited}
 	case l.foreign != "":
-		return &Fault{Kind: Inserted, Seq: l.seq, What: "it is an entry of " + clip(l.foreign, 64)}
+		return &Fault{Kind: Inserted, Seq: l.seq, What: "it is an entry of " + Clip(l.foreign, mostOfName)}
 	case l.edited != "":
 		return &Fault{Kind: Edited, Seq: l.seq, What: l.edited}
 	case l.seq != last.seq+1:

@@ -55,6 +55,7 @@ type Node struct {
 	topology   atomic.Pointer[topology.Topology]
 	identities Identities
 	audit      *audit.Log
+	refusals   refusals
 	log        *slog.Logger
 	now        func() time.Time
 
@@ -249,6 +250,7 @@ func (n *Node) Serve(ctx context.Context) error {
 	if errors.Is(err, context.Canceled) {
 		err = nil
 	}
+	n.refusals.close()
 	n.audit.Write(audit.Entry{Kind: "stop"})
 	return errors.Join(err, n.audit.Close())
 }
