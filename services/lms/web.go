@@ -215,7 +215,10 @@ func (l *LMS) page(p page) http.Handler {
 				l.fail(v, fmt.Errorf("panic: %v\n%s", x, debug.Stack()))
 			}
 		}()
-		err := l.unrevoked(v)
+		err := httpjson.Address(r)
+		if err == nil {
+			err = l.unrevoked(v)
+		}
 		if err == nil {
 			err = l.recognise(v)
 		}
@@ -246,7 +249,7 @@ func readForm(w http.ResponseWriter, r *http.Request) error {
 		}
 		return httpjson.Errorf(http.StatusBadRequest, "bad_form", "The form cannot be read.")
 	}
-	return nil
+	return httpjson.Values(r.PostForm)
 }
 
 // recognise finds who asks, by the session and a roster that is ten seconds old at most, ten minutes while the scorer is away.

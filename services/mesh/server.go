@@ -265,7 +265,11 @@ func (n *Node) dispatch(w http.ResponseWriter, r *http.Request) {
 		}
 	}()
 	ctx := context.WithValue(r.Context(), callerKey{}, callerValue{caller, conn.peer.Serial})
-	if err := n.handlers[route](w, r.WithContext(ctx)); err != nil {
+	err := httpjson.Address(r)
+	if err == nil {
+		err = n.handlers[route](w, r.WithContext(ctx))
+	}
+	if err != nil {
 		if e := httpjson.FromError(err); e.Status >= 500 {
 			n.log.Error("request failed", "route", string(route), "caller", caller.Name, "error", err.Error())
 		} else {
