@@ -214,6 +214,7 @@ func (l *LMS) doCallback(v *visit) error {
 		return notFound()
 	}
 	refuse := func(reason, words string) error {
+		v.wrong = reason == "bad_state" || reason == "bad_token"
 		l.refused(v, "", reason)
 		return httpjson.Errorf(http.StatusForbidden, reason, "%s", words)
 	}

@@ -46,6 +46,14 @@ func (n *Node) refuse(r *Refusal, route topology.Route, from net.Addr) {
 	})
 }
 
+// TurnAway records that somebody unknown was turned away on the port for people, where remote is the address of the connection:
+// as often as a refused session is recorded, and no more often.
+func (n *Node) TurnAway(remote string, e audit.Entry) {
+	at, _ := netip.ParseAddrPort(remote) // else it is of no address
+	e.Peer, e.Serial, e.Detail = audit.Clip(e.Peer, mostOfID), audit.Clip(e.Serial, mostOfSerial), audit.Clip(e.Detail, mostOfDetail)
+	n.refusals.add(at.Addr(), e, n.audit.Write)
+}
+
 // addressOf is where a connection comes from, without its port; the zero Addr if it does not say.
 func addressOf(from net.Addr) netip.Addr {
 	if from == nil {
