@@ -11,7 +11,6 @@ import (
 	"io"
 	"net/http"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -21,11 +20,12 @@ import (
 
 const routeAudit topology.Route = "GET /v1/audit"
 
-// Chain is a verified chain.
+// Chain is a chain that was verified.
 type Chain struct {
 	Name        string
 	Entries     int
 	Checkpoints int // signed ends that it was held against
+	Faults      []*audit.Fault
 }
 
 // Notary is a Lab that keeps signed ends of all chains, and the key to verify them by.
@@ -34,71 +34,159 @@ type Notary interface {
 }
 
 // VerifyAudit verifies every chain of decisions against its signed checkpoints, and every chain of business rows against the
-// end that its writer last reported in its chain of decisions. The error names the first bad entry.
+// ends that its writer reported in its chain of decisions. It goes on after a bad chain: the error is all faults of all chains,
+// each an *audit.Fault, with those of the checkpoints first.
 func VerifyAudit(ctx context.Context, l Lab, o *Operator) ([]Chain, error) {
-	var out []Chain
-	checkpoints, key, err := checkpointsOf(l)
+	pins, _, err := pinsOf(l)
 	if err != nil {
 		return nil, err
 	}
+	names := chainNames(o.Node.Topology(), pins)
+	var out []Chain
+	if of := of(pins.Faults(), audit.OfCheckpoints); len(of) > 0 {
+		out = append(out, Chain{Name: audit.OfCheckpoints, Checkpoints: len(pins.Checkpoints()), Faults: of})
+	}
+	young := time.Now().Add(signedWithin)
+	for _, name := range names {
+		text, missing, err := chainText(ctx, l, name)
+		if err != nil {
+			return out, err
+		}
+		if missing == nil && len(text) > 0 && pins.Of(name) == 0 {
+			if pins, err = signedSince(ctx, l, name, young); err != nil {
+				return out, err
+			}
+		}
+		c := Chain{Name: name, Checkpoints: pins.Of(name), Faults: of(pins.Faults(), name)}
+		if missing == nil {
+			c.Entries, err = audit.Verify(bytes.NewReader(text), name, pins)
+			missing, err = asFault(err)
+			if err != nil {
+				return out, err
+			}
+		}
+		out = append(out, c.with(missing))
+	}
+	for _, w := range o.Node.Topology().Serving(routeAudit) {
+		c, err := verifyRows(ctx, l, o, w.Name, young)
+		if err != nil {
+			return out, err
+		}
+		out = append(out, c)
+	}
+	return out, faultsOf(out)
+}
+
+// verifyRows verifies a writer's business rows, of which none need have been reported until young.
+func verifyRows(ctx context.Context, l Lab, o *Operator, name string, young time.Time) (Chain, error) {
+	for {
+		pins, err := tipsOf(ctx, l, name) // before the rows: what is reported now may be of a row that comes now
+		if _, err := asFault(err); err != nil {
+			return Chain{}, err
+		}
+		c := Chain{Name: audit.RowsOf(name), Checkpoints: pins.Of(audit.RowsOf(name)), Faults: pins.Faults()}
+		rows, err := o.businessRows(ctx, name)
+		if ctx.Err() != nil {
+			return c, ctx.Err()
+		}
+		if err != nil {
+			return c.with(&audit.Fault{Kind: audit.MissingChain, Workload: c.Name, What: err.Error()}), nil
+		}
+		if len(rows) > 0 && c.Checkpoints == 0 && time.Now().Before(young) && pause(ctx, 100*time.Millisecond) == nil {
+			continue
+		}
+		c.Entries, err = audit.VerifyRows(rows, name, pins)
+		bad, err := asFault(err)
+		return c.with(bad), err
+	}
+}
+
+// signedWithin is how long a chain that has just begun may be without a checkpoint.
+const signedWithin = 4 * time.Second
+
+// signedSince waits for the first checkpoint of a chain that has none, until young. It gives the checkpoints of then.
+func signedSince(ctx context.Context, l Lab, name string, young time.Time) (*audit.Pins, error) {
+	for {
+		pins, _, err := pinsOf(l)
+		if err != nil || pins.Of(name) > 0 || time.Now().After(young) {
+			return pins, err
+		}
+		if err := pause(ctx, 100*time.Millisecond); err != nil {
+			return nil, err
+		}
+	}
+}
+
+// with is c with one fault more, if it is one.
+func (c Chain) with(f *audit.Fault) Chain {
+	if f != nil {
+		c.Faults = append(c.Faults, f)
+	}
+	return c
+}
+
+// asFault tells a fault of the chain from one of reading it.
+func asFault(err error) (*audit.Fault, error) {
+	var f *audit.Fault
+	if errors.As(err, &f) {
+		return f, nil
+	}
+	return nil, err
+}
+
+// of are the faults of one chain.
+func of(faults []*audit.Fault, name string) []*audit.Fault {
+	return slices.DeleteFunc(slices.Clone(faults), func(f *audit.Fault) bool { return f.Workload != name })
+}
+
+func faultsOf(chains []Chain) error {
+	var all []error
+	for _, c := range chains {
+		for _, f := range c.Faults {
+			all = append(all, f)
+		}
+	}
+	return errors.Join(all...)
+}
+
+// chainNames are all chains of decisions: the supervisor's, every workload's, and any other that was ever signed.
+func chainNames(topo *topology.Topology, pins *audit.Pins) []string {
 	names := []string{"supervisor"}
-	for _, w := range o.Node.Topology().Workloads {
+	for _, w := range topo.Workloads {
 		if w.Kind != topology.KindOperator {
 			names = append(names, w.Name)
 		}
 	}
-	for _, name := range names {
-		text, err := chainText(ctx, l, name)
-		if err != nil {
-			return out, err
+	for _, name := range pins.Workloads() {
+		if !slices.Contains(names, name) {
+			names = append(names, name)
 		}
-		n, err := audit.Verify(bytes.NewReader(text), name, checkpoints, key)
-		if err != nil {
-			return out, err
-		}
-		pins := 0
-		for _, c := range checkpoints {
-			if c.Workload == name {
-				pins++
-			}
-		}
-		out = append(out, Chain{name, n, pins})
 	}
-	for _, w := range o.Node.Topology().Serving(routeAudit) {
-		rows, err := o.businessRows(ctx, w.Name)
-		if err != nil {
-			return out, err
-		}
-		tips, err := reportedTips(ctx, l, w.Name)
-		if err != nil {
-			return out, err
-		}
-		if err := verifyRows(w.Name, rows, tips); err != nil {
-			return out, err
-		}
-		out = append(out, Chain{w.Name + " (database)", len(rows), len(tips)})
-	}
-	return out, nil
+	return names
 }
 
-// chainText reads a chain up to its last whole line: its writer may be in the middle of another.
-func chainText(ctx context.Context, l Lab, name string) ([]byte, error) {
+// chainText reads a chain up to its last whole line: its writer may be in the middle of another. One that cannot be read is missing.
+func chainText(ctx context.Context, l Lab, name string) ([]byte, *audit.Fault, error) {
 	r, err := l.Audit(ctx, name)
+	if ctx.Err() != nil {
+		return nil, nil, ctx.Err()
+	}
 	if err != nil {
-		return nil, err
+		return nil, &audit.Fault{Kind: audit.MissingChain, Workload: name, What: err.Error()}, nil
 	}
 	defer r.Close()
 	text, err := io.ReadAll(r)
 	if err != nil {
-		return nil, fmt.Errorf("read audit of %s: %w", name, err)
+		return nil, nil, fmt.Errorf("read audit of %s: %w", name, err)
 	}
-	return text[:bytes.LastIndexByte(text, '\n')+1], nil
+	return text[:bytes.LastIndexByte(text, '\n')+1], nil, nil
 }
 
-func checkpointsOf(l Lab) ([]audit.Checkpoint, ed25519.PublicKey, error) {
+// pinsOf reads the lab's checkpoints, and the key that they are signed by.
+func pinsOf(l Lab) (*audit.Pins, ed25519.PublicKey, error) {
 	n, ok := l.(Notary)
 	if !ok {
-		return nil, nil, nil
+		return nil, nil, fmt.Errorf("read checkpoints: %T keeps none", l)
 	}
 	lines, public, err := n.Checkpoints()
 	if err != nil {
@@ -107,68 +195,28 @@ func checkpointsOf(l Lab) ([]audit.Checkpoint, ed25519.PublicKey, error) {
 	if len(public) != ed25519.PublicKeySize {
 		return nil, nil, fmt.Errorf("read the audit's public key: %d bytes, want %d", len(public), ed25519.PublicKeySize)
 	}
-	var out []audit.Checkpoint
-	d := json.NewDecoder(bytes.NewReader(lines[:bytes.LastIndexByte(lines, '\n')+1]))
-	for {
-		var c audit.Checkpoint
-		if err := d.Decode(&c); errors.Is(err, io.EOF) {
-			return out, public, nil
-		} else if err != nil {
-			return nil, nil, fmt.Errorf("read checkpoints: entry %d: %w", len(out)+1, err)
-		}
-		out = append(out, c)
-	}
+	pins, err := audit.ReadPins(bytes.NewReader(lines), public)
+	return pins, public, err
 }
 
-// reportedTips are the ends of a writer's rows that it reported in its own chain of decisions: sequence number to hash.
-func reportedTips(ctx context.Context, l Lab, name string) (map[int64]string, error) {
-	entries, err := Entries(ctx, l, name)
+// tipsOf are the ends of a writer's rows that it reported in its own chain of decisions. The error is an *audit.Fault if there is no
+// such chain; then there are no ends either.
+func tipsOf(ctx context.Context, l Lab, name string) (*audit.Pins, error) {
+	text, missing, err := chainText(ctx, l, name)
 	if err != nil {
 		return nil, err
 	}
-	tips := map[int64]string{}
-	for _, e := range entries {
-		if e.Kind != audit.KindTip {
-			continue
-		}
-		seq, hash, _ := strings.Cut(e.Detail, " ")
-		n, err := strconv.ParseInt(seq, 10, 64)
-		if err != nil {
-			return nil, fmt.Errorf("read audit of %s, seq %d: tip %q: %w", name, e.Seq, e.Detail, err)
-		}
-		tips[n] = hash
+	if missing != nil {
+		return audit.TipPins(name, nil), missing
 	}
-	return tips, nil
-}
-
-// verifyRows finds the first row that does not continue the one before it or differs from a reported end.
-func verifyRows(name string, rows []audit.Row, tips map[int64]string) error {
-	prev := ""
-	for i, r := range rows {
-		bad := func(what string) error {
-			return fmt.Errorf("audit rows of %s, row %d (seq %d): %s", name, i+1, r.Seq, what)
-		}
-		switch {
-		case r.Chain != name:
-			return bad("a row of " + r.Chain)
-		case r.Seq != int64(i)+1:
-			return bad("something was removed, inserted or moved before it")
-		case r.Prev != prev:
-			return bad("does not continue the row before it")
-		case r.Sum() != r.Hash:
-			return bad("was edited: its hash does not fit its content")
-		}
-		if want, ok := tips[r.Seq]; ok && want != r.Hash {
-			return bad("differs from what its writer reported: the chain was rewritten")
-		}
-		prev = r.Hash
-	}
-	for seq := range tips {
-		if seq > int64(len(rows)) {
-			return fmt.Errorf("audit rows of %s end at %d, but its writer reported %d: the end was cut off", name, len(rows), seq)
+	var entries []audit.Entry
+	for line := range bytes.Lines(text) {
+		var e audit.Entry
+		if json.Unmarshal(line, &e) == nil { // a line that is no entry is a fault of the other chain
+			entries = append(entries, e)
 		}
 	}
-	return nil
+	return audit.TipPins(name, entries), nil
 }
 
 // businessRows reads a writer's rows, page by page.
@@ -296,28 +344,25 @@ func ExportAudit(ctx context.Context, l Lab, o *Operator, w io.Writer) error {
 		Key        []byte            `json:"key,omitempty"` // Ed25519, public
 	}
 	out := json.NewEncoder(w)
-	checkpoints, key, err := checkpointsOf(l)
+	pins, key, err := pinsOf(l)
 	if err != nil {
 		return err
 	}
 	if err := out.Encode(line{Chain: "supervisor", Key: key}); err != nil {
 		return err
 	}
-	for _, c := range checkpoints {
+	for _, c := range pins.Checkpoints() {
 		if err := out.Encode(line{Chain: c.Workload, Checkpoint: &c}); err != nil {
 			return err
 		}
 	}
-	for _, x := range o.Node.Topology().Workloads {
-		if x.Kind == topology.KindOperator {
-			continue
-		}
-		entries, err := Entries(ctx, l, x.Name)
+	for _, name := range chainNames(o.Node.Topology(), pins) {
+		entries, err := Entries(ctx, l, name)
 		if err != nil {
 			return err
 		}
 		for _, e := range entries {
-			if err := out.Encode(line{Chain: x.Name, Entry: &e}); err != nil {
+			if err := out.Encode(line{Chain: name, Entry: &e}); err != nil {
 				return err
 			}
 		}

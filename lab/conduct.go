@@ -269,7 +269,7 @@ func (c *conductor) do(ctx context.Context, o exercise.Order) (*exercise.Result,
 		r := &exercise.Result{Chains: []exercise.ChainState{}}
 		n := 0
 		for _, x := range chains {
-			r.Chains = append(r.Chains, exercise.ChainState(x))
+			r.Chains = append(r.Chains, exercise.ChainState{Name: x.Name, Entries: x.Entries, Checkpoints: x.Checkpoints})
 			n += x.Entries
 		}
 		return r, fmt.Sprintf("%d chains, %d entries: none was edited, removed, inserted or moved", len(chains), n), err

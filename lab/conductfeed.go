@@ -63,13 +63,9 @@ func (c *conductor) tell(ctx context.Context) {
 func (c *conductor) newest(ctx context.Context, workload string) (int64, error) {
 	said := ""
 	for {
-		tips, err := reportedTips(ctx, c.stage, workload)
+		pins, err := tipsOf(ctx, c.stage, workload)
 		if err == nil {
-			after := int64(0)
-			for seq := range tips {
-				after = max(after, seq)
-			}
-			return after, nil
+			return int64(pins.Last(audit.RowsOf(workload))), nil
 		}
 		if err.Error() != said {
 			said = err.Error()

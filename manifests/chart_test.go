@@ -243,7 +243,7 @@ func TestEachValueChangesWhatIsRendered(t *testing.T) {
 		"namespace": "elsewhere", "global.geminiApiKey": "k", "global.geminiSecret": "mine",
 		"image.repository": "registry.example.org/app", "image.tag": "1", "image.digest": digest, "image.pullPolicy": "Never",
 		"imagePullSecrets": []any{"pull"}, "topology": strings.ReplaceAll(string(manifests.Topology()), "security-training.example.org", "other.example.org"),
-		"llm.model": "gemini-9", "lms.peopleTLSSecret": "people",
+		"llm.model": "gemini-9", "lms.peopleTLSSecret": "people", "lms.hosts": []any{"training.example.org"},
 		"lms.oidc.issuer": "https://other.example.org", "lms.oidc.clientID": "other", "lms.oidc.redirectURL": "https://other.example.org/sign-in/callback", "lms.oidc.clientSecret": "mine",
 		"postgres.image.repository": "registry.example.org/pg", "postgres.image.tag": "18", "postgres.image.digest": digest, "postgres.image.pullPolicy": "Never",
 		"spire.clusterName": "other", "spire.caTTL": "1h", "spire.svidTTL": "10m", "spire.socket": "csi",

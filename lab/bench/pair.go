@@ -171,7 +171,7 @@ func (p *pair) decided(ctx context.Context, n int) (map[string]int, error) {
 		}
 		if all >= n {
 			p.read = len(whole)
-			_, err := audit.Verify(bytes.NewReader(whole), callee, nil, nil)
+			_, err := audit.Verify(bytes.NewReader(whole), callee, nil)
 			return outcomes, err
 		}
 		select {

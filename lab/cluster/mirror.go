@@ -1,6 +1,8 @@
 package cluster
 
 import (
+	"bufio"
+	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -59,7 +61,9 @@ func (s *supervisor) keepCopying(ctx context.Context, what, workload string, pau
 	}
 }
 
-// copyAudit appends what the pod's file has beyond ours, and goes on until the stream ends.
+// copyAudit appends what the pod's file has beyond ours, and goes on until the stream ends. It copies whole lines: one that a
+// crash cut off is removed there, and must not be in the middle of ours. What was copied is never replaced: a pod that writes
+// its history again brings lines that do not continue it, which the notary does not sign and verification names.
 func (s *supervisor) copyAudit(ctx context.Context, pod *v1.Pod, workload, path string) error {
 	out, err := os.OpenFile(path, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
@@ -77,8 +81,29 @@ func (s *supervisor) copyAudit(ctx context.Context, pod *v1.Pod, workload, path 
 	defer in.Close()
 	stop := context.AfterFunc(ctx, func() { in.Close() })
 	defer stop()
-	_, err = io.Copy(out, in)
-	return err
+	return copyLines(out, in)
+}
+
+// mostOfLine is how many bytes of a line may wait for its end.
+const mostOfLine = 1 << 20
+
+// copyLines copies the whole lines of in to out, until in ends. One that is too long is an error; nothing of it is copied.
+func copyLines(out io.Writer, in io.Reader) error {
+	lines := bufio.NewScanner(in)
+	lines.Buffer(make([]byte, 64<<10), mostOfLine)
+	lines.Split(func(data []byte, _ bool) (int, []byte, error) {
+		end := bytes.LastIndexByte(data, '\n') + 1
+		if end == 0 {
+			return 0, nil, nil // more is read; at the end of in, what is left has no end
+		}
+		return end, data[:end], nil
+	})
+	for lines.Scan() {
+		if _, err := out.Write(lines.Bytes()); err != nil {
+			return err
+		}
+	}
+	return lines.Err()
 }
 
 // logs keeps a copy of what a pod's container says, from one pod to the next.

@@ -5,7 +5,6 @@ import (
 	"crypto/ed25519"
 	"crypto/rand"
 	"crypto/x509"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -44,7 +43,7 @@ type Desk struct {
 
 	bench  Bench
 	audit  *audit.Log
-	key    ed25519.PrivateKey
+	notary *audit.Notary
 	people *peopleCA
 	end    context.CancelFunc
 
@@ -59,17 +58,24 @@ func Open(f Folder, log *slog.Logger) (*Desk, error) {
 	if d.Topo, err = topology.FromFile(f.Topology()); err != nil {
 		return nil, err
 	}
-	if d.key, err = loadKey(f); err != nil {
+	key, err := loadKey(f)
+	if err != nil {
+		return nil, err
+	}
+	if d.notary, err = audit.OpenNotary(f.checkpoints(), key); err != nil {
 		return nil, err
 	}
 	if d.people, err = openPeopleCA(f); err != nil {
 		return nil, err
 	}
-	if d.audit, err = audit.Open(f.audit(), "supervisor"); err != nil {
+	if d.audit, err = audit.Open(f.audit(), supervisorChain); err != nil {
 		return nil, err
 	}
 	return d, nil
 }
+
+// supervisorChain is the name of the supervisor's own chain.
+const supervisorChain = "supervisor"
 
 // Audit is the supervisor's own chain.
 func (d *Desk) Audit() *audit.Log { return d.audit }
@@ -131,50 +137,4 @@ func loadKey(f Folder) (ed25519.PrivateKey, error) {
 	}
 	key := ed25519.NewKeyFromSeed(seed)
 	return key, Replace(f.auditPublic(), key.Public().(ed25519.PublicKey), 0o644)
-}
-
-// sign pins the end of every chain once a second, if it has grown, with a key that no workload can read.
-func (d *Desk) sign(ctx context.Context) {
-	tick := time.NewTicker(time.Second)
-	defer tick.Stop()
-	last := map[string]uint64{}
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-tick.C:
-		}
-		files := map[string]string{"supervisor": d.Folder.audit()}
-		for _, w := range d.Topo.Workloads {
-			if w.Kind != topology.KindOperator {
-				files[w.Name] = d.Folder.WorkloadAudit(w.Name)
-			}
-		}
-		var lines []byte
-		for name, path := range files {
-			tip, err := audit.Tip(path)
-			if err != nil || tip.Seq == last[name] {
-				continue
-			}
-			last[name] = tip.Seq
-			c := audit.Checkpoint{Workload: name, Seq: tip.Seq, Hash: tip.Hash, At: time.Now().UTC()}
-			c.Sign(d.key)
-			b, err := json.Marshal(c)
-			if err != nil {
-				continue
-			}
-			lines = append(append(lines, b...), '\n')
-		}
-		if len(lines) == 0 {
-			continue
-		}
-		f, err := os.OpenFile(d.Folder.checkpoints(), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
-		if err == nil {
-			_, err = f.Write(lines)
-			err = errors.Join(err, f.Close())
-		}
-		if err != nil {
-			d.Log.Error("sign checkpoints", "error", err.Error())
-		}
-	}
 }

@@ -2,13 +2,13 @@
 //
 // A chain is a file of JSON lines. Each line's hash is SHA-256 over the line without its hash, which contains the hash of
 // the line before: an edit, a deletion, an insertion or a reordering breaks the chain at that line. A cut-off end breaks no
-// link, which is why Checkpoints, signed with a key that the process does not have, pin the chain's length from outside.
+// link, and neither does a chain that was written again as a whole, which is why a Notary pins the chain from outside by
+// Checkpoints: signed with a key that the process does not have, and never two that contradict each other.
 package audit
 
 import (
 	"bufio"
 	"bytes"
-	"crypto/ed25519"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
@@ -16,7 +16,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -36,6 +35,7 @@ type Entry struct {
 	Event    string    `json:"event,omitempty"`   // the activity event that caused it
 	Person   string    `json:"person,omitempty"`  // employee id
 	Detail   string    `json:"detail,omitempty"`  // one line for people; never a secret
+	Count    uint64    `json:"count,omitempty"`   // how many such decisions it stands for; 0: for one
 	Prev     string    `json:"prev"`
 	Hash     string    `json:"hash,omitempty"`
 }
@@ -173,10 +173,9 @@ func (l *Log) Write(e Entry) {
 
 // append makes e the chain's next entry, and has it wait for the file.
 func (l *Log) append(e Entry) {
-	// What a stranger sent may be no UTF-8, which JSON would write in one way and, read again, in another: the hash would not fit.
-	for _, s := range []*string{&e.Kind, &e.Peer, &e.Serial, &e.Route, &e.Outcome, &e.Reason, &e.Event, &e.Person, &e.Detail} {
-		*s = strings.ToValidUTF8(*s, "\uFFFD")
-	}
+	// What a stranger sent may be long, or no UTF-8, which JSON would write in one way and, read again, in another: the hash would
+	// not fit.
+	e = e.clipped()
 	e.Seq, e.At, e.Workload, e.Prev = l.seq+1, l.now().UTC(), l.workload, l.prev
 	sum, err := e.Sum()
 	if err != nil {
@@ -273,110 +272,6 @@ func (l *Log) write(lines *bytes.Buffer) bool {
 
 // retryAfter is the pause between two tries to write to a file that takes nothing.
 const retryAfter = 100 * time.Millisecond
-
-// Checkpoint pins a chain's end from outside.
-type Checkpoint struct {
-	Workload  string    `json:"workload"`
-	Seq       uint64    `json:"seq"`
-	Hash      string    `json:"hash"`
-	At        time.Time `json:"at"`
-	Signature []byte    `json:"signature,omitempty"` // Ed25519 over the JSON without this field
-}
-
-func (c Checkpoint) text() []byte {
-	c.Signature = nil
-	b, err := json.Marshal(c)
-	if err != nil {
-		panic(err) // strings, numbers and a time always encode
-	}
-	return b
-}
-
-// Sign fills in the signature.
-func (c *Checkpoint) Sign(key ed25519.PrivateKey) { c.Signature = ed25519.Sign(key, c.text()) }
-
-// Verify says whether the signature is by key.
-func (c Checkpoint) Verify(key ed25519.PublicKey) bool {
-	return ed25519.Verify(key, c.text(), c.Signature)
-}
-
-// Fault is the first bad entry of a chain.
-type Fault struct {
-	Workload string
-	Line     int // counted from 1
-	Seq      uint64
-	What     string
-}
-
-func (f *Fault) Error() string {
-	return fmt.Sprintf("audit chain of %s, line %d (seq %d): %s", f.Workload, f.Line, f.Seq, f.What)
-}
-
-// Verify reads a chain and returns the number of entries, or the first *Fault. Every checkpoint must be signed by key and
-// be met by the chain, at its sequence number with its hash. A nil key means that no checkpoint is expected.
-func Verify(r io.Reader, workload string, checkpoints []Checkpoint, key ed25519.PublicKey) (int, error) {
-	pinned := map[uint64]string{}
-	var last uint64
-	for _, c := range checkpoints {
-		if c.Workload != workload {
-			continue
-		}
-		if !c.Verify(key) {
-			return 0, &Fault{Workload: workload, Seq: c.Seq, What: "a checkpoint's signature is not the lab's"}
-		}
-		pinned[c.Seq], last = c.Hash, max(last, c.Seq)
-	}
-	scan := bufio.NewReader(r)
-	prev, n := "", 0
-	var seq uint64
-	for {
-		line, err := scan.ReadBytes('\n')
-		if errors.Is(err, io.EOF) {
-			if len(line) > 0 {
-				return n, &Fault{workload, n + 1, seq + 1, "an unfinished line"}
-			}
-			break
-		}
-		if err != nil {
-			return n, fmt.Errorf("read audit of %s: %w", workload, err)
-		}
-		n++
-		var e Entry
-		d := json.NewDecoder(bytes.NewReader(line))
-		d.DisallowUnknownFields()
-		if err := d.Decode(&e); err != nil {
-			return n, &Fault{workload, n, seq + 1, "not an entry: " + err.Error()}
-		}
-		sum, err := e.Sum()
-		if err != nil {
-			return n, err
-		}
-		written, err := json.Marshal(e)
-		if err != nil {
-			return n, err
-		}
-		switch {
-		case e.Workload != workload:
-			return n, &Fault{workload, n, e.Seq, "an entry of " + e.Workload}
-		case e.Seq != seq+1:
-			return n, &Fault{workload, n, e.Seq, fmt.Sprintf("sequence number %d follows %d: something was removed, inserted or moved", e.Seq, seq)}
-		case e.Prev != prev:
-			return n, &Fault{workload, n, e.Seq, "does not continue the entry before it"}
-		case e.Hash != sum:
-			return n, &Fault{workload, n, e.Seq, "was edited: its hash does not fit its content"}
-		case !bytes.Equal(written, bytes.TrimSuffix(line, []byte("\n"))):
-			return n, &Fault{workload, n, e.Seq, "was edited: it reads the same and is written otherwise"}
-		}
-		if want, ok := pinned[e.Seq]; ok && want != e.Hash {
-			return n, &Fault{workload, n, e.Seq, "differs from the signed checkpoint: the chain was rewritten"}
-		}
-		prev, seq = e.Hash, e.Seq
-	}
-	if seq < last {
-		return n, &Fault{workload, n, seq, fmt.Sprintf("ends before the signed checkpoint at %d: the end was cut off", last)}
-	}
-	return n, nil
-}
 
 // Tip is the last whole entry of the chain in the file at path; a zero Entry if there is none.
 func Tip(path string) (Entry, error) {

@@ -9,6 +9,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"sync"
@@ -86,7 +87,11 @@ func (c *Collector) accept(p source.Push) mesh.HandlerFunc {
 				return c.refuse(r, httpjson.Errorf(http.StatusBadRequest, "delivery_id", "the delivery id is missing, or longer than 200 bytes"))
 			}
 		}
-		if d.records, err = p.Split(r.Header, source.Scrub(body)); err != nil {
+		clean, err := source.ScrubWithin(r.Context(), body)
+		if err != nil {
+			return fmt.Errorf("scrub body: %w", err) // the caller has gone, or the time is up
+		}
+		if d.records, err = p.Split(r.Header, clean); err != nil {
 			return c.refuse(r, httpjson.Errorf(http.StatusBadRequest, "malformed", "%s", source.ScrubText(err.Error())))
 		}
 		a, err := c.spool.accept(r.Context(), d)

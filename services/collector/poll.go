@@ -108,7 +108,11 @@ func (p *poller) page(ctx context.Context) (int, error) {
 	if next == "" {
 		return 0, errors.New(`poll log: the page has no Link with rel="next"`)
 	}
-	records, err := p.poll.Split(resp.Header, source.Scrub(body))
+	clean, err := source.ScrubWithin(ctx, body)
+	if err != nil {
+		return 0, fmt.Errorf("poll log: %w", err)
+	}
+	records, err := p.poll.Split(resp.Header, clean)
 	if err != nil {
 		return 0, fmt.Errorf("poll log: %w", err)
 	}

@@ -2,6 +2,7 @@
 package httpjson
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -98,22 +99,25 @@ func RequireType(r *http.Request, want string) error {
 	return nil
 }
 
-// Read decodes a JSON body of at most limit bytes into v: 415 for another type, 413 when longer, 400 for bad JSON, unknown fields or trailing text.
+// Read decodes a JSON body of at most limit bytes into v: 415 for another type, 413 when longer, 400 for one that is cut off, bad
+// JSON, unknown fields, trailing text, or strings that are no text.
 func Read(w http.ResponseWriter, r *http.Request, limit int64, v any) error {
 	if err := RequireType(r, "application/json"); err != nil {
 		return err
 	}
-	d := json.NewDecoder(http.MaxBytesReader(w, r.Body, limit))
-	d.DisallowUnknownFields()
-	var long *http.MaxBytesError
-	if err := d.Decode(v); errors.As(err, &long) {
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, limit))
+	if err != nil {
+		return Cut(err)
+	}
+	if err := Text(body); err != nil {
 		return err
-	} else if err != nil {
+	}
+	d := json.NewDecoder(bytes.NewReader(body))
+	d.DisallowUnknownFields()
+	if err := d.Decode(v); err != nil {
 		return Errorf(http.StatusBadRequest, "bad_json", "body at byte %d: %v", d.InputOffset(), err)
 	}
-	if _, err := d.Token(); errors.As(err, &long) {
-		return err
-	} else if !errors.Is(err, io.EOF) {
+	if _, err := d.Token(); !errors.Is(err, io.EOF) {
 		return Errorf(http.StatusBadRequest, "bad_json", "body at byte %d: text after the JSON value", d.InputOffset())
 	}
 	return nil

@@ -21,16 +21,40 @@ var (
 	address = regexp.MustCompile(`(?i)\b[a-z][a-z0-9+.-]*://\S*|\b(?:javascript|vbscript|mailto|tel|sms|blob):\S+|\bdata:[a-z]+/\S*|` +
 		`\bwww\.\S+|(?:^|\b)(?:[a-z0-9-]+\.)+(?:com|net|org|io|dev|app|co|info|biz|xyz|top|ru|cn|me|ai|cloud|link|click|site|online)(?:[:/]\S*|\b)`)
 	slashes = regexp.MustCompile(`(^|\s)//\S+`)
+
+	// What looks like an address and names a thing: where data lies, which no browser opens, and a module of source code. A lesson may
+	// name those of the usual hosts; what it is about may name any.
+	bucket      = regexp.MustCompile(`^(?:s3|gs)://[A-Za-z0-9][A-Za-z0-9._-]+(?:/[A-Za-z0-9._~+=/-]*)?$`)
+	module      = regexp.MustCompile(`^[a-z0-9.-]+\.[a-z]+/[A-Za-z0-9._~/-]+(?:@v[0-9][A-Za-z0-9.+-]*)?$`)
+	moduleHosts = regexp.MustCompile(`^(?:(?:github\.com|gitlab\.com|bitbucket\.org)/[^/]+/[^/@]|golang\.org/x/|google\.golang\.org/|gopkg\.in/|go\.uber\.org/|` +
+		`(?:sigs\.)?k8s\.io/|go\.opentelemetry\.io/|cloud\.google\.com/go)`)
 )
+
+// names says whether an address, with what stands right behind it, is the name of a thing that a lesson may have.
+func names(address string) bool {
+	address = strings.TrimRight(address, ".,;:)'\"’”")
+	return bucket.MatchString(address) || module.MatchString(address) && moduleHosts.MatchString(address)
+}
+
+// namesAny is names for modules of any host.
+func namesAny(address string) bool {
+	address = strings.TrimRight(address, ".,;:)'\"’”")
+	return bucket.MatchString(address) || module.MatchString(address) && !strings.HasPrefix(address, "www.")
+}
 
 // Clean turns what a model (or anybody) wrote into plain text on one line: control, invisible, direction-changing and tag
 // characters go, and so do HTML, Markdown's links, images and emphasis; a link's text stays, an address becomes Removed.
-// Clean(Clean(s)) equals Clean(s).
-func Clean(s string) string {
+// The name of a bucket or of a module of source code stays: it is no link. Clean(Clean(s)) equals Clean(s).
+func Clean(s string) string { return clean(s, names) }
+
+// CleanDetail is Clean for a line of what happened, which names things as they are called: modules of any host stay.
+func CleanDetail(s string) string { return clean(s, namesAny) }
+
+func clean(s string, stays func(address string) bool) string {
 	// Removing one thing can bring forth another ("<scr<b>ipt>"), so it goes on until nothing changes. Each round that
 	// changes something makes the text simpler; the bound is for input made to be slow, of which nothing is kept.
 	for range 64 {
-		next := cleanOnce(s)
+		next := cleanOnce(s, stays)
 		if next == s {
 			return s
 		}
@@ -43,7 +67,7 @@ func Clean(s string) string {
 // space a plain one.
 func Visible(s string) string { return strings.Map(visible, strings.ToValidUTF8(s, "")) }
 
-func cleanOnce(s string) string {
+func cleanOnce(s string, stays func(string) bool) string {
 	s = Visible(html.UnescapeString(Visible(s)))
 	s = comment.ReplaceAllString(s, "")
 	if next := element.ReplaceAllString(s, ""); next != s {
@@ -52,7 +76,12 @@ func cleanOnce(s string) string {
 	s = openElement.ReplaceAllString(s, "$1")
 	s = imageOrLink.ReplaceAllString(s, "$1")
 	s = reference.ReplaceAllString(s, "$1")
-	s = address.ReplaceAllString(s, Removed)
+	s = address.ReplaceAllStringFunc(s, func(a string) string {
+		if stays(a) {
+			return a
+		}
+		return Removed
+	})
 	s = slashes.ReplaceAllString(s, "$1"+Removed)
 	s = strings.NewReplacer("**", "", "```", "").Replace(s)
 	return strings.Join(strings.Fields(s), " ")

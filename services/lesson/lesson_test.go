@@ -94,6 +94,14 @@ func TestCleanLeavesOnlyPlainText(t *testing.T) {
 		{"other schemes", "javascript:alert(1) data:text/html,x mailto:a@b", Removed + " " + Removed + " " + Removed},
 		{"bare name", "log in at portal.evil.com/login please", "log in at " + Removed + " please"},
 		{"without scheme", "at //evil.example/x", "at " + Removed},
+		{"a bucket", "from s3://payments-data/exports/2026/customers.parquet, twice", "from s3://payments-data/exports/2026/customers.parquet, twice"},
+		{"a module", "golang.org/x/crypto, github.com/aws/aws-sdk-go-v2/service/s3 v1.2 (and k8s.io/api).", "golang.org/x/crypto, github.com/aws/aws-sdk-go-v2/service/s3 v1.2 (and k8s.io/api)."},
+		{"a module with its version", "github.com/go-jose/go-jose/v4@v4.0.5", "github.com/go-jose/go-jose/v4@v4.0.5"},
+		{"a module's host by https", "see https://github.com/a/b", "see " + Removed},
+		{"a page of a module's host", "github.com/login and github.com/a/b?x=1", Removed + " and " + Removed},
+		{"a link to a bucket", "[x](s3://payments-data/a) ![y](https://evil.example/s3://a)", "x y"},
+		{"a bucket that goes on as a link", "s3://a](https://evil.example) s3://a:8080@evil.example/x", Removed + " " + Removed},
+		{"a module of a host that could be any", "example.com/payments/api", Removed},
 		{"emphasis", "**very** ```x```", "very x"},
 		{"bad UTF-8", "a\xff\xfeb", "ab"},
 	} {
@@ -123,6 +131,20 @@ func TestCleanedTextIsCleanWhateverTheInput(t *testing.T) {
 			t.Fatalf("%q keeps markup or an address", got)
 		}
 	})
+}
+
+func TestADetailNamesThingsAsTheyAreCalledAndLeadsNowhere(t *testing.T) {
+	for in, want := range map[string]string{
+		"payments: example.com/payments/api v1.2":      "payments: example.com/payments/api v1.2",
+		"s3://payments-data/exports/2026":              "s3://payments-data/exports/2026",
+		"https://evil.example/x www.evil.com/x":        Removed + " " + Removed,
+		"portal.evil.com and [x](example.com/a)":       Removed + " and x",
+		"example.com/a?token=1 javascript:example.com": Removed + " " + Removed,
+	} {
+		if got := CleanDetail(in); got != want {
+			t.Errorf("CleanDetail(%q) = %q, want %q", in, got, want)
+		}
+	}
 }
 
 func TestFromJSONRefusesWhatIsNotALesson(t *testing.T) {

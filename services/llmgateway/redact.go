@@ -18,6 +18,7 @@ const (
 
 var (
 	mailPattern    = regexp.MustCompile(`[\p{L}\p{N}._%+'-]+@[\p{L}\p{N}-]+(?:\.[\p{L}\p{N}-]+)*`)
+	versionPattern = regexp.MustCompile(`@v[0-9]+\.[0-9]+\.[0-9]+[0-9A-Za-z.+-]*$`)
 	accountPattern = regexp.MustCompile(`\b(?:github|gitlab|jira|okta|aws|email):[^\s,;()]+`)
 	arnPattern     = regexp.MustCompile(`\barn:aws[a-z-]*:[^\s,;()]+`)
 	handlePattern  = regexp.MustCompile(`(^|[^\p{L}\p{N}_])@[A-Za-z0-9][A-Za-z0-9_-]+`)
@@ -25,7 +26,6 @@ var (
 	homePattern    = regexp.MustCompile(`(?i)(/home/|/users/|\\users\\)[^\s/\\]+`)
 	numberPattern  = regexp.MustCompile(`\+[0-9][0-9 ()/-]{7,}[0-9]`)
 	ipPattern      = regexp.MustCompile(`[0-9A-Fa-f]*(?:[.:][0-9A-Fa-f]*){2,10}(?:%[\w]+)?`)
-	valuePattern   = regexp.MustCompile(`(?i)\b((?:pass(?:word|wd|phrase)?|secret|token|api[_-]?key|access[_-]?key|credential)s?\s*[=:]\s*)(\S{4,})`)
 	tokenPattern   = regexp.MustCompile(`[A-Za-z0-9+_]{20,}={0,2}`)
 	loginPattern   = regexp.MustCompile(`(^|[^\p{L}\p{N}/._-])(\p{Ll}{2,}\.\p{Ll}{2,})($|[^\p{L}\p{N}/._-])`)
 	namePattern    = regexp.MustCompile(`\p{Lu}\p{Ll}+(?:[-'’]\p{Lu}\p{Ll}+)?(?: \p{Lu}\.)?(?: (?:van|von|de|da|del|di|der|den))* \p{Lu}[\p{L}'’-]*\p{Ll}`)
@@ -60,13 +60,17 @@ func setOf(words string) map[string]bool {
 // Redact takes out of a text what could name a person or open a door: names, logins, addresses of mail and network, numbers,
 // keys and tokens. It is a second line of defence behind the learning system, which sends none, and the collectors, which
 // scrub secrets; where it cannot tell, it takes out too much. Markup and
-// links go as well.
+// links go as well; names of buckets and of modules stay.
 func Redact(s string) string {
-	s = lesson.Visible(s) // what cannot be seen must not split what is looked for
-	s = source.ScrubText(s)
+	s = source.ScrubText(s)                 // while there are lines
+	s = source.ScrubText(lesson.Visible(s)) // what cannot be seen must not split what is looked for
 	s = strings.ReplaceAll(s, source.Scrubbed, redactedSecret)
-	s = valuePattern.ReplaceAllString(s, "${1}"+redactedSecret)
-	s = mailPattern.ReplaceAllString(s, redactedAddress)
+	s = mailPattern.ReplaceAllStringFunc(s, func(m string) string {
+		if versionPattern.MatchString(m) { // of a module
+			return m
+		}
+		return redactedAddress
+	})
 	s = arnPattern.ReplaceAllString(s, redactedAddress)
 	s = accountPattern.ReplaceAllString(s, redactedPerson)
 	s = trailerPattern.ReplaceAllString(s, "${1}${2}"+redactedPerson)
@@ -91,7 +95,7 @@ func Redact(s string) string {
 	})
 	s = redactLogins(s)
 	s = redactNames(s)
-	return lesson.Clean(s)
+	return lesson.CleanDetail(s)
 }
 
 // redactLogins goes on behind a login and not behind its match, which takes the separator that the next one begins with.

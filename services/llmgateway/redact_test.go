@@ -1,8 +1,10 @@
 package llmgateway
 
 import (
+	"os"
 	"strings"
 	"testing"
+	"time"
 
 	"pgregory.net/rapid"
 )
@@ -40,9 +42,54 @@ func TestRedactTakesOutWhoAndWhatOpensDoors(t *testing.T) {
 		"Phishing Link Clicked":                                "Phishing Link Clicked",
 		"main.go and values.yaml, git.force_push":              "main.go and values.yaml, git.force_push",
 		"customer-data-pipeline-v2: 41 MB":                     "customer-data-pipeline-v2: 41 MB",
+		"s3://payments-data/exports/2026/customers.parquet":    "s3://payments-data/exports/2026/customers.parquet",
+		"go github.com/go-jose/go-jose/v4@v4.0.5 (high)":       "go github.com/go-jose/go-jose/v4@v4.0.5 (high)",
+		"example.com/payments/api v1.2":                        "example.com/payments/api v1.2",
+		"golang.org/x/crypto by mira@example.org":              "golang.org/x/crypto by ‹address›",
 	} {
 		if got := Redact(in); got != want {
 			t.Errorf("Redact(%q) = %q, want %q", in, got, want)
+		}
+	}
+}
+
+// TestSecretsOfTheCorpusReachNoPrompt reads the corpus of the collectors' scrubber, which this one stands on.
+func TestSecretsOfTheCorpusReachNoPrompt(t *testing.T) {
+	text, err := os.ReadFile("../source/testdata/secrets.txt")
+	if err != nil {
+		t.Fatal(err)
+	}
+	both, _, _ := strings.Cut(string(text), "\n== ")
+	secrets := 0
+	for line := range strings.Lines(both) {
+		line = strings.ReplaceAll(strings.TrimSpace(line), `\n`, "\n")
+		if strings.HasPrefix(line, "#") {
+			continue
+		}
+		got := Redact(strings.NewReplacer("«", "", "»", "").Replace(line))
+		parts := strings.Split(line, "«")
+		for _, part := range parts[1:] {
+			secret, _, _ := strings.Cut(part, "»")
+			secrets++
+			if strings.Contains(got, secret) || strings.Contains(got, secret[len(secret)/2:]) {
+				t.Errorf("%q became %q", line, got)
+			}
+		}
+		if len(parts) == 1 && strings.Contains(got, redactedSecret) {
+			t.Errorf("%q holds no secret and became %q", line, got)
+		}
+	}
+	if secrets < 60 {
+		t.Errorf("%d secrets", secrets)
+	}
+}
+
+func TestTheTimeToRedactGrowsWithTheTextAlone(t *testing.T) {
+	for _, unit := range []string{"a@", "://a:b@", "=", "password=", "<", "<a", "[a](", "&amp;", "A b ", "Aa Bb ", "aa.bb ", "a.", ":", "1.", "//", "<!--", "(link removed)", "github.com/a/b "} {
+		began := time.Now()
+		Redact(strings.Repeat(unit, 256<<10/len(unit)))
+		if took := time.Since(began); took > 8*time.Second {
+			t.Errorf("%q for 256 KB took %v", unit, took)
 		}
 	}
 }

@@ -160,5 +160,6 @@ func (l *LMS) showVerify(v *visit) error {
 			m.Asked, m.Number, m.Known, m.Valid = asked, certificateNumber(key, id), true, true
 		}
 	}
+	v.wrong = !m.Valid
 	return l.render(v, "verify", "Verify a certificate", "", m)
 }

@@ -260,6 +260,7 @@ func (l *LMS) ownMail(v *visit) (mailing, lure, error) {
 	}
 	m, err := l.store.mail(v.ctx(), id, v.viewer.Person)
 	if errors.Is(err, errGone) {
+		v.wrong = true
 		return m, lure{}, l.gone(v, "not_own")
 	}
 	if err != nil {

@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"net/url"
 	"sync"
 	"time"
 	_ "time/tzdata" // people's time zones, also where the system has none
@@ -36,6 +37,7 @@ type Config struct {
 	Scorer    Call
 	Gateway   Call
 	Decisions func(audit.Entry)         // gets every refusal on the people's port
+	Turned    func(string, audit.Entry) // gets those of people who are not known, with where they come from; nil: Decisions does
 	Topology  func() *topology.Topology // the one in force, for the console; nil: none is shown
 	Home      string                    // IRI under which exported statements name modules and accounts; empty: "urn:security-training"
 	Provider  *Provider                 // of identities, by OpenID Connect; nil: none
@@ -57,6 +59,7 @@ type LMS struct {
 	outbox   *outbox
 	lures    lures
 	console  *console
+	brake    *brake
 
 	mu      sync.Mutex
 	writing map[uuid.UUID]chan struct{}       // lessons that the gateway is writing; closed when done
@@ -75,7 +78,7 @@ func New(cfg Config) (*LMS, error) {
 	if err != nil {
 		return nil, err
 	}
-	l := &LMS{cfg: cfg, store: &store{pool: cfg.Pool}, pages: pages, console: newConsole(), writing: map[uuid.UUID]chan struct{}{}, teams: map[string]*remembered[teamFacts]{}}
+	l := &LMS{cfg: cfg, store: &store{pool: cfg.Pool}, pages: pages, console: newConsole(), brake: newBrake(time.Now), writing: map[uuid.UUID]chan struct{}{}, teams: map[string]*remembered[teamFacts]{}}
 	l.store.wrote = l.console.wrote
 	if l.lures, err = readLures(lureText); err != nil {
 		return nil, err
@@ -109,9 +112,14 @@ func Run(ctx context.Context, lookup env.Lookup) error {
 	if err != nil {
 		return err
 	}
+	if provider != nil {
+		if back, err := url.Parse(provider.Redirect); err == nil {
+			node.AdmitHost(back.Hostname())
+		}
+	}
 	l, err := New(Config{
 		Provider: provider, Home: "https://" + node.Topology().TrustDomain, Pool: pool, Scorer: scorer.Do, Gateway: gateway.Do,
-		Decisions: node.Audit().Write, Topology: node.Topology, Log: node.Log(),
+		Decisions: node.Audit().Write, Turned: node.TurnAway, Topology: node.Topology, Log: node.Log(),
 	})
 	if err != nil {
 		return err

@@ -202,14 +202,6 @@ func providerAway(err error) error {
 	return &unavailable{answer: httpjson.Errorf(http.StatusServiceUnavailable, "provider_away", "The provider of identities does not answer at the moment. A one-time link works all the same.").After(5 * time.Second), cause: err}
 }
 
-// claims are what an ID token says beyond what is verified with it.
-type claims struct {
-	Subject  string   `json:"sub"`
-	Email    string   `json:"email"`
-	Verified bool     `json:"email_verified"`
-	Roles    []string `json:"roles"`
-}
-
 // clip is a claim as it is kept: in a length that a claim of a provider by the book has.
 func clip(claim string) string {
 	return strings.ToValidUTF8(claim[:min(len(claim), longestClaim)], "")
@@ -222,6 +214,7 @@ func (l *LMS) doCallback(v *visit) error {
 		return notFound()
 	}
 	refuse := func(reason, words string) error {
+		v.wrong = reason == "bad_state" || reason == "bad_token"
 		l.refused(v, "", reason)
 		return httpjson.Errorf(http.StatusForbidden, reason, "%s", words)
 	}
@@ -261,7 +254,7 @@ func (l *LMS) doCallback(v *visit) error {
 		signed.Role = roleAdmin
 	case slices.Contains(who.Roles, roleInstructor):
 		signed.Role = roleInstructor
-	case !who.Verified || who.Email == "":
+	case !bool(who.Verified) || who.Email == "":
 		return refuse("email_not_verified", "The provider has not verified your email address, so it says nothing about who you are.")
 	default:
 		people, err := l.scorer.people()
@@ -292,7 +285,8 @@ type badToken struct{ cause error }
 func (b *badToken) Error() string { return fmt.Sprintf("bad token: %v", b.cause) }
 func (b *badToken) Unwrap() error { return b.cause }
 
-// exchange redeems a code and verifies the ID token: its signature, issuer, audience, life and nonce.
+// exchange redeems a code and verifies the ID token: its signature, issuer, audience, authorized party, life and nonce. What the
+// token does not say of the person is asked for at the provider.
 func (p *Provider) exchange(ctx context.Context, code string, s pendingSignIn) (claims, error) {
 	var c claims
 	found, flow, err := p.discover(ctx)
@@ -320,8 +314,14 @@ func (p *Provider) exchange(ctx context.Context, code string, s pendingSignIn) (
 	if subtle.ConstantTimeCompare([]byte(id.Nonce), []byte(s.Nonce)) != 1 {
 		return c, &badToken{errors.New("another nonce")}
 	}
+	if err := authorized(id, p.Client); err != nil {
+		return c, &badToken{err}
+	}
 	if err := id.Claims(&c); err != nil {
 		return c, &badToken{err}
 	}
-	return c, nil
+	if c.Subject == "" {
+		return c, &badToken{errors.New("no subject")}
+	}
+	return c, p.complete(ctx, found, token, &c)
 }

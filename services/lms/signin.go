@@ -100,6 +100,7 @@ func (l *LMS) doSignIn(v *visit) error {
 		p, err = l.store.useLink(v.ctx(), token, l.cfg.Now())
 	}
 	if errors.Is(err, errGone) {
+		v.wrong = true
 		l.refused(v, "", "bad_link")
 		v.status, v.viewer = http.StatusForbidden, nil
 		return l.render(v, "signin", "Sign in", "", signInView{Used: true})

@@ -1,6 +1,7 @@
 package lms
 
 import (
+	"bytes"
 	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -10,6 +11,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 	"net/http/cookiejar"
 	"net/http/httptest"
@@ -25,7 +27,8 @@ import (
 	"example.org/security-training/services/mesh"
 )
 
-// fakeProvider is an OpenID provider that signs in whoever comes as who says, by the book.
+// fakeProvider is an OpenID provider that signs in all who come as who says, by the book: since a code is exchanged for an access
+// token, the ID token has what it must have, and the rest is told at the UserInfo endpoint.
 type fakeProvider struct {
 	*httptest.Server
 	t   *testing.T
@@ -34,8 +37,10 @@ type fakeProvider struct {
 	mu    sync.Mutex
 	codes map[string]url.Values // what was asked for, by code
 	who   map[string]any
-	edit  func(claims map[string]any)
-	sign  *ecdsa.PrivateKey // set: signs with another key than it publishes
+	edit  func(claims map[string]any) // of the ID token
+	tell  func(claims map[string]any) // of the UserInfo endpoint
+	info  http.HandlerFunc            // set: answers there
+	sign  *ecdsa.PrivateKey           // set: signs with another key than it publishes
 }
 
 func newFakeProvider(t *testing.T) *fakeProvider {
@@ -54,7 +59,7 @@ func newFakeProvider(t *testing.T) *fakeProvider {
 	mux.HandleFunc("GET /.well-known/openid-configuration", func(w http.ResponseWriter, _ *http.Request) {
 		say(w, 200, map[string]any{
 			"issuer": p.URL, "authorization_endpoint": p.URL + "/authorize", "token_endpoint": p.URL + "/token", "jwks_uri": p.URL + "/keys",
-			"id_token_signing_alg_values_supported": []string{"ES256"},
+			"userinfo_endpoint": p.URL + "/userinfo", "id_token_signing_alg_values_supported": []string{"ES256"},
 		})
 	})
 	mux.HandleFunc("GET /keys", func(w http.ResponseWriter, _ *http.Request) {
@@ -79,13 +84,33 @@ func newFakeProvider(t *testing.T) *fakeProvider {
 			return
 		}
 		c := map[string]any{"iss": p.URL, "aud": "lms", "sub": "42", "iat": time.Now().Unix(), "exp": time.Now().Add(time.Hour).Unix(), "nonce": asked.Get("nonce")}
-		for k, v := range p.who {
-			c[k] = v
+		if sub, ok := p.who["sub"]; ok {
+			c["sub"] = sub
 		}
 		if p.edit != nil {
 			p.edit(c)
 		}
 		say(w, 200, map[string]any{"access_token": "x", "token_type": "Bearer", "id_token": p.token(c)})
+	})
+	mux.HandleFunc("GET /userinfo", func(w http.ResponseWriter, r *http.Request) {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		if r.Header.Get("Authorization") != "Bearer x" {
+			say(w, 401, map[string]string{"error": "invalid_token"})
+			return
+		}
+		if p.info != nil {
+			p.info(w, r)
+			return
+		}
+		c := map[string]any{"sub": "42"}
+		for k, v := range p.who {
+			c[k] = v
+		}
+		if p.tell != nil {
+			p.tell(c)
+		}
+		say(w, 200, c)
 	})
 	p.Server = httptest.NewServer(mux)
 	t.Cleanup(p.Close)
@@ -133,6 +158,11 @@ func (b *browser) come(change func(callback *url.URL)) shown {
 	return b.get(back.RequestURI())
 }
 
+// in adds claims.
+func in(more map[string]any) func(map[string]any) {
+	return func(c map[string]any) { maps.Copy(c, more) }
+}
+
 func TestAProviderSignsInWhomTheRosterListsAndNobodyElse(t *testing.T) {
 	s, p := newSchool(t), newFakeProvider(t)
 	s.cfg.Provider = &Provider{Issuer: p.URL, Client: "lms", Redirect: s.web.URL + "/sign-in/callback", HTTP: p.Client()}
@@ -145,6 +175,8 @@ func TestAProviderSignsInWhomTheRosterListsAndNobodyElse(t *testing.T) {
 		name   string
 		who    map[string]any
 		edit   func(map[string]any)
+		tell   func(map[string]any)
+		info   http.HandlerFunc
 		sign   *ecdsa.PrivateKey
 		change func(*url.URL)
 		status int
@@ -155,6 +187,26 @@ func TestAProviderSignsInWhomTheRosterListsAndNobodyElse(t *testing.T) {
 		{name: "an instructor", who: map[string]any{"roles": []string{"instructor"}}, status: 200, page: "/console"},
 		{name: "an admin", who: map[string]any{"roles": []string{"staff", "admin"}}, status: 200, page: "/console/identities"},
 		{name: "an address that nobody has verified", who: map[string]any{"email": "mira.keller@example.org"}, status: 403, reason: "email_not_verified"},
+		{name: "an address that is said not to be verified", who: map[string]any{"email": "mira.keller@example.org", "email_verified": false}, status: 403, reason: "email_not_verified"},
+		{name: "a flag that is a string", who: map[string]any{"email": "mira.keller@example.org", "email_verified": "true"}, status: 200, page: "/training"},
+		{name: "an address in the ID token alone", edit: in(mira), status: 200, page: "/training"},
+		{name: "an address that is verified in another place only", who: map[string]any{"email": "mallory@example.org", "email_verified": true},
+			edit: in(map[string]any{"email": "mira.keller@example.org"}), status: 403, reason: "email_not_verified"},
+		{name: "an instructor by the ID token", edit: in(map[string]any{"roles": []string{"instructor"}}), status: 200, page: "/console"},
+		{name: "the claims of another subject", who: mira, tell: in(map[string]any{"sub": "43"}), status: 403, reason: "bad_token"},
+		{name: "claims of no subject", who: mira, tell: func(c map[string]any) { delete(c, "sub") }, status: 403, reason: "bad_token"},
+		{name: "claims that are refused", who: mira, info: func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(401) }, status: 403, reason: "bad_token"},
+		{name: "claims that are no JSON", who: mira, info: func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("{}")) }, status: 403, reason: "bad_token"},
+		{name: "claims without an end", who: mira, info: func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Content-Type", "application/json")
+			_, _ = w.Write(bytes.Repeat([]byte(" "), 1<<20))
+		}, status: 403, reason: "bad_token"},
+		{name: "no answer for claims", who: mira, info: func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(500) }, status: 503, reason: "provider_away"},
+		{name: "an authorized party", who: mira, edit: in(map[string]any{"azp": "lms"}), status: 200, page: "/training"},
+		{name: "another authorized party", who: mira, edit: in(map[string]any{"azp": "wiki"}), status: 403, reason: "bad_token"},
+		{name: "several audiences", who: mira, edit: in(map[string]any{"aud": []string{"lms", "wiki"}, "azp": "lms"}), status: 200, page: "/training"},
+		{name: "several audiences and no authorized party", who: mira, edit: in(map[string]any{"aud": []string{"lms", "wiki"}}), status: 403, reason: "bad_token"},
+		{name: "several audiences and another authorized party", who: mira, edit: in(map[string]any{"aud": []string{"lms", "wiki"}, "azp": "wiki"}), status: 403, reason: "bad_token"},
 		{name: "somebody else", who: map[string]any{"email": "mallory@example.org", "email_verified": true}, status: 403, reason: "not_in_roster"},
 		{name: "another nonce", who: mira, edit: func(c map[string]any) { c["nonce"] = "x" }, status: 403, reason: "bad_token"},
 		{name: "another audience", who: mira, edit: func(c map[string]any) { c["aud"] = "wiki" }, status: 403, reason: "bad_token"},
@@ -166,7 +218,7 @@ func TestAProviderSignsInWhomTheRosterListsAndNobodyElse(t *testing.T) {
 		{name: "a refusal", who: mira, change: func(u *url.URL) { q := u.Query(); q.Set("error", "access_denied"); u.RawQuery = q.Encode() }, status: 403, reason: "provider_refused"},
 	} {
 		p.mu.Lock()
-		p.who, p.edit, p.sign = c.who, c.edit, c.sign
+		p.who, p.edit, p.tell, p.info, p.sign = c.who, c.edit, c.tell, c.info, c.sign
 		p.mu.Unlock()
 		b := s.browser()
 		page := b.come(c.change)
@@ -189,7 +241,7 @@ func TestAProviderSignsInWhomTheRosterListsAndNobodyElse(t *testing.T) {
 	}
 	// A callback works once, and in the browser that began.
 	p.mu.Lock()
-	p.who, p.edit, p.sign = mira, nil, nil
+	p.who, p.edit, p.tell, p.info, p.sign = mira, nil, nil, nil, nil
 	p.mu.Unlock()
 	b := s.browser()
 	if page := s.browser().get("/sign-in/callback?code=x&state=y"); page.status != 403 {

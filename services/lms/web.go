@@ -43,6 +43,12 @@ type page struct {
 	show    func(*LMS, *visit) error
 }
 
+// guessable are the pages at which a stranger could try what they do not know: what fails there is counted.
+var guessable = map[string]bool{
+	"POST /sign-in": true, "GET /sign-in/callback": true, "GET /verify": true,
+	"GET /mailbox/{mail}": true, "GET /mailbox/{mail}/link": true, "POST /mailbox/{mail}/link": true, "POST /mailbox/{mail}/report": true,
+}
+
 // routes are all pages. What is not here does not exist.
 var routes = []page{
 	{"GET /{$}", signedIn, (*LMS).showHome},
@@ -164,6 +170,7 @@ type visit struct {
 	viewer *viewer // nil: nobody is signed in
 	stale  *stale  // set when the roster is an old one
 	status int     // of the answer; 0: 200
+	wrong  bool    // what was asked with was a guess that failed
 }
 
 func (v *visit) ctx() context.Context { return v.r.Context() }
@@ -217,7 +224,10 @@ func (l *LMS) page(p page) http.Handler {
 				l.fail(v, fmt.Errorf("panic: %v\n%s", x, debug.Stack()))
 			}
 		}()
-		err := l.unrevoked(v)
+		err := httpjson.Address(r)
+		if err == nil {
+			err = l.unrevoked(v)
+		}
 		if err == nil {
 			err = l.recognise(v)
 		}
@@ -228,12 +238,30 @@ func (l *LMS) page(p page) http.Handler {
 			err = readForm(w, r)
 		}
 		if err == nil {
-			err = p.show(l, v)
+			err = l.braked(p, v)
 		}
 		if err != nil {
 			l.fail(v, err)
 		}
 	})
+}
+
+// braked shows p, unless it could be guessed at and too much failed there from where v comes.
+func (l *LMS) braked(p page, v *visit) error {
+	if !guessable[p.pattern] {
+		return p.show(l, v)
+	}
+	right, err := l.brake.begin(v.r.RemoteAddr)
+	if err != nil {
+		v.viewer = nil
+		l.refused(v, "", "too_many_failures")
+		return err
+	}
+	err = p.show(l, v)
+	if !v.wrong {
+		right()
+	}
+	return err
 }
 
 func readForm(w http.ResponseWriter, r *http.Request) error {
@@ -248,7 +276,7 @@ func readForm(w http.ResponseWriter, r *http.Request) error {
 		}
 		return httpjson.Errorf(http.StatusBadRequest, "bad_form", "The form cannot be read.")
 	}
-	return nil
+	return httpjson.Values(r.PostForm)
 }
 
 // recognise finds who asks, by the session and a roster that is ten seconds old at most, ten minutes while the scorer is away.
@@ -330,6 +358,10 @@ func (l *LMS) refused(v *visit, person, reason string) {
 	e := audit.Entry{Kind: "page", Person: person, Route: route, Outcome: "Forbidden", Reason: reason}
 	if c, ok := l.certificate(v.r); ok {
 		e.Serial = c.Serial // of what was shown: the person's certificate
+	}
+	if v.viewer == nil && person == "" && l.cfg.Turned != nil {
+		l.cfg.Turned(v.r.RemoteAddr, e)
+		return
 	}
 	l.cfg.Decisions(e)
 }

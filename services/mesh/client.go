@@ -14,7 +14,6 @@ import (
 
 	_ "golang.org/x/crypto/x509roots/fallback" // for Egress: our image has nothing but programs, and no list of whom to trust outside
 
-	"example.org/security-training/services/audit"
 	"example.org/security-training/services/topology"
 )
 
@@ -224,10 +223,7 @@ func (c *Client) dial(ctx context.Context, g *generation, addr string) (net.Conn
 	if err := conn.HandshakeContext(ctx); err != nil {
 		raw.Close()
 		r := classifyHandshake(err)
-		n.audit.Write(audit.Entry{
-			Kind: "dial", Route: c.peer.Name, Outcome: string(topology.Refused), Reason: string(r.Reason),
-			Peer: r.ID, Serial: r.Serial, Detail: clip(r.Detail),
-		})
+		n.audit.Write(r.entry("dial", topology.Route(c.peer.Name)))
 		return nil, r
 	}
 	g.mu.Lock()

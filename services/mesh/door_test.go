@@ -373,7 +373,7 @@ func TestWhatCannotBeRecordedIsNotDecidedUntilItCan(t *testing.T) {
 // get sends a request by HTTP/1.1 and reads nothing.
 func get(t *testing.T, conn net.Conn) {
 	t.Helper()
-	if _, err := io.WriteString(conn, "GET / HTTP/1.1\r\nHost: a\r\n\r\n"); err != nil {
+	if _, err := io.WriteString(conn, "GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -464,7 +464,7 @@ func TestAFeedThatSetsItsDeadlineAnewStaysOpenForWhoReads(t *testing.T) {
 		l := serving(t, func(ctx context.Context, l net.Listener) error { return n.serveHTTP(ctx, n.peopleServer(), l) })
 		transport := &http.Transport{DialContext: func(context.Context, string, string) (net.Conn, error) { return l.dial(), nil }}
 		defer transport.CloseIdleConnections()
-		resp, err := (&http.Client{Transport: transport}).Get("http://a/")
+		resp, err := (&http.Client{Transport: transport}).Get("http://localhost/")
 		if err != nil {
 			t.Fatal(err)
 		}

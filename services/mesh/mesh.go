@@ -9,6 +9,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"crypto/tls"
+	"crypto/x509"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -38,6 +39,7 @@ type Config struct {
 	TrustDomain  string           // if set, must be the topology's
 	PeopleTLS    string           // the folder of the people's certificates; empty: the row's webTLS port is not served
 	PeopleListen string           // where that port listens instead of Host: a host, or a host and a port
+	PeopleHosts  []string         // further names under which browsers reach the ports for people, in lower case
 	Identities   Identities       // nil: the Workload API at Socket
 	Socket       string           // "unix:///…"
 	Now          func() time.Time // nil: the wall clock
@@ -55,6 +57,7 @@ type Node struct {
 	topology   atomic.Pointer[topology.Topology]
 	identities Identities
 	audit      *audit.Log
+	refusals   refusals
 	log        *slog.Logger
 	now        func() time.Time
 
@@ -65,11 +68,14 @@ type Node struct {
 	mu      sync.Mutex
 	peers   map[string]*Client
 	checks  []func(context.Context) error
+	hosts   []string          // that AdmitHost added
+	leaf    *x509.Certificate // the people's, as of leafAt
+	leafAt  time.Time
 	serving atomic.Bool
 }
 
 // FromEnv joins by settings: WORKLOAD (the name), TOPOLOGY_FILE, AUDIT_FILE, SPIFFE_ENDPOINT_SOCKET and, optionally,
-// TRUST_DOMAIN, MESH_HOST, PEOPLE_TLS_DIR and PEOPLE_LISTEN.
+// TRUST_DOMAIN, MESH_HOST, PEOPLE_TLS_DIR, PEOPLE_LISTEN and PEOPLE_HOSTS (names, with a comma between).
 func FromEnv(ctx context.Context, lookup env.Lookup) (*Node, error) {
 	r := env.Read(lookup)
 	self := r.Required("WORKLOAD")
@@ -81,6 +87,7 @@ func FromEnv(ctx context.Context, lookup env.Lookup) (*Node, error) {
 		Host:         r.Optional("MESH_HOST", ""),
 		PeopleTLS:    r.Optional("PEOPLE_TLS_DIR", ""),
 		PeopleListen: r.Optional("PEOPLE_LISTEN", ""),
+		PeopleHosts:  strings.FieldsFunc(strings.ToLower(r.Optional("PEOPLE_HOSTS", "")), func(c rune) bool { return c == ',' || c == ' ' }),
 	}
 	if err := r.Err(); err != nil {
 		return nil, err
@@ -249,6 +256,7 @@ func (n *Node) Serve(ctx context.Context) error {
 	if errors.Is(err, context.Canceled) {
 		err = nil
 	}
+	n.refusals.close()
 	n.audit.Write(audit.Entry{Kind: "stop"})
 	return errors.Join(err, n.audit.Close())
 }
@@ -288,12 +296,13 @@ func (n *Node) servePeople(ctx context.Context) error {
 // deadline anew, by http.NewResponseController(w).SetWriteDeadline, before each write.
 const PeopleWriteTimeout = 30 * time.Second
 
-// peopleServer decides nothing itself; what n.people decides is recorded in the same chain, so that it is not asked either while
-// that cannot be written.
+// peopleServer decides only for which hosts it answers; what n.people decides is recorded in the same chain, so that it is not asked
+// either while that cannot be written.
 func (n *Node) peopleServer() *http.Server {
+	known := n.toKnownHost(n.people)
 	s := n.newServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if !n.unrecorded(w, r) {
-			n.people.ServeHTTP(w, r)
+			known.ServeHTTP(w, r)
 		}
 	}))
 	s.WriteTimeout = PeopleWriteTimeout

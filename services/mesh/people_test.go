@@ -73,7 +73,12 @@ func (s *signer) person(t *testing.T, ends time.Duration, usage x509.ExtKeyUsage
 // place writes a fresh server certificate of s into dir, and says its serial number.
 func (s *signer) place(t *testing.T, dir string) string {
 	t.Helper()
-	c := s.issue(t, &x509.Certificate{DNSNames: []string{"localhost"}, NotAfter: time.Now().Add(time.Hour), KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}})
+	return s.named(t, dir, "localhost")
+}
+
+func (s *signer) named(t *testing.T, dir, name string) string {
+	t.Helper()
+	c := s.issue(t, &x509.Certificate{DNSNames: []string{name}, NotAfter: time.Now().Add(time.Hour), KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}})
 	key, err := x509.MarshalPKCS8PrivateKey(c.PrivateKey)
 	if err != nil {
 		t.Fatal(err)

@@ -2,6 +2,7 @@ package mesh_test
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
@@ -210,11 +211,18 @@ func TestAuditNamesTheRefusedAndNeverTheirBytesAtLength(t *testing.T) {
 	n := meshtest.Start(t, manifests.Topology())
 	n.ServeStubs(t, n.Join(t, callee))
 	before := last(t, n, callee)
-	svid := uris("https://" + strings.Repeat("x", 1500))(&forger{t, n, n.Topology.ID(caller)})
-	probe.Once(t.Context(), n.Addr(callee), probe.Caller{SVID: svid}, generate)
-	e := awaitNext(t, n, callee, "decision", topology.Refused, before)
-	if e.Peer == "" || len(e.Detail) > 310 {
-		t.Errorf("recorded peer %q and %d bytes of detail", e.Peer, len(e.Detail))
+	for _, uri := range []string{"https://" + strings.Repeat("x", 50_000), "spiffe://example.org/" + strings.Repeat("&", 50_000), "spiffe://" + strings.Repeat("<", 1500)} {
+		svid := uris(uri)(&forger{t, n, n.Topology.ID(caller)})
+		probe.Once(t.Context(), n.Addr(callee), probe.Caller{SVID: svid}, generate)
+		e := awaitNext(t, n, callee, "decision", topology.Refused, before)
+		text, err := json.Marshal(e)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if e.Peer == "" || len(text) > 1000 {
+			t.Errorf("recorded peer %q in %d bytes", e.Peer, len(text))
+		}
+		before = e.Seq
 	}
 }
 

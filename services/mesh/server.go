@@ -159,6 +159,7 @@ func (d *door) accept() {
 			}()
 		default:
 			raw.Close() // a flood of half-open connections must not starve the others of memory
+			d.node.refuse(&Refusal{Reason: Flooded}, "", raw.RemoteAddr())
 		}
 	}
 }
@@ -208,23 +209,6 @@ func (n *Node) admits(p *Peer) error {
 		return &Refusal{Reason: NotAdmitted, ID: p.ID.String(), Serial: p.Serial}
 	}
 	return nil
-}
-
-// refuse records that there is no session.
-func (n *Node) refuse(r *Refusal, route topology.Route, from net.Addr) {
-	n.audit.Write(audit.Entry{
-		Kind: "decision", Outcome: string(topology.Refused), Reason: string(r.Reason),
-		Peer: r.ID, Serial: r.Serial, Route: string(route), Detail: clip(r.Detail),
-	})
-	n.log.Warn("refused", "reason", string(r.Reason), "peer", r.ID, "from", fmt.Sprint(from), "detail", clip(r.Detail))
-}
-
-// clip keeps what a stranger wrote from filling the log.
-func clip(s string) string {
-	if len(s) > 300 {
-		s = s[:300] + "…"
-	}
-	return s
 }
 
 // gate answers only those connections that would still be admitted, whatever they ask for: a path that does not exist, too.
@@ -281,7 +265,11 @@ func (n *Node) dispatch(w http.ResponseWriter, r *http.Request) {
 		}
 	}()
 	ctx := context.WithValue(r.Context(), callerKey{}, callerValue{caller, conn.peer.Serial})
-	if err := n.handlers[route](w, r.WithContext(ctx)); err != nil {
+	err := httpjson.Address(r)
+	if err == nil {
+		err = n.handlers[route](w, r.WithContext(ctx))
+	}
+	if err != nil {
 		if e := httpjson.FromError(err); e.Status >= 500 {
 			n.log.Error("request failed", "route", string(route), "caller", caller.Name, "error", err.Error())
 		} else {
@@ -297,7 +285,7 @@ func (n *Node) unrecorded(w http.ResponseWriter, r *http.Request) bool {
 	if err == nil {
 		return false
 	}
-	n.log.Error("request not decided", "method", r.Method, "path", clip(r.URL.Path), "error", "write audit: "+err.Error())
+	n.log.Error("request not decided", "method", r.Method, "path", audit.Clip(r.URL.Path, mostOfDetail), "error", "write audit: "+err.Error())
 	w.Header().Set("Mesh-Reason", string(Unrecorded))
 	httpjson.WriteError(w, httpjson.Errorf(http.StatusServiceUnavailable, string(Unrecorded), "decisions cannot be recorded here, so none is made").After(time.Second))
 	return true

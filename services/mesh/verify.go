@@ -85,6 +85,13 @@ const (
 	NotForCaller   Reason = "route_not_for_caller" // admitted, but not on this route
 )
 
+// Beyond is the reason of an entry that stands for refusals of which each had a reason of its own: there were too many from one
+// address to write them one by one.
+const Beyond Reason = "too_many_refusals"
+
+// Flooded is why a connection was closed unheard: too many others are in the middle of their handshake.
+const Flooded Reason = "too_many_handshakes"
+
 // Unrecorded is why nothing was decided: the audit cannot be written. It is the one reason in the header Mesh-Reason, with 503,
 // that is no refusal.
 const Unrecorded Reason = "audit_unavailable"

@@ -118,7 +118,7 @@ func (s *Scorer) readBatch(w http.ResponseWriter, r *http.Request) (*batch, erro
 	for {
 		text, err := body.ReadBytes('\n')
 		if err != nil && !errors.Is(err, io.EOF) {
-			return nil, err
+			return nil, httpjson.Cut(err)
 		}
 		end := err != nil
 		if text = bytes.TrimSpace(text); len(text) > 0 {

@@ -297,12 +297,19 @@ func auditCommand(s *settings) *cobra.Command {
 	c.AddCommand(
 		&cobra.Command{
 			Use: "verify", Short: "Find any edit, deletion, insertion or reordering", Args: cobra.NoArgs, Example: "  lab audit verify",
-			Long: "Verifies every workload's chain against its signed checkpoints, and the business rows in the database. Names the first bad entry. Exits with 1 if there is one.",
+			Long: `Verifies every chain of decisions, the supervisor's too, against its signed checkpoints, and the business rows in the database
+against the ends that their writers reported. Names the first bad entry of each chain and goes on to the next. Exits with 1 if
+there is one. The kinds of fault: edited, deleted, inserted, reordered, cut at the end, resealed, doubled sequence number,
+two checkpoints for one number, missing checkpoint, bad signature, no checkpoints, missing chain.`,
 			RunE: func(c *cobra.Command, _ []string) error {
 				return inside(c.Context(), s, func(ctx context.Context, l *desk.Lab, o *lab.Operator, _ lab.Status) error {
 					report, err := lab.VerifyAudit(ctx, l, o)
 					for _, chain := range report {
-						fmt.Fprintf(c.OutOrStdout(), "✓ %s\t%d entries, %d checkpoints\n", chain.Name, chain.Entries, chain.Checkpoints)
+						mark := "✓"
+						if len(chain.Faults) > 0 {
+							mark = "✗"
+						}
+						fmt.Fprintf(c.OutOrStdout(), "%s %s\t%d entries, %d checkpoints\n", mark, chain.Name, chain.Entries, chain.Checkpoints)
 					}
 					return err
 				})

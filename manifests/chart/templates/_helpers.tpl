@@ -147,6 +147,9 @@ seccompProfile: {type: RuntimeDefault}
 {{- if and .row.webTLS .root.Values.lms.peopleTLSSecret }}
 - {name: PEOPLE_TLS_DIR, value: /etc/people-tls}
 {{- end }}
+{{- if and .row.web .root.Values.lms.hosts }}
+- {name: PEOPLE_HOSTS, value: {{ join "," .root.Values.lms.hosts | quote }}}
+{{- end }}
 {{- if and (eq .row.kind "dashboard") (include "st.issuer" .root) }}
 - {name: OIDC_ISSUER, value: {{ include "st.issuer" .root | quote }}}
 - {name: OIDC_CLIENT_ID, value: {{ .root.Values.lms.oidc.clientID | quote }}}

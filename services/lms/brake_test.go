@@ -1,0 +1,112 @@
+package lms
+
+import (
+	"fmt"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+)
+
+// clocked is a brake with a clock of the test's own.
+func clocked() (*brake, *time.Time) {
+	now := time.Unix(1_800_000_000, 0)
+	return newBrake(func() time.Time { return now }), &now
+}
+
+func TestTheBrakeHoldsUpAnAddressThatFailsAndNoOther(t *testing.T) {
+	b, now := clocked()
+	fail := func(from string, n int) (braked int) {
+		for range n {
+			if _, err := b.begin(from); err != nil {
+				braked++
+			}
+		}
+		return braked
+	}
+	if n := fail("192.0.2.1:1000", 500); n != 500-failuresOfAddress {
+		t.Errorf("%d of 500 guesses were held up", n)
+	}
+	if n := fail("192.0.2.2:1000", 30); n != 0 {
+		t.Errorf("another address: %d of 30 were held up", n)
+	}
+	if n := fail("[2001:db8::1]:1000", failuresOfAddress) + fail("[2001:db8::2]:1000", 1); n != 1 {
+		t.Errorf("of one network of IPv6, %d were held up, want 1", n)
+	}
+	*now = now.Add(10 * failuresAgain)
+	if n := fail("192.0.2.1:2000", 500); n != 490 {
+		t.Errorf("after ten seconds, %d of 500 were held up, want 490", n)
+	}
+}
+
+func TestTheBrakeHoldsUpAllWhenAllFailAndRemembersNoMoreThanItMust(t *testing.T) {
+	b, now := clocked()
+	braked := 0
+	for i := range 3 * addressesBraked {
+		if _, err := b.begin(fmt.Sprintf("10.%d.%d.%d:1", i>>16, i>>8&255, i&255)); err != nil {
+			braked++
+		}
+	}
+	if braked != 3*addressesBraked-failuresInAll {
+		t.Errorf("%d were held up, want all but %d", braked, failuresInAll)
+	}
+	if len(b.of) > addressesBraked {
+		t.Errorf("%d addresses are remembered", len(b.of))
+	}
+	*now = now.Add(time.Minute)
+	if _, err := b.begin("192.0.2.1:1"); err != nil {
+		t.Errorf("a minute later: %v", err)
+	}
+}
+
+func TestGuessesAreHeldUpAndAClassBehindOneAddressIsNot(t *testing.T) {
+	s := newSchool(t)
+	b := s.browser()
+	// Thirty people who sign in at once, each with a second link that does not work any more.
+	var class sync.WaitGroup
+	for range 30 {
+		_, token, _ := strings.Cut(s.link(`{"person":"mira.keller"}`).Path, "token=")
+		class.Go(func() {
+			own := s.browser()
+			for try, want := range []int{303, 403} {
+				if p := own.post("/sign-in", url.Values{"token": {token}}); p.status != want {
+					t.Errorf("try %d: %d, want %d", try, p.status, want)
+				}
+			}
+		})
+	}
+	class.Wait()
+	mira := s.as("mira.keller")
+	for range 500 { // right guesses cost nothing
+		if p := b.get("/verify"); p.status != 200 {
+			t.Fatalf("the page without a number: %d", p.status)
+		}
+	}
+	for name, guess := range map[string]func(i int) shown{
+		"a link": func(i int) shown {
+			return b.post("/sign-in", url.Values{"token": {fmt.Sprintf("AAAAAAAAAAAAAAAAAAAAAAAAA%d", i%6+2)}})
+		},
+		"a number": func(i int) shown { return b.get("/verify?number=" + strconv.Itoa(i)) },
+		"a mail":   func(int) shown { return mira.get("/mailbox/00000000-0000-4000-8000-000000000000/link") },
+	} {
+		held := 0
+		for i := range failuresOfAddress + 20 {
+			p := guess(i)
+			if p.status == http.StatusTooManyRequests {
+				held++
+				if p.header.Get("Retry-After") == "" {
+					t.Errorf("%s: held up without a word of when to come again", name)
+				}
+			}
+		}
+		if held == 0 {
+			t.Errorf("%s was guessed at %d times and never held up", name, failuresOfAddress+20)
+		}
+	}
+	if p := mira.get("/training"); p.status != 200 {
+		t.Errorf("somebody who is signed in: %d", p.status)
+	}
+}

@@ -1,0 +1,110 @@
+package mesh
+
+import (
+	"crypto/x509"
+	"encoding/pem"
+	"net"
+	"net/http"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"example.org/security-training/services/audit"
+	"example.org/security-training/services/httpjson"
+)
+
+// UnknownHost is why a request of a browser is not answered: it was meant for another host.
+const UnknownHost Reason = "unknown_host"
+
+// AdmitHost adds a name or address under which browsers reach the ports for people.
+func (n *Node) AdmitHost(name string) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.hosts = append(n.hosts, strings.ToLower(name))
+}
+
+// toKnownHost lets requests through that are meant for this host, by one of its names. A page of another site can have its own name
+// resolve to this machine, and would then be of one origin with these pages: it is told by its name, which the browser sends.
+//
+// Known are loopback's names and addresses, the address that the connection came to, the names of the people's certificate, which
+// are those of --listen, the workload's own name in a cluster, and what AdmitHost and Config.PeopleHosts add.
+func (n *Node) toKnownHost(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if n.knows(r) {
+			next.ServeHTTP(w, r)
+			return
+		}
+		n.TurnAway(r.RemoteAddr, audit.Entry{Kind: "page", Outcome: "Forbidden", Reason: string(UnknownHost), Detail: "for " + r.Host})
+		w.Header().Set("Connection", "close")
+		httpjson.WriteError(w, httpjson.Errorf(http.StatusMisdirectedRequest, string(UnknownHost), "this is not the host that the request is for"))
+	})
+}
+
+func (n *Node) knows(r *http.Request) bool {
+	host := r.Host
+	if name, _, err := net.SplitHostPort(host); err == nil {
+		host = name
+	}
+	host = strings.ToLower(strings.TrimSuffix(strings.Trim(host, "[]"), "."))
+	if host == "" {
+		return false
+	}
+	if address, err := netip.ParseAddr(host); err == nil {
+		if address.IsLoopback() {
+			return true
+		}
+		local, ok := r.Context().Value(http.LocalAddrContextKey).(net.Addr)
+		if ok && addressOf(local).Unmap() == address.Unmap() {
+			return true
+		}
+	}
+	if host == "localhost" || strings.HasSuffix(host, ".localhost") {
+		return true
+	}
+	if n.cfg.Host == "" { // in a cluster: service, service.namespace, service.namespace.svc, and the cluster's domain
+		service, rest, more := strings.Cut(host, ".")
+		_, rest, deeper := strings.Cut(rest, ".")
+		if service == n.self.Host() && (!more || !deeper || rest == "svc" || rest == "svc.cluster.local") {
+			return true
+		}
+	}
+	listen := n.cfg.PeopleListen
+	if name, _, err := net.SplitHostPort(listen); err == nil {
+		listen = name
+	}
+	n.mu.Lock()
+	hosts := append([]string{strings.ToLower(listen), strings.ToLower(n.cfg.Host)}, n.hosts...)
+	n.mu.Unlock()
+	for _, known := range append(hosts, n.cfg.PeopleHosts...) {
+		if known != "" && known == host {
+			return true
+		}
+	}
+	leaf := n.peopleLeaf()
+	return leaf != nil && leaf.VerifyHostname(host) == nil
+}
+
+// shownFor is how long the people's certificate is remembered.
+const shownFor = time.Second
+
+// peopleLeaf is the certificate that is shown to people; nil if there is none.
+func (n *Node) peopleLeaf() *x509.Certificate {
+	if n.cfg.PeopleTLS == "" {
+		return nil
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.leaf == nil || time.Since(n.leafAt) > shownFor {
+		n.leaf, n.leafAt = nil, time.Now()
+		text, err := os.ReadFile(filepath.Join(n.cfg.PeopleTLS, peopleChain))
+		if err != nil {
+			return nil
+		}
+		if block, _ := pem.Decode(text); block != nil {
+			n.leaf, _ = x509.ParseCertificate(block.Bytes) // one that cannot be read has no names
+		}
+	}
+	return n.leaf
+}

@@ -1,0 +1,106 @@
+package mesh
+
+import (
+	"fmt"
+	"net/netip"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"example.org/security-training/services/audit"
+)
+
+var stranger = netip.MustParseAddr("192.0.2.7")
+
+// written is what refusals write, and how many decisions it stands for.
+type written []audit.Entry
+
+func (n *written) write(e audit.Entry) { *n = append(*n, e) }
+
+func (n written) stand() (decisions uint64) {
+	for _, e := range n {
+		decisions += max(1, e.Count)
+	}
+	return decisions
+}
+
+func TestTheSameRefusalIsWrittenOnceASecondWithItsNumber(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var r refusals
+		var n written
+		const each = 1000
+		for range 5 * each { // for five seconds
+			r.add(stranger, (&Refusal{Reason: NoCertificate, Detail: "none"}).entry("decision", ""), n.write)
+			<-time.After(time.Second / each)
+		}
+		<-time.After(time.Hour)
+		if len(n) > 7 || n.stand() != 5*each {
+			t.Errorf("%d entries for %d of %d decisions", len(n), n.stand(), 5*each)
+		}
+		if n[0].Count != 0 || n[1].Count == 0 || n[1].Reason != string(NoCertificate) || n[1].Detail != "none" {
+			t.Errorf("%+v", n[:2])
+		}
+		if len(r.addresses) != 0 {
+			t.Errorf("%d addresses are remembered for an hour", len(r.addresses))
+		}
+		r.add(stranger, (&Refusal{Reason: NoCertificate}).entry("decision", ""), n.write)
+		if last := n[len(n)-1]; last.Count != 0 {
+			t.Errorf("an hour later: %+v", last)
+		}
+	})
+}
+
+func TestRefusalsThatDifferAreFiftyASecondOfOneAddressAndTheRestIsCounted(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var r refusals
+		var n written
+		for i := range 4000 {
+			r.add(stranger, (&Refusal{Reason: Unlisted, Serial: fmt.Sprint(i)}).entry("decision", ""), n.write)
+			r.add(netip.MustParseAddr("192.0.2.8"), (&Refusal{Reason: Unlisted, Serial: fmt.Sprint(i % 7)}).entry("decision", ""), n.write)
+			<-time.After(time.Millisecond)
+		}
+		<-time.After(time.Hour)
+		if n.stand() != 8000 {
+			t.Errorf("the entries stand for %d of 8000 decisions", n.stand())
+		}
+		many, beyond := 0, 0
+		for _, e := range n {
+			switch {
+			case e.Reason == string(Beyond) && strings.Contains(e.Detail, stranger.String()):
+				beyond++
+			case e.Reason == string(Beyond):
+				t.Errorf("of another address: %+v", e)
+			case len(e.Serial) > 1:
+				many++
+			}
+		}
+		if most := 5 * refusalsOfAddress; many < refusalsOfAddress || many > most || beyond < 3 || beyond > 5 {
+			t.Errorf("%d written and %d entries for the rest, want at most %d and one a second", many, beyond, most)
+		}
+	})
+}
+
+func TestRefusalsOfAnyNumberOfAddressesTakeNoMemoryAndAreCounted(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var r refusals
+		var n written
+		at := netip.MustParseAddr("10.0.0.0")
+		const many = 5 * addressesAtOnce
+		for i := range many {
+			r.add(at, (&Refusal{Reason: Unlisted, Serial: fmt.Sprint(i)}).entry("decision", ""), n.write)
+			at = at.Next()
+		}
+		if len(r.addresses) > addressesAtOnce+1 || len(n) > addressesAtOnce+refusalsOfAddress {
+			t.Errorf("%d addresses are remembered, %d entries were written", len(r.addresses), len(n))
+		}
+		r.close()
+		if n.stand() != many {
+			t.Errorf("the entries stand for %d of %d decisions", n.stand(), many)
+		}
+		r.add(at, (&Refusal{Reason: Unlisted}).entry("decision", ""), n.write)
+		if n.stand() != many+1 {
+			t.Error("a refusal at the very end is not written")
+		}
+	})
+}
