@@ -2,9 +2,11 @@ package lab
 
 import (
 	"context"
+	"errors"
 	"net/http"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"example.org/security-training/manifests"
@@ -37,4 +39,25 @@ func TestEverythingSoFarIsScoredWhileMoreArrives(t *testing.T) {
 	if n := looks.Load(); n <= behind {
 		t.Errorf("it did not wait: %d looks at collectors that are %d behind", n, behind)
 	}
+}
+
+// The proof of a lab goes on until it succeeds, and says what failed last when its time is over.
+func TestAProofIsTriedUntilItSucceedsOrItsTimeIsOver(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		tries := 0
+		if err := again(ctx, func() error {
+			if tries++; tries < 5 {
+				return errors.New("answered 503")
+			}
+			return nil
+		}); err != nil || tries != 5 {
+			t.Errorf("after %d tries: %v", tries, err)
+		}
+		tries = 0
+		if err := again(ctx, func() error { tries++; return errors.New("answered 503") }); err == nil || err.Error() != "answered 503" || tries < 100 {
+			t.Errorf("after %d tries: %v", tries, err)
+		}
+	})
 }

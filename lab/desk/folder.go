@@ -40,6 +40,7 @@ func (f Folder) checkpoints() string { return f.Path("checkpoints.jsonl") }
 func (f Folder) auditKey() string    { return f.Path("audit.key") }
 func (f Folder) auditPublic() string { return f.Path("audit.pub") }
 func (f Folder) seeded() string      { return f.Path("seeded") }
+func (f Folder) proven() string      { return f.Path("proven") }
 
 // Topology is the lab's own, which may be edited while it runs.
 func (f Folder) Topology() string { return f.Path("topology.yaml") }

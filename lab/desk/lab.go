@@ -167,6 +167,15 @@ func (l *Lab) MarkSeeded(position int64) error {
 	return Replace(l.folder.seeded(), []byte(strconv.FormatInt(position, 10)), 0o600)
 }
 
+// MarkProven remembers that the lab has shown that it works.
+func (l *Lab) MarkProven() error { return Replace(l.folder.proven(), nil, 0o600) }
+
+// Proven says whether the lab has shown that it works: an `up` that ended before it did has not.
+func (f Folder) Proven() bool {
+	_, err := os.Stat(f.proven())
+	return err == nil
+}
+
 // Seeded says whether the history has been delivered.
 func (f Folder) Seeded() bool {
 	_, err := os.Stat(f.seeded())

@@ -113,6 +113,13 @@ const (
 	Rejected Status = "rejected"
 )
 
+// Reasons of receipts that are neither stored nor duplicate, alone or before a colon and more words.
+const (
+	TooFarAhead    = "too_far_ahead"    // of the lab's clock
+	InvalidEvent   = "invalid_event"    // see Event.Validate
+	CannotBeStored = "cannot_be_stored" // it failed again and again
+)
+
 // Receipt answers one Entry, in the order of the batch.
 type Receipt struct {
 	Seq    uint64 `json:"seq"`

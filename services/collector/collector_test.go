@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"math/rand/v2"
 	"net/http"
 	"net/http/httptest"
@@ -307,6 +308,40 @@ func TestFullSpoolTurnsAwayUntilThereIsRoom(t *testing.T) {
 	want(t, send(c, "2", push("b")), http.StatusAccepted)
 	if n := counted(t, c); n.Spooled != 3 || n.Watermark != 1 {
 		t.Errorf("%+v", n)
+	}
+}
+
+// What a collector accepted and had to give up is counted by reason, whatever the reason says besides, and not without bound.
+func TestWhatIsGivenUpIsCountedByReason(t *testing.T) {
+	c := start(t, activity.Git, 1000)
+	for i := range 30 {
+		want(t, send(c, fmt.Sprint(i), push(fmt.Sprint("sha", i))), http.StatusAccepted)
+	}
+	seq := uint64(0)
+	give := func(status activity.Status, reason string) {
+		t.Helper()
+		seq++
+		if err := c.spool.settle(t.Context(), []activity.Receipt{{Seq: seq, Status: status, Reason: reason}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	give(activity.Rejected, activity.TooFarAhead)
+	give(activity.Rejected, activity.TooFarAhead)
+	give(activity.DeadLettered, activity.CannotBeStored+": failed 5 times: a long story")
+	give(activity.Stored, "")
+	before := counted(t, c)
+	if want := map[string]uint64{activity.TooFarAhead: 2, activity.CannotBeStored: 1}; !maps.Equal(want, before.GivenUp) {
+		t.Errorf("given up %v, want %v", before.GivenUp, want)
+	}
+	for i := range 26 {
+		give(activity.Rejected, fmt.Sprint("made-up-", i))
+	}
+	n := counted(t, c)
+	if len(n.GivenUp) > mostReasons+1 || n.GivenUp["other"] == 0 || n.Rejected != 28 || n.DeadLettered != 1 {
+		t.Errorf("given up: %+v", n)
+	}
+	if len(before.GivenUp) != 2 {
+		t.Error("counters that were handed out have changed")
 	}
 }
 

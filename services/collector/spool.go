@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -45,10 +46,12 @@ type counts struct {
 	Duplicate    uint64 `json:"duplicate"`
 	DeadLettered uint64 `json:"dead_lettered"`
 	Rejected     uint64 `json:"rejected"`
-	Seq          uint64 `json:"seq"`        // of the newest entry
-	First        uint64 `json:"-"`          // of the oldest that is spooled, 0 if none is
-	Deliveries   uint64 `json:"deliveries"` // that were new
-	Redelivered  uint64 `json:"redelivered"`
+	// GivenUp is why events were rejected or dead-lettered: how many by reason, without what a reason says behind a colon.
+	GivenUp     map[string]uint64 `json:"given_up,omitempty"`
+	Seq         uint64            `json:"seq"`        // of the newest entry
+	First       uint64            `json:"-"`          // of the oldest that is spooled, 0 if none is
+	Deliveries  uint64            `json:"deliveries"` // that were new
+	Redelivered uint64            `json:"redelivered"`
 }
 
 // Watermark is the highest sequence up to which every entry came to its end.
@@ -494,6 +497,7 @@ func end(tx *bolt.Tx, c *counts, seq uint64, status activity.Status, reason stri
 	}
 	c.Spooled--
 	if status == activity.DeadLettered || status == activity.Rejected {
+		c.giveUp(reason)
 		letter := DeadLetter{Seq: seq, Reason: reason}
 		if len(event) > 0 {
 			letter.Event = &activity.Event{}
@@ -510,6 +514,21 @@ func end(tx *bolt.Tx, c *counts, seq uint64, status activity.Status, reason stri
 		}
 	}
 	return bucket.Delete(key(seq))
+}
+
+// mostReasons bounds the reasons that are told apart: they are another service's words.
+const mostReasons = 20
+
+// giveUp counts an event that came to nothing. The map of counters that were handed out is never changed.
+func (c *counts) giveUp(reason string) {
+	reason, _, _ = strings.Cut(reason, ":")
+	if reason = strings.TrimSpace(reason); reason == "" || len(reason) > 60 || c.GivenUp[reason] == 0 && len(c.GivenUp) >= mostReasons {
+		reason = "other"
+	}
+	if c.GivenUp = maps.Clone(c.GivenUp); c.GivenUp == nil {
+		c.GivenUp = map[string]uint64{}
+	}
+	c.GivenUp[reason]++
 }
 
 // cursor is where the polled log goes on, "" at the beginning.

@@ -154,7 +154,7 @@ func (l *LMS) showOrganisation(v *visit) error {
 	if err != nil && !errors.As(err, &v.stale) {
 		return lost(v.ctx(), err)
 	}
-	people, err := l.scorer.people()
+	people, err := l.scorer.staff()
 	if err != nil && !errors.As(err, &v.stale) {
 		return lost(v.ctx(), err)
 	}
@@ -234,7 +234,7 @@ type choice struct {
 }
 
 func (l *LMS) showPeople(v *visit) error {
-	people, err := l.scorer.people()
+	people, err := l.scorer.staff()
 	if err != nil && !errors.As(err, &v.stale) {
 		return lost(v.ctx(), err)
 	}

@@ -399,7 +399,7 @@ func (l *LMS) campaignViewOf(c campaign) campaignView {
 }
 
 func (l *LMS) showDrills(v *visit) error {
-	people, err := l.scorer.people()
+	people, err := l.scorer.staff()
 	if err != nil && !errors.As(err, &v.stale) {
 		return lost(v.ctx(), err)
 	}
@@ -430,7 +430,7 @@ func (l *LMS) doDrill(v *visit) error {
 	if !known || x.Ordinary {
 		return httpjson.Errorf(http.StatusUnprocessableEntity, "unknown_lure", "There is no such mail to send.")
 	}
-	people, err := l.scorer.people()
+	people, err := l.scorer.staff()
 	if err != nil {
 		return away(err)
 	}

@@ -78,6 +78,9 @@ func (f *fakeScorer) call(_ context.Context, method, path, contentType string, b
 	case method == "GET" && path == "/v1/people":
 		list := []risk.Standing{}
 		for _, p := range f.people {
+			if p.Run != "" && query != "runs=all" {
+				continue
+			}
 			s := f.profile.Score(p.Role, f.events[p.ID], labNow)
 			standing := risk.Standing{Person: p, At: labNow.Add(f.later), Score: s, Level: f.profile.Level(s), Frequency: f.profile.Level(s).Frequency()}
 			standing.Due, _ = f.profile.Due(p.Role, f.events[p.ID], standing.Level, labNow)
@@ -94,7 +97,9 @@ func (f *fakeScorer) call(_ context.Context, method, path, contentType string, b
 	case method == "GET" && path == "/v1/organisation":
 		var list []risk.Standing
 		for _, p := range f.people {
-			list = append(list, risk.Standing{Person: p, Score: f.profile.Score(p.Role, f.events[p.ID], labNow)})
+			if p.Run == "" {
+				list = append(list, risk.Standing{Person: p, Score: f.profile.Score(p.Role, f.events[p.ID], labNow)})
+			}
 		}
 		o := f.profile.Organise(list, labNow)
 		o.Accounts, o.Missing = f.accounts, f.missing

@@ -152,11 +152,24 @@ func (s *scorer) fetch(ctx context.Context, path string, v any) error {
 	return httpjson.ReadAnswer(resp, longestAnswer, v)
 }
 
-// people is everybody who works here, the highest score first. With *stale the list is an old one.
+// staff is everybody who works here, the highest score first, without those who were made for a run of an exercise: the company's
+// figures and lists are of them alone. With *stale the list is an old one.
+func (s *scorer) staff() ([]risk.Standing, error) {
+	people, err := s.people()
+	own := make([]risk.Standing, 0, len(people))
+	for _, p := range people {
+		if p.Run == "" {
+			own = append(own, p)
+		}
+	}
+	return own, err
+}
+
+// people is everybody whom the roster lists, those of runs among them, the highest score first. With *stale the list is an old one.
 func (s *scorer) people() ([]risk.Standing, error) {
 	return s.roster.get(s.wall, func(ctx context.Context) ([]risk.Standing, error) {
 		var list []risk.Standing
-		if err := s.fetch(ctx, "/v1/people", &list); err != nil {
+		if err := s.fetch(ctx, "/v1/people?runs=all", &list); err != nil {
 			return nil, fmt.Errorf("read roster: %w", err)
 		}
 		return list, nil
@@ -222,7 +235,7 @@ const mostAsked = 60
 // reasons are the company's causes, the weightiest first, over the mostAsked people with the highest scores.
 func (s *scorer) reasons() ([]cause, error) {
 	return s.causes.get(s.wall, func(ctx context.Context) ([]cause, error) {
-		people, err := s.people()
+		people, err := s.staff()
 		if err != nil {
 			return nil, err
 		}

@@ -35,13 +35,6 @@ const (
 	attempts = 5
 )
 
-// Reasons of receipts that are neither stored nor duplicate.
-const (
-	reasonFuture   = "too_far_ahead"
-	reasonInvalid  = "invalid_event"
-	reasonUnstored = "cannot_be_stored"
-)
-
 // line is one entry of a batch on its way.
 type line struct {
 	activity.Entry
@@ -85,7 +78,7 @@ func (s *Scorer) Events(w http.ResponseWriter, r *http.Request) error {
 		return s.away(err)
 	}
 	status := http.StatusOK
-	if ahead := count(b, func(l *line) bool { return l.receipt.Reason == reasonFuture }); ahead > 0 && ahead == len(b.lines) {
+	if ahead := count(b, func(l *line) bool { return l.receipt.Reason == activity.TooFarAhead }); ahead > 0 && ahead == len(b.lines) {
 		status = http.StatusUnprocessableEntity
 	}
 	w.Header().Set("Content-Type", "application/x-ndjson")
@@ -259,10 +252,10 @@ func (s *Scorer) merge(ctx context.Context, tx pgx.Tx, b *batch, lines []*line) 
 		l.receipt.ID = e.ID
 		switch err := e.Validate(); {
 		case err != nil:
-			l.receipt.Status, l.receipt.Reason = activity.DeadLettered, reasonInvalid
-			letters = append(letters, letter{l, reasonInvalid + ": " + clip(err.Error())})
+			l.receipt.Status, l.receipt.Reason = activity.DeadLettered, activity.InvalidEvent
+			letters = append(letters, letter{l, activity.InvalidEvent + ": " + clip(err.Error())})
 		case e.At.After(clock.Now.Add(tooFarIn)):
-			l.receipt.Status, l.receipt.Reason = activity.Rejected, reasonFuture
+			l.receipt.Status, l.receipt.Reason = activity.Rejected, activity.TooFarAhead
 		default:
 			l.late = e.At.Before(clock.Now.Add(-lateAfter))
 			good = append(good, l)
@@ -571,8 +564,8 @@ func (d letter) insert(ctx context.Context, tx pgx.Tx, b *batch) error {
 
 // bury makes a dead letter of a line that failed too often.
 func (s *Scorer) bury(ctx context.Context, b *batch, l *line, cause error) error {
-	l.receipt = activity.Receipt{Seq: l.Seq, ID: l.Event.ID, Status: activity.DeadLettered, Reason: reasonUnstored}
-	reason := fmt.Sprintf("%s: failed %d times: %s", reasonUnstored, attempts, clip(cause.Error()))
+	l.receipt = activity.Receipt{Seq: l.Seq, ID: l.Event.ID, Status: activity.DeadLettered, Reason: activity.CannotBeStored}
+	reason := fmt.Sprintf("%s: failed %d times: %s", activity.CannotBeStored, attempts, clip(cause.Error()))
 	return pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error {
 		if err := (letter{l, reason}).insert(ctx, tx, b); err != nil {
 			return err

@@ -457,7 +457,7 @@ func person(who, name, run string, m Member) risk.Person {
 	if zone == "" {
 		zone = "Europe/Berlin"
 	}
-	return risk.Person{ID: id, Name: strings.ToUpper(who[:1]) + who[1:] + " (" + name + ")", Email: email, Role: m.Role, Team: "exercise", Joined: "2025-01-01", Zone: zone,
+	return risk.Person{ID: id, Name: strings.ToUpper(who[:1]) + who[1:] + " (" + name + ")", Email: email, Role: m.Role, Team: "exercise", Joined: "2025-01-01", Zone: zone, Run: run,
 		Accounts: []string{"github:" + dashed, "email:" + email, "jira:" + hex.EncodeToString(sum[:12]), "okta:" + email, "aws:" + dashed}}
 }
 

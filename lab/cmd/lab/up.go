@@ -2,11 +2,13 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"os"
 	"os/exec"
@@ -25,6 +27,7 @@ import (
 	"example.org/security-training/lab/local"
 	"example.org/security-training/lab/progress"
 	"example.org/security-training/manifests"
+	"example.org/security-training/services/activity"
 	"example.org/security-training/services/env"
 	"example.org/security-training/services/topology"
 )
@@ -147,7 +150,7 @@ func up(ctx context.Context, s *settings, spec lab.Spec, asked string, out io.Wr
 	}
 	r := all[name]
 	if l, err := r.Find(ctx, spec.Name); err == nil {
-		if st, err := l.Status(ctx); err == nil && st.Healthy && st.Seeded {
+		if st, err := l.Status(ctx); err == nil && st.Healthy && st.Seeded && desk.Folder(st.Folder).Proven() {
 			if err := desk.Folder(st.Folder).Same(env.Process, spec); err != nil {
 				return err
 			}
@@ -225,7 +228,12 @@ func settle(ctx context.Context, l *desk.Lab, spec lab.Spec, p progress.Reporter
 	if err := lab.Live(ctx, op, spec); err != nil {
 		return err
 	}
-	return progress.Step(p, "dashboard serves a signed-in page, a probe event is scored", func() error { return lab.Prove(ctx, op, st.Dashboard, spec) })
+	return progress.Step(p, "dashboard serves a signed-in page, a probe event is scored", func() error {
+		if err := lab.Prove(ctx, op, st.Dashboard, spec); err != nil {
+			return err
+		}
+		return l.MarkProven()
+	})
 }
 
 // findBinaries looks for the services' programs beside this one, and builds them if this is a checkout.
@@ -337,6 +345,13 @@ func counted(ctx context.Context, l *desk.Lab, st *lab.Status) error {
 	return err
 }
 
+// givenUp says in words why a collector gave an event up, by the reasons of the scorer's receipts.
+var givenUp = map[string]string{
+	activity.TooFarAhead:    "they are dated too far ahead of the lab's clock (lab status shows its time)",
+	activity.InvalidEvent:   "they are not valid events",
+	activity.CannotBeStored: "the database did not take them",
+}
+
 func writeStatus(w io.Writer, st lab.Status, format string) error {
 	switch format {
 	case "json":
@@ -363,6 +378,11 @@ func writeStatus(w io.Writer, st lab.Status, format string) error {
 				waiting += n
 			}
 			fmt.Fprintf(t, "\n%d events scored, %d waiting, %d dead letters; it is %s in the lab\n", c.Events, waiting, c.DeadLetters, c.Clock.Format("Mon 2 Jan 2006 15:04 MST"))
+			for _, collector := range slices.Sorted(maps.Keys(c.GivenUp)) {
+				for _, reason := range slices.Sorted(maps.Keys(c.GivenUp[collector])) {
+					fmt.Fprintf(t, "%s gave up %d events: %s\n", collector, c.GivenUp[collector][reason], cmp.Or(givenUp[reason], reason))
+				}
+			}
 		}
 		return t.Flush()
 	}

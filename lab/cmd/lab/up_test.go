@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"example.org/security-training/lab"
+	"example.org/security-training/services/activity"
 )
 
 func TestAnIssuerThatARuntimeDoesNotHaveIsRefused(t *testing.T) {
@@ -21,5 +22,22 @@ func TestAnIssuerThatARuntimeDoesNotHaveIsRefused(t *testing.T) {
 		if err := checkSpec(spec, c.runtime); (err == nil) != c.ok || err != nil && !(errors.Is(err, errUsage) && strings.Contains(err.Error(), "--")) {
 			t.Errorf("--identity %s --runtime %s: %v", c.identity, c.runtime, err)
 		}
+	}
+}
+
+func TestStatusSaysWhatCollectorsGaveUpAndWhy(t *testing.T) {
+	st := lab.Status{Name: "lab", Counts: &lab.Counts{Events: 7, GivenUp: map[string]map[string]uint64{"git-collector": {activity.TooFarAhead: 3, "other": 1}}}}
+	var out strings.Builder
+	if err := writeStatus(&out, st, "text"); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"git-collector gave up 3 events: they are dated too far ahead of the lab's clock", "git-collector gave up 1 events: other"} {
+		if !strings.Contains(out.String(), want) {
+			t.Errorf("status does not say %q:\n%s", want, out.String())
+		}
+	}
+	out.Reset()
+	if err := writeStatus(&out, st, "json"); err != nil || !strings.Contains(out.String(), `"too_far_ahead": 3`) {
+		t.Errorf("%v\n%s", err, out.String())
 	}
 }
