@@ -233,3 +233,27 @@ func TestReportingAMailCountsForThePersonAndForgivesNoFailedQuiz(t *testing.T) {
 		t.Errorf("reporting after a click means %+v", e)
 	}
 }
+
+// Who was made for a run of an exercise is on no page of the company and gets no drill; their own page is there.
+func TestPeopleOfARunAreNotOfTheCompany(t *testing.T) {
+	s := newSchool(t)
+	s.scorer.set(func() {
+		cast := s.scorer.people[0]
+		cast.ID, cast.Name, cast.Email, cast.Run = "nina.0a1b2c", "Nina (leaked-secret)", "nina.0a1b2c@example.org", "leaked-secret-1"
+		s.scorer.people = append(s.scorer.people, cast)
+		s.scorer.events[cast.ID] = s.scorer.events["luca.moretti"]
+	})
+	teacher := s.as(roleInstructor)
+	for _, page := range []string{"/organisation", "/people"} {
+		if p := teacher.get(page); p.status != 200 || strings.Contains(p.body, "nina.0a1b2c") {
+			t.Errorf("%s: %d, with a person of a run", page, p.status)
+		}
+	}
+	if p := teacher.get("/people/nina.0a1b2c"); p.status != 200 || !strings.Contains(p.body, "Nina (leaked-secret)") {
+		t.Errorf("her own page: %d", p.status)
+	}
+	s.campaign("mfa-reset", "")
+	if n := s.rows(`SELECT count(*) FROM training.mail WHERE person = 'nina.0a1b2c'`); n != 0 {
+		t.Errorf("a drill for everybody sent her %d mails", n)
+	}
+}
