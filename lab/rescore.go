@@ -39,7 +39,9 @@ func Rescore(ctx context.Context, o *Operator, person string, at time.Time, asOf
 		query.Set("profile", profile)
 	}
 	path := strings.Replace(routeRisk.Path(), "{person}", url.PathEscape(person), 1) + "?" + query.Encode()
-	if err := o.Call(ctx, name, http.MethodGet, path, nil, &r); err != nil {
+	if err := o.Call(ctx, name, http.MethodGet, path, nil, &r); isNotFound(err) {
+		return r, &Error{Code: ExitUsage, What: "rescore " + person, Why: err, Try: FindPeople}
+	} else if err != nil {
 		return r, err
 	}
 	if s := r.Stored; s != nil && s.Version == r.Version && s.Score != r.Score {

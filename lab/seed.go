@@ -245,6 +245,18 @@ func (o *Operator) Forward(ctx context.Context, t time.Time) error {
 	return err
 }
 
+// FindPeople is the command that says who there is.
+const FindPeople = "lab people"
+
+// People is the roster with everybody's score, the highest first.
+func People(ctx context.Context, o *Operator) ([]risk.Standing, error) {
+	var roster []risk.Standing
+	if err := o.Ask(ctx, "GET /v1/people", nil, &roster); err != nil {
+		return nil, fmt.Errorf("ask who there is: %w", err)
+	}
+	return roster, nil
+}
+
 // linkRequest is the body of POST /v1/links; link is its answer.
 type linkRequest struct {
 	Person string `json:"person,omitempty"`
@@ -273,7 +285,7 @@ func (o *Operator) LinkAs(ctx context.Context, dashboard, role string) (string, 
 func (o *Operator) link(ctx context.Context, dashboard string, req linkRequest) (string, error) {
 	var l link
 	if err := o.Ask(ctx, routeLinks, req, &l); isNotFound(err) {
-		return "", &Error{Code: ExitUsage, What: "make a sign-in link", Why: err}
+		return "", &Error{Code: ExitUsage, What: "make a sign-in link", Why: err, Try: FindPeople}
 	} else if err != nil {
 		return "", fmt.Errorf("make a sign-in link: %w", err)
 	}

@@ -32,7 +32,7 @@ func certify(ctx context.Context, l *desk.Lab, o *lab.Operator, name, role, dir 
 			return err
 		}
 		if !listed {
-			return fmt.Errorf("%w: nobody in the roster is %q", errUsage, name)
+			return &lab.Error{Code: lab.ExitUsage, What: "make a certificate", Why: fmt.Errorf("nobody in the roster is %q", name), Try: lab.FindPeople}
 		}
 		role = "person"
 	}
@@ -77,7 +77,7 @@ func revoke(ctx context.Context, l *desk.Lab, o *lab.Operator, name, role string
 	}
 	listed, err := inRoster(ctx, o, name)
 	if err == nil && !listed {
-		err = fmt.Errorf("%w: revoked, but nobody in the roster is %q", errUsage, name)
+		err = &lab.Error{Code: lab.ExitUsage, What: "revoked", Why: fmt.Errorf("but nobody in the roster is %q", name), Try: lab.FindPeople}
 	}
 	return err
 }
@@ -90,9 +90,8 @@ type revocation struct {
 }
 
 func inRoster(ctx context.Context, o *lab.Operator, name string) (bool, error) {
-	const people topology.Route = "GET /v1/people"
-	var roster []risk.Standing
-	if err := o.Ask(ctx, people, nil, &roster); err != nil {
+	roster, err := lab.People(ctx, o)
+	if err != nil {
 		return false, err
 	}
 	return slices.ContainsFunc(roster, func(s risk.Standing) bool { return s.ID == name }), nil

@@ -88,7 +88,7 @@ func command() *cobra.Command {
 	root.PersistentFlags().BoolVarP(&s.quiet, "quiet", "q", false, "say nothing on stderr but errors")
 	root.CompletionOptions.DisableDefaultCmd = true
 	root.AddCommand(
-		doctorCommand(s), explained(s, upCommand(s)), statusCommand(s), playCommand(s), scenarioCommand(s), seedCommand(s), openCommand(s), logsCommand(s), bundleCommand(s),
+		doctorCommand(s), explained(s, upCommand(s)), statusCommand(s), playCommand(s), scenarioCommand(s), seedCommand(s), peopleCommand(s), openCommand(s), logsCommand(s), bundleCommand(s),
 		matrixCommand(s), auditCommand(s), evalCommand(s), benchCommand(s), resetCommand(s), downCommand(s), versionCommand(), superviseCommand(),
 	)
 	for _, c := range root.Commands() {

@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"text/tabwriter"
@@ -301,7 +302,7 @@ func statusCommand(s *settings) *cobra.Command {
 	format := ""
 	c := &cobra.Command{
 		Use: "status", Short: "Show each workload: state, address, SPIFFE ID, expiry of its SVID", Args: cobra.NoArgs,
-		Example: "  lab status\n  lab status -o json | jq -r '.workloads[].spiffe_id'\n  eval $(lab status -o env)",
+		Example: "  lab status\n  lab status -o json | jq -r '.workloads[].spiffe_id'\n  eval \"$(lab status -o env)\"",
 		Long:    "Shows each workload. Exits with 0 only if all is well.",
 		RunE: func(c *cobra.Command, _ []string) error {
 			l, err := find(c.Context(), s)
@@ -359,7 +360,7 @@ func writeStatus(w io.Writer, st lab.Status, format string) error {
 		e.SetIndent("", "  ")
 		return e.Encode(st)
 	case "env":
-		_, err := fmt.Fprintf(w, "LAB_NAME=%s\nLAB_DASHBOARD=%s\nLAB_FOLDER=%s\nLAB_RUNTIME=%s\n", st.Name, st.Dashboard, st.Folder, st.Runtime)
+		_, err := fmt.Fprintf(w, "LAB_NAME=%s\nLAB_DASHBOARD=%s\nLAB_FOLDER=%s\nLAB_RUNTIME=%s\n", quoted(st.Name), quoted(st.Dashboard), quoted(st.Folder), quoted(st.Runtime))
 		return err
 	case "text":
 		t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
@@ -387,6 +388,16 @@ func writeStatus(w io.Writer, st lab.Status, format string) error {
 		return t.Flush()
 	}
 	return fmt.Errorf("%w: -o %q: want text, json or env", errUsage, format)
+}
+
+var shellWord = regexp.MustCompile(`^[A-Za-z0-9_./:@%+,-]+$`)
+
+// quoted is s as one word of a POSIX shell, whatever it holds.
+func quoted(s string) string {
+	if shellWord.MatchString(s) {
+		return s
+	}
+	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
 }
 
 func downCommand(s *settings) *cobra.Command {

@@ -185,7 +185,8 @@ func openCommand(s *settings) *cobra.Command {
 	certificate, revoked := false, false
 	c := &cobra.Command{
 		Use: "open [PERSON]", Short: "Print one-time sign-in links, or write or revoke client certificates", Args: cobra.MaximumNArgs(1),
-		Example: "  lab open\n  lab open --role admin\n  lab open --as mira.keller\n  lab open --class class.txt\n  lab open --certificate mira.keller\n  lab open --certificate mira.keller --revoke",
+		Example: "  lab open\n  lab open --role admin\n  lab open --as elisabeth.reese\n  lab people --level CRITICAL -o ids > class.txt\n  lab open --class class.txt\n" +
+			"  lab open --certificate elisabeth.reese\n  lab open --certificate elisabeth.reese --revoke",
 		Long: `Prints a link that signs in once: for the instructor, for one person, or one for each line of a class list. With --certificate
 it writes a PKCS#12 client certificate instead, to be imported into a browser, and prints its owner, file and password. With
 --revoke as well, every certificate that its owner was given so far is refused from the next request on; a new one works.`,
@@ -243,7 +244,7 @@ it writes a PKCS#12 client certificate instead, to be imported into a browser, a
 			})
 		},
 	}
-	c.Flags().StringVar(&as, "as", "", "a person's id; nobody means the instructor")
+	c.Flags().StringVar(&as, "as", "", "a person's id, as \"lab people\" lists it; nobody means the instructor")
 	c.Flags().StringVar(&class, "class", "", "a file with one person's id a line")
 	c.Flags().BoolVar(&certificate, "certificate", false, "write a client certificate (PKCS#12) instead of printing a link")
 	c.Flags().BoolVar(&revoked, "revoke", false, "with --certificate: refuse all that were made so far, and make none")
@@ -396,7 +397,7 @@ func playCommand(s *settings) *cobra.Command {
 	how := lab.PlayOptions{}
 	c := &cobra.Command{
 		Use: "play SCENARIO", Short: "Play a scenario: brief, timeline, expectations turning to ✓ or ✗, debrief", Args: cobra.ExactArgs(1),
-		Example: "  lab play leaked-secret\n  lab play compromised-account --step\n  lab play ./my-scenario.yaml --speed 60",
+		Example: "  lab play leaked-secret\n  lab play compromised-account --step\n  lab play lab/scenarios/leaked-secret.yaml --speed 300",
 		Long:    "Plays one of " + strings.Join(lab.ScenarioNames(), ", ") + ", or a file. Exits with 1 if an expectation fails.",
 		RunE: func(c *cobra.Command, args []string) error {
 			return inside(c.Context(), s, func(ctx context.Context, l *desk.Lab, o *lab.Operator, st lab.Status) error {
