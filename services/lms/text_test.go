@@ -40,7 +40,7 @@ func TestWhatIsNoTextIsTheBrowsersFaultOnEveryPage(t *testing.T) {
 					targets = append(targets, pathOf(path, bad))
 				}
 				for _, target := range targets {
-					got := shown{}
+					var got shown
 					if method == http.MethodGet {
 						got = b.get(target)
 					} else {
