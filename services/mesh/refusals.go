@@ -20,6 +20,7 @@ const (
 	mostOfSerial = 48
 	mostOfRoute  = 112
 	mostOfDetail = 192
+	mostOfError  = 512 // of a refusal that may quote what a caller sent
 )
 
 // Of one address, so many refusals that differ are written in a second; of those that are the same, one and, a second
