@@ -68,7 +68,7 @@ const (
 	TwoCheckpoints Kind = "two checkpoints for one number" // two signed truths
 	Missing        Kind = "missing checkpoint"             // the checkpoints' own sequence has a gap
 	BadSignature   Kind = "bad signature"                  // a checkpoint that the lab did not sign
-	NoCheckpoints  Kind = "no checkpoints"                 // entries that nobody has ever signed for
+	NoCheckpoints  Kind = "no checkpoints"                 // entries of which none was signed
 	MissingChain   Kind = "missing chain"                  // nothing is where a chain should be
 )
 

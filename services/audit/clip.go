@@ -5,7 +5,7 @@ import (
 	"unicode/utf8"
 )
 
-// Most bytes of an entry's fields, as they are written. What a caller that nobody has verified can bring is clipped
+// Most bytes of an entry's fields, as they are written. What an unverified caller can bring is clipped
 // further where it comes in.
 const (
 	mostOfName   = 64 // kind, outcome, reason, serial number

@@ -39,7 +39,7 @@ func VerifyRows(rows []Row, workload string, pins *Pins) (int, error) {
 	})
 }
 
-// RowsOf is what a writer's chain of business rows is called where it stands beside its chain of decisions.
+// RowsOf is what a writer's chain of business rows is called to tell it from its chain of decisions.
 func RowsOf(workload string) string { return workload + " (database)" }
 
 // TipPins are the ends of a writer's rows that it reported in its chain of decisions. They need no signature of their

@@ -13,7 +13,7 @@ import (
 	"example.org/security-training/services/topology"
 )
 
-// Most bytes of what a caller that nobody has verified brings into an entry or a line of the log. With what is ours,
+// Most bytes of what an unverified caller brings into an entry or a line of the log. With what is ours,
 // neither is longer than 1 KB.
 const (
 	mostOfID     = 224
@@ -49,7 +49,7 @@ func (n *Node) refuse(r *Refusal, route topology.Route, from net.Addr) {
 	})
 }
 
-// TurnAway records that somebody unknown was turned away on the port for people, where remote is the address of the
+// TurnAway records that an unknown person was turned away on the port for people, where remote is the address of the
 // connection: as often as a refused session is recorded, and no more often.
 func (n *Node) TurnAway(remote string, e audit.Entry) {
 	at, _ := netip.ParseAddrPort(remote) // else it is of no address

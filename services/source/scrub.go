@@ -12,7 +12,7 @@ import (
 const Scrubbed = "[scrubbed]"
 
 // Scrub takes secrets out of a vendor's raw body before anything else looks at it: what has the shape of a token, a
-// private key, the password of an address, and the value of whatever is called a secret, in the spellings of JSON, of
+// private key, the password of an address, and the value of all that is called a secret, in the spellings of JSON, of
 // YAML, of an environment, of a query, of a header, of a connection string and of a command line. The result is JSON if
 // the body was.
 //

@@ -10,7 +10,7 @@ const (
 	longestToken = 2048
 )
 
-// shape is what a token is known by, whatever it stands in.
+// shape is what a token is known by, in any text.
 type shape struct {
 	begins string
 	fold   bool                  // in upper or lower case

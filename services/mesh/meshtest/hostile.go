@@ -45,7 +45,7 @@ func (n *Net) RefusesWhatIsNoText(t *testing.T, name string, bodies map[string][
 			}
 		}
 		if caller == "" {
-			t.Errorf("%s: nobody may call it", route)
+			t.Errorf("%s: no workload may call it", route)
 			continue
 		}
 		well := pathValue.ReplaceAllString(route.Path(), "1")
