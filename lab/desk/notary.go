@@ -11,8 +11,8 @@ import (
 	"example.org/security-training/services/topology"
 )
 
-// openChain opens a chain to read it. A workload's is in a folder that the workload can write to: no link is followed, and
-// nothing that could keep the reader waiting is opened.
+// openChain opens a chain to read it. A workload's is in a folder that the workload can write to: no link is followed,
+// and nothing that could keep the reader waiting is opened.
 func openChain(path string) (*os.File, error) {
 	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
 	if err != nil {
@@ -29,8 +29,8 @@ func openChain(path string) (*os.File, error) {
 	return f, nil
 }
 
-// sign pins the end of every chain once a second, if it has grown, with a key that no workload can read. A chain that does not
-// extend what was signed of it is not signed; that is written down in the supervisor's own chain.
+// sign pins the end of every chain once a second, if it has grown, with a key that no workload can read. A chain that
+// does not extend what was signed of it is not signed; that is written down in the supervisor's own chain.
 func (d *Desk) sign(ctx context.Context) {
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
@@ -51,7 +51,8 @@ func (d *Desk) sign(ctx context.Context) {
 			d.Log.Error("sign checkpoints", "error", err.Error())
 		}
 		for _, u := range unfit {
-			d.Log.Error("sign checkpoints", "chain", u.Workload, "after", u.Seq, "kind", string(u.Kind), "error", u.What)
+			d.Log.Error("sign checkpoints",
+				"chain", u.Workload, "after", u.Seq, "kind", string(u.Kind), "error", u.What)
 			d.audit.Write(audit.Entry{
 				Kind: "unsigned", Outcome: string(topology.Refused), Reason: string(u.Kind),
 				Detail: fmt.Sprintf("the chain of %s is signed up to %d and no further: %s", u.Workload, u.Seq, u.What),

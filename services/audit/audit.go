@@ -46,13 +46,19 @@ const KindTip = "tip"
 
 // Sum is the hash of e: SHA-256, in hex, over its JSON without the field hash.
 func (e Entry) Sum() (string, error) {
+	sum, _, err := e.sum()
+	return sum, err
+}
+
+// sum is Sum, and the text that it is of.
+func (e Entry) sum() (sum string, text []byte, err error) {
 	e.Hash = ""
-	b, err := json.Marshal(e)
+	text, err = json.Marshal(e)
 	if err != nil {
-		return "", err
+		return "", nil, err
 	}
-	h := sha256.Sum256(b)
-	return hex.EncodeToString(h[:]), nil
+	h := sha256.Sum256(text)
+	return hex.EncodeToString(h[:]), text, nil
 }
 
 // Log appends to one chain. Its methods are safe for concurrent use.

@@ -14,11 +14,11 @@ import (
 	"time"
 )
 
-// Checkpoint pins a chain's end from outside. The checkpoints of a lab are one sequence for all of its chains: each has the
-// number after the one before it, and the hash of everything before it, so that none can be missing.
+// Checkpoint pins a chain's end from outside. The checkpoints of a lab are one sequence for all of its chains: each has
+// the number after the one before it, and the hash of everything before it, so that none can be missing.
 //
-// Labs of older versions have checkpoints without a number. Those that stand before the first numbered one count as they are;
-// its Prev covers them.
+// Labs of older versions have checkpoints without a number. Those that stand before the first numbered one count as
+// they are; its Prev covers them.
 type Checkpoint struct {
 	Number    uint64    `json:"number,omitempty"` // counted from 1
 	Workload  string    `json:"workload"`
@@ -68,7 +68,7 @@ const (
 	TwoCheckpoints Kind = "two checkpoints for one number" // two signed truths
 	Missing        Kind = "missing checkpoint"             // the checkpoints' own sequence has a gap
 	BadSignature   Kind = "bad signature"                  // a checkpoint that the lab did not sign
-	NoCheckpoints  Kind = "no checkpoints"                 // entries that nobody has ever signed for
+	NoCheckpoints  Kind = "no checkpoints"                 // entries of which none was signed
 	MissingChain   Kind = "missing chain"                  // nothing is where a chain should be
 )
 
@@ -134,8 +134,8 @@ func (p *pinned) before(seq uint64) uint64 {
 	return p.seqs[i-1]
 }
 
-// ReadPins reads checkpoints, one a line, up to the last whole line. What is wrong with them is in Faults; a checkpoint with a
-// signature that is not by key pins nothing. The error is that of r.
+// ReadPins reads checkpoints, one a line, up to the last whole line. What is wrong with them is in Faults; a checkpoint
+// with a signature that is not by key pins nothing. The error is that of r.
 func ReadPins(r io.Reader, key ed25519.PublicKey) (*Pins, error) {
 	p := &Pins{chains: map[string]*pinned{}}
 	scan := bufio.NewReader(r)
@@ -176,7 +176,8 @@ func (p *Pins) fault(kind Kind, workload string, line int, seq uint64, what stri
 func (p *Pins) add(c Checkpoint, line int, key ed25519.PublicKey) {
 	p.all = append(p.all, c)
 	if !c.Verify(key) {
-		p.fault(BadSignature, c.Workload, 0, c.Seq, fmt.Sprintf("the signature of its checkpoint in line %d of the checkpoints is not the lab's", line))
+		p.fault(BadSignature, c.Workload, 0, c.Seq,
+			fmt.Sprintf("the signature of its checkpoint in line %d of the checkpoints is not the lab's", line))
 		return
 	}
 	switch {
@@ -184,11 +185,14 @@ func (p *Pins) add(c Checkpoint, line int, key ed25519.PublicKey) {
 	case c.Number == 0:
 		p.fault(Missing, OfCheckpoints, line, 0, fmt.Sprintf("one without a number follows number %d", p.number))
 	case c.Number > p.number+1:
-		p.fault(Missing, OfCheckpoints, line, 0, fmt.Sprintf("number %d follows %d: what was between them is not there", c.Number, p.number))
+		p.fault(Missing, OfCheckpoints, line, 0,
+			fmt.Sprintf("number %d follows %d: what was between them is not there", c.Number, p.number))
 	case c.Number <= p.number:
-		p.fault(TwoCheckpoints, OfCheckpoints, line, 0, fmt.Sprintf("number %d follows %d: a checkpoint stands twice or was moved", c.Number, p.number))
+		p.fault(TwoCheckpoints, OfCheckpoints, line, 0,
+			fmt.Sprintf("number %d follows %d: a checkpoint stands twice or was moved", c.Number, p.number))
 	case c.Prev != p.head:
-		p.fault(Missing, OfCheckpoints, line, 0, fmt.Sprintf("number %d does not continue what is before it: something there was removed or replaced", c.Number))
+		p.fault(Missing, OfCheckpoints, line, 0,
+			fmt.Sprintf("number %d does not continue what is before it: something was removed or replaced", c.Number))
 	}
 	if c.Number == 0 {
 		p.head = c.Head(p.head)

@@ -5,8 +5,8 @@ import (
 	"unicode/utf8"
 )
 
-// Most bytes of an entry's fields, as they are written. What a caller that nobody has verified can bring is clipped further
-// where it comes in.
+// Most bytes of an entry's fields, as they are written. What an unverified caller can bring is clipped
+// further where it comes in.
 const (
 	mostOfName   = 64 // kind, outcome, reason, serial number
 	mostOfPeer   = 512
@@ -23,15 +23,16 @@ func (e Entry) clipped() Entry {
 		most int
 	}{
 		{&e.Kind, mostOfName}, {&e.Outcome, mostOfName}, {&e.Reason, mostOfName}, {&e.Serial, mostOfName},
-		{&e.Peer, mostOfPeer}, {&e.Route, mostOfRoute}, {&e.Event, mostOfEvent}, {&e.Person, mostOfPerson}, {&e.Detail, mostOfDetail},
+		{&e.Peer, mostOfPeer}, {&e.Route, mostOfRoute}, {&e.Event, mostOfEvent}, {&e.Person, mostOfPerson},
+		{&e.Detail, mostOfDetail},
 	} {
 		*f.text = Clip(*f.text, f.most)
 	}
 	return e
 }
 
-// Clip is s as a record can hold it: as valid UTF-8, and only as much of it as takes most bytes when it is written as JSON, where one
-// byte of a stranger's may take six. What was cut off is marked by an ellipsis.
+// Clip is s as a record can hold it: as valid UTF-8, and only as much of it as takes most bytes when it is written as
+// JSON, where one byte of a stranger's may take six. What was cut off is marked by an ellipsis.
 func Clip(s string, most int) string {
 	const mark = "…"
 	if len(s) <= most/6 && utf8.ValidString(s) {

@@ -14,9 +14,9 @@ import (
 	"time"
 )
 
-// Notary signs how far chains have come. For each chain it remembers the last end that it signed, and signs only what extends
-// that: it reads the entries that are new and computes their hashes again. What it remembers is what stands in its file of
-// checkpoints, so it never signs two truths, not after a restart either. It is for one goroutine.
+// Notary signs how far chains have come. For each chain it remembers the last end that it signed, and signs only what
+// extends that: it reads the entries that are new and computes their hashes again. What it remembers is what stands in
+// its file of checkpoints, so it never signs two truths, not after a restart either. It is for one goroutine.
 type Notary struct {
 	path   string
 	key    ed25519.PrivateKey
@@ -35,8 +35,8 @@ type followed struct {
 	unfit  Kind // why the chain is not signed any further; "" if it is
 }
 
-// Chain is where a Notary reads a chain: open gives its file from the beginning. Its writer may be an enemy: open must not follow
-// links, nor wait for a file that is a pipe.
+// Chain is where a Notary reads a chain: open gives its file from the beginning. Its writer may be an enemy: open must
+// not follow links, nor wait for a file that is a pipe.
 type Chain func() (*os.File, error)
 
 // Unfit says that a chain was not signed.
@@ -53,7 +53,8 @@ const (
 )
 
 // OpenNotary goes on from the checkpoints in the file at path, which need not be there. What is wrong with them is for
-// verification to name: the notary signs nothing that contradicts any of them. A last line that was cut off by a crash is removed.
+// verification to name: the notary signs nothing that contradicts any of them. A last line that was cut off by a crash
+// is removed.
 func OpenNotary(path string, key ed25519.PrivateKey) (*Notary, error) {
 	n := &Notary{path: path, key: key, chains: map[string]*followed{}}
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
@@ -101,9 +102,9 @@ func wholeLines(f *os.File) (int64, error) {
 	return 0, nil
 }
 
-// Sign reads what is new in each of chains, by name, and appends a checkpoint for each that has grown. It says which chains it
-// would not sign, once for each turn in which that begins or has another kind. The error is that of writing the checkpoints: what
-// they pin is tried again.
+// Sign reads what is new in each of chains, by name, and appends a checkpoint for each that has grown. It says which
+// chains it would not sign, once for each turn in which that begins or has another kind. The error is that of writing
+// the checkpoints: what they pin is tried again.
 func (n *Notary) Sign(now time.Time, chains map[string]Chain) ([]Unfit, error) {
 	var unfit []Unfit
 	var lines bytes.Buffer
@@ -123,7 +124,9 @@ func (n *Notary) Sign(now time.Time, chains map[string]Chain) ([]Unfit, error) {
 		if of.read.seq <= of.signed.seq {
 			continue
 		}
-		c := Checkpoint{Number: number + 1, Workload: name, Seq: of.read.seq, Hash: of.read.hash, At: now.UTC(), Prev: head}
+		c := Checkpoint{
+			Number: number + 1, Workload: name, Seq: of.read.seq, Hash: of.read.hash, At: now.UTC(), Prev: head,
+		}
 		c.Sign(n.key)
 		b, err := json.Marshal(c)
 		if err != nil {

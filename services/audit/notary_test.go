@@ -264,8 +264,8 @@ func TestEveryKindOfFaultIsNamedByItsOwnWordsAndTheOtherChainIsVerified(t *testi
 	}
 }
 
-// TestTheNotarySignsNothingThatContradictsWhatItHasSigned plays the attack: a writer makes its whole chain again, with one entry
-// changed, and puts each length of it in place, so that each tip is offered for signing.
+// TestTheNotarySignsNothingThatContradictsWhatItHasSigned plays the attack: a writer makes its whole chain again, with
+// one entry changed, and puts each length of it in place, so that each tip is offered for signing.
 func TestTheNotarySignsNothingThatContradictsWhatItHasSigned(t *testing.T) {
 	for _, restarts := range []bool{false, true} {
 		n := notarise(t)

@@ -13,14 +13,15 @@ import (
 	"strings"
 )
 
-// Verify reads a chain and returns the number of entries, or the first *Fault. Every checkpoint must be met by the chain, at its
-// sequence number with its hash, and a chain with entries must have one. With nil pins only the chain itself is verified.
+// Verify reads a chain and returns the number of entries, or the first *Fault. Every checkpoint must be met by the
+// chain, at its sequence number with its hash, and a chain with entries must have one. With nil pins only the chain
+// itself is verified.
 func Verify(r io.Reader, workload string, pins *Pins) (int, error) {
 	return verify(workload, pins, links(r, workload))
 }
 
-// VerifyRows is Verify for a writer's business rows, where pins are the ends that it reported in its chain of decisions. Faults
-// name the chain as RowsOf does.
+// VerifyRows is Verify for a writer's business rows, where pins are the ends that it reported in its chain of
+// decisions. Faults name the chain as RowsOf does.
 func VerifyRows(rows []Row, workload string, pins *Pins) (int, error) {
 	return verify(RowsOf(workload), pins, func(yield func(link, error) bool) {
 		for _, r := range rows {
@@ -38,11 +39,11 @@ func VerifyRows(rows []Row, workload string, pins *Pins) (int, error) {
 	})
 }
 
-// RowsOf is what a writer's chain of business rows is called where it stands beside its chain of decisions.
+// RowsOf is what a writer's chain of business rows is called to tell it from its chain of decisions.
 func RowsOf(workload string) string { return workload + " (database)" }
 
-// TipPins are the ends of a writer's rows that it reported in its chain of decisions. They need no signature of their own: the
-// chain that they stand in is signed.
+// TipPins are the ends of a writer's rows that it reported in its chain of decisions. They need no signature of their
+// own: the chain that they stand in is signed.
 func TipPins(workload string, decisions []Entry) *Pins {
 	name := RowsOf(workload)
 	p := &Pins{chains: map[string]*pinned{}}
@@ -54,7 +55,8 @@ func TipPins(workload string, decisions []Entry) *Pins {
 		number, hash, _ := strings.Cut(e.Detail, " ")
 		seq, err := strconv.ParseUint(number, 10, 63)
 		if err != nil || seq == 0 || hash == "" {
-			p.fault(BadSignature, name, 0, 0, fmt.Sprintf("entry %d of the chain of decisions reports no end of rows", e.Seq))
+			p.fault(BadSignature, name, 0, 0,
+				fmt.Sprintf("entry %d of the chain of decisions reports no end of rows", e.Seq))
 			continue
 		}
 		of.count++
@@ -114,17 +116,17 @@ func read(line []byte, workload string) link {
 		return link{edited: "it is not an entry: " + err.Error()}
 	}
 	l := link{seq: e.Seq, prev: e.Prev, hash: e.Hash, text: string(line)}
-	sum, err := e.Sum()
+	sum, text, err := e.sum()
 	if err != nil {
 		return link{edited: "it is not an entry: " + err.Error()}
 	}
-	written, err := json.Marshal(e)
+	written := append(text[:len(text)-1], `,"hash":"`+sum+`"}`...) // the hash comes last
 	switch {
 	case e.Workload != workload:
 		l.foreign = e.Workload
 	case e.Hash != sum:
 		l.edited = "its hash does not fit its content: it was edited"
-	case err != nil || !bytes.Equal(written, line):
+	case !bytes.Equal(written, line):
 		l.edited = "it was edited: it reads the same and is written otherwise"
 	}
 	return l
@@ -157,16 +159,19 @@ func verify(name string, pins *Pins, chain iter.Seq2[link, error]) (int, error) 
 		}
 		if own != nil {
 			if want, ok := own.hashes[l.seq]; ok && want != l.hash {
-				return n, &Fault{Resealed, name, n, l.seq, fmt.Sprintf("it differs from the signed checkpoint, though its hash fits: something after %d was rewritten", own.before(l.seq))}
+				what := "it differs from the signed checkpoint, though its hash fits: something after %d was rewritten"
+				return n, &Fault{Resealed, name, n, l.seq, fmt.Sprintf(what, own.before(l.seq))}
 			}
 		}
 		last = l
 	}
 	switch {
 	case last.seq < own.last():
-		return n, &Fault{Cut, name, n, last.seq, fmt.Sprintf("the chain ends here, and a signed checkpoint pins %d: the end was cut off", own.last())}
+		what := "the chain ends here, and a signed checkpoint pins %d: the end was cut off"
+		return n, &Fault{Cut, name, n, last.seq, fmt.Sprintf(what, own.last())}
 	case pins != nil && n > 0 && own == nil:
-		return n, &Fault{NoCheckpoints, name, 0, last.seq, fmt.Sprintf("it has %d entries, of which none was ever signed", n)}
+		what := "it has %d entries, of which none was ever signed"
+		return n, &Fault{NoCheckpoints, name, 0, last.seq, fmt.Sprintf(what, n)}
 	}
 	return n, nil
 }
@@ -185,7 +190,8 @@ func breaks(last, l link) *Fault {
 	case l.seq != last.seq+1:
 		return &Fault{Seq: l.seq}
 	case l.prev != last.hash:
-		return &Fault{Kind: Resealed, Seq: l.seq, What: "it does not continue the entry before it: one of them was changed and hashed again"}
+		what := "it does not continue the entry before it: one of them was changed and hashed again"
+		return &Fault{Kind: Resealed, Seq: l.seq, What: what}
 	}
 	return nil
 }

@@ -12,15 +12,16 @@ import (
 // Plain says whether s can be kept as text: as UTF-8 without a zero character, which no database column of text holds.
 func Plain(s string) bool { return utf8.ValidString(s) && strings.IndexByte(s, 0) < 0 }
 
-// Address refuses with 400 a request whose path or query is not text, or whose query cannot be read: what it was meant to say is
-// anybody's guess, and a database would fail over it.
+// Address refuses with 400 a request whose path or query is not text, or whose query cannot be read: what it was meant
+// to say is anybody's guess, and a database would fail over it.
 func Address(r *http.Request) error {
 	if !Plain(r.URL.Path) {
 		return Errorf(http.StatusBadRequest, "bad_text", "the path: want UTF-8 without a zero character")
 	}
 	q, err := url.ParseQuery(r.URL.RawQuery)
 	if err != nil {
-		return Errorf(http.StatusBadRequest, "bad_query", "the query cannot be read: want name=value, with & between and what is neither letter nor digit as %%XX")
+		return Errorf(http.StatusBadRequest, "bad_query",
+			"the query cannot be read: want name=value, with & between and what is neither letter nor digit as %%XX")
 	}
 	return Values(q)
 }
@@ -62,7 +63,8 @@ func Text(body []byte) error {
 	}
 }
 
-// Cut is err, of reading a request's body: a body that is too long is 413, and one that ended early, or whose chunks cannot be read, 400.
+// Cut is err, of reading a request's body: a body that is too long is 413, and one that ended early, or whose chunks
+// cannot be read, 400.
 func Cut(err error) error {
 	var long *http.MaxBytesError
 	if err == nil || errors.As(err, &long) {

@@ -1,6 +1,7 @@
 package lms
 
 import (
+	"net/http"
 	"net/netip"
 	"sync"
 	"time"
@@ -8,8 +9,9 @@ import (
 	"example.org/security-training/services/httpjson"
 )
 
-// A brake holds up those who guess: at links, at drills' links, at certificates' numbers, at the states of sign-ins. Only failures
-// count, so that a class behind one address signs in at once, and one that fails now and then does as well.
+// A brake holds up those who guess: at links, at drills' links, at certificates' numbers, at the states of sign-ins.
+// Only failures count, so that a class behind one address signs in at once, and one that fails now and then does as
+// well.
 const (
 	failuresOfAddress = 60 // at once
 	failuresAgain     = time.Second
@@ -43,7 +45,8 @@ func (a *allowance) fill(now time.Time, most float64, gain time.Duration) {
 	}
 }
 
-// begin takes a failure from what the address at remote may have; 429 if nothing is left. The guess was no failure if right is called.
+// begin takes a failure from what the address at remote may have; 429 if nothing is left. The guess was no failure if
+// right is called.
 func (b *brake) begin(remote string) (right func(), err error) {
 	address := addressOf(remote)
 	now := b.now()
@@ -58,7 +61,8 @@ func (b *brake) begin(remote string) (right func(), err error) {
 	a.fill(now, failuresOfAddress, failuresAgain)
 	b.all.fill(now, failuresInAll, failuresInAllGain)
 	if a.left < 1 || b.all.left < 1 {
-		return nil, httpjson.Errorf(429, "too_many_failures", "Too many tries have failed in a short time. Wait a moment, then try again.").After(2 * time.Second)
+		return nil, httpjson.Errorf(http.StatusTooManyRequests, "too_many_failures",
+			"Too many tries have failed in a short time. Wait a moment, then try again.").After(2 * time.Second)
 	}
 	a.left--
 	b.all.left--
@@ -70,7 +74,8 @@ func (b *brake) begin(remote string) (right func(), err error) {
 	}, nil
 }
 
-// forget makes room for an address: by those that may fail as often as a new one, else by the one that may fail most often.
+// forget makes room for an address: by those that may fail as often as a new one, else by the one that may fail most
+// often.
 func (b *brake) forget(now time.Time) {
 	if len(b.of) < addressesBraked {
 		return
@@ -89,7 +94,8 @@ func (b *brake) forget(now time.Time) {
 	}
 }
 
-// addressOf is where a request comes from: the address, or the network of IPv6, in which one machine has as many as it likes.
+// addressOf is where a request comes from: the address, or the network of IPv6, in which one machine has as many as it
+// likes.
 func addressOf(remote string) netip.Addr {
 	at, err := netip.ParseAddrPort(remote)
 	if err != nil {

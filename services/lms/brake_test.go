@@ -107,6 +107,6 @@ func TestGuessesAreHeldUpAndAClassBehindOneAddressIsNot(t *testing.T) {
 		}
 	}
 	if p := mira.get("/training"); p.status != 200 {
-		t.Errorf("somebody who is signed in: %d", p.status)
+		t.Errorf("a person who is signed in: %d", p.status)
 	}
 }

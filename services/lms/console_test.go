@@ -226,8 +226,15 @@ func TestWhoWatchesHearsOfAChangeAtOnce(t *testing.T) {
 
 func TestAFeedThatCannotBeKeptIsRefusedAndTheNextOneIsTaken(t *testing.T) {
 	s := conducted(t)
-	for _, line := range []string{`{"at":"2026-11-23T10:00:00Z","kind":"event","what":"a\u0000b"}`, `{"at":"2026-11-23T10:00:00Z","kind":"gossip","what":"x"}`} {
-		if w := s.wire(s.PostFeed, "POST", "/v1/feed", "application/json", `{"lines":[`+line+`]}`); w.Code != 422 || !strings.Contains(w.Body.String(), "bad_feed") {
+	for line, want := range map[string]struct {
+		status int
+		code   string
+	}{
+		`{"at":"2026-11-23T10:00:00Z","kind":"event","what":"a\u0000b"}`: {400, "bad_text"},
+		`{"at":"2026-11-23T10:00:00Z","kind":"gossip","what":"x"}`:       {422, "bad_feed"},
+	} {
+		w := s.wire(s.PostFeed, "POST", "/v1/feed", "application/json", `{"lines":[`+line+`]}`)
+		if w.Code != want.status || !strings.Contains(w.Body.String(), want.code) {
 			t.Errorf("%s: %d %s", line, w.Code, w.Body)
 		}
 	}

@@ -29,7 +29,7 @@ func TestWhatIsNoTextIsTheCallersFaultOnEveryRoute(t *testing.T) {
 
 func TestWhatIsNoTextIsTheBrowsersFaultOnEveryPage(t *testing.T) {
 	s := newSchool(t)
-	people := map[string]*browser{"nobody": s.browser(), "mira": s.as("mira.keller"), "admin": s.as("admin")}
+	people := map[string]*browser{"a stranger": s.browser(), "mira": s.as("mira.keller"), "admin": s.as("admin")}
 	for _, p := range routes {
 		method, path, _ := strings.Cut(p.pattern, " ")
 		path = strings.ReplaceAll(path, "{$}", "")
@@ -40,7 +40,7 @@ func TestWhatIsNoTextIsTheBrowsersFaultOnEveryPage(t *testing.T) {
 					targets = append(targets, pathOf(path, bad))
 				}
 				for _, target := range targets {
-					got := shown{}
+					var got shown
 					if method == http.MethodGet {
 						got = b.get(target)
 					} else {

@@ -41,9 +41,9 @@ func (f *truth) UnmarshalJSON(b []byte) error {
 	return nil
 }
 
-// authorized checks for whom an ID token was made, by OpenID Connect Core 1.0, section 3.1.3.7, rules 3 to 5: one for several audiences
-// says that this client is the authorized party, and one that says who that is means this client. That the client is among the
-// audiences is verified before.
+// authorized checks for whom an ID token was made, by OpenID Connect Core 1.0, section 3.1.3.7, rules 3 to 5: one for
+// several audiences says that this client is the authorized party, and one that says who that is means this client.
+// That the client is among the audiences is verified before.
 func authorized(id *oidc.IDToken, client string) error {
 	var c struct {
 		Party *string `json:"azp"`
@@ -60,9 +60,10 @@ func authorized(id *oidc.IDToken, client string) error {
 	return nil
 }
 
-// complete adds to c, the claims of an ID token, what the provider says at its UserInfo endpoint. A code is exchanged for an access
-// token as well, and then a provider gives the claims of the scopes email and profile there, and need not in the ID token
-// (OpenID Connect Core 1.0, section 5.4). An email address and whether it is verified are taken from the same place.
+// complete adds to c, the claims of an ID token, what the provider says at its UserInfo endpoint. A code is exchanged
+// for an access token as well, and then a provider gives the claims of the scopes email and profile there, and need not
+// in the ID token (OpenID Connect Core 1.0, section 5.4). An email address and whether it is verified are taken from
+// the same place.
 func (p *Provider) complete(ctx context.Context, found *oidc.Provider, token *oauth2.Token, c *claims) error {
 	endpoint := found.UserInfoEndpoint()
 	if endpoint == "" {
@@ -93,11 +94,7 @@ func (p *Provider) userInfo(ctx context.Context, endpoint string, token *oauth2.
 		return c, fmt.Errorf("ask for claims: %w", err)
 	}
 	token.SetAuthHeader(req)
-	client := p.HTTP
-	if client == nil {
-		client = http.DefaultClient
-	}
-	resp, err := client.Do(req)
+	resp, err := p.HTTP.Do(req)
 	if err != nil {
 		return c, fmt.Errorf("ask for claims: %w", err)
 	}

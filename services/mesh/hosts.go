@@ -25,20 +25,25 @@ func (n *Node) AdmitHost(name string) {
 	n.hosts = append(n.hosts, strings.ToLower(name))
 }
 
-// toKnownHost lets requests through that are meant for this host, by one of its names. A page of another site can have its own name
-// resolve to this machine, and would then be of one origin with these pages: it is told by its name, which the browser sends.
+// toKnownHost lets requests through that are meant for this host, by one of its names. A page of another site can have
+// its own name resolve to this machine, and would then be of one origin with these pages: it is told by its name, which
+// the browser sends.
 //
-// Known are loopback's names and addresses, the address that the connection came to, the names of the people's certificate, which
-// are those of --listen, the workload's own name in a cluster, and what AdmitHost and Config.PeopleHosts add.
+// Known are loopback's names and addresses, the address that the connection came to, the names of the people's
+// certificate, which are those of --listen, the workload's own name in a cluster, and what AdmitHost and
+// Config.PeopleHosts add.
 func (n *Node) toKnownHost(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if n.knows(r) {
 			next.ServeHTTP(w, r)
 			return
 		}
-		n.TurnAway(r.RemoteAddr, audit.Entry{Kind: "page", Outcome: "Forbidden", Reason: string(UnknownHost), Detail: "for " + r.Host})
+		n.TurnAway(r.RemoteAddr, audit.Entry{
+			Kind: "page", Outcome: "Forbidden", Reason: string(UnknownHost), Detail: "for " + r.Host,
+		})
 		w.Header().Set("Connection", "close")
-		httpjson.WriteError(w, httpjson.Errorf(http.StatusMisdirectedRequest, string(UnknownHost), "this is not the host that the request is for"))
+		httpjson.WriteError(w, httpjson.Errorf(http.StatusMisdirectedRequest, string(UnknownHost),
+			"this is not the host that the request is for"))
 	})
 }
 

@@ -13,17 +13,18 @@ import (
 	"example.org/security-training/services/topology"
 )
 
-// Most bytes of what a caller that nobody has verified brings into an entry or a line of the log. With what is ours, neither is
-// longer than 1 KB.
+// Most bytes of what an unverified caller brings into an entry or a line of the log. With what is ours,
+// neither is longer than 1 KB.
 const (
 	mostOfID     = 224
 	mostOfSerial = 48
 	mostOfRoute  = 112
 	mostOfDetail = 192
+	mostOfError  = 512 // of a refusal that may quote what a caller sent
 )
 
-// Of one address, so many refusals that differ are written in a second; of those that are the same, one and, a second later,
-// how many more there were. What is beyond is counted, and the count is written.
+// Of one address, so many refusals that differ are written in a second; of those that are the same, one and, a second
+// later, how many more there were. What is beyond is counted, and the count is written.
 const (
 	refusalsOfAddress = 50
 	refusalWindow     = time.Second
@@ -34,7 +35,8 @@ const (
 func (r *Refusal) entry(kind string, route topology.Route) audit.Entry {
 	return audit.Entry{
 		Kind: kind, Outcome: string(topology.Refused), Reason: string(r.Reason), Peer: audit.Clip(r.ID, mostOfID),
-		Serial: audit.Clip(r.Serial, mostOfSerial), Route: audit.Clip(string(route), mostOfRoute), Detail: audit.Clip(r.Detail, mostOfDetail),
+		Serial: audit.Clip(r.Serial, mostOfSerial), Route: audit.Clip(string(route), mostOfRoute),
+		Detail: audit.Clip(r.Detail, mostOfDetail),
 	}
 }
 
@@ -42,15 +44,17 @@ func (r *Refusal) entry(kind string, route topology.Route) audit.Entry {
 func (n *Node) refuse(r *Refusal, route topology.Route, from net.Addr) {
 	n.refusals.add(addressOf(from), r.entry("decision", route), func(e audit.Entry) {
 		n.audit.Write(e)
-		n.log.Warn("refused", "reason", e.Reason, "peer", e.Peer, "from", fmt.Sprint(from), "detail", e.Detail, "count", max(1, e.Count))
+		n.log.Warn("refused", "reason", e.Reason, "peer", e.Peer, "from", fmt.Sprint(from), "detail", e.Detail,
+			"count", max(1, e.Count))
 	})
 }
 
-// TurnAway records that somebody unknown was turned away on the port for people, where remote is the address of the connection:
-// as often as a refused session is recorded, and no more often.
+// TurnAway records that an unknown person was turned away on the port for people, where remote is the address of the
+// connection: as often as a refused session is recorded, and no more often.
 func (n *Node) TurnAway(remote string, e audit.Entry) {
 	at, _ := netip.ParseAddrPort(remote) // else it is of no address
-	e.Peer, e.Serial, e.Detail = audit.Clip(e.Peer, mostOfID), audit.Clip(e.Serial, mostOfSerial), audit.Clip(e.Detail, mostOfDetail)
+	e.Peer, e.Serial = audit.Clip(e.Peer, mostOfID), audit.Clip(e.Serial, mostOfSerial)
+	e.Detail = audit.Clip(e.Detail, mostOfDetail)
 	n.refusals.add(at.Addr(), e, n.audit.Write)
 }
 
@@ -66,7 +70,8 @@ func addressOf(from net.Addr) netip.Addr {
 	return at.Addr()
 }
 
-// refusals keeps a caller that is refused again and again from filling the chain and the log. The zero value is ready for use.
+// refusals keeps a caller that is refused again and again from filling the chain and the log. The zero value is ready
+// for use.
 type refusals struct {
 	mu        sync.Mutex
 	addresses map[netip.Addr]*refusedAddress

@@ -3,7 +3,9 @@ package mesh
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -14,12 +16,25 @@ import (
 var stranger = netip.MustParseAddr("192.0.2.7")
 
 // written is what refusals write, and how many decisions it stands for.
-type written []audit.Entry
+type written struct {
+	mu  sync.Mutex
+	all []audit.Entry
+}
 
-func (n *written) write(e audit.Entry) { *n = append(*n, e) }
+func (w *written) write(e audit.Entry) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.all = append(w.all, e)
+}
 
-func (n written) stand() (decisions uint64) {
-	for _, e := range n {
+func (w *written) entries() []audit.Entry {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return slices.Clone(w.all)
+}
+
+func (w *written) stand() (decisions uint64) {
+	for _, e := range w.entries() {
 		decisions += max(1, e.Count)
 	}
 	return decisions
@@ -35,17 +50,21 @@ func TestTheSameRefusalIsWrittenOnceASecondWithItsNumber(t *testing.T) {
 			<-time.After(time.Second / each)
 		}
 		<-time.After(time.Hour)
-		if len(n) > 7 || n.stand() != 5*each {
-			t.Errorf("%d entries for %d of %d decisions", len(n), n.stand(), 5*each)
+		all := n.entries()
+		if len(all) > 7 || n.stand() != 5*each {
+			t.Errorf("%d entries for %d of %d decisions", len(all), n.stand(), 5*each)
 		}
-		if n[0].Count != 0 || n[1].Count == 0 || n[1].Reason != string(NoCertificate) || n[1].Detail != "none" {
-			t.Errorf("%+v", n[:2])
+		if all[0].Count != 0 || all[1].Count == 0 || all[1].Reason != string(NoCertificate) || all[1].Detail != "none" {
+			t.Errorf("%+v", all[:2])
 		}
-		if len(r.addresses) != 0 {
-			t.Errorf("%d addresses are remembered for an hour", len(r.addresses))
+		r.mu.Lock()
+		left := len(r.addresses)
+		r.mu.Unlock()
+		if left != 0 {
+			t.Errorf("%d addresses are remembered for an hour", left)
 		}
 		r.add(stranger, (&Refusal{Reason: NoCertificate}).entry("decision", ""), n.write)
-		if last := n[len(n)-1]; last.Count != 0 {
+		if last := n.entries()[len(all)]; last.Count != 0 {
 			t.Errorf("an hour later: %+v", last)
 		}
 	})
@@ -65,7 +84,7 @@ func TestRefusalsThatDifferAreFiftyASecondOfOneAddressAndTheRestIsCounted(t *tes
 			t.Errorf("the entries stand for %d of 8000 decisions", n.stand())
 		}
 		many, beyond := 0, 0
-		for _, e := range n {
+		for _, e := range n.entries() {
 			switch {
 			case e.Reason == string(Beyond) && strings.Contains(e.Detail, stranger.String()):
 				beyond++
@@ -91,8 +110,8 @@ func TestRefusalsOfAnyNumberOfAddressesTakeNoMemoryAndAreCounted(t *testing.T) {
 			r.add(at, (&Refusal{Reason: Unlisted, Serial: fmt.Sprint(i)}).entry("decision", ""), n.write)
 			at = at.Next()
 		}
-		if len(r.addresses) > addressesAtOnce+1 || len(n) > addressesAtOnce+refusalsOfAddress {
-			t.Errorf("%d addresses are remembered, %d entries were written", len(r.addresses), len(n))
+		if len(r.addresses) > addressesAtOnce+1 || len(n.entries()) > addressesAtOnce+refusalsOfAddress {
+			t.Errorf("%d addresses are remembered, %d entries were written", len(r.addresses), len(n.entries()))
 		}
 		r.close()
 		if n.stand() != many {

@@ -273,7 +273,8 @@ func (n *Node) dispatch(w http.ResponseWriter, r *http.Request) {
 		if e := httpjson.FromError(err); e.Status >= 500 {
 			n.log.Error("request failed", "route", string(route), "caller", caller.Name, "error", err.Error())
 		} else {
-			n.log.Info("request refused", "route", string(route), "caller", caller.Name, "status", e.Status, "error", err.Error())
+			n.log.Info("request refused", "route", string(route), "caller", caller.Name, "status", e.Status,
+				"error", audit.Clip(err.Error(), mostOfError))
 		}
 		httpjson.WriteError(w, err)
 	}

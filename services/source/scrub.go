@@ -11,11 +11,13 @@ import (
 // Scrubbed stands where a secret was.
 const Scrubbed = "[scrubbed]"
 
-// Scrub takes secrets out of a vendor's raw body before anything else looks at it: what has the shape of a token, a private key,
-// the password of an address, and the value of whatever is called a secret, in the spellings of JSON, of YAML, of an environment,
-// of a query, of a header, of a connection string and of a command line. The result is JSON if the body was.
+// Scrub takes secrets out of a vendor's raw body before anything else looks at it: what has the shape of a token, a
+// private key, the password of an address, and the value of all that is called a secret, in the spellings of JSON, of
+// YAML, of an environment, of a query, of a header, of a connection string and of a command line. The result is JSON if
+// the body was.
 //
-// It reads the body once, from the beginning to the end: the time that it takes grows with the body's length and with nothing else.
+// It reads the body once, from the beginning to the end: the time that it takes grows with the body's length and with
+// nothing else.
 func Scrub(body []byte) []byte {
 	out, _ := ScrubWithin(context.Background(), body)
 	return out
@@ -42,8 +44,8 @@ func ScrubWithin(ctx context.Context, body []byte) ([]byte, error) {
 	return append(s.out, body[s.kept:]...), nil
 }
 
-// scrubber goes through a body once. No function of it looks further than a fixed number of bytes ahead, unless it takes out
-// what it has looked at or remembers how far that was.
+// scrubber goes through a body once. No function of it looks further than a fixed number of bytes ahead, unless it
+// takes out what it has looked at or remembers how far that was.
 type scrubber struct {
 	in   []byte
 	out  []byte // in up to kept, without secrets; nil while nothing was taken out
@@ -96,7 +98,8 @@ func (s *scrubber) take(from, to int, with string) int {
 	return to
 }
 
-// begins says whether a word may begin at i. The letter of an escape before it, as in "\nghp_…", is no part of the word.
+// begins says whether a word may begin at i. The letter of an escape before it, as in "\nghp_…", is no part of the
+// word.
 func (s *scrubber) begins(i int) bool {
 	if i == 0 || !isAlnum(s.in[i-1]) {
 		return true
@@ -129,7 +132,8 @@ var (
 	dashes    = []byte("-----")
 )
 
-// privateKey takes out a PEM private key. One without an end goes up to the next quote, so that JSON stays whole, or to the end.
+// privateKey takes out a PEM private key. One without an end goes up to the next quote, so that JSON stays whole, or to
+// the end.
 func (s *scrubber) privateKey(i int) int {
 	label := s.in[i+len(dashes) : min(len(s.in), i+64)]
 	at := bytes.Index(label, dashes)
@@ -158,8 +162,8 @@ func (s *scrubber) privateKey(i int) int {
 	return s.take(i, to, Scrubbed)
 }
 
-// address takes the password out of scheme://user:password@host, and a token out of scheme://token@host. It looks as far as the
-// address goes, and no further than to the next one.
+// address takes the password out of scheme://user:password@host, and a token out of scheme://token@host. It looks as
+// far as the address goes, and no further than to the next one.
 func (s *scrubber) address(i int) int {
 	from := i + len("://")
 	rest := s.in[from:min(len(s.in), from+longestToken)]
@@ -254,8 +258,8 @@ func isScrubbed(value []byte) bool {
 // bare, of the quotes around a name, is none.
 const bare = -1
 
-// nameBefore is what the assignment at i is to; it may be of several words. The quotes around it are escaped so many times, 0 if
-// they are plain; bare if there are none.
+// nameBefore is what the assignment at i is to; it may be of several words. The quotes around it are escaped so many
+// times, 0 if they are plain; bare if there are none.
 func (s *scrubber) nameBefore(i int) (name []byte, quotes int) {
 	end := i
 	for end > 0 && i-end < 2 && isSpace(s.in[end-1]) {
@@ -274,7 +278,11 @@ func (s *scrubber) nameBefore(i int) (name []byte, quotes int) {
 		}
 	}
 	from := end
-	for from > 0 && end-from < longestName && (inName(s.in[from-1]) || s.in[from-1] == ' ' && from > 1 && isAlnum(s.in[from-2]) && quotes == bare) {
+	for from > 0 && end-from < longestName {
+		word := quotes == bare && s.in[from-1] == ' ' && from > 1 && isAlnum(s.in[from-2])
+		if !word && !inName(s.in[from-1]) {
+			break
+		}
 		from--
 	}
 	if from > 0 && s.in[from-1] == '\\' { // what follows it is an escape, "\n" or "\u0026", and no part of the name
@@ -298,7 +306,8 @@ type given struct {
 	spaced   bool // it could be the next word of a sentence
 }
 
-// given is the value behind the sign at i, within its quotes, however often those are escaped, or up to what ends a bare one.
+// given is the value behind the sign at i, within its quotes, however often those are escaped, or up to what ends a
+// bare one.
 func (s *scrubber) given(i, quotes int) given {
 	j, sign := i+1, s.in[i]
 	for j < len(s.in) && j < i+3 && (s.in[j] == '=' || s.in[j] == '>' || s.in[j] == '~') {
@@ -352,7 +361,8 @@ func (s *scrubber) value(j int, sign byte, quotes int) (from, to int, isBare boo
 	return j, end, true
 }
 
-// ends says whether the quote before i, escaped depth times, behind a name that has none, ends the text that both stand in.
+// ends says whether the quote before i, escaped depth times, behind a name that has none, ends the text that both stand
+// in.
 func (s *scrubber) ends(i, depth int) bool {
 	if depth == 0 && s.isJSON() {
 		return true
@@ -376,7 +386,8 @@ func (s *scrubber) behindScheme(v given) given {
 	return v
 }
 
-// closing is where the value that begins at from ends: before its quote, escaped depth times, or before what it cannot reach over.
+// closing is where the value that begins at from ends: before its quote, escaped depth times, or before what it cannot
+// reach over.
 func (s *scrubber) closing(from int, quote byte, depth int) int {
 	escapes := 0 // right before i
 	for i := from; i < len(s.in); i++ {
@@ -400,7 +411,8 @@ func (s *scrubber) closing(from int, quote byte, depth int) int {
 func (s *scrubber) isJSON() bool {
 	if s.form == unknown {
 		s.form = text
-		if at := bytes.TrimLeft(s.in[:min(len(s.in), 64)], " \t\r\n"); len(at) > 0 && (at[0] == '{' || at[0] == '[') && isJSON(s.in) {
+		at := bytes.TrimLeft(s.in[:min(len(s.in), 64)], " \t\r\n")
+		if len(at) > 0 && (at[0] == '{' || at[0] == '[') && isJSON(s.in) {
 			s.form = values
 		}
 	}
@@ -418,7 +430,8 @@ func isJSON(b []byte) bool {
 	}
 }
 
-// prose says whether a bare value is only the next word of a sentence: of letters alone, with more behind it on the line.
+// prose says whether a bare value is only the next word of a sentence: of letters alone, with more behind it on the
+// line.
 func (s *scrubber) prose(value []byte, to int) bool {
 	for i, c := range value {
 		if !isLetter(c) && (c != '-' || i == 0) || i > 0 && c >= 'A' && c <= 'Z' && value[i-1] >= 'a' {

@@ -86,8 +86,8 @@ func TestSecretsAreTakenOutInTheirUsualSpellingsAndNothingElseIs(t *testing.T) {
 	}
 }
 
-// TestTheTimeToScrubGrowsWithTheBodyAlone: each of these made one of the patterns look at the same bytes again and again. What is
-// quadratic takes minutes for two megabytes.
+// TestTheTimeToScrubGrowsWithTheBodyAlone: each of these made one of the patterns look at the same bytes again and
+// again. What is quadratic takes minutes for two megabytes.
 func TestTheTimeToScrubGrowsWithTheBodyAlone(t *testing.T) {
 	const size = 2 << 20
 	for _, unit := range []string{

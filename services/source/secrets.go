@@ -10,7 +10,7 @@ const (
 	longestToken = 2048
 )
 
-// shape is what a token is known by, whatever it stands in.
+// shape is what a token is known by, in any text.
 type shape struct {
 	begins string
 	fold   bool                  // in upper or lower case
@@ -120,8 +120,8 @@ func randomOf(n int, of func(byte) bool) func([]byte) int {
 	}
 }
 
-// jwtLike is for two or three parts of base64 with a dot between, each of so many characters at least. Of parts that are longer than
-// a token is, the rest goes, too, since nothing ends there.
+// jwtLike is for two or three parts of base64 with a dot between, each of so many characters at least. Of parts that
+// are longer than a token is, the rest goes, too, since nothing ends there.
 func jwtLike(parts ...int) func([]byte) int {
 	return func(rest []byte) int {
 		at := 0
@@ -175,16 +175,20 @@ const (
 
 // secretNames end the names of secrets, without what divides words, in lower case.
 var secretNames = []string{
-	"password", "passwd", "passphrase", "passcode", "passwordhash", "secret", "secrets", "secretstring", "secretvalue", "secrettext", "token", "tokens",
-	"apikey", "accesskey", "secretkey", "privatekey", "encryptionkey", "signingkey", "accountkey", "sharedaccesskey", "masterkey", "authkey", "storagekey",
-	"servicekey", "licensekey", "webhookkey", "apisecretkey", "credential", "credentials", "passwords", "apitoken", "secretbase64", "tokenbase64", "passwordbase64",
+	"password", "passwords", "passwd", "passphrase", "passcode", "passwordhash", "passwordbase64",
+	"secret", "secrets", "secretstring", "secretvalue", "secrettext", "secretbase64", "token", "tokens", "tokenbase64",
+	"apikey", "accesskey", "secretkey", "privatekey", "encryptionkey", "signingkey", "accountkey", "masterkey", "authkey",
+	"storagekey", "servicekey", "licensekey", "webhookkey", "credential", "credentials",
 }
 
 // shortNames are names of secrets only as a whole word.
 var shortNames = []string{"pass", "pwd", "pw", "psk", "sig", "jwt", "apikey", "pat"}
 
 // notSecret end names that only look like one: of pages, and of what says something about a secret.
-var notSecret = []string{"nexttoken", "pagetoken", "continuationtoken", "nexttokens", "maxtokens", "inputtokens", "outputtokens", "prompttokens", "completiontokens", "publickeytoken"}
+var notSecret = []string{
+	"nexttoken", "pagetoken", "continuationtoken", "publickeytoken",
+	"maxtokens", "inputtokens", "outputtokens", "prompttokens", "completiontokens",
+}
 
 // ending is what a name ends with, and what that says of it.
 type ending struct {
@@ -257,20 +261,23 @@ func lastWord(name []byte, word string) bool {
 	return ok && (len(rest) == 0 || !isAlnum(rest[len(rest)-1]))
 }
 
-// placeholder says whether a value only says where the secret comes from: ${DB_PASSWORD}, {{ .token }}, <password>, ****.
+// placeholder says whether a value only says where the secret comes from: ${DB_PASSWORD}, {{ .token }}, <password>,
+// ****.
 func placeholder(value []byte) bool {
 	if len(value) == 0 || len(value) > 128 {
 		return len(value) == 0
 	}
 	switch v := string(value); {
-	case strings.HasPrefix(v, "${"), strings.HasPrefix(v, "$("), strings.HasPrefix(v, "{{"), strings.HasPrefix(v, "<") && strings.HasSuffix(v, ">"):
+	case strings.HasPrefix(v, "${"), strings.HasPrefix(v, "$("), strings.HasPrefix(v, "{{"),
+		strings.HasPrefix(v, "<") && strings.HasSuffix(v, ">"):
 		return true
 	case strings.Trim(v, "*") == "", strings.Trim(v, ".") == "":
 		return true
-	case v == "null", v == "nil", v == "None", v == "none", v == "true", v == "false", v == "undefined", v == "HIDDEN_DUE_TO_SECURITY_REASONS":
+	case v == "null", v == "nil", v == "None", v == "none", v == "true", v == "false", v == "undefined",
+		v == "HIDDEN_DUE_TO_SECURITY_REASONS":
 		return true
 	case v[0] == '$':
-		return strings.IndexFunc(v[1:], func(r rune) bool { return r != '_' && (r < 'A' || r > 'Z') && (r < '0' || r > '9') }) < 0
+		return strings.Trim(v[1:], "ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_") == ""
 	}
 	return false
 }

@@ -13,8 +13,8 @@ import (
 
 var pathValue = regexp.MustCompile(`\{[^}]*\}`)
 
-// RefusesWhatIsNoText calls every route that name serves, as a caller that may, with paths, queries and bodies that no column of text
-// holds. Each is a fault of the caller's: 400, and never 500.
+// RefusesWhatIsNoText calls every route that name serves, as a caller that may, with paths, queries and bodies that no
+// column of text holds. Each is a fault of the caller's: 400, and never 500.
 func (n *Net) RefusesWhatIsNoText(t *testing.T, name string, bodies map[string][]string) {
 	t.Helper()
 	w, ok := n.Topology.Workload(name)
@@ -45,11 +45,12 @@ func (n *Net) RefusesWhatIsNoText(t *testing.T, name string, bodies map[string][
 			}
 		}
 		if caller == "" {
-			t.Errorf("%s: nobody may call it", route)
+			t.Errorf("%s: no workload may call it", route)
 			continue
 		}
+		well := pathValue.ReplaceAllString(route.Path(), "1")
 		for _, bad := range []string{"a%00b", "%ff", "a%ed%a0%80", "%c0%af"} {
-			paths := []string{pathValue.ReplaceAllString(route.Path(), "1") + "?person=" + bad, pathValue.ReplaceAllString(route.Path(), "1") + "?" + bad + "=1"}
+			paths := []string{well + "?person=" + bad, well + "?" + bad + "=1"}
 			if strings.Contains(route.Path(), "{") {
 				paths = append(paths, pathValue.ReplaceAllString(route.Path(), bad))
 			}
@@ -59,15 +60,16 @@ func (n *Net) RefusesWhatIsNoText(t *testing.T, name string, bodies map[string][
 				}
 			}
 		}
-		if code := try(route.Method(), pathValue.ReplaceAllString(route.Path(), "1")+"?person=%zz", "", "", caller); code != http.StatusBadRequest {
+		if code := try(route.Method(), well+"?person=%zz", "", "", caller); code != http.StatusBadRequest {
 			t.Errorf("%s with a query that cannot be read: %d, want 400", route, code)
 		}
 		if route.Method() == http.MethodGet {
 			continue
 		}
 		for _, contentType := range []string{"application/json", "application/x-ndjson"} {
-			for _, body := range append([]string{`{"name":"a\u0000b"}`, "{\"name\":\"\xff\"}", `["\\\u0000"]`}, bodies[string(route)]...) {
-				code := try(route.Method(), pathValue.ReplaceAllString(route.Path(), "1"), contentType, body, caller)
+			none := []string{`{"name":"a\u0000b"}`, "{\"name\":\"\xff\"}", `["\\\u0000"]`}
+			for _, body := range append(none, bodies[string(route)]...) {
+				code := try(route.Method(), well, contentType, body, caller)
 				if code < 400 && len(bodies[string(route)]) == 0 || code >= 500 {
 					t.Errorf("%s with the body %q as %s: %d, want that it is refused", route, body, contentType, code)
 				}

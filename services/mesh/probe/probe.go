@@ -159,6 +159,7 @@ func (c *Conn) Send(ctx context.Context, method, path, mediaType string) Result 
 		r.Outcome, r.Err = Undecided, fmt.Errorf("%w: %w", ErrNobody, err)
 		return r
 	}
+	req.Host = c.RemoteAddr().String() // who serves people answers for its own host alone
 	if method != http.MethodGet {
 		req.Header.Set("Content-Type", mediaType)
 	}
