@@ -1,0 +1,194 @@
+package e2e
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"example.org/security-training/lab"
+	"example.org/security-training/lab/desk"
+	"example.org/security-training/services/env"
+	"example.org/security-training/services/env/needtest"
+)
+
+// asWorkload runs a shell's lines as the uid of a workload, as code in one that was taken over would.
+func asWorkload(t *testing.T, uid int, script string) (string, error) {
+	t.Helper()
+	cmd := exec.Command("/bin/sh", "-c", script) // also while t ends
+	cmd.Dir, cmd.Env = "/", []string{"PATH=/usr/bin:/bin"}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uint32(uid), Gid: uint32(uid)}}
+	out, err := cmd.CombinedOutput()
+	return string(out), err
+}
+
+func needUIDs(t *testing.T) {
+	t.Helper()
+	if l.inCluster() {
+		needtest.Lacks(t, needtest.Local, "workloads are pods, which have no folder of the machine")
+	}
+	if os.Geteuid() != 0 {
+		needtest.Lacks(t, needtest.Root, "workloads have uids of their own only where root started the lab")
+	}
+}
+
+// A workload's uid can do what it likes in its own folder: nothing of root's is written, read or given away for it, and the audits of
+// the others are signed as before.
+func TestAWorkloadThatWasTakenOverReachesNothingOfRoots(t *testing.T) {
+	needUIDs(t)
+	const taken, other = "stub-gemini", "risk-scorer"
+	var w lab.WorkloadStatus
+	for _, x := range awaitHealthy(t).Workloads {
+		if x.Name == taken {
+			w = x
+		}
+	}
+	f, own := l.Folder(), l.Folder().Of(taken)
+	secret := filepath.Join(needtest.PrivateDir(t), "victim")
+	for what, script := range map[string]string{
+		"write in the folder of logs":       "echo x > " + f.WorkloadLog(taken),
+		"read a log":                        "cat " + f.WorkloadLog(other),
+		"replace its own key":               "touch " + f.Keys(taken).Path("x"),
+		"read another's key":                "cat " + f.Keys(serving(t, generate)).Path("gemini.key"),
+		"put a folder in the place of keys": "mv " + string(f.Keys(taken)) + " " + string(own),
+		"read another's audit":              "cat " + f.WorkloadAudit(other),
+	} {
+		if out, err := asWorkload(t, w.UID, script); err == nil {
+			t.Errorf("it could %s: %s", what, out)
+		}
+	}
+	t.Cleanup(func() {
+		if out, err := asWorkload(t, w.UID, "cd "+string(own)+"; rm -f log people-tls; if [ -e audit.was ]; then rm -f audit; mv audit.was audit; fi"); err != nil {
+			t.Errorf("%v: %s", err, out)
+		}
+	})
+	links := fmt.Sprintf("cd %s && ln -s %s log && ln -s %s people-tls && mv audit audit.was && mkfifo audit", own, secret, filepath.Dir(secret))
+	if out, err := asWorkload(t, w.UID, links); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	signed := func(workload string) int {
+		lines, _, err := l.Checkpoints()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return strings.Count(string(lines), `"workload":"`+workload+`"`)
+	}
+	for round := range 3 { // the signer looks once a second: it must not wait for the pipe's other end
+		before := signed(other)
+		if _, err := l.op.Clock(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		await(t, 20*time.Second, fmt.Sprintf("checkpoint %d of %s", round+1, other), func() bool { return signed(other) > before })
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	out, err := command(ctx, l.name, "audit", "verify").run()
+	if err == nil || ctx.Err() != nil || !strings.Contains(out, taken) {
+		t.Errorf("audit verify with a pipe in the place of a chain: %v\n%s", err, out)
+	}
+	bundle := filepath.Join(t.TempDir(), "bundle.tar.gz")
+	if out, err := command(ctx, l.name, "bundle", "--to", bundle).run(); err != nil {
+		t.Errorf("bundle with a pipe in the place of a chain: %v\n%s", err, out)
+	} else if missing := string(bundled(t, bundle)["missing.txt"]); !strings.Contains(missing, "audit/"+taken) {
+		t.Errorf("the bundle does not tell of it: %s", missing)
+	}
+	if out, err := asWorkload(t, w.UID, "cd "+string(own)+" && rm audit && mv audit.was audit && kill -9 "+strconv.Itoa(w.PID)); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	await(t, 20*time.Second, "its restart", func() bool {
+		for _, x := range awaitHealthy(t).Workloads {
+			if x.Name == taken {
+				return x.PID != w.PID
+			}
+		}
+		return false
+	})
+	if _, err := os.Lstat(secret); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("root wrote through the link: %v", err)
+	}
+	if fi, err := os.Stat(filepath.Dir(secret)); err != nil || fi.Sys().(*syscall.Stat_t).Uid != 0 {
+		t.Errorf("the folder behind the link is not root's any more: %v", err)
+	}
+}
+
+// A company of 500 comes up, in the memory that its scorer has on Kubernetes; its proof is not skipped by the next up; and what one of its workloads leaves
+// behind ends with it.
+func TestALargerCompanyComesUpIsProvenAndEndsWhole(t *testing.T) {
+	if l.inCluster() {
+		needtest.Lacks(t, needtest.Local, "the lab under test has the cluster's memory")
+	}
+	name := l.name + "-500"
+	out, err := command(t.Context(), name, "up", "--runtime", "local", "--people", "500", "--days", "2").run()
+	t.Cleanup(func() {
+		if out, err := command(context.Background(), name, "down").run(); err != nil {
+			t.Errorf("%v\n%s", err, out)
+		}
+	})
+	if err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	f, err := desk.FolderOf(env.Process, name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	big, err := desk.Find(t.Context(), f, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	st, err := big.Status(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	uid := 0
+	for _, w := range st.Workloads {
+		if w.Name != "risk-scorer" {
+			continue
+		}
+		uid = w.UID
+		status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", w.PID))
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, rest, _ := strings.Cut(string(status), "VmHWM:")
+		var kilobytes int
+		if _, err := fmt.Sscan(rest, &kilobytes); err != nil || kilobytes > 256<<10 {
+			t.Errorf("the scorer took %d KiB, %v; its limit on Kubernetes is 256 MiB", kilobytes, err)
+		}
+		t.Logf("the scorer took %d MiB at most", kilobytes>>10)
+	}
+	if err := os.Remove(f.Path("proven")); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"a probe event is scored", "nothing to do"} { // an up that did not prove anything is made up for once
+		if out, err := command(t.Context(), name, "up").run(); err != nil || !strings.Contains(out, want) {
+			t.Errorf("up again: %v, want %q\n%s", err, want, out)
+		}
+	}
+	if os.Geteuid() != 0 {
+		return
+	}
+	left, err := asWorkload(t, uid, "setsid sleep 600 </dev/null >/dev/null 2>&1 & echo $!")
+	if err != nil {
+		t.Fatal(err)
+	}
+	pid, err := strconv.Atoi(strings.TrimSpace(left))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := syscall.Kill(pid, 0); err != nil {
+		t.Fatalf("it has left nothing behind: %v", err)
+	}
+	if out, err := command(t.Context(), name, "down").run(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	if stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid)); err == nil && !strings.Contains(string(stat), ") Z ") {
+		t.Errorf("what a workload left behind outlives its lab: %s", stat)
+	}
+}
