@@ -30,6 +30,7 @@ type fileStage struct {
 }
 
 func (f fileStage) Topology() string { return f.path }
+func (f fileStage) Shipped() string  { return f.path + ".shipped" }
 
 // editor is a conductor of a lab whose topology is text, which it came up with.
 func editor(t *testing.T, text string) (*conductor, string) {
