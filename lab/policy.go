@@ -10,8 +10,8 @@ import (
 	"example.org/security-training/services/topology"
 )
 
-// Policy is where a Lab keeps who may call what: the file in force, which may be edited, and a copy of the one that it came with,
-// written once when it was made.
+// Policy is where a Lab keeps who may call what: the file in force, which may be edited, and a copy of the one that
+// it came with, written once when it was made.
 type Policy interface {
 	Topology() string
 	Shipped() string
@@ -20,8 +20,8 @@ type Policy interface {
 // ShippedPolicy is what the lab came with.
 func ShippedPolicy(p Policy) (*topology.Topology, error) { return topology.FromFile(p.Shipped()) }
 
-// RunningPolicy is the file in force. Where it has a fault the error is an *Error with file, line and the way back; the workloads
-// then go by the last one without a fault.
+// RunningPolicy is the file in force. Where it has a fault the error is an *Error with file, line and the way back;
+// the workloads then go by the last one without a fault.
 func RunningPolicy(p Policy) (*topology.Topology, error) {
 	wrong := func(why error) error {
 		return &Error{
@@ -48,7 +48,8 @@ func RunningPolicy(p Policy) (*topology.Topology, error) {
 	return running, nil
 }
 
-// PolicyInForce is the file in force, or what the lab came with where that has a fault: its names, ports and routes are the same.
+// PolicyInForce is the file in force, or what the lab came with where that has a fault: its names, ports and routes
+// are the same.
 func PolicyInForce(p Policy) (*topology.Topology, error) {
 	running, err := RunningPolicy(p)
 	if err != nil {
@@ -77,7 +78,7 @@ func withLines(text, faults string) string {
 
 var shellWord = regexp.MustCompile(`^[A-Za-z0-9_./:@%+,-]+$`)
 
-// Quoted is s as one word of a POSIX shell, whatever it holds.
+// Quoted is s as one word of a POSIX shell, with every character of it.
 func Quoted(s string) string {
 	if shellWord.MatchString(s) {
 		return s
