@@ -91,8 +91,8 @@ func pages(t *testing.T) []string {
 	return all
 }
 
-// commandsRun are the printed commands that are run as they are, in this order, by a shell in a folder of their own: what one makes,
-// the next may read. Words in capitals stand for what a reader puts there.
+// commandsRun are the printed commands that are run as they are, in this order, by a shell in a folder of their own:
+// what one makes, the next may read. Words in capitals stand for what a reader puts there.
 var commandsRun = []struct {
 	command string
 	follows bool  // it goes on until it is interrupted, once it has printed something
@@ -103,6 +103,7 @@ var commandsRun = []struct {
 	{command: "lab doctor -o json", codes: []int{0, lab.ExitPrecondition}},
 	{command: "lab doctor --runtime kind", codes: []int{0, lab.ExitPrecondition}},
 	{command: "lab status"},
+	{command: "lab status -o env"},
 	{command: `eval "$(lab status -o env)"`},
 	{command: "lab status -o json | jq -r '.workloads[].spiffe_id'"},
 	{command: "lab people"},
@@ -126,6 +127,8 @@ var commandsRun = []struct {
 	{command: "lab play compromised-account --step"},
 	{command: "lab play lab/scenarios/leaked-secret.yaml --speed 300"},
 	{command: "lab matrix"},
+	{command: "lab matrix --caller lms --callee llm-gateway"},
+	{command: "lab matrix --against running"},
 	{command: "lab matrix -o json"},
 	{command: "lab matrix -o html > matrix.html"},
 	{command: "lab logs llm-gateway -f", follows: true},
@@ -147,8 +150,8 @@ var commandsRun = []struct {
 	{command: "lab reset --learners --yes --to ."},
 }
 
-// commandsParsed are the printed commands that are not run here, each with the reason. One of the lab's is taken apart all the same,
-// up to its help, and one of make's is looked up.
+// commandsParsed are the printed commands that are not run here, each with the reason. One of the lab's is taken
+// apart all the same, up to its help, and one of make's is looked up.
 var commandsParsed = map[string]string{
 	"lab up --runtime local":                     "brings up a lab of the name of a reader's own; the suite's was brought up by it",
 	"lab up --runtime cluster":                   "needs a cluster: TestEveryPrintedCommandWorks",
@@ -171,8 +174,9 @@ var commandsParsed = map[string]string{
 	"ss -ltnp 'sport = :8080'":                   "is another package's",
 }
 
-// TestEveryPrintedCommandWorksOnTheStandardCompany runs what README and the help print, in a folder in which a clone's bin and lab
-// are. A command that is printed and stands in neither list fails it, and so does one that stands there and is not printed.
+// TestEveryPrintedCommandWorksOnTheStandardCompany runs what README and the help print, in a folder in which a
+// clone's bin and lab are. A command that is printed and stands in neither list fails it, and so does one that stands
+// there and is not printed.
 func TestEveryPrintedCommandWorksOnTheStandardCompany(t *testing.T) {
 	where := printed(t)
 	for command := range where {
@@ -249,7 +253,8 @@ func TestEveryPrintedCommandWorksOnTheStandardCompany(t *testing.T) {
 	awaitHealthy(t)
 }
 
-// clone makes a folder that looks like a clone with its programs built, and a shell in it whose lab is the one under test.
+// clone makes a folder that looks like a clone with its programs built, and a shell in it whose lab is the one under
+// test.
 func clone(t *testing.T) (dir string, shell func(command string) *exec.Cmd) {
 	t.Helper()
 	dir = t.TempDir()
@@ -305,8 +310,8 @@ func follow(cmd *exec.Cmd) error {
 // What a name is not, says how to find one.
 func TestAnUnknownPersonSaysHowToFindOne(t *testing.T) {
 	for _, args := range [][]string{
-		{"open", "--as", "mira.nobody"}, {"open", "--certificate", "mira.nobody"}, {"open", "mira.nobody"},
-		{"audit", "rescore", "mira.nobody", "--at", "2026-10-01T10:04:00Z", "--as-of", "1000"},
+		{"open", "--as", "mira.none"}, {"open", "--certificate", "mira.none"}, {"open", "mira.none"},
+		{"audit", "rescore", "mira.none", "--at", "2026-10-01T10:04:00Z", "--as-of", "1000"},
 	} {
 		out, err := command(t.Context(), l.name, args...).run()
 		if code(err) != lab.ExitUsage || !strings.Contains(out, "lab people") {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"os"
+	"os/exec"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -24,7 +25,7 @@ import (
 const generate topology.Route = "POST /v1/generate"
 
 func TestEveryCallerOnEveryRouteGetsWhatTopologySays(t *testing.T) {
-	cells, err := lab.Matrix(t.Context(), l.Lab)
+	cells, err := lab.Matrix(t.Context(), l.Lab, lab.MatrixOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -228,6 +229,60 @@ func TestABadTopologyIsRefusedWholeAndTheOldOneStays(t *testing.T) {
 	if r := probe.Once(t.Context(), addr(t, gateway), probe.Caller{SVID: svid}, generate); r.Outcome != topology.Allowed {
 		t.Fatalf("under a bad topology: %+v, want what the old one allows", r)
 	}
+}
+
+func TestAnEditedPolicyIsADifferenceAndAFaultyOneIsToldWithTheWayBack(t *testing.T) {
+	gateway, added := serving(t, generate), named(t, topology.KindSimulator, "git")
+	svid, _, err := l.Mint(t.Context(), l.topo.ID(added), time.Hour)
+	if err != nil {
+		t.Fatal(err)
+	}
+	matrix := func(args ...string) (string, error) {
+		return command(t.Context(), l.name, append([]string{"matrix", "--callee", gateway}, args...)...).run()
+	}
+	if out, err := matrix(); err != nil || strings.Contains(out, "was edited") {
+		t.Fatalf("as it came: %v\n%s", err, out)
+	}
+	restore := editTopology(t, string(generate)+": [", string(generate)+": ["+added+", ")
+	await(t, slack(5*time.Second, 90*time.Second), "the added caller to be let in", func() bool {
+		return probe.Once(t.Context(), addr(t, gateway), probe.Caller{SVID: svid}, generate).Outcome == topology.Allowed
+	})
+	out, err := matrix("--caller", added)
+	if want := fmt.Sprintf("%s -> %s %s: Refused as it came, Allowed now", added, gateway, generate); code(err) != lab.ExitAssertion || !strings.Contains(out, want) {
+		t.Errorf("an added caller: %v, want exit %d and %q\n%s", err, lab.ExitAssertion, want, out)
+	}
+	if out, err := matrix("--caller", added, "--against", "running"); err != nil || strings.Contains(out, "was edited") {
+		t.Errorf("against what is running: %v\n%s", err, out)
+	}
+	restore()
+	restore = editTopology(t, string(generate)+": [", string(generate)+": [nobody-we-know, ")
+	back := "cp " + lab.Quoted(l.Shipped()) + " " + lab.Quoted(l.Topology())
+	text, err := os.ReadFile(l.Topology())
+	if err != nil {
+		t.Fatal(err)
+	}
+	before, _, _ := strings.Cut(string(text), "nobody-we-know")
+	line := fmt.Sprintf("line %d: ", strings.Count(before, "\n")+1)
+	for _, args := range [][]string{{"status"}, {"matrix", "--caller", added, "--callee", gateway}} {
+		out, err := command(t.Context(), l.name, args...).run()
+		if code(err) != lab.ExitPartly || !strings.Contains(out, l.Topology()) || !strings.Contains(out, line) || !strings.Contains(out, back) {
+			t.Errorf("%v under a faulty policy: %v, want exit %d, %q and %q\n%s", args, err, lab.ExitPartly, line, back, out)
+		}
+	}
+	if out, err := command(t.Context(), l.name, "open").run(); err != nil {
+		t.Errorf("a link under a faulty policy: %v\n%s", err, out)
+	}
+	if out, err := exec.CommandContext(t.Context(), "sh", "-c", back).CombinedOutput(); err != nil {
+		t.Fatalf("the way back: %v\n%s", err, out)
+	}
+	await(t, slack(5*time.Second, 90*time.Second), "the policy to be as it came", func() bool {
+		_, err := matrix("--caller", added)
+		return err == nil
+	})
+	if info, err := os.Stat(l.Shipped()); err != nil || info.Mode().Perm() != 0o444 {
+		t.Errorf("%s: %v, %v", l.Shipped(), info, err)
+	}
+	restore()
 }
 
 func TestRotationUnderTrafficFailsNoRequest(t *testing.T) {

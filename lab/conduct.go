@@ -25,7 +25,7 @@ import (
 type Stage interface {
 	Lab
 	Inside
-	Topology() string // the file in force
+	Policy
 	SeededAt() (int64, error)
 	Results() string // the folder for learners' results, which may be yet to be made
 	RotateOne(ctx context.Context, workload string) error
@@ -278,6 +278,9 @@ func (c *conductor) do(ctx context.Context, o exercise.Order) (*exercise.Result,
 }
 
 func differs(t *exercise.Tried) error {
+	if t.Running != "" {
+		return fmt.Errorf("%s: the policy was edited, and says %s where it came with %s", t.Measured, t.Running, t.Expected)
+	}
 	if t.Measured != t.Expected {
 		return fmt.Errorf("%s, where %s was expected", t.Measured, t.Expected)
 	}
@@ -431,7 +434,7 @@ func (c *conductor) forget(ctx context.Context) (note string, err error) {
 
 // try makes one call and looks at both of its ends.
 func (c *conductor) try(ctx context.Context, o exercise.Order) (*exercise.Tried, error) {
-	topo, err := topology.FromFile(c.stage.Topology())
+	topo, err := PolicyInForce(c.stage)
 	if err != nil {
 		return nil, err
 	}
@@ -447,7 +450,10 @@ func (c *conductor) try(ctx context.Context, o exercise.Order) (*exercise.Tried,
 	if err != nil {
 		return nil, err
 	}
-	t := &exercise.Tried{Expected: topo.Decide(o.Caller, o.Callee, o.Route)}
+	t := &exercise.Tried{Expected: c.original.Decide(o.Caller, o.Callee, o.Route)}
+	if is := topo.Decide(o.Caller, o.Callee, o.Route); is != t.Expected {
+		t.Running = is
+	}
 	if who.SVID != nil {
 		t.Shown = fmt.Sprintf("%s, serial number %x", who.SVID.ID, who.SVID.Certificates[0].SerialNumber)
 	}

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -32,6 +33,21 @@ type Cell struct {
 	Status   int              `json:"status"`   // of the answer on the new connection, 0 if there was none
 	Reason   string           `json:"reason,omitempty"`
 	OK       bool             `json:"ok"`
+	// What the policy in force says, where the one that the lab came with says otherwise.
+	Running topology.Outcome `json:"running,omitempty"`
+}
+
+// What a matrix can be held against.
+const (
+	AgainstShipped = "shipped" // the policy that the lab came with
+	AgainstRunning = "running" // the one in force, as it was edited
+)
+
+// MatrixOptions narrow a matrix, and say what it is held against.
+type MatrixOptions struct {
+	Against string // AgainstShipped, which is the default, or AgainstRunning
+	Caller  string // a workload, or one of Strangers; all where it is empty
+	Callee  string // a workload; all where it is empty
 }
 
 // Strangers are callers that no topology lists.
@@ -97,13 +113,60 @@ func Impostor(ctx context.Context, l Lab, topo *topology.Topology, who, as strin
 	return mint(topo.ID(who), time.Hour)
 }
 
-// Matrix tries every caller, strangers included, on every route, on a new and on a kept connection.
-func Matrix(ctx context.Context, l Lab) ([]Cell, error) {
-	inside, ok := l.(Inside)
-	if !ok {
-		return nil, fmt.Errorf("try the matrix: %T cannot be reached from here", l)
+// policies are what a matrix is held against, and the one in force; with a fault in that one, the latter is the former.
+func (o MatrixOptions) policies(p Policy) (topo, running *topology.Topology, err error) {
+	running, fault := RunningPolicy(p)
+	switch o.Against {
+	case "", AgainstShipped:
+		if topo, err = ShippedPolicy(p); err != nil {
+			return nil, nil, err
+		}
+		if fault != nil {
+			running = topo
+		}
+		return topo, running, nil
+	case AgainstRunning:
+		return running, running, fault
 	}
-	topo, err := topology.FromFile(inside.Mesh().TopologyFile)
+	return nil, nil, &Error{Code: ExitUsage, What: "try the matrix", Why: fmt.Errorf("against %q: want %s or %s", o.Against, AgainstShipped, AgainstRunning)}
+}
+
+// narrow gives the callers and callees that are asked for.
+func (o MatrixOptions) narrow(topo *topology.Topology) (callers []string, callees []topology.Workload, err error) {
+	var all []string
+	for _, w := range topo.Workloads {
+		all = append(all, w.Name)
+		if (o.Callee == "" || o.Callee == w.Name) && len(w.Routes()) > 0 {
+			callees = append(callees, w)
+		}
+	}
+	for _, s := range Strangers {
+		all = append(all, s.Name)
+	}
+	callers = all
+	if o.Caller != "" {
+		callers = []string{o.Caller}
+		if !slices.Contains(all, o.Caller) {
+			return nil, nil, &Error{Code: ExitUsage, What: "try the matrix", Why: fmt.Errorf("there is no caller %q: there are %s", o.Caller, strings.Join(all, ", "))}
+		}
+	}
+	if len(callees) == 0 {
+		return nil, nil, &Error{Code: ExitUsage, What: "try the matrix", Why: fmt.Errorf("there is no callee %q that serves anything", o.Callee)}
+	}
+	return callers, callees, nil
+}
+
+// Matrix tries every caller, strangers included, on every route, on a new and on a kept connection.
+func Matrix(ctx context.Context, l Lab, o MatrixOptions) ([]Cell, error) {
+	kept, ok := l.(Policy)
+	if !ok {
+		return nil, fmt.Errorf("try the matrix: %T keeps no policy here", l)
+	}
+	topo, running, err := o.policies(kept)
+	if err != nil {
+		return nil, err
+	}
+	callers, callees, err := o.narrow(topo)
 	if err != nil {
 		return nil, err
 	}
@@ -115,13 +178,6 @@ func Matrix(ctx context.Context, l Lab) ([]Cell, error) {
 	for _, w := range status.Workloads {
 		addr[w.Name] = w.Address
 	}
-	var callers []string
-	for _, w := range topo.Workloads {
-		callers = append(callers, w.Name)
-	}
-	for _, s := range Strangers {
-		callers = append(callers, s.Name)
-	}
 	began := time.Now()
 	var mu sync.Mutex
 	var cells []*Cell
@@ -129,14 +185,14 @@ func Matrix(ctx context.Context, l Lab) ([]Cell, error) {
 	group, trying := errgroup.WithContext(ctx)
 	group.SetLimit(8)
 	for _, caller := range callers {
-		for _, callee := range topo.Workloads {
+		for _, callee := range callees {
 			routes := callee.Routes()
-			if len(routes) == 0 {
-				continue
-			}
 			row := make([]*Cell, len(routes))
 			for i, route := range routes {
 				row[i] = &Cell{Caller: caller, Callee: callee.Name, Route: route, Expected: topo.Decide(caller, callee.Name, route)}
+				if is := running.Decide(caller, callee.Name, route); is != row[i].Expected {
+					row[i].Running = is
+				}
 			}
 			cells = append(cells, row...)
 			group.Go(func() error {
@@ -162,7 +218,7 @@ func Matrix(ctx context.Context, l Lab) ([]Cell, error) {
 	}
 	out := make([]Cell, len(cells))
 	for i, c := range cells {
-		c.OK = c.Measured == c.Expected && c.Kept == c.Expected && (c.Measured != topology.Refused || c.Reason != "")
+		c.OK = c.Measured == c.Expected && c.Kept == c.Expected && c.Running == "" && (c.Measured != topology.Refused || c.Reason != "")
 		out[i] = *c
 	}
 	return out, nil

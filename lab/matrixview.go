@@ -20,7 +20,36 @@ func WriteMatrixText(w io.Writer, cells []Cell) error {
 		}
 		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", mark, c.Caller, c.Callee, c.Route, c.Expected, c.Measured, c.Kept, c.Reason)
 	}
-	return t.Flush()
+	if err := t.Flush(); err != nil {
+		return err
+	}
+	return writeDifferences(w, cells)
+}
+
+// edited are the cells that the policy in force decides otherwise than the one that the lab came with.
+func edited(cells []Cell) []Cell {
+	var list []Cell
+	for _, c := range cells {
+		if c.Running != "" {
+			list = append(list, c)
+		}
+	}
+	return list
+}
+
+// writeDifferences writes a section of its own about what was edited, if anything was.
+func writeDifferences(w io.Writer, cells []Cell) error {
+	list := edited(cells)
+	if len(list) == 0 {
+		return nil
+	}
+	fmt.Fprintf(w, "\nThe policy was edited since the lab was made: %d calls are decided otherwise.\n", len(list))
+	for _, c := range list {
+		if _, err := fmt.Fprintf(w, "  %s -> %s %s: %s as it came, %s now\n", c.Caller, c.Callee, c.Route, c.Expected, c.Running); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // WriteMatrixHTML writes one page: callers down, routes across, each cell with its outcome and, where it is refused, why.
@@ -48,7 +77,8 @@ func WriteMatrixHTML(w io.Writer, cells []Cell) error {
 	return matrixPage.Execute(w, struct {
 		Columns []column
 		Rows    []row
-	}{columns, rows})
+		Edited  []Cell
+	}{columns, rows, edited(cells)})
 }
 
 var matrixPage = template.Must(template.New("matrix").Parse(`<!doctype html>
@@ -63,5 +93,8 @@ thead th { writing-mode: vertical-rl; transform: rotate(180deg); font-weight: 50
 <p>Every caller, strangers included, on every route; measured on a new and on a kept connection.</p>
 <table><thead><tr><td></td>{{range .Columns}}<th scope="col"><b>{{.Callee}}</b> {{.Route}}</th>{{end}}</tr></thead>
 <tbody>{{range .Rows}}<tr><th scope="row">{{.Caller}}</th>{{range .Cells}}<td class="{{.Measured}}{{if not .OK}} wrong{{end}}">{{.Measured}}{{if not .OK}} (expected {{.Expected}}, kept {{.Kept}}){{end}}<small>{{.Reason}}</small></td>{{end}}</tr>
-{{end}}</tbody></table></html>
+{{end}}</tbody></table>
+{{with .Edited}}<h2>Edited since the lab was made</h2><ul>
+{{range .}}<li>{{.Caller}} → {{.Callee}} {{.Route}}: {{.Expected}} as it came, {{.Running}} now</li>
+{{end}}</ul>{{end}}</html>
 `))

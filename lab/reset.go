@@ -46,7 +46,8 @@ type (
 	}
 )
 
-// give gives the learning system its order, then the scorer: what the one has yet to report must not reach the other afterwards.
+// give gives the learning system its order, then the scorer: what the one has yet to report must not reach the other
+// afterwards.
 func (orders resetOrders) give(ctx context.Context, o *Operator) error {
 	for _, kind := range []string{topology.KindDashboard, topology.KindScorer} {
 		for _, w := range o.Node.Topology().Serving(routeReset) {
@@ -60,9 +61,9 @@ func (orders resetOrders) give(ctx context.Context, o *Operator) error {
 	return nil
 }
 
-// ResetExercises takes away exercises, by id, or every one where only is nil: with their casts, and what those did, scored and
-// learnt. It returns how many there were. Learners' records and the company's life stay as they are, and what people of the company
-// did in an exercise is theirs. The audit and the lab's clock never go back.
+// ResetExercises takes away exercises, by id, or every one where only is nil: with their casts, and what those did,
+// scored and learnt. It returns how many there were. Learners' records and the company's life stay as they are, and
+// what people of the company did in an exercise is theirs. The audit and the lab's clock never go back.
 func ResetExercises(ctx context.Context, o *Operator, only []string, p progress.Reporter) (n int, err error) {
 	err = progress.Step(p, "take away exercises", func() error {
 		for {
@@ -108,7 +109,8 @@ func takeAway(ctx context.Context, o *Operator, all []exercise.Exercise) error {
 	return orders.give(ctx, o)
 }
 
-// castOf are the people who were made for an exercise. One that was played before exercises said so is asked of its scenario.
+// castOf are the people who were made for an exercise. One that was played before exercises said so is asked of its
+// scenario.
 func castOf(e exercise.Exercise) ([]string, error) {
 	if len(e.Cast) > 0 {
 		return e.Cast, nil
@@ -134,7 +136,7 @@ func freshOf(s *scenario.Scenario, run string) []string {
 			own.Cast[who] = m
 		}
 	}
-	players, err := own.Players(run, nil) // which has nobody to look for in the company
+	players, err := own.Players(run, nil) // the company is not looked into: the cast has no one of it
 	if err != nil {
 		return nil
 	}
@@ -145,8 +147,9 @@ func freshOf(s *scenario.Scenario, run string) []string {
 	return ids
 }
 
-// ResetScenario is ResetExercises for every play of one scenario, by its name or file. A scenario that is on, or whose cast is of the
-// company, is a conflict: what the company's own people did in it cannot be told from their lives.
+// ResetScenario is ResetExercises for every play of one scenario, by its name or file. A scenario that is on, or
+// whose cast is of the company, is a conflict: what the company's own people did in it cannot be told from their
+// lives.
 func ResetScenario(ctx context.Context, o *Operator, name string, p progress.Reporter) error {
 	s, err := loadScenario("reset", name, scenarios.PlaceOf(o.Node.Topology()))
 	if err != nil {
@@ -154,7 +157,8 @@ func ResetScenario(ctx context.Context, o *Operator, name string, p progress.Rep
 	}
 	for who, m := range s.Cast {
 		if m.From != "" {
-			return &Error{Code: ExitConflict, What: "reset " + s.Name, Why: fmt.Errorf("%s is played by somebody of the company", who), Try: "lab reset"}
+			why := fmt.Errorf("%s is played by a person of the company", who)
+			return &Error{Code: ExitConflict, What: "reset " + s.Name, Why: why, Try: "lab reset"}
 		}
 	}
 	return progress.Step(p, "take away what "+s.Name+" left", func() error {
@@ -166,7 +170,8 @@ func ResetScenario(ctx context.Context, o *Operator, name string, p progress.Rep
 			all = slices.DeleteFunc(all, func(e exercise.Exercise) bool { return !playOf(s, e.ID) })
 			for i, e := range all {
 				if e.State.On() {
-					return &Error{Code: ExitConflict, What: "reset " + s.Name, Why: errors.New("it is being played"), Try: "stop it on the console, or lab reset"}
+					why, way := errors.New("it is being played"), "stop it on the console, or lab reset"
+					return &Error{Code: ExitConflict, What: "reset " + s.Name, Why: why, Try: way}
 				}
 				if len(e.Cast) == 0 {
 					all[i].Cast = freshOf(s, e.ID)
@@ -182,10 +187,12 @@ func ResetScenario(ctx context.Context, o *Operator, name string, p progress.Rep
 	})
 }
 
-// ForgetLearners deletes learners' records, and goes back to the seeded state: what came after position is forgotten, plays that are
-// on are stopped, the company's ordinary life goes on. First it writes the records to two new files in dir, which it returns. It
-// deletes exactly what it wrote: records that changed meanwhile are written again.
-func ForgetLearners(ctx context.Context, o *Operator, spec Spec, position int64, dir string, p progress.Reporter) (files []string, err error) {
+// ForgetLearners deletes learners' records, and goes back to the seeded state: what came after position is forgotten,
+// plays that are on are stopped, the company's ordinary life goes on. First it writes the records to two new files in
+// dir, which it returns. It deletes exactly what it wrote: records that changed meanwhile are written again.
+func ForgetLearners(
+	ctx context.Context, o *Operator, spec Spec, position int64, dir string, p progress.Reporter,
+) (files []string, err error) {
 	err = progress.Step(p, "keep learners' results, and go back to the seeded state", func() error {
 		if err := o.eachSimulator(ctx, func(ctx context.Context, name string) error {
 			err := o.Call(ctx, name, http.MethodDelete, routePlays.Path()+"/live", nil, nil)
@@ -209,7 +216,10 @@ func ForgetLearners(ctx context.Context, o *Operator, spec Spec, position int64,
 			if files, err = KeepResults(kept, dir, "results-"+spec.Name); err != nil {
 				return goOn(err)
 			}
-			orders := resetOrders{topology.KindDashboard: dashboardOrder{All: true, Mark: kept.Mark}, topology.KindScorer: scorerOrder{After: &position}}
+			orders := resetOrders{
+				topology.KindDashboard: dashboardOrder{All: true, Mark: kept.Mark},
+				topology.KindScorer:    scorerOrder{After: &position},
+			}
 			if err = orders.give(ctx, o); !changedSince(err) || again == 0 {
 				return goOn(err)
 			}
@@ -230,9 +240,9 @@ func changedSince(err error) bool {
 	return errors.As(err, &e) && e.Code == "records_changed"
 }
 
-// KeepResults writes results to two new files in dir that only their owner may read, one of JSON with everything and one of CSV with
-// one line for each lesson and each mail. It makes dir where there is none, and returns the files' absolute paths. Either both are
-// whole and on the disk, or there is none.
+// KeepResults writes results to two new files in dir that only their owner may read, one of JSON with everything and
+// one of CSV with one line for each lesson and each mail. It makes dir where there is none, and returns the files'
+// absolute paths. Either both are whole and on the disk, or there is none.
 func KeepResults(r exercise.Results, dir, name string) (files []string, err error) {
 	dir, err = filepath.Abs(dir)
 	if err != nil {
@@ -246,7 +256,10 @@ func KeepResults(r exercise.Results, dir, name string) (files []string, err erro
 			for _, f := range files {
 				os.Remove(f)
 			}
-			files, err = nil, &Error{Code: ExitPrecondition, What: "keep results; nothing was deleted", Why: err, Try: "lab reset --learners --yes --to ANOTHER-FOLDER"}
+			files, err = nil, &Error{
+				Code: ExitPrecondition, What: "keep results; nothing was deleted", Why: err,
+				Try: "lab reset --learners --yes --to ANOTHER-FOLDER",
+			}
 		}
 	}()
 	name += "-" + time.Now().UTC().Format("20060102T150405.000Z")

@@ -78,8 +78,8 @@ func (c *conductor) edit(o exercise.Order) error {
 	return nil
 }
 
-// remember keeps a list as it was before a caller was struck off it. While others are struck off it already, what was added since
-// joins what is remembered.
+// remember keeps a list as it was before a caller was struck off it. While others are struck off it already, what was
+// added since joins what is remembered.
 func (c *conductor) remember(topo *topology.Topology, at door, now topology.Callers) {
 	if c.before == nil {
 		c.before = map[door]topology.Callers{}
@@ -102,8 +102,8 @@ func added(topo *topology.Topology, list, more topology.Callers) topology.Caller
 	return list
 }
 
-// without is the list with w struck off; a kind that admits it becomes the others of that kind. A list of w alone becomes the empty
-// one, which admits no one.
+// without is the list with w struck off; a kind that admits it becomes the others of that kind. A list of w alone
+// becomes the empty one, which admits no one.
 func without(topo *topology.Topology, callers topology.Callers, w topology.Workload) (topology.Callers, error) {
 	if !callers.Admits(w) {
 		return nil, fmt.Errorf("%s is not on the list %v", w.Name, callers)
@@ -125,8 +125,8 @@ func without(topo *topology.Topology, callers topology.Callers, w topology.Workl
 	return out, nil
 }
 
-// with is the list with w back on it, in the place that it had in base. It admits w and those that it admitted before, and no one
-// else: what was added by hand stays, and so does what was taken away by hand.
+// with is the list with w back on it, in the place that it had in base. It admits w and those that it admitted
+// before, and no one else: what was added by hand stays, and so does what was taken away by hand.
 func with(topo *topology.Topology, base, now topology.Callers, w topology.Workload) (topology.Callers, error) {
 	if now.Admits(w) {
 		return now, nil
@@ -157,8 +157,8 @@ func with(topo *topology.Topology, base, now topology.Callers, w topology.Worklo
 	return added(topo, out, now), nil
 }
 
-// rewrite replaces the list of one route of one workload in the file's text, and nothing else of it. It reads the list in either of
-// YAML's styles, and keeps the style; only the empty list has but one.
+// rewrite replaces the list of one route of one workload in the file's text, and nothing else of it. It reads the
+// list in either of YAML's styles, and keeps the style; only the empty list has but one.
 func rewrite(text []byte, workload string, route topology.Route, callers topology.Callers) ([]byte, error) {
 	key, list, err := listOf(text, workload, route)
 	if err != nil {
@@ -242,7 +242,8 @@ func offset(lines []string, line, column int) int {
 	return at + len(string([]rune(lines[line-1])[:column-1]))
 }
 
-// closing is the end of the flow list that begins at begin, -1 if there is none. Comments and quoted names are not looked into.
+// closing is the end of the flow list that begins at begin, -1 if there is none. Comments and quoted names are not
+// looked into.
 func closing(text []byte, begin int) int {
 	for i := begin; i < len(text); i++ {
 		switch c := text[i]; c {
@@ -263,8 +264,8 @@ func closing(text []byte, begin int) int {
 	return -1
 }
 
-// struckOff are the callers that the file does not list any more: of the topology as the lab came up, and those that were struck off
-// on the console.
+// struckOff are the callers that the file does not list any more: of the topology as the lab came up, and those that
+// were struck off on the console.
 func (c *conductor) struckOff() ([]exercise.Revoked, error) {
 	now, err := topology.FromFile(c.stage.Topology())
 	if err != nil {

@@ -30,6 +30,7 @@ type fileStage struct {
 }
 
 func (f fileStage) Topology() string { return f.path }
+func (f fileStage) Shipped() string  { return f.path + ".shipped" }
 
 // editor is a conductor of a lab whose topology is text, which it came up with.
 func editor(t *testing.T, text string) (*conductor, string) {
@@ -117,7 +118,7 @@ func TestTwoStruckOffComeBackOneByOne(t *testing.T) {
 		for _, name := range []string{"git-collector", "lms"} {
 			c.must(t, exercise.OrderRevoke, name, "risk-scorer", route)
 		}
-		c.before = nil // as after a restart of whoever conducts
+		c.before = nil // as after a restart of the supervisor
 		c.must(t, exercise.OrderRestore, again[0], "risk-scorer", route)
 		now := lived(t, []byte(read(t, path)))
 		if now.Decide(again[0], "risk-scorer", route) != topology.Allowed || now.Decide(again[1], "risk-scorer", route) == topology.Allowed {
@@ -130,7 +131,7 @@ func TestTwoStruckOffComeBackOneByOne(t *testing.T) {
 	}
 }
 
-// What somebody has edited by hand, before or between, is theirs: it stays.
+// What was edited by hand, before or between, stays.
 func TestWhatWasEditedByHandStaysWhenACallerIsPutBack(t *testing.T) {
 	const route topology.Route = "POST /v1/generate"
 	text := string(manifests.Topology())

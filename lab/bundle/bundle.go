@@ -77,7 +77,7 @@ func Write(ctx context.Context, w io.Writer, s Source) error {
 	}
 	secrets, words := append([]string{}, s.Secrets...), []string(nil)
 	if s.Folder != "" {
-		for _, name := range []string{"lab.json", "images.json", "processes.json", "topology.yaml", "checkpoints.jsonl"} {
+		for _, name := range []string{"lab.json", "images.json", "processes.json", "topology.yaml", "topology.shipped.yaml", "checkpoints.jsonl"} {
 			content, err := end(os.Open, s.Folder.Path(name), logBytes)
 			if name == "checkpoints.jsonl" {
 				content = lastLines(content, auditLines)

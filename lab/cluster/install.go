@@ -182,7 +182,7 @@ func (in *Installation) prepare() (Settings, error) {
 			return s, fmt.Errorf("make lab: %w", err)
 		}
 	}
-	if err := os.WriteFile(in.Folder.Topology(), text, 0o644); err != nil {
+	if err := in.Folder.WriteTopology(text); err != nil {
 		return s, fmt.Errorf("make lab: %w", err)
 	}
 	return s, in.Folder.Write(s)

@@ -16,7 +16,6 @@ import (
 	"github.com/spiffe/go-spiffe/v2/svid/x509svid"
 
 	"example.org/security-training/lab"
-	"example.org/security-training/manifests"
 	"example.org/security-training/services/audit"
 	"example.org/security-training/services/topology"
 )
@@ -55,7 +54,10 @@ type Desk struct {
 func Open(f Folder, log *slog.Logger) (*Desk, error) {
 	d := &Desk{Folder: f, Log: log}
 	var err error
-	if d.Topo, err = topology.FromFile(f.Topology()); err != nil {
+	if err := f.keepShipped(); err != nil {
+		return nil, fmt.Errorf("keep the policy that the lab came with: %w", err)
+	}
+	if d.Topo, err = lab.PolicyInForce(f); err != nil {
 		return nil, err
 	}
 	key, err := loadKey(f)
@@ -117,7 +119,12 @@ func (d *Desk) Serve(bench Bench, end context.CancelFunc, failed chan<- error) e
 
 // Conduct conducts exercises until ctx ends.
 func (d *Desk) Conduct(ctx context.Context, host string) {
-	lab.Conduct(ctx, newLab(d.Folder, d.Topo, host, nil), manifests.Topology(), d.Log)
+	shipped, err := os.ReadFile(d.Folder.Shipped())
+	if err != nil {
+		d.Log.Error("conduct the lab", "error", err.Error())
+		return
+	}
+	lab.Conduct(ctx, newLab(d.Folder, d.Topo, host, nil), shipped, d.Log)
 }
 
 func loadKey(f Folder) (ed25519.PrivateKey, error) {

@@ -21,6 +21,7 @@ import (
 
 	"example.org/security-training/lab"
 	"example.org/security-training/lab/progress"
+	"example.org/security-training/manifests"
 	"example.org/security-training/services/env"
 	"example.org/security-training/services/topology"
 )
@@ -44,6 +45,37 @@ func (f Folder) proven() string      { return f.Path("proven") }
 
 // Topology is the lab's own, which may be edited while it runs.
 func (f Folder) Topology() string { return f.Path("topology.yaml") }
+
+// Shipped is a copy of the topology that the lab came with, which nothing changes.
+func (f Folder) Shipped() string { return f.Path("topology.shipped.yaml") }
+
+// WriteTopology writes both: the lab's own, and the copy of it that only its owner can replace.
+func (f Folder) WriteTopology(text []byte) error {
+	if err := os.WriteFile(f.Topology(), text, 0o644); err != nil {
+		return err
+	}
+	return Replace(f.Shipped(), text, 0o444)
+}
+
+// keepShipped makes the copy in a lab that an older version made without one.
+func (f Folder) keepShipped() error {
+	if _, err := os.Stat(f.Shipped()); !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	text := manifests.Topology()
+	shipped, err := topology.FromYAML(text)
+	if err != nil {
+		return err
+	}
+	running, err := os.ReadFile(f.Topology())
+	if err != nil {
+		return err
+	}
+	if was, err := topology.FromYAML(running); err == nil && shipped.SameShape(was) != nil {
+		text = running // of another version's shape: it is all that is known of that
+	}
+	return Replace(f.Shipped(), text, 0o444)
+}
 
 // Log is the supervisor's.
 func (f Folder) Log() string { return f.Path("supervisor.log") }

@@ -52,7 +52,10 @@ func LabOf(f Folder, down func(context.Context, *Lab) ([]string, error)) (*Lab, 
 	if err != nil {
 		return nil, err
 	}
-	topo, err := topology.FromFile(f.Topology())
+	if err := f.keepShipped(); err != nil {
+		return nil, fmt.Errorf("keep the policy that the lab came with: %w", err)
+	}
+	topo, err := lab.PolicyInForce(f)
 	if err != nil {
 		return nil, err
 	}
@@ -155,6 +158,9 @@ func (l *Lab) Host() string { return l.host }
 
 // Topology is the lab's own, which may be edited while it runs.
 func (l *Lab) Topology() string { return l.folder.Topology() }
+
+// Shipped is a copy of the topology that the lab came with.
+func (l *Lab) Shipped() string { return l.folder.Shipped() }
 
 // Results is where learners' results are kept when their records are deleted from the console.
 func (l *Lab) Results() string { return l.folder.Path("results") }
@@ -310,5 +316,9 @@ func (l *Lab) Down(ctx context.Context) ([]string, error) { return l.down(ctx, l
 
 // Mesh implements lab.Inside.
 func (l *Lab) Mesh() mesh.Config {
-	return mesh.Config{TopologyFile: l.folder.Topology(), Host: l.host}
+	file := l.folder.Topology()
+	if _, err := lab.RunningPolicy(l.folder); err != nil {
+		file = l.folder.Shipped() // an operator comes in all the same: it is who mends it
+	}
+	return mesh.Config{TopologyFile: file, Host: l.host}
 }

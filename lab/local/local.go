@@ -212,7 +212,7 @@ func (r *Runtime) fill(ctx context.Context, f folder, topo *topology.Topology, t
 	if err := os.Mkdir(f.Logs(), 0o700); err != nil {
 		return err
 	}
-	if err := os.WriteFile(f.Topology(), text, 0o644); err != nil {
+	if err := f.WriteTopology(text); err != nil {
 		return err
 	}
 	pg := f.postgres()

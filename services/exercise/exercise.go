@@ -176,7 +176,8 @@ type Result struct {
 
 // Tried is one call with both of its ends.
 type Tried struct {
-	Expected topology.Outcome `json:"expected"`
+	Expected topology.Outcome `json:"expected"`          // by the policy that the lab came with
+	Running  topology.Outcome `json:"running,omitempty"` // by the one in force, where that is another
 	Measured topology.Outcome `json:"measured"`
 	Status   int              `json:"status,omitempty"` // of the answer, 0 if there was none
 	Shown    string           `json:"shown,omitempty"`  // the SPIFFE ID and serial number that the caller showed, if any

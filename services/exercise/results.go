@@ -53,17 +53,21 @@ type DrillResult struct {
 }
 
 var resultsHead = []string{
-	"record", "person", "name", "subject", "state", "begun", "attempts", "correct", "questions", "share", "ended", "certificate",
+	"record", "person", "name", "subject", "state", "begun", "attempts", "correct", "questions", "share", "ended",
+	"certificate",
 	"opened", "clicked", "submitted", "reported",
 }
 
-// WriteCSV writes one line for each lesson and each mail, in the form of RFC 4180, with a head. A cell that a spreadsheet would take
-// for a formula begins with an apostrophe.
+// WriteCSV writes one line for each lesson and each mail, in the form of RFC 4180, with a head. A cell that a
+// spreadsheet would take for a formula begins with an apostrophe.
 func (r Results) WriteCSV(w io.Writer) error {
 	out := csv.NewWriter(w)
 	rows := [][]string{resultsHead}
 	for _, l := range r.Lessons {
-		row := []string{"lesson", l.Person, l.Name, l.Module, l.State, stamp(l.Asked), strconv.Itoa(len(l.Attempts)), "", "", "", stamp(l.Ended), l.Certificate, "", "", "", ""}
+		row := []string{
+			"lesson", l.Person, l.Name, l.Module, l.State, stamp(l.Asked), strconv.Itoa(len(l.Attempts)), "", "", "",
+			stamp(l.Ended), l.Certificate, "", "", "", "",
+		}
 		if n := len(l.Attempts); n > 0 {
 			last := l.Attempts[n-1]
 			row[7], row[8] = strconv.Itoa(last.Correct), strconv.Itoa(last.Questions)
@@ -74,7 +78,10 @@ func (r Results) WriteCSV(w io.Writer) error {
 		rows = append(rows, row)
 	}
 	for _, d := range r.Drills {
-		rows = append(rows, []string{"drill", d.Person, d.Name, d.Lure, d.Drill, stamp(d.Sent), "", "", "", "", "", "", stamp(d.Opened), stamp(d.Clicked), stamp(d.Submitted), stamp(d.Reported)})
+		rows = append(rows, []string{
+			"drill", d.Person, d.Name, d.Lure, d.Drill, stamp(d.Sent), "", "", "", "", "", "",
+			stamp(d.Opened), stamp(d.Clicked), stamp(d.Submitted), stamp(d.Reported),
+		})
 	}
 	for _, row := range rows {
 		for i, cell := range row {

@@ -486,7 +486,7 @@ func (l *LMS) showMatrix(v *visit) error {
 			c := matrixCell{Cell: cellOf(caller, m.Callee, route), Expected: topo.Decide(caller, m.Callee, route)}
 			if t := measured[c.Cell]; t != nil {
 				c.Measured = t.Measured
-				c.Wrong = t.Measured != t.Expected
+				c.Expected, c.Wrong = t.Expected, t.Measured != t.Expected
 			}
 			line.Cells = append(line.Cells, c)
 		}

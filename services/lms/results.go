@@ -16,8 +16,8 @@ import (
 	"example.org/security-training/services/mesh"
 )
 
-// Learners' records are lessons, attempts, certificates and what was done with the mails of drills. A reset of exercises does not
-// touch them. They are deleted only by name, with the mark of the results that whoever deletes them has seen.
+// Learners' records are lessons, attempts, certificates and what was done with the mails of drills. A reset of
+// exercises does not touch them. They are deleted only by name, with the mark of the results that were kept before.
 
 // results are the records as they are, with names by the roster.
 func (l *LMS) results(ctx context.Context) (exercise.Results, error) {
@@ -31,9 +31,14 @@ func (l *LMS) results(ctx context.Context) (exercise.Results, error) {
 		return r, err
 	}
 	err = l.store.eachLesson(ctx, time.Time{}, func(t taught) error {
-		x := exercise.LessonResult{Person: t.Person, Name: name(t.Person).name, Module: t.Module, State: t.State, Asked: t.Asked.UTC(), Attempts: []exercise.AttemptResult{}}
+		x := exercise.LessonResult{
+			Person: t.Person, Name: name(t.Person).name, Module: t.Module, State: t.State, Asked: t.Asked.UTC(),
+			Attempts: []exercise.AttemptResult{},
+		}
 		for _, a := range t.Attempts {
-			x.Attempts = append(x.Attempts, exercise.AttemptResult{Number: a.Number, Correct: a.Correct, Questions: a.Questions, Passed: a.Passed, At: a.At.UTC()})
+			x.Attempts = append(x.Attempts, exercise.AttemptResult{
+				Number: a.Number, Correct: a.Correct, Questions: a.Questions, Passed: a.Passed, At: a.At.UTC(),
+			})
 		}
 		if c := t.Completion; c != nil {
 			x.Share, x.Ended = c.Share, c.At.UTC()
@@ -117,8 +122,8 @@ func (l *LMS) showResults(v *visit) error {
 	return json.NewEncoder(v.w).Encode(results)
 }
 
-// ResetOrder is the body of POST /v1/reset: these exercises, and what these people, their cast, were taught; or All, with the Mark
-// of the results that were kept.
+// ResetOrder is the body of POST /v1/reset: these exercises, and what these people, their cast, were taught; or All,
+// with the Mark of the results that were kept.
 type ResetOrder struct {
 	All       bool     `json:"all,omitempty"`
 	Mark      string   `json:"mark,omitempty"`
@@ -126,17 +131,19 @@ type ResetOrder struct {
 	People    []string `json:"people,omitempty"`
 }
 
-// PostReset is POST /v1/reset: takes exercises away and what their casts were taught. With All it takes away every exercise and all
-// learners' records: lessons, attempts, completions, mails and events under way; 409 if the records are others than the results of
-// that mark, and nothing is done. What PUT /v1/training has brought to the scorer stays, unless it is of the people who are named;
-// who is signed in stays so, and the audit never goes back. The scorer is to be reset after it.
+// PostReset is POST /v1/reset: takes exercises away and what their casts were taught. With All it takes away every
+// exercise and all learners' records: lessons, attempts, completions, mails and events under way; 409 if the records
+// are others than the results of that mark, and nothing is done. What PUT /v1/training has brought to the scorer
+// stays, unless it is of the people who are named; who is signed in stays so, and the audit never goes back. The
+// scorer is to be reset after it.
 func (l *LMS) PostReset(w http.ResponseWriter, r *http.Request) error {
 	var order ResetOrder
 	if err := httpjson.Read(w, r, 1<<20, &order); err != nil {
 		return err
 	}
 	if order.All == (len(order.Exercises)+len(order.People) > 0) || order.All == (order.Mark == "") {
-		return httpjson.Errorf(http.StatusUnprocessableEntity, "bad_reset", "want either exercises and people, or all with the mark of GET /v1/results")
+		return httpjson.Errorf(http.StatusUnprocessableEntity, "bad_reset",
+			"want either exercises and people, or all with the mark of GET /v1/results")
 	}
 	l.outbox.delivering.Lock()
 	defer l.outbox.delivering.Unlock()
@@ -159,7 +166,8 @@ func (s *store) recordsMark(ctx context.Context, q querier) (mark string, err er
 	err = q.QueryRow(ctx, `SELECT md5(coalesce(string_agg(line, chr(10) ORDER BY line), '')) FROM (
 		SELECT concat_ws(' ', 'lesson', id, state) AS line FROM training.lesson
 		UNION ALL SELECT concat_ws(' ', 'attempt', lesson, number) FROM training.attempt
-		UNION ALL SELECT concat_ws(' ', 'mail', id, 'o' || opened, 'c' || clicked, 's' || submitted, 'r' || reported) FROM training.mail) records`).Scan(&mark)
+		UNION ALL SELECT concat_ws(' ', 'mail', id, 'o' || opened, 'c' || clicked, 's' || submitted, 'r' || reported)
+			FROM training.mail) records`).Scan(&mark)
 	if err != nil {
 		return "", fmt.Errorf("read records: %w", err)
 	}
@@ -167,7 +175,8 @@ func (s *store) recordsMark(ctx context.Context, q querier) (mark string, err er
 }
 
 func (s *store) drillResults(ctx context.Context) ([]exercise.DrillResult, error) {
-	rows, err := s.pool.Query(ctx, `SELECT person, campaign::text, lure, sent, opened, clicked, submitted, reported FROM training.mail ORDER BY sent, id`)
+	rows, err := s.pool.Query(ctx, `SELECT person, campaign::text, lure, sent, opened, clicked, submitted, reported
+		FROM training.mail ORDER BY sent, id`)
 	if err != nil {
 		return nil, fmt.Errorf("read mails: %w", err)
 	}
@@ -189,13 +198,16 @@ func (s *store) drillResults(ctx context.Context) ([]exercise.DrillResult, error
 	return list, nil
 }
 
-// lockRecords keeps records as they are until the transaction ends: whatever writes an attempt or a completion takes a lesson first.
+// lockRecords keeps records as they are until the transaction ends: every writer of an attempt or a completion takes
+// a lesson first.
 const lockRecords = `LOCK TABLE training.lesson, training.mail IN EXCLUSIVE MODE`
 
-// reset takes away what PostReset says. Given is the time of a person's certificate in the zone that it bears its date in. Sessions,
-// links and the audit stay, and of everybody's training what was imported and has been delivered: the scorer goes back to a position
-// behind it, and counts it still.
-func (s *store) reset(ctx context.Context, order ResetOrder, given func(person string, at time.Time) time.Time, by string) error {
+// reset takes away what PostReset says. Given is the time of a person's certificate in the zone that it bears its
+// date in. Sessions, links and the audit stay, and of everybody's training what was imported and has been delivered:
+// the scorer goes back to a position behind it, and counts it still.
+func (s *store) reset(
+	ctx context.Context, order ResetOrder, given func(person string, at time.Time) time.Time, by string,
+) error {
 	return s.write(ctx, func(tx pgx.Tx) ([]auditRow, error) {
 		if order.All {
 			if _, err := tx.Exec(ctx, lockRecords); err != nil {
@@ -206,7 +218,8 @@ func (s *store) reset(ctx context.Context, order ResetOrder, given func(person s
 				return nil, err
 			}
 			if mark != order.Mark {
-				return nil, httpjson.Errorf(http.StatusConflict, "records_changed", "learners' records are others than those that were kept: keep them again")
+				return nil, httpjson.Errorf(http.StatusConflict, "records_changed",
+					"learners' records are others than those that were kept: keep them again")
 			}
 		}
 		certificates, err := keepCertificates(ctx, tx, order, given)
@@ -219,8 +232,11 @@ func (s *store) reset(ctx context.Context, order ResetOrder, given func(person s
 			of    []string
 			count *int64
 		}{
-			{`DELETE FROM training.outbox o WHERE event->>'person' = ANY ($2) OR $1 AND (delivered IS NULL OR id ~ '^training:drill-[0-9a-f-]{36}-[a-z]+$' OR EXISTS (SELECT FROM training.completion c WHERE c.event = o.id))`, order.People, nil},
-			{`DELETE FROM training.lesson WHERE $1 OR person = ANY ($2)`, order.People, &lessons}, // attempts and completions go with them
+			{`DELETE FROM training.outbox o WHERE event->>'person' = ANY ($2)
+				OR $1 AND (delivered IS NULL OR id ~ '^training:drill-[0-9a-f-]{36}-[a-z]+$'
+					OR EXISTS (SELECT FROM training.completion c WHERE c.event = o.id))`, order.People, nil},
+			// Attempts and completions go with their lessons.
+			{`DELETE FROM training.lesson WHERE $1 OR person = ANY ($2)`, order.People, &lessons},
 			{`DELETE FROM training.mail WHERE $1 OR person = ANY ($2)`, order.People, nil},
 			{`DELETE FROM training.campaign WHERE $1 OR id::text = ANY ($2)`, nil, nil}, // a campaign is of no exercise
 			{`DELETE FROM training.hint WHERE $1 OR exercise = ANY ($2)`, order.Exercises, nil},
@@ -244,9 +260,13 @@ func (s *store) reset(ctx context.Context, order ResetOrder, given func(person s
 	})
 }
 
-// keepCertificates notes the number and the date of each certificate whose record is about to be deleted, and counts them.
-func keepCertificates(ctx context.Context, tx pgx.Tx, order ResetOrder, given func(person string, at time.Time) time.Time) (int, error) {
-	rows, err := tx.Query(ctx, `SELECT lesson, person, at FROM training.completion WHERE passed AND ($1 OR person = ANY ($2))`, order.All, order.People)
+// keepCertificates notes the number and the date of each certificate whose record is about to be deleted, and counts
+// them.
+func keepCertificates(
+	ctx context.Context, tx pgx.Tx, order ResetOrder, given func(person string, at time.Time) time.Time,
+) (int, error) {
+	rows, err := tx.Query(ctx, `SELECT lesson, person, at FROM training.completion
+		WHERE passed AND ($1 OR person = ANY ($2))`, order.All, order.People)
 	if err != nil {
 		return 0, fmt.Errorf("read certificates: %w", err)
 	}
@@ -265,7 +285,8 @@ func keepCertificates(ctx context.Context, tx pgx.Tx, order ResetOrder, given fu
 	for i, id := range lessons {
 		ids[i] = id.String()
 	}
-	if _, err := tx.Exec(ctx, `INSERT INTO training.deleted_certificate (lesson, given) SELECT * FROM unnest($1::text[]::uuid[], $2::text[]::date[]) ON CONFLICT DO NOTHING`, ids, days); err != nil {
+	if _, err := tx.Exec(ctx, `INSERT INTO training.deleted_certificate (lesson, given)
+		SELECT * FROM unnest($1::text[]::uuid[], $2::text[]::date[]) ON CONFLICT DO NOTHING`, ids, days); err != nil {
 		return 0, fmt.Errorf("keep certificates: %w", err)
 	}
 	return len(lessons), nil
@@ -273,7 +294,8 @@ func keepCertificates(ctx context.Context, tx pgx.Tx, order ResetOrder, given fu
 
 // deletedCertificate is the date on a certificate whose record was deleted; zero if nothing says it.
 func (s *store) deletedCertificate(ctx context.Context, lesson uuid.UUID) (given time.Time, err error) {
-	err = s.pool.QueryRow(ctx, `SELECT given FROM training.deleted_certificate WHERE lesson = $1`, [16]byte(lesson)).Scan(&given)
+	const query = `SELECT given FROM training.deleted_certificate WHERE lesson = $1`
+	err = s.pool.QueryRow(ctx, query, [16]byte(lesson)).Scan(&given)
 	if err != nil && !errors.Is(err, pgx.ErrNoRows) {
 		return time.Time{}, fmt.Errorf("read deleted certificates: %w", err)
 	}
@@ -292,8 +314,10 @@ const deleteWord = "delete"
 
 func (l *LMS) showRecords(v *visit) error {
 	m := recordsView{consoleFrame: l.consoleFrame(v, "/console/records")}
-	err := l.store.pool.QueryRow(v.ctx(), `SELECT (SELECT count(*) FROM (SELECT person FROM training.lesson UNION SELECT person FROM training.mail) p),
-		(SELECT count(*) FROM training.lesson), (SELECT count(*) FROM training.attempt), (SELECT count(*) FROM training.completion WHERE passed),
+	err := l.store.pool.QueryRow(v.ctx(), `SELECT
+		(SELECT count(*) FROM (SELECT person FROM training.lesson UNION SELECT person FROM training.mail) p),
+		(SELECT count(*) FROM training.lesson), (SELECT count(*) FROM training.attempt),
+		(SELECT count(*) FROM training.completion WHERE passed),
 		(SELECT count(*) FROM training.mail)`).Scan(&m.Learners, &m.Lessons, &m.Attempts, &m.Certificates, &m.Mails)
 	if err != nil {
 		return fmt.Errorf("count records: %w", err)

@@ -81,6 +81,11 @@ func FromFile(path string) (*Topology, error) {
 func FromYAML(text []byte) (*Topology, error) {
 	var t Topology
 	if err := yaml.UnmarshalStrict(text, &t); err != nil {
+		if m := unknownKey.FindStringSubmatch(err.Error()); m != nil {
+			if n := lineOf(text, m[1]+":"); n > 0 {
+				return nil, fmt.Errorf("read topology: line %d: %w", n, err)
+			}
+		}
 		return nil, fmt.Errorf("read topology: %w", err)
 	}
 	if err := t.validate(text); err != nil {
@@ -234,6 +239,7 @@ func (t *Topology) SameShape(other *Topology) error {
 var (
 	namePattern   = regexp.MustCompile(`^[a-z][a-z0-9]*(-[a-z0-9]+)*$`)
 	schemaPattern = regexp.MustCompile(`^[a-z][a-z_]*$`)
+	unknownKey    = regexp.MustCompile(`unknown field "([^"]+)"`)
 	placeholder   = regexp.MustCompile(`\{[^}]*\}`)
 	methods       = []string{http.MethodGet, http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete}
 )

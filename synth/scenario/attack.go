@@ -26,6 +26,6 @@ var techniques = sync.OnceValue(func() (t struct{ names, moved map[string]string
 	return t
 })
 
-// Technique is the name of a technique of MITRE ATT&CK for Enterprise by its id, such as T1552.001; "" if the release that this
-// program knows has none.
+// Technique is the name of a technique of MITRE ATT&CK for Enterprise by its id, such as T1552.001; "" if the release
+// that this program knows has none.
 func Technique(id string) string { return techniques().names[id] }

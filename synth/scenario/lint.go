@@ -63,7 +63,8 @@ func (s *Scenario) names(lines map[string]int, there Place) []string {
 	return list
 }
 
-// strange lists the names of a call that nobody there has. Who is called only by a disguise is no workload, and may call.
+// strange lists the names of a call that no one there has. Who is called only by a disguise is no workload, and may
+// call.
 func (e Expectation) strange(there Place) []string {
 	var list []string
 	fault := func(format string, args ...any) { list = append(list, fmt.Sprintf(format, args...)) }

@@ -13,7 +13,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strings"
 	"text/tabwriter"
@@ -313,6 +312,7 @@ func statusCommand(s *settings) *cobra.Command {
 			if err != nil {
 				return err
 			}
+			_, policy := lab.RunningPolicy(l)
 			wrong := counted(c.Context(), l, &st)
 			if err := writeStatus(c.OutOrStdout(), st, format); err != nil {
 				return err
@@ -324,9 +324,9 @@ func statusCommand(s *settings) *cobra.Command {
 				wrong = errors.New("the history has not been delivered")
 			}
 			if wrong != nil {
-				return &lab.Error{Code: lab.ExitPartly, What: "status", Why: wrong, Try: "lab up" + nameFlag(s)}
+				wrong = &lab.Error{Code: lab.ExitPartly, What: "status", Why: wrong, Try: "lab up" + nameFlag(s)}
 			}
-			return nil
+			return errors.Join(wrong, policy)
 		},
 	}
 	c.Flags().StringVarP(&format, "output", "o", "text", "text, json or env")
@@ -360,7 +360,7 @@ func writeStatus(w io.Writer, st lab.Status, format string) error {
 		e.SetIndent("", "  ")
 		return e.Encode(st)
 	case "env":
-		_, err := fmt.Fprintf(w, "LAB_NAME=%s\nLAB_DASHBOARD=%s\nLAB_FOLDER=%s\nLAB_RUNTIME=%s\n", quoted(st.Name), quoted(st.Dashboard), quoted(st.Folder), quoted(st.Runtime))
+		_, err := fmt.Fprintf(w, "LAB_NAME=%s\nLAB_DASHBOARD=%s\nLAB_FOLDER=%s\nLAB_RUNTIME=%s\n", lab.Quoted(st.Name), lab.Quoted(st.Dashboard), lab.Quoted(st.Folder), lab.Quoted(st.Runtime))
 		return err
 	case "text":
 		t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
@@ -388,16 +388,6 @@ func writeStatus(w io.Writer, st lab.Status, format string) error {
 		return t.Flush()
 	}
 	return fmt.Errorf("%w: -o %q: want text, json or env", errUsage, format)
-}
-
-var shellWord = regexp.MustCompile(`^[A-Za-z0-9_./:@%+,-]+$`)
-
-// quoted is s as one word of a POSIX shell, whatever it holds.
-func quoted(s string) string {
-	if shellWord.MatchString(s) {
-		return s
-	}
-	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
 }
 
 func downCommand(s *settings) *cobra.Command {

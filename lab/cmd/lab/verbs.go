@@ -256,10 +256,15 @@ it writes a PKCS#12 client certificate instead, to be imported into a browser, a
 
 func matrixCommand(s *settings) *cobra.Command {
 	format := ""
+	how := lab.MatrixOptions{}
 	c := &cobra.Command{
-		Use: "matrix", Short: "Try every caller against every route, live", Args: cobra.NoArgs, Example: "  lab matrix\n  lab matrix -o json\n  lab matrix -o html > matrix.html",
+		Use: "matrix", Short: "Try every caller against every route, live", Args: cobra.NoArgs,
+		Example: "  lab matrix\n  lab matrix --caller lms --callee llm-gateway\n  lab matrix --against running\n  lab matrix -o json\n  lab matrix -o html > matrix.html",
 		Long: `Tries every caller, strangers and forgers included, against every route of the running lab, on a new and on a kept
-connection, and prints what was expected beside what was measured. A probe changes nothing. Exits with 1 if a cell differs.`,
+connection, and prints what was expected beside what was measured. A probe changes nothing. Exits with 1 if a cell differs.
+
+Expected is what the lab came with: a copy of the policy that was written when it was made. What was edited since is a difference,
+and is told in a section of its own. With --against running the policy is taken as it was edited.`,
 		RunE: func(c *cobra.Command, _ []string) error {
 			write, ok := map[string]func(io.Writer, []lab.Cell) error{"text": lab.WriteMatrixText, "json": lab.WriteMatrixJSON, "html": lab.WriteMatrixHTML}[format]
 			if !ok {
@@ -269,10 +274,11 @@ connection, and prints what was expected beside what was measured. A probe chang
 			if err != nil {
 				return err
 			}
-			cells, err := lab.Matrix(c.Context(), l)
+			cells, err := lab.Matrix(c.Context(), l, how)
 			if err != nil {
 				return err
 			}
+			_, fault := lab.RunningPolicy(l)
 			if err := write(c.OutOrStdout(), cells); err != nil {
 				return err
 			}
@@ -283,13 +289,16 @@ connection, and prints what was expected beside what was measured. A probe chang
 				}
 			}
 			if wrong > 0 {
-				return fmt.Errorf("%d of %d cells are not as expected", wrong, len(cells))
+				return errors.Join(fmt.Errorf("%d of %d cells are not as expected", wrong, len(cells)), fault)
 			}
 			s.progress().Say("%d cells, each as expected on a new and on a kept connection", len(cells))
-			return nil
+			return fault
 		},
 	}
 	c.Flags().StringVarP(&format, "output", "o", "text", "text, json or html")
+	c.Flags().StringVar(&how.Against, "against", lab.AgainstShipped, "what is expected: shipped or running")
+	c.Flags().StringVar(&how.Caller, "caller", "", "this caller alone: a workload, or a stranger such as forged")
+	c.Flags().StringVar(&how.Callee, "callee", "", "this callee alone")
 	return c
 }
 
