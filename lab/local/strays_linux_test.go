@@ -3,6 +3,7 @@ package local
 import (
 	"bufio"
 	"io"
+	"log/slog"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -267,5 +268,21 @@ func TestAUserWhoHasOtherProcessesIsNotEnded(t *testing.T) {
 	}
 	if uids := usersOf(nil); uids != nil {
 		t.Errorf("users of no process: %v", uids)
+	}
+}
+
+// A process that has been waited for, while what it left behind is ended, has no number any more: another one may have it.
+func TestWhatIsWrittenDownIsWhenItStarted(t *testing.T) {
+	cmd := exec.Command("/bin/sleep", "600")
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = cmd.Process.Kill(); _ = cmd.Wait() })
+	f := labWith(t, 0)
+	before := birth{cmd.Process.Pid, "1"} // that had the number before
+	s := &Supervisor{folder: f, log: slog.New(slog.DiscardHandler), processes: map[string]*process{"lms": {name: "lms", cmd: cmd, born: before}}}
+	s.remember()
+	if got := readRoster(f).Processes["lms"]; got != before {
+		t.Errorf("%+v was written down, want %+v", got, before)
 	}
 }
