@@ -70,6 +70,20 @@ func addressOf(from net.Addr) netip.Addr {
 	return at.Addr()
 }
 
+// origin is as whom an address is counted: one machine has every address of loopback, and of IPv6 a network.
+func origin(a netip.Addr) netip.Addr {
+	a = a.Unmap().WithZone("")
+	if a.IsLoopback() {
+		return netip.AddrFrom4([4]byte{127, 0, 0, 1})
+	}
+	if a.Is6() {
+		if network, err := a.Prefix(64); err == nil {
+			return network.Addr()
+		}
+	}
+	return a
+}
+
 // refusals keeps a caller that is refused again and again from filling the chain and the log. The zero value is ready
 // for use.
 type refusals struct {
@@ -102,7 +116,7 @@ func (r *refusals) add(address netip.Addr, e audit.Entry, write func(audit.Entry
 		write(e)
 		return
 	}
-	a := r.of(address, write)
+	a := r.of(origin(address), write)
 	key := refusalKey{e.Peer, e.Serial, e.Reason}
 	switch was := a.same[key]; {
 	case was != nil:

@@ -123,3 +123,23 @@ func TestRefusalsOfAnyNumberOfAddressesTakeNoMemoryAndAreCounted(t *testing.T) {
 		}
 	})
 }
+
+// One machine has as many addresses of loopback as it likes, and as many of its network of IPv6.
+func TestAMachineOfManyAddressesIsCountedAsOne(t *testing.T) {
+	for _, first := range []string{"127.0.0.1", "::ffff:127.0.0.1", "2001:db8:0:7::1"} {
+		var r refusals
+		var n written
+		at := netip.MustParseAddr(first)
+		for i := range 20 * refusalsOfAddress {
+			r.add(at, (&Refusal{Reason: Unlisted, Serial: fmt.Sprint(i)}).entry("decision", ""), n.write)
+			at = at.Next()
+		}
+		if got := len(n.entries()); got != refusalsOfAddress {
+			t.Errorf("%s and those behind it: %d entries in a second, want %d", first, got, refusalsOfAddress)
+		}
+		r.close()
+		if n.stand() != 20*refusalsOfAddress {
+			t.Errorf("the entries stand for %d decisions", n.stand())
+		}
+	}
+}
