@@ -94,14 +94,17 @@ func (b *brake) forget(now time.Time) {
 	}
 }
 
-// addressOf is where a request comes from: the address, or the network of IPv6, in which one machine has as many as it
-// likes.
+// addressOf is where a request comes from: the address, or the network of IPv6 or of loopback, in which one machine has
+// as many as it likes.
 func addressOf(remote string) netip.Addr {
 	at, err := netip.ParseAddrPort(remote)
 	if err != nil {
 		return netip.Addr{}
 	}
 	address := at.Addr().Unmap()
+	if address.IsLoopback() {
+		return netip.AddrFrom4([4]byte{127, 0, 0, 1})
+	}
 	if address.Is6() {
 		if network, err := address.WithZone("").Prefix(64); err == nil {
 			return network.Addr()

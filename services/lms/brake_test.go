@@ -36,6 +36,9 @@ func TestTheBrakeHoldsUpAnAddressThatFailsAndNoOther(t *testing.T) {
 	if n := fail("[2001:db8::1]:1000", failuresOfAddress) + fail("[2001:db8::2]:1000", 1); n != 1 {
 		t.Errorf("of one network of IPv6, %d were held up, want 1", n)
 	}
+	if n := fail("127.0.0.1:1000", failuresOfAddress) + fail("127.7.7.7:1000", 1); n != 1 {
+		t.Errorf("of one machine, %d were held up, want 1", n)
+	}
 	*now = now.Add(10 * failuresAgain)
 	if n := fail("192.0.2.1:2000", 500); n != 490 {
 		t.Errorf("after ten seconds, %d of 500 were held up, want 490", n)
