@@ -88,9 +88,11 @@ func random(w string) bool {
 }
 
 // Bounds of what is read in a folder that a workload can write, where there may be anything.
+// Each word that is found there is looked for in every file of the bundle, so a workload must not choose how many there are.
 const (
-	longestSecret = 1 << 20 // bytes of a file
-	mostForeign   = 1000    // files and folders
+	longestSecret  = 16 << 10 // bytes, of all files of one such folder
+	mostForeign    = 1000     // files and folders
+	mostForeignOwn = 50       // files that are secrets
 )
 
 // secretsIn reads every secret that a lab's folder holds: each file that is one, and the words in it that are no people's words. What
@@ -150,7 +152,7 @@ func foreignSecrets(dir string, note func([]byte)) error {
 	}
 	defer root.Close()
 	var unread error
-	seen := 0
+	seen, secrets, left := 0, 0, int64(longestSecret)
 	err = fs.WalkDir(root.FS(), ".", func(path string, d fs.DirEntry, err error) error {
 		if seen++; seen > mostForeign {
 			return fmt.Errorf("%s: of more than %d files some were not searched for secrets", dir, mostForeign)
@@ -158,11 +160,15 @@ func foreignSecrets(dir string, note func([]byte)) error {
 		if err == nil && (!d.Type().IsRegular() || !keeps.MatchString(d.Name())) {
 			return nil
 		}
+		if secrets++; secrets > mostForeignOwn {
+			return fmt.Errorf("%s: of more than %d files that are secrets some were not searched for secrets", dir, mostForeignOwn)
+		}
 		var text []byte
 		if err == nil {
-			text, err = foreignSecret(root, path)
+			text, err = foreignSecret(root, path, left)
 		}
 		if err == nil {
+			left -= int64(len(text))
 			note(text)
 		} else if !os.IsNotExist(err) {
 			unread = errors.Join(unread, err)
@@ -172,16 +178,16 @@ func foreignSecrets(dir string, note func([]byte)) error {
 	return errors.Join(unread, err)
 }
 
-func foreignSecret(root *os.Root, path string) ([]byte, error) {
+func foreignSecret(root *os.Root, path string, most int64) ([]byte, error) {
 	in, err := root.OpenFile(path, os.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
 	if err != nil {
 		return nil, err
 	}
 	defer in.Close()
-	if err := desk.Regular(in, longestSecret); err != nil {
+	if err := desk.Regular(in, most); err != nil {
 		return nil, err
 	}
-	return io.ReadAll(io.LimitReader(in, longestSecret))
+	return io.ReadAll(io.LimitReader(in, most))
 }
 
 func sorted[V any](m map[string]V) []string { return slices.Sorted(maps.Keys(m)) }

@@ -256,3 +256,22 @@ func TestWhatAWorkloadPutInItsFilesPlacesIsNotPacked(t *testing.T) {
 		}
 	}
 }
+
+// What is found in a workload's files is looked for in the whole bundle: the workload does not choose how much that is.
+func TestAWorkloadDoesNotChooseHowLongABundleTakes(t *testing.T) {
+	f := desk.Folder(t.TempDir())
+	for i := range 100 {
+		var words strings.Builder
+		for j := range 100 {
+			fmt.Fprintf(&words, "Word%020dX%08d\n", i, j)
+		}
+		put(t, f.Of("gateway").Path("state", fmt.Sprintf("%d.key", i)), words.String())
+	}
+	whole, words, unread, err := secretsIn(f)
+	if err != nil || unread == nil {
+		t.Errorf("what was not searched is not told: %v, %v", unread, err)
+	}
+	if len(whole) == 0 || len(whole) > 50 || len(words) > 1000 {
+		t.Errorf("%d secrets with %d words are looked for", len(whole), len(words))
+	}
+}

@@ -48,6 +48,9 @@ func (l *logFile) Write(p []byte) (int, error) {
 	if l.size >= l.most && !l.midline || l.size >= 2*l.most {
 		l.turn()
 	}
+	if l.file == nil {
+		_ = l.open() // it could not be opened when it was turned; what is lost is counted
+	}
 	if l.lost > 0 && l.file != nil {
 		n, err := fmt.Fprintf(l.file, "\n(%d bytes of this log could not be written)\n", l.lost)
 		l.size += int64(n)

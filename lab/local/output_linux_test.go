@@ -98,3 +98,28 @@ func TestWhatALogCouldNotTakeIsCounted(t *testing.T) {
 		t.Errorf("%q, %v, want %q", text, err, want)
 	}
 }
+
+// A file that could not be opened at once, as when there is no descriptor left, is opened when there is.
+func TestALogThatCouldNotBeTurnedGoesOn(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "logs")
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	l, err := openLog(filepath.Join(dir, "log"), 10)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, _ = l.Write([]byte("the first line\n"))
+	if err := os.Rename(dir, dir+".away"); err != nil {
+		t.Fatal(err)
+	}
+	_, _ = l.Write([]byte("lost\n"))
+	if err := os.Rename(dir+".away", dir); err != nil {
+		t.Fatal(err)
+	}
+	_, _ = l.Write([]byte("again\n"))
+	text, err := os.ReadFile(l.path)
+	if want := "(5 bytes of this log could not be written)\nagain\n"; err != nil || !strings.HasSuffix(string(text), want) {
+		t.Errorf("%q, %v", text, err)
+	}
+}

@@ -48,16 +48,16 @@ func (n *nursery) start(cmd *exec.Cmd, who account, death syscall.Signal) error 
 	return <-done
 }
 
-// killUsers kills every process of the uids of list, and of no other, in one act of the kernel each: also what is forked meanwhile.
-// Root's own, and the caller's, are left out.
-func killUsers(list []kernelProcess) {
-	done := map[int]bool{0: true, os.Geteuid(): true}
-	for _, p := range list {
-		uid := p.uids[0]
-		if done[uid] {
+// killUsers kills every process of uids, and of no other, in one act of the kernel each: also what is forked meanwhile. Only root can;
+// root's own uid is left out.
+func killUsers(uids []int) {
+	if os.Geteuid() != 0 {
+		return
+	}
+	for _, uid := range uids {
+		if uid == 0 {
 			continue
 		}
-		done[uid] = true
 		cmd := exec.Command("/bin/sh", "-c", "kill -KILL -1")
 		cmd.Dir, cmd.Env, cmd.SysProcAttr = "/", []string{}, credentials(account{uid: uid, gid: uid})
 		_ = cmd.Run() // another round sees what is left

@@ -19,7 +19,7 @@ func newNursery() *nursery { return &nursery{} }
 
 func (*nursery) start(*exec.Cmd, account, syscall.Signal) error { return errLinux }
 
-func killUsers([]kernelProcess) {}
+func killUsers([]int) {}
 
 func adoptOrphans() error { return errLinux }
 

@@ -44,8 +44,9 @@ type roster struct {
 // kernelProcess is what the kernel says of a process that runs.
 type kernelProcess struct {
 	birth
-	parent int
-	uids   [4]int // real, effective, saved, of the file system
+	parent  int
+	threads int    // with those that have ended and are not yet waited for
+	uids    [4]int // real, effective, saved, of the file system
 }
 
 // bootID is the kernel's id of this boot, "" where it tells none.
@@ -86,7 +87,7 @@ func kernelProcesses() map[int]kernelProcess {
 // kernelProcessOf is false for a process that does not run.
 func kernelProcessOf(pid int) (kernelProcess, bool) {
 	p, state := statOf(pid)
-	if state == "" || strings.Contains("ZX", state) {
+	if state == "" || strings.Contains("ZX", state) && p.threads < 2 { // a process whose first thread has ended runs on in others
 		return p, false
 	}
 	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
@@ -117,6 +118,7 @@ func statOf(pid int) (kernelProcess, string) {
 		return p, ""
 	}
 	p.parent, _ = strconv.Atoi(fields[1])
+	p.threads, _ = strconv.Atoi(fields[17])
 	p.Started = fields[19]
 	return p, fields[0]
 }
@@ -183,11 +185,19 @@ func endStrays(f folder) error {
 	if err := f.Read(&st); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return err
 	}
-	return endAll(func() []kernelProcess { return survivors(f, st.UIDs) })
+	var uids []int
+	if st.UIDs != 0 {
+		for i := range uidsPerLab {
+			uids = append(uids, st.UIDs+i)
+		}
+	}
+	return endAll(uids, func() []kernelProcess { return survivors(f, st.UIDs) })
 }
 
-// endAll kills what list says until it says nothing.
-func endAll(list func() []kernelProcess) error {
+// endAll kills every process of uids, which are the lab's alone, and what list says until it says nothing. A process that forks and
+// ends, over and over, is on no list: the kernel ends it by its uid.
+func endAll(uids []int, list func() []kernelProcess) error {
+	killUsers(uids)
 	late := time.After(patience)
 	for round := 0; ; round++ {
 		left := list()
@@ -200,7 +210,7 @@ func endAll(list func() []kernelProcess) error {
 			}
 		}
 		if round >= 3 { // they may fork faster than they are listed
-			killUsers(left)
+			killUsers(usersOf(left))
 		}
 		select {
 		case <-late:
@@ -210,9 +220,29 @@ func endAll(list func() []kernelProcess) error {
 	}
 }
 
+// usersOf are the uids of a list of which no other process runs: the database's, and that of the caller, are others' as well.
+func usersOf(list []kernelProcess) []int {
+	listed, shared := map[int]bool{}, map[int]bool{}
+	for _, p := range list {
+		listed[p.PID] = true
+	}
+	for _, p := range kernelProcesses() {
+		for _, uid := range p.uids {
+			shared[uid] = shared[uid] || !listed[p.PID]
+		}
+	}
+	var uids []int
+	for _, p := range list {
+		if uid := p.uids[0]; !shared[uid] && !slices.Contains(uids, uid) {
+			uids = append(uids, uid)
+		}
+	}
+	return uids
+}
+
 // endUser ends every process of a workload's own uid.
 func endUser(who account) error {
-	return endAll(func() (left []kernelProcess) {
+	return endAll([]int{who.uid}, func() (left []kernelProcess) {
 		for _, p := range kernelProcesses() {
 			if slices.Contains(p.uids[:], who.uid) {
 				left = append(left, p)

@@ -3,6 +3,7 @@ package local
 import (
 	"bufio"
 	"io"
+	"log/slog"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -197,5 +198,91 @@ func TestAProcessUnderARememberedNumberIsNotOneThatStartedLater(t *testing.T) {
 	write(f, p.birth, bootID())
 	if err := endStrays(f); err != nil || running(pid) {
 		t.Errorf("the very process lives on: %v", err)
+	}
+}
+
+// A process that forks and ends, over and over, has another number whenever a list is made, and may be on none.
+func TestAWorkloadThatIsOnNoListIsEnded(t *testing.T) {
+	if os.Geteuid() != 0 {
+		needtest.Lacks(t, needtest.Root, "only root can start a process of another uid")
+	}
+	const first = 2_120_000_000 / uidsPerLab * uidsPerLab
+	pid := leaves(t, account{uid: first, gid: first})
+	if err := endAll([]int{first}, func() []kernelProcess { return nil }); err != nil {
+		t.Fatal(err)
+	}
+	await(t, "its end", func() bool { return !running(pid) })
+}
+
+// firstThreadEnds has the test's binary end its first thread, and nothing else of it.
+const firstThreadEnds = "FIRST_THREAD_ENDS"
+
+func init() { // which runs on that thread
+	if os.Getenv(firstThreadEnds) != "" {
+		_, _, _ = syscall.RawSyscall(syscall.SYS_EXIT, 0, 0, 0)
+	}
+}
+
+// The kernel shows a process whose first thread has ended as one that has ended, while its other threads run.
+func TestAProcessWhoseFirstThreadHasEndedRuns(t *testing.T) {
+	cmd := exec.Command(os.Args[0])
+	cmd.Env = []string{firstThreadEnds + "=1"}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	pid := cmd.Process.Pid
+	t.Cleanup(func() { _ = cmd.Process.Kill(); _ = cmd.Wait() })
+	await(t, "its first thread's end", func() bool { _, state := statOf(pid); return state == "Z" })
+	if !running(pid) {
+		t.Error("it is taken for one that has ended")
+	}
+}
+
+// The database's uid is that of other databases, too: they are not ended because one of the lab's is slow to end.
+func TestAUserWhoHasOtherProcessesIsNotEnded(t *testing.T) {
+	if os.Geteuid() != 0 {
+		needtest.Lacks(t, needtest.Root, "only root can start a process of another uid")
+	}
+	who := account{uid: 2_130_000_000, gid: 2_130_000_000}
+	alone := account{uid: 2_130_000_001, gid: 2_130_000_001}
+	ours, theirs, last := leaves(t, who), leaves(t, who), leaves(t, alone)
+	var list []kernelProcess
+	for _, pid := range []int{ours, last} {
+		p, ok := kernelProcessOf(pid)
+		if !ok {
+			t.Fatal("it does not run")
+		}
+		list = append(list, p)
+	}
+	rounds := 0
+	if err := endAll(nil, func() []kernelProcess { // as if it took long to end
+		if rounds++; rounds > 6 {
+			return nil
+		}
+		return list
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if !running(theirs) {
+		t.Error("another process of the same user was ended, too")
+	}
+	if uids := usersOf(nil); uids != nil {
+		t.Errorf("users of no process: %v", uids)
+	}
+}
+
+// A process that has been waited for, while what it left behind is ended, has no number any more: another one may have it.
+func TestWhatIsWrittenDownIsWhenItStarted(t *testing.T) {
+	cmd := exec.Command("/bin/sleep", "600")
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = cmd.Process.Kill(); _ = cmd.Wait() })
+	f := labWith(t, 0)
+	before := birth{cmd.Process.Pid, "1"} // that had the number before
+	s := &Supervisor{folder: f, log: slog.New(slog.DiscardHandler), processes: map[string]*process{"lms": {name: "lms", cmd: cmd, born: before}}}
+	s.remember()
+	if got := readRoster(f).Processes["lms"]; got != before {
+		t.Errorf("%+v was written down, want %+v", got, before)
 	}
 }

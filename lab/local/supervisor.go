@@ -66,6 +66,7 @@ type process struct {
 
 	// guarded by Supervisor.mu
 	cmd      *exec.Cmd
+	born     birth // of cmd: when it has been waited for, its number may be another process's
 	started  time.Time
 	restarts int
 	ready    bool
@@ -355,6 +356,8 @@ func (s *Supervisor) run(p *process) error {
 		return fmt.Errorf("start %s: %w", p.name, err)
 	}
 	p.cmd, p.started, p.exited, p.ready = cmd, time.Now(), make(chan struct{}), false
+	born, _ := statOf(cmd.Process.Pid) // it is there, if only to be waited for
+	p.born = born.birth
 	exited := p.exited
 	s.mu.Unlock()
 	says.Close()
@@ -384,19 +387,16 @@ func (s *Supervisor) run(p *process) error {
 // remember writes down what runs, for a `down` that finds the supervisor killed.
 func (s *Supervisor) remember() {
 	r := roster{Supervisor: os.Getpid(), Boot: bootID(), Processes: map[string]birth{}}
-	pids := map[string]int{"supervisor": os.Getpid()}
+	if p, ok := kernelProcessOf(os.Getpid()); ok {
+		r.Processes["supervisor"] = p.birth
+	}
 	s.mu.Lock()
 	for _, p := range s.processes {
 		if p.cmd != nil {
-			pids[p.name] = p.cmd.Process.Pid
+			r.Processes[p.name] = p.born
 		}
 	}
 	s.mu.Unlock()
-	for name, pid := range pids {
-		if p, ok := kernelProcessOf(pid); ok {
-			r.Processes[name] = p.birth
-		}
-	}
 	b, err := json.Marshal(r)
 	if err == nil {
 		err = desk.Replace(s.folder.processes(), b, 0o600)

@@ -202,7 +202,7 @@ func made(profile *risk.Profile, p employee, counted []activity.Event, at time.T
 	return k
 }
 
-// keep stores standings, unless newer ones are stored already.
+// keep stores standings, unless newer ones are stored already: of the same events, too, as some were ahead of the older one's time.
 func (s *Scorer) keep(ctx context.Context, profile *risk.Profile, list []kept) error {
 	batch := &pgx.Batch{}
 	for _, k := range list {
@@ -211,7 +211,7 @@ func (s *Scorer) keep(ctx context.Context, profile *risk.Profile, list []kept) e
 			SELECT id, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12 FROM people.person WHERE id = $1
 			ON CONFLICT (person, profile) DO UPDATE SET version = excluded.version, role = excluded.role, at = excluded.at, position = excluded.position, era = excluded.era,
 				score = excluded.score, level = excluded.level, due = excluded.due, days = excluded.days, trend = excluded.trend
-			WHERE (s.era, s.position) <= (excluded.era, excluded.position)`,
+			WHERE (s.era, s.position, s.at) <= (excluded.era, excluded.position, excluded.at)`,
 			k.ID, profile.Name, k.version, string(k.by), k.at, k.upTo, k.in, int64(k.score), string(k.level), k.due, k.days, k.trend)
 	}
 	if err := s.pool.SendBatch(ctx, batch).Close(); err != nil {
@@ -235,9 +235,12 @@ func (s *Scorer) standings(ctx context.Context, profile *risk.Profile) ([]kept, 
 		if err := s.fresh(ctx, profile, true); err != nil {
 			return nil, clock, err
 		}
-		err := read()
+		if err := read(); err != nil {
+			return nil, clock, err
+		}
 		// Who came into the roster a moment ago has none yet, and is there the next time.
-		return slices.DeleteFunc(list, func(k kept) bool { return !k.known }), clock, err
+		list = slices.DeleteFunc(list, func(k kept) bool { return !k.known })
+		return list, clock, s.complete(ctx, profile, clock.Now, list)
 	}
 	if err := read(); err != nil {
 		return nil, clock, err
@@ -256,6 +259,26 @@ func (s *Scorer) standings(ctx context.Context, profile *risk.Profile) ([]kept, 
 	})
 	slices.SortFunc(list, func(a, b kept) int { return cmp.Compare(a.ID, b.ID) })
 	return list, clock, err
+}
+
+// complete makes those of list again for whom events came a moment ago, so that it is not known when their training falls due.
+func (s *Scorer) complete(ctx context.Context, profile *risk.Profile, at time.Time, list []kept) error {
+	var ids []string
+	places := map[string]int{}
+	for i := range list {
+		if k := &list[i]; k.due.IsZero() {
+			ids, places[k.ID] = append(ids, k.ID), i
+		}
+	}
+	var mu sync.Mutex
+	return s.eachMade(ctx, profile, at, ids, func(_ context.Context, _ *risk.Profile, some []kept) error {
+		mu.Lock()
+		defer mu.Unlock()
+		for _, k := range some {
+			list[places[k.ID]] = k
+		}
+		return nil
+	})
 }
 
 // keepCompany makes standings after batches have been stored, so that who looks next does not wait for it, until ctx ends.

@@ -6,6 +6,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5"
+
 	"example.org/security-training/services/activity"
 	"example.org/security-training/services/risk"
 )
@@ -177,5 +179,98 @@ func TestWhatIsRememberedOfPeopleIsBoundedByBytes(t *testing.T) {
 	m.keep(map[string]remembered{"passing": {era: 1, position: 1, events: events}}, ifThereIsRoom)
 	if m.people["passing"] != nil && m.bytes < full {
 		t.Error("who looks through everybody drives out what is used")
+	}
+}
+
+// stored are the standings as they are stored, by person.
+func (l *lab) stored() map[string]kept {
+	l.t.Helper()
+	of := map[string]kept{}
+	if err := l.look(l.t.Context(), func(tx pgx.Tx, _ risk.Clock) error {
+		list, err := l.kept(l.t.Context(), tx, l.profile)
+		for _, k := range list {
+			of[k.ID] = k
+		}
+		return err
+	}); err != nil {
+		l.t.Fatal(err)
+	}
+	return of
+}
+
+// Between the making of standings and their reading, a late event may come: then no due is stored, which is not a due of long ago.
+func TestAPersonOfWhomAnEventCameAMomentAgoIsNotOverdue(t *testing.T) {
+	l := newLab(t)
+	l.roster(person("mira", risk.SRE), person("tomas", risk.SRE))
+	var before []risk.Standing
+	l.get("/v1/people", &before)
+	l.send(gitCollector, 1, commit(1, "mira", activity.SecretCommitted, 48*time.Hour))
+	of := l.stored()
+	list := []kept{of["mira"], of["tomas"]}
+	if !list[0].due.IsZero() || list[1].due.IsZero() {
+		t.Fatalf("a due is stored: %s, %s: this proves nothing", list[0].due, list[1].due)
+	}
+	clock, err := l.clock(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := l.complete(t.Context(), l.profile, clock.Now, list); err != nil {
+		t.Fatal(err)
+	}
+	var a risk.Assessment
+	l.get("/v1/people/mira/risk", &a)
+	if s := list[0].standing(clock.Now); s.ID != "mira" || s.Due.Sub(a.Due).Abs() > dueWithin || s.Escalation != a.Escalation || !near(s.Score, a.Score) {
+		t.Errorf("mira stands at %+v, want due %s %s", s, a.Due, a.Escalation)
+	}
+	if list[1].ID != "tomas" || list[1].at != of["tomas"].at {
+		t.Errorf("tomas's was made again: %+v", list[1])
+	}
+}
+
+// What happened at midnight is in that midnight's score.
+func TestAnEventOfMidnightIsInTheTrend(t *testing.T) {
+	l := newLab(t)
+	l.roster(person("mira", risk.SRE))
+	at := midnight(risk.Epoch).AddDate(0, 0, 1).Add(time.Hour)
+	if code, body := l.put(instructor, "PUT", "/v1/clock", ClockChange{Now: at}); code != 200 {
+		t.Fatal(body)
+	}
+	var o risk.Organisation
+	verbs := []activity.Verb{activity.ForcePush, activity.ForcePush, activity.SecretCommitted, activity.ForcePush, activity.UnreviewedCommit, activity.ForcePush}
+	for i, verb := range verbs { // the level is not another one each time
+		l.get("/v1/organisation", &o)
+		e := commit(i, "mira", verb, 0)
+		e.At = midnight(at)
+		if code, r := l.send(gitCollector, uint64(i)+1, e); code != 200 {
+			t.Fatal(code, r)
+		}
+		l.get("/v1/organisation", &o)
+		var a risk.Assessment
+		l.get("/v1/people/mira/risk?at="+midnight(at).Format(time.RFC3339), &a)
+		want := l.profile.Organise([]risk.Standing{{Person: person("mira", risk.SRE), Score: a.Score}}, midnight(at)).Score
+		if got := o.Trend[trendDays-1]; got.Score != want {
+			t.Fatalf("after event %d the company stood at %d at midnight, want %d", i, got.Score, want)
+		}
+	}
+}
+
+// A standing that was begun earlier and is done later does not know what was ahead of its time.
+func TestAStandingOfAnEarlierTimeDoesNotReplaceALaterOne(t *testing.T) {
+	l := newLab(t)
+	l.roster(person("mira", risk.SRE))
+	e := commit(1, "mira", activity.SecretCommitted, 0)
+	e.At = risk.Epoch
+	l.send(gitCollector, 1, e)
+	later := l.stored()["mira"]
+	p := employee{Person: person("mira", risk.SRE), position: later.upTo, era: later.in}
+	earlier := made(l.profile, p, []activity.Event{e}, risk.Epoch.Add(-time.Second))
+	if earlier.score >= later.score {
+		t.Fatalf("%d, later %d: this proves nothing", earlier.score, later.score)
+	}
+	if err := l.keep(t.Context(), l.profile, []kept{earlier}); err != nil {
+		t.Fatal(err)
+	}
+	if now := l.stored()["mira"]; now.score != later.score || !now.at.Equal(later.at) {
+		t.Errorf("it was replaced by that of %s: %d, was %d", now.at, now.score, later.score)
 	}
 }

@@ -487,12 +487,12 @@ func (s *Scorer) assess(ctx context.Context, tx pgx.Tx, people []employee, lines
 		return nil, nil, err
 	}
 	ids, positions, eras := make([]string, len(people)), make([]int64, len(people)), make([]int64, len(people))
-	undisturbed := make([]*time.Time, len(people)) // the last midnight, if nothing new is before it and nothing was passed
+	undisturbed := make([]*time.Time, len(people)) // the last midnight, if all that is new is after it and nothing was passed
 	last := midnight(clock.Now)
 	var entries []row
 	for i, p := range people {
 		ids[i], positions[i], eras[i] = p.ID, books[p.ID].position, p.era
-		if !passed[p.ID] && !oldest[p.ID].Before(last) {
+		if !passed[p.ID] && oldest[p.ID].After(last) {
 			undisturbed[i] = &last
 		}
 	}
