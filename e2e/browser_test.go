@@ -218,16 +218,16 @@ func choice(question, option int) chromedp.CSS {
 func TestAnInstructorSeesTheCompanyAndTheExercises(t *testing.T) {
 	ctx, foreign := browser(t)
 	signIn(t, ctx, "")
-	for _, p := range []string{"organisation", "people", "exercises", "audit"} {
+	for _, p := range []string{"organisation", "people", "exercises", "audit", "console/records"} {
 		do(t, ctx, chromedp.Navigate(l.st.Dashboard+"/"+p), chromedp.WaitVisible(css("h1")))
-		shoot(t, ctx, p)
+		shoot(t, ctx, strings.ReplaceAll(p, "/", "-"))
 	}
 	if stray := foreign(); len(stray) > 0 {
 		t.Errorf("the pages ask for %v", stray)
 	}
 }
 
-// shoot writes screenshots, light and dark, into the folder LAB_SCREENSHOTS, if that is set.
+// shoot writes screenshots, light and dark, and as on a phone, into the folder LAB_SCREENSHOTS, if that is set.
 func shoot(t *testing.T, ctx context.Context, name string) {
 	t.Helper()
 	dir := os.Getenv("LAB_SCREENSHOTS")
@@ -243,4 +243,10 @@ func shoot(t *testing.T, ctx context.Context, name string) {
 			t.Fatal(err)
 		}
 	}
+	do(t, ctx, chromedp.EmulateViewport(390, 844)) // a phone
+	png := see(t, ctx, chromedp.FullScreenshot(100))
+	if err := os.WriteFile(filepath.Join(dir, name+"-phone.png"), png, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	do(t, ctx, chromedp.EmulateViewport(1280, 900))
 }

@@ -39,8 +39,8 @@ func needUIDs(t *testing.T) {
 	}
 }
 
-// A workload's uid can do what it likes in its own folder: nothing of root's is written, read or given away for it, and the audits of
-// the others are signed as before.
+// A workload's uid can do what it likes in its own folder: nothing of root's is written, read or given away for it, and
+// the audits of the others are signed as before.
 func TestAWorkloadThatWasTakenOverReachesNothingOfRoots(t *testing.T) {
 	needUIDs(t)
 	const taken, other = "stub-gemini", "risk-scorer"
@@ -118,8 +118,8 @@ func TestAWorkloadThatWasTakenOverReachesNothingOfRoots(t *testing.T) {
 	}
 }
 
-// A company of 500 comes up, in the memory that its scorer has on Kubernetes; its proof is not skipped by the next up; and what one of its workloads leaves
-// behind ends with it.
+// A company of 500 comes up, in the memory that its scorer has on Kubernetes; its proof is not skipped by the next up;
+// and what one of its workloads leaves behind ends with it.
 func TestALargerCompanyComesUpIsProvenAndEndsWhole(t *testing.T) {
 	if l.inCluster() {
 		needtest.Lacks(t, needtest.Local, "the lab under test has the cluster's memory")

@@ -33,9 +33,9 @@ type Notary interface {
 	Checkpoints() (lines, public []byte, err error)
 }
 
-// VerifyAudit verifies every chain of decisions against its signed checkpoints, and every chain of business rows against the
-// ends that its writer reported in its chain of decisions. It goes on after a bad chain: the error is all faults of all chains,
-// each an *audit.Fault, with those of the checkpoints first.
+// VerifyAudit verifies every chain of decisions against its signed checkpoints, and every chain of business rows
+// against the ends that its writer reported in its chain of decisions. It goes on after a bad chain: the error is all
+// faults of all chains, each an *audit.Fault, with those of the checkpoints first.
 func VerifyAudit(ctx context.Context, l Lab, o *Operator) ([]Chain, error) {
 	pins, _, err := pinsOf(l)
 	if err != nil {
@@ -165,7 +165,8 @@ func chainNames(topo *topology.Topology, pins *audit.Pins) []string {
 	return names
 }
 
-// chainText reads a chain up to its last whole line: its writer may be in the middle of another. One that cannot be read is missing.
+// chainText reads a chain up to its last whole line: its writer may be in the middle of another. One that cannot be
+// read is missing.
 func chainText(ctx context.Context, l Lab, name string) ([]byte, *audit.Fault, error) {
 	r, err := l.Audit(ctx, name)
 	if ctx.Err() != nil {
@@ -199,8 +200,8 @@ func pinsOf(l Lab) (*audit.Pins, ed25519.PublicKey, error) {
 	return pins, public, err
 }
 
-// tipsOf are the ends of a writer's rows that it reported in its own chain of decisions. The error is an *audit.Fault if there is no
-// such chain; then there are no ends either.
+// tipsOf are the ends of a writer's rows that it reported in its own chain of decisions. The error is an *audit.Fault
+// if there is no such chain; then there are no ends either.
 func tipsOf(ctx context.Context, l Lab, name string) (*audit.Pins, error) {
 	text, missing, err := chainText(ctx, l, name)
 	if err != nil {

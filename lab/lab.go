@@ -75,7 +75,8 @@ type Counts struct {
 	Events      int64             `json:"events"` // scored
 	DeadLetters int64             `json:"dead_letters"`
 	Lag         map[string]uint64 `json:"lag"` // by collector: accepted and not yet scored
-	// GivenUp is what collectors accepted and had to give up, rejected or dead-lettered: how many, by collector and reason.
+	// GivenUp is what collectors accepted and had to give up, rejected or dead-lettered: how many, by collector and
+	// reason.
 	GivenUp map[string]map[string]uint64 `json:"given_up"`
 	Clock   time.Time                    `json:"clock"`
 }

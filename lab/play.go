@@ -89,8 +89,8 @@ func readScenario(path string) ([]byte, error) {
 	return io.ReadAll(io.LimitReader(f, largestScenario+1))
 }
 
-// LintScenario says everything that is wrong with a scenario, one of the lab's or a file, without a lab: each fault with its line.
-// It returns in words what there is of it.
+// LintScenario says everything that is wrong with a scenario, one of the lab's or a file, without a lab: each fault
+// with its line. It returns in words what there is of it.
 func LintScenario(name string) (string, error) {
 	s, err := loadScenario("lint "+name, name, scenarios.Shipped())
 	if err != nil {

@@ -292,12 +292,13 @@ func (o *Operator) link(ctx context.Context, dashboard string, req linkRequest) 
 	return dashboard + l.Path, nil
 }
 
-// proveWithin is how long a lab has to show that it works. The figures of a large company take a while to be made the first time, and
-// until then its first page is answered 503.
+// proveWithin is how long a lab has to show that it works. The figures of a large company take a while to be made the
+// first time, and until then its first page is answered 503.
 const proveWithin = 3 * time.Minute
 
-// Prove shows that the lab works from end to end: an act of one of its people goes through a simulator, a collector and the
-// scorer, and the dashboard serves a page to somebody who has signed in. What fails is tried again until proveWithin has passed.
+// Prove shows that the lab works from end to end: an act of one of its people goes through a simulator, a collector and
+// the scorer, and the dashboard serves a page to somebody who has signed in. What fails is tried again until
+// proveWithin has passed.
 func Prove(ctx context.Context, o *Operator, dashboard string, spec Spec) error {
 	ctx, cancel := context.WithTimeout(ctx, proveWithin)
 	defer cancel()

@@ -63,7 +63,8 @@ func (c *conductor) must(t *testing.T, kind, caller, callee string, route topolo
 	}
 }
 
-// TestStrikingOffGrantsNothingAndPuttingBackLeavesTheFileAsItWas does it for every caller of every route of the lab's own topology.
+// TestStrikingOffGrantsNothingAndPuttingBackLeavesTheFileAsItWas does it for every caller of every route of the lab's
+// own topology.
 func TestStrikingOffGrantsNothingAndPuttingBackLeavesTheFileAsItWas(t *testing.T) {
 	text := string(manifests.Topology())
 	original := lived(t, []byte(text))

@@ -87,16 +87,16 @@ func random(w string) bool {
 	return strings.ContainsAny(w, "0123456789") && (strings.ToLower(w) != w || strings.Trim(w, "0123456789abcdef") == "")
 }
 
-// Bounds of what is read in a folder that a workload can write, where there may be anything.
-// Each word that is found there is looked for in every file of the bundle, so a workload must not choose how many there are.
+// Bounds of what is read in a folder that a workload can write, where there may be anything. Each word that is found
+// there is looked for in every file of the bundle, so a workload must not choose how many there are.
 const (
 	longestSecret  = 16 << 10 // bytes, of all files of one such folder
 	mostForeign    = 1000     // files and folders
 	mostForeignOwn = 50       // files that are secrets
 )
 
-// secretsIn reads every secret that a lab's folder holds: each file that is one, and the words in it that are no people's words. What
-// folders hold that workloads can write is read within bounds: unread says what was left out.
+// secretsIn reads every secret that a lab's folder holds: each file that is one, and the words in it that are no
+// people's words. What folders hold that workloads can write is read within bounds: unread says what was left out.
 func secretsIn(f desk.Folder) (whole, words []string, unread, err error) {
 	note := func(text []byte) {
 		whole = append(whole, string(text))

@@ -215,7 +215,8 @@ func TestEveryFileThatHoldsASecretIsKnownByItsName(t *testing.T) {
 	}
 }
 
-// A workload replaces its files by links, pipes and huge holes: nothing of anybody else's is packed, and the bundle is made.
+// A workload replaces its files by links, pipes and huge holes: nothing of anybody else's is packed, and the bundle is
+// made.
 func TestWhatAWorkloadPutInItsFilesPlacesIsNotPacked(t *testing.T) {
 	f, elsewhere := desk.Folder(t.TempDir()), filepath.Join(t.TempDir(), "shadow")
 	put(t, elsewhere, "root's own words\n")

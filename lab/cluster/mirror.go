@@ -61,9 +61,10 @@ func (s *supervisor) keepCopying(ctx context.Context, what, workload string, pau
 	}
 }
 
-// copyAudit appends what the pod's file has beyond ours, and goes on until the stream ends. It copies whole lines: one that a
-// crash cut off is removed there, and must not be in the middle of ours. What was copied is never replaced: a pod that writes
-// its history again brings lines that do not continue it, which the notary does not sign and verification names.
+// copyAudit appends what the pod's file has beyond ours, and goes on until the stream ends. It copies whole lines: one
+// that a crash cut off is removed there, and must not be in the middle of ours. What was copied is never replaced: a
+// pod that writes its history again brings lines that do not continue it, which the notary does not sign and
+// verification names.
 func (s *supervisor) copyAudit(ctx context.Context, pod *v1.Pod, workload, path string) error {
 	out, err := os.OpenFile(path, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
@@ -87,7 +88,8 @@ func (s *supervisor) copyAudit(ctx context.Context, pod *v1.Pod, workload, path 
 // mostOfLine is how many bytes of a line may wait for its end.
 const mostOfLine = 1 << 20
 
-// copyLines copies the whole lines of in to out, until in ends. One that is too long is an error; nothing of it is copied.
+// copyLines copies the whole lines of in to out, until in ends. One that is too long is an error; nothing of it is
+// copied.
 func copyLines(out io.Writer, in io.Reader) error {
 	lines := bufio.NewScanner(in)
 	lines.Buffer(make([]byte, 64<<10), mostOfLine)

@@ -86,11 +86,12 @@ func (f Folder) Of(workload string) Folder { return Folder(f.Path("w", workload)
 // Logs is the folder of the logs, which are written by the lab's owner alone: a workload only has a pipe.
 func (f Folder) Logs() string { return f.Path("logs") }
 
-// WorkloadLog is the log of a workload, or of a process that workloads stand on. What was written before it stands in the file of the
-// same name with ".1" at its end, once the log has been long.
+// WorkloadLog is the log of a workload, or of a process that workloads stand on. What was written before it stands in
+// the file of the same name with ".1" at its end, once the log has been long.
 func (f Folder) WorkloadLog(w string) string { return f.Path("logs", w+".log") }
 
-// Keys is the folder of what a workload is given to read: it belongs to the lab's owner, and the workload cannot write it.
+// Keys is the folder of what a workload is given to read: it belongs to the lab's owner, and the workload cannot write
+// it.
 func (f Folder) Keys(workload string) Folder { return Folder(f.Path("keys", workload)) }
 
 // WorkloadAudit is a workload's chain of decisions.
@@ -196,9 +197,9 @@ func (f Folder) Turn(ctx context.Context, p progress.Reporter) (io.Closer, error
 
 var labName = regexp.MustCompile(`^[a-z][a-z0-9-]{0,23}$`)
 
-// Home is the folder of this user's labs: LAB_HOME, else /var/lib/security-training for root, because workloads of other uids must
-// be able to enter it, else the user's state folder. What a lab's folder says is run: a folder that other users can change, or
-// can put there, is refused.
+// Home is the folder of this user's labs: LAB_HOME, else /var/lib/security-training for root, because workloads of
+// other uids must be able to enter it, else the user's state folder. What a lab's folder says is run: a folder that
+// other users can change, or can put there, is refused.
 func Home(lookup env.Lookup) (string, error) {
 	path, err := home(lookup)
 	if err != nil {

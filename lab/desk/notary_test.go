@@ -44,8 +44,8 @@ func TestNothingButAFileInItsOwnPlaceIsReadAsAChain(t *testing.T) {
 	f.Close()
 }
 
-// TestARewrittenChainIsNotSignedAndTheSupervisorWritesThatDown has a workload put another history in the place of its own, and a pipe
-// in that of another workload, while the desk is open.
+// TestARewrittenChainIsNotSignedAndTheSupervisorWritesThatDown has a workload put another history in the place of its
+// own, and a pipe in that of another workload, while the desk is open.
 func TestARewrittenChainIsNotSignedAndTheSupervisorWritesThatDown(t *testing.T) {
 	d, l := opened(t)
 	if err := d.Serve(fakeBench{func() lab.Status { return lab.Status{} }}, func() {}, make(chan error, 1)); err != nil {

@@ -17,12 +17,13 @@ import (
 // ErrUntrusted says of a path that another user could change what is found under it.
 var ErrUntrusted = errors.New("other users can change it")
 
-// Private checks that nobody but root and the caller can change what is found under path, which need not exist yet, and returns
-// path without symbolic links. Every folder on the way, the targets of links included, must belong to root or to the caller and
-// must not be writable by others, sticky or not: in /tmp everybody can make the folder that does not exist yet. The error wraps
-// ErrUntrusted.
+// Private checks that only root and the caller can change what is found under path, which need not exist yet, and
+// returns path without symbolic links. Every folder on the way, the targets of links included, must belong to root or
+// to the caller and must not be writable by others, sticky or not: in /tmp everybody can make the folder that does not
+// exist yet. The error wraps ErrUntrusted.
 //
-// A folder that its group can write passes where the group is the owner's private one, as many distributions make it for each user.
+// A folder that its group can write passes where the group is the owner's private one, as many distributions make it
+// for each user.
 func Private(path string) (string, error) {
 	path, err := filepath.Abs(path)
 	if err != nil {
@@ -105,7 +106,8 @@ func ours(path string, fi fs.FileInfo) error {
 	return nil
 }
 
-// privateGroup says whether a group has the name of the user, which is how distributions mark the one that is the user's alone.
+// privateGroup says whether a group has the name of the user, which is how distributions mark the one that is the
+// user's alone.
 func privateGroup(uid, gid uint32) bool {
 	if uid == 0 && gid == 0 {
 		return true
@@ -123,7 +125,8 @@ func untrusted(what string, why error) error {
 	return &lab.Error{Code: lab.ExitPrecondition, What: what, Why: why, Try: OwnHome}
 }
 
-// Trusted checks that a lab's folder is the caller's, where nobody else can change it: what a supervisor runs is named in it.
+// Trusted checks that a lab's folder is the caller's, where no one else can change it: what a supervisor runs is named
+// in it.
 func (f Folder) Trusted() error {
 	if _, err := Private(string(f)); err != nil {
 		return untrusted("use the lab in "+string(f), err)
@@ -150,9 +153,9 @@ func (f Folder) mine() error {
 // LongestAudit is how many bytes of an audit are read. A lab writes some 400 for each decision.
 const LongestAudit = 1 << 30
 
-// OpenUntrusted opens a file for reading that a less trusted user can replace, as a workload can replace its own audit, in a folder
-// whose own path is trusted. It never follows a link or waits for a pipe's writer; what is not a regular file, or holds more than
-// most bytes, is an error.
+// OpenUntrusted opens a file for reading that a less trusted user can replace, as a workload can replace its own audit,
+// in a folder whose own path is trusted. It never follows a link or waits for a pipe's writer; what is not a regular
+// file, or holds more than most bytes, is an error.
 func OpenUntrusted(path string, most int64) (*os.File, error) {
 	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK|syscall.O_CLOEXEC, 0)
 	if err != nil {

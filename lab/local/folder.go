@@ -29,8 +29,8 @@ type settings struct {
 	SPIREPort int    `json:"spire_port,omitempty"`
 }
 
-// cache is where the template of the database's folder is kept between labs, and programs that were downloaded. They are run: a
-// folder that other users can change is refused.
+// cache is where the template of the database's folder is kept between labs, and programs that were downloaded. They
+// are run: a folder that other users can change is refused.
 func cache(lookup env.Lookup) (string, error) {
 	path, err := cachePath(lookup)
 	if err != nil {

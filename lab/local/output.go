@@ -8,11 +8,12 @@ import (
 	"syscall"
 )
 
-// longestLog is how many bytes a log holds before the next file is begun; the one before it is kept, older ones are not.
+// longestLog is how many bytes a log holds before the next file is begun; the one before it is kept, older ones are
+// not.
 const longestLog = 16 << 20
 
-// logFile is a process's log, in a folder of the supervisor's own. The process itself has only a pipe: a file that it could replace
-// by a link would have the supervisor write anywhere.
+// logFile is a process's log, in a folder of the supervisor's own. The process itself has only a pipe: a file that it
+// could replace by a link would have the supervisor write anywhere.
 type logFile struct {
 	path    string
 	most    int64 // bytes before the next file is begun
@@ -42,8 +43,8 @@ func (l *logFile) open() error {
 	return nil
 }
 
-// Write appends p. It never fails, so that a full disk does not stop the process that writes; what could not be written is counted,
-// and the count is the first that is written afterwards.
+// Write appends p. It never fails, so that a full disk does not stop the process that writes; what could not be written
+// is counted, and the count is the first that is written afterwards.
 func (l *logFile) Write(p []byte) (int, error) {
 	if l.size >= l.most && !l.midline || l.size >= 2*l.most {
 		l.turn()

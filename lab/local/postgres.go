@@ -162,8 +162,8 @@ func templateIn(ctx context.Context, home, bin string, who account) (string, err
 	return dir, nil
 }
 
-// takeBack makes the caller the owner of a tree that who made, from the top down: who can change nothing below a folder that is not
-// who's any more. What is neither a folder nor a file of one name is no part of a database.
+// takeBack makes the caller the owner of a tree that who made, from the top down: who can change nothing below a folder
+// that is not who's any more. What is neither a folder nor a file of one name is no part of a database.
 func takeBack(dir string, who account) error {
 	if who.own() {
 		return nil
@@ -196,8 +196,8 @@ func takeBack(dir string, who account) error {
 	return nil
 }
 
-// copyTree copies a folder with its modes, and gives everything to who: each folder after what is in it, since nothing may be done by
-// path in a folder that is no longer root's.
+// copyTree copies a folder with its modes, and gives everything to who: each folder after what is in it, since nothing
+// may be done by path in a folder that is no longer root's.
 func copyTree(ctx context.Context, from, to string, who account) error {
 	var folders []string
 	group, _ := errgroup.WithContext(ctx)

@@ -48,8 +48,8 @@ func (n *nursery) start(cmd *exec.Cmd, who account, death syscall.Signal) error 
 	return <-done
 }
 
-// killUsers kills every process of uids, and of no other, in one act of the kernel each: also what is forked meanwhile. Only root can;
-// root's own uid is left out.
+// killUsers kills every process of uids, and of no other, in one act of the kernel each: also what is forked meanwhile.
+// Only root can; root's own uid is left out.
 func killUsers(uids []int) {
 	if os.Geteuid() != 0 {
 		return
@@ -72,8 +72,8 @@ func adoptOrphans() error {
 	return nil
 }
 
-// buryOrphans takes note of the end of adopted children, whenever a child ends, until ctx does: the kernel keeps their numbers until
-// then. A child of which own says so is waited for elsewhere.
+// buryOrphans takes note of the end of adopted children, whenever a child ends, until ctx does: the kernel keeps their
+// numbers until then. A child of which own says so is waited for elsewhere.
 func buryOrphans(ctx context.Context, own func(pid int) bool) {
 	ended := make(chan os.Signal, 1)
 	signal.Notify(ended, syscall.SIGCHLD)

@@ -18,9 +18,10 @@ import (
 	"example.org/security-training/lab/desk"
 )
 
-// A process is the lab's by who it is, not by its number, which the kernel uses again: by a uid that the lab alone has; by its
-// number together with when it started, as the supervisor wrote it down; by the mark in the environment that it was started with;
-// or as the child of one that is. The supervisor adopts what a workload leaves behind, so children of children stay children.
+// A process is the lab's by who it is, not by its number, which the kernel uses again: by a uid that the lab alone has;
+// by its number together with when it started, as the supervisor wrote it down; by the mark in the environment that it
+// was started with; or as the child of one that is. The supervisor adopts what a workload leaves behind, so children of
+// children stay children.
 
 // uidsPerLab is how many uids a lab has for its workloads.
 const uidsPerLab = 64
@@ -145,7 +146,8 @@ func (p kernelProcess) marked(folder string) bool {
 	return err == nil && slices.ContainsFunc(bytes.Split(b, []byte{0}), func(v []byte) bool { return string(v) == mark+"="+folder })
 }
 
-// survivors are the processes of the lab in f that run, without the caller; uids is the first uid of its workloads, or 0.
+// survivors are the processes of the lab in f that run, without the caller; uids is the first uid of its workloads, or
+// 0.
 func survivors(f folder, uids int) []kernelProcess {
 	all := kernelProcesses()
 	known := readRoster(f)
@@ -194,8 +196,8 @@ func endStrays(f folder) error {
 	return endAll(uids, func() []kernelProcess { return survivors(f, st.UIDs) })
 }
 
-// endAll kills every process of uids, which are the lab's alone, and what list says until it says nothing. A process that forks and
-// ends, over and over, is on no list: the kernel ends it by its uid.
+// endAll kills every process of uids, which are the lab's alone, and what list says until it says nothing. A process
+// that forks and ends, over and over, is on no list: the kernel ends it by its uid.
 func endAll(uids []int, list func() []kernelProcess) error {
 	killUsers(uids)
 	late := time.After(patience)
@@ -220,7 +222,8 @@ func endAll(uids []int, list func() []kernelProcess) error {
 	}
 }
 
-// usersOf are the uids of a list of which no other process runs: the database's, and that of the caller, are others' as well.
+// usersOf are the uids of a list of which no other process runs: the database's, and that of the caller, are others' as
+// well.
 func usersOf(list []kernelProcess) []int {
 	listed, shared := map[int]bool{}, map[int]bool{}
 	for _, p := range list {
@@ -252,8 +255,8 @@ func endUser(who account) error {
 	})
 }
 
-// freeUIDs is the first uid of a lab's workloads on host: far from people's and packages', of no other lab in the same home, and
-// such that no process has any of them, as one could that survived another lab.
+// freeUIDs is the first uid of a lab's workloads on host: far from people's and packages', of no other lab in the same
+// home, and such that no process has any of them, as one could that survived another lab.
 func freeUIDs(host, home string) (int, error) {
 	n, err := strconv.Atoi(host[strings.LastIndexByte(host, '.')+1:]) // our own 127.0.0.n
 	if err != nil {

@@ -17,7 +17,8 @@ import (
 	"example.org/security-training/services/env/needtest"
 )
 
-// leaves starts a shell as who that leaves a process behind, in a session of its own and without a parent, and says its number.
+// leaves starts a shell as who that leaves a process behind, in a session of its own and without a parent, and says its
+// number.
 func leaves(t *testing.T, who account, environment ...string) int {
 	t.Helper()
 	cmd := exec.Command("/bin/sh", "-c", "setsid sh -c 'echo $$; exec sleep 600' & read _")
@@ -271,7 +272,8 @@ func TestAUserWhoHasOtherProcessesIsNotEnded(t *testing.T) {
 	}
 }
 
-// A process that has been waited for, while what it left behind is ended, has no number any more: another one may have it.
+// A process that has been waited for, while what it left behind is ended, has no number any more: another one may have
+// it.
 func TestWhatIsWrittenDownIsWhenItStarted(t *testing.T) {
 	cmd := exec.Command("/bin/sleep", "600")
 	if err := cmd.Start(); err != nil {

@@ -11,9 +11,10 @@ import (
 	"time"
 )
 
-// Every user of the machine can connect to the socket, and each connection takes a descriptor of the supervisor, which needs its
-// descriptors to start processes, to sign and to end the lab. So there are bounds, for the users that the lab's workloads run as, for
-// each other user and for all others together: a user can have many uids, by user namespaces.
+// Every user of the machine can connect to the socket, and each connection takes a descriptor of the supervisor, which
+// needs its descriptors to start processes, to sign and to end the lab. So there are bounds, for the users that the
+// lab's workloads run as, for each other user and for all others together: a user can have many uids, by user
+// namespaces.
 const (
 	mostOfOwn       = 256
 	mostOfAStranger = 16
@@ -35,8 +36,8 @@ type Listener struct {
 	said      time.Time
 }
 
-// Listen opens the unix socket at path for every uid: who calls is told by the kernel, not by the file's mode. Own says which uids are
-// those of the lab's workloads.
+// Listen opens the unix socket at path for every uid: who calls is told by the kernel, not by the file's mode. Own says
+// which uids are those of the lab's workloads.
 func Listen(path string, own func(uid int) bool, log *slog.Logger) (*Listener, error) {
 	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return nil, fmt.Errorf("open workload API: %w", err)

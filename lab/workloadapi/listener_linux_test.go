@@ -16,8 +16,8 @@ import (
 
 const stranger = 4242 // a uid of no workload
 
-// Other users of the machine open as many connections as they like: each has a few, all together have some, and a workload still gets
-// its identity.
+// Other users of the machine open as many connections as they like: each has a few, all together have some, and a
+// workload still gets its identity.
 func TestStrangersConnectionsLeaveRoomForTheLabsOwn(t *testing.T) {
 	issuer, err := New(spiffeid.RequireTrustDomainFromString("example.org"), nil, func([]*authority.CA) error { return nil })
 	if err != nil {

@@ -465,8 +465,8 @@ type credential struct{ pid int32 }
 
 func (credential) AuthType() string { return "peercred" }
 
-// peerCredentials takes what the kernel told the listener of who opened a connection. A caller over TCP has no such credential and is
-// turned away.
+// peerCredentials takes what the kernel told the listener of who opened a connection. A caller over TCP has no such
+// credential and is turned away.
 type peerCredentials struct{}
 
 func (peerCredentials) ServerHandshake(c net.Conn) (net.Conn, credentials.AuthInfo, error) {

@@ -1,9 +1,9 @@
 // Package audit keeps an append-only, hash-chained record of what a process decided.
 //
-// A chain is a file of JSON lines. Each line's hash is SHA-256 over the line without its hash, which contains the hash of
-// the line before: an edit, a deletion, an insertion or a reordering breaks the chain at that line. A cut-off end breaks no
-// link, and neither does a chain that was written again as a whole, which is why a Notary pins the chain from outside by
-// Checkpoints: signed with a key that the process does not have, and never two that contradict each other.
+// A chain is a file of JSON lines. Each line's hash is SHA-256 over the line without its hash, which contains the hash
+// of the line before: an edit, a deletion, an insertion or a reordering breaks the chain at that line. A cut-off end
+// breaks no link, and neither does a chain that was written again as a whole, which is why a Notary pins the chain from
+// outside by Checkpoints: signed with a key that the process does not have, and never two that contradict each other.
 package audit
 
 import (
@@ -179,8 +179,8 @@ func (l *Log) Write(e Entry) {
 
 // append makes e the chain's next entry, and has it wait for the file.
 func (l *Log) append(e Entry) {
-	// What a stranger sent may be long, or no UTF-8, which JSON would write in one way and, read again, in another: the hash would
-	// not fit.
+	// What a stranger sent may be long, or no UTF-8, which JSON would write in one way and, read again, in another: the
+	// hash would not fit.
 	e = e.clipped()
 	e.Seq, e.At, e.Workload, e.Prev = l.seq+1, l.now().UTC(), l.workload, l.prev
 	sum, err := e.Sum()

@@ -99,8 +99,8 @@ func RequireType(r *http.Request, want string) error {
 	return nil
 }
 
-// Read decodes a JSON body of at most limit bytes into v: 415 for another type, 413 when longer, 400 for one that is cut off, bad
-// JSON, unknown fields, trailing text, or strings that are no text.
+// Read decodes a JSON body of at most limit bytes into v: 415 for another type, 413 when longer, 400 for one that is
+// cut off, bad JSON, unknown fields, trailing text, or strings that are no text.
 func Read(w http.ResponseWriter, r *http.Request, limit int64, v any) error {
 	if err := RequireType(r, "application/json"); err != nil {
 		return err

@@ -22,8 +22,8 @@ var (
 		`\bwww\.\S+|(?:^|\b)(?:[a-z0-9-]+\.)+(?:com|net|org|io|dev|app|co|info|biz|xyz|top|ru|cn|me|ai|cloud|link|click|site|online)(?:[:/]\S*|\b)`)
 	slashes = regexp.MustCompile(`(^|\s)//\S+`)
 
-	// What looks like an address and names a thing: where data lies, which no browser opens, and a module of source code. A lesson may
-	// name those of the usual hosts; what it is about may name any.
+	// What looks like an address and names a thing: where data lies, which no browser opens, and a module of source code.
+	// A lesson may name those of the usual hosts; what it is about may name any.
 	bucket      = regexp.MustCompile(`^(?:s3|gs)://[A-Za-z0-9][A-Za-z0-9._-]+(?:/[A-Za-z0-9._~+=/-]*)?$`)
 	module      = regexp.MustCompile(`^[a-z0-9.-]+\.[a-z]+/[A-Za-z0-9._~/-]+(?:@v[0-9][A-Za-z0-9.+-]*)?$`)
 	moduleHosts = regexp.MustCompile(`^(?:(?:github\.com|gitlab\.com|bitbucket\.org)/[^/]+/[^/@]|golang\.org/x/|google\.golang\.org/|gopkg\.in/|go\.uber\.org/|` +

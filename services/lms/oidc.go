@@ -285,8 +285,8 @@ type badToken struct{ cause error }
 func (b *badToken) Error() string { return fmt.Sprintf("bad token: %v", b.cause) }
 func (b *badToken) Unwrap() error { return b.cause }
 
-// exchange redeems a code and verifies the ID token: its signature, issuer, audience, authorized party, life and nonce. What the
-// token does not say of the person is asked for at the provider.
+// exchange redeems a code and verifies the ID token: its signature, issuer, audience, authorized party, life and nonce.
+// What the token does not say of the person is asked for at the provider.
 func (p *Provider) exchange(ctx context.Context, code string, s pendingSignIn) (claims, error) {
 	var c claims
 	found, flow, err := p.discover(ctx)

@@ -152,8 +152,8 @@ func (s *scorer) fetch(ctx context.Context, path string, v any) error {
 	return httpjson.ReadAnswer(resp, longestAnswer, v)
 }
 
-// staff is everybody who works here, the highest score first, without those who were made for a run of an exercise: the company's
-// figures and lists are of them alone. With *stale the list is an old one.
+// staff is everybody who works here, the highest score first, without those who were made for a run of an exercise: the
+// company's figures and lists are of them alone. With *stale the list is an old one.
 func (s *scorer) staff() ([]risk.Standing, error) {
 	people, err := s.people()
 	own := make([]risk.Standing, 0, len(people))
@@ -165,7 +165,8 @@ func (s *scorer) staff() ([]risk.Standing, error) {
 	return own, err
 }
 
-// people is everybody whom the roster lists, those of runs among them, the highest score first. With *stale the list is an old one.
+// people is everybody whom the roster lists, those of runs among them, the highest score first. With *stale the list is
+// an old one.
 func (s *scorer) people() ([]risk.Standing, error) {
 	return s.roster.get(s.wall, func(ctx context.Context) ([]risk.Standing, error) {
 		var list []risk.Standing

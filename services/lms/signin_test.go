@@ -27,8 +27,8 @@ import (
 	"example.org/security-training/services/mesh"
 )
 
-// fakeProvider is an OpenID provider that signs in all who come as who says, by the book: since a code is exchanged for an access
-// token, the ID token has what it must have, and the rest is told at the UserInfo endpoint.
+// fakeProvider is an OpenID provider that signs in all who come as who says, by the book: since a code is exchanged for
+// an access token, the ID token has what it must have, and the rest is told at the UserInfo endpoint.
 type fakeProvider struct {
 	*httptest.Server
 	t   *testing.T

@@ -296,8 +296,8 @@ func (n *Node) servePeople(ctx context.Context) error {
 // deadline anew, by http.NewResponseController(w).SetWriteDeadline, before each write.
 const PeopleWriteTimeout = 30 * time.Second
 
-// peopleServer decides only for which hosts it answers; what n.people decides is recorded in the same chain, so that it is not asked
-// either while that cannot be written.
+// peopleServer decides only for which hosts it answers; what n.people decides is recorded in the same chain, so that it
+// is not asked either while that cannot be written.
 func (n *Node) peopleServer() *http.Server {
 	known := n.toKnownHost(n.people)
 	s := n.newServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

@@ -11,7 +11,8 @@ import (
 	"example.org/security-training/services/mesh"
 )
 
-// TestReasonsAreAllThatAreDeclared reads the constants of the package: none is missing in the list, and none is there twice.
+// TestReasonsAreAllThatAreDeclared reads the constants of the package: none is missing in the list, and none is there
+// twice.
 func TestReasonsAreAllThatAreDeclared(t *testing.T) {
 	file, err := parser.ParseFile(token.NewFileSet(), "verify.go", nil, 0)
 	if err != nil {

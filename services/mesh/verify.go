@@ -85,8 +85,8 @@ const (
 	NotForCaller   Reason = "route_not_for_caller" // admitted, but not on this route
 )
 
-// Beyond is the reason of an entry that stands for refusals of which each had a reason of its own: there were too many from one
-// address to write them one by one.
+// Beyond is the reason of an entry that stands for refusals of which each had a reason of its own: there were too many
+// from one address to write them one by one.
 const Beyond Reason = "too_many_refusals"
 
 // Flooded is why a connection was closed unheard: too many others are in the middle of their handshake.

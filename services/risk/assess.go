@@ -502,8 +502,8 @@ func (p *Profile) Assess(person string, role Role, events []activity.Event, at t
 }
 
 // split divides a score among its events in proportion to x_e = w_s · R_s · α_e N_e / Σ_s, in whole millionths; what
-// rounding leaves goes to the largest fractions, ties by event id. A pattern's and the cap's part are lines of their own; the pattern's
-// part is 0 where the events alone come to more than its floor.
+// rounding leaves goes to the largest fractions, ties by event id. A pattern's and the cap's part are lines of their
+// own; the pattern's part is 0 where the events alone come to more than its floor.
 func (h *history) split(r parts, f finding) []Contribution {
 	type share struct {
 		w        weighed

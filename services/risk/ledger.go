@@ -46,7 +46,8 @@ func LedgerOf(p *Profile, events []activity.Event) *Ledger {
 	return l
 }
 
-// passesFirst is events by time; of one moment the passes come first: they act on what was before it, and not on the rest of it.
+// passesFirst is events by time; of one moment the passes come first: they act on what was before it, and not on the
+// rest of it.
 func passesFirst(events []activity.Event) []activity.Event {
 	sorted := slices.Clone(events)
 	rank := func(e activity.Event) int {
@@ -61,8 +62,8 @@ func passesFirst(events []activity.Event) []activity.Event {
 	return sorted
 }
 
-// Scores is Profile.Score at each of the times, which ascend, of events that count (see Counted) and whose ids are distinct. It goes
-// through the events once.
+// Scores is Profile.Score at each of the times, which ascend, of events that count (see Counted) and whose ids are
+// distinct. It goes through the events once.
 func (p *Profile) Scores(role Role, counted []activity.Event, times []time.Time) []Score {
 	l, rest := NewLedger(p), passesFirst(counted)
 	scores := make([]Score, len(times))

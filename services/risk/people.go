@@ -25,7 +25,8 @@ type Person struct {
 	Left     string   `json:"left"`    // YYYY-MM-DD, the first day after; empty while employed
 	Zone     string   `json:"zone"`    // IANA name
 	Accounts []string `json:"accounts"`
-	// Run is the run of an exercise that the person was made for, empty for the company's own people: only those count in its figures.
+	// Run is the run of an exercise that the person was made for, empty for the company's own people: only those count in
+	// its figures.
 	Run string `json:"run,omitempty"`
 }
 

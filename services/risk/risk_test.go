@@ -493,7 +493,7 @@ func TestScoreDoesNotDependOnOrderOrDuplicates(t *testing.T) {
 	})
 }
 
-// Somebody careless whose key is stolen is told of the theft, too.
+// A careless person whose key is stolen is told of the theft, too.
 func TestAPatternIsToldWhenTheEventsAloneComeToMoreThanItsFloor(t *testing.T) {
 	p := MustProfile("lab-v1")
 	for _, k := range kinds {

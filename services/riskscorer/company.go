@@ -16,9 +16,9 @@ import (
 	"example.org/security-training/services/risk"
 )
 
-// The company's figures come from what each person's score was when it was last made, which is stored. It is made again where events,
-// role or profile have changed since, and when it is old: a score falls with time alone. So a page of a company of thousands costs a
-// row for each person, and the memory for making them is that of a few people at a time.
+// The company's figures come from what each person's score was when it was last made, which is stored. It is made again
+// where events, role or profile have changed since, and when it is old: a score falls with time alone. So a page of a
+// company of thousands costs a row for each person, and the memory for making them is that of a few people at a time.
 
 // keeper makes standings, one company at a time.
 type keeper struct {
@@ -89,7 +89,7 @@ func midnights(at time.Time) []time.Time {
 	return list
 }
 
-// keptColumns are the columns of people.person as they are called beside those of a standing.
+// keptColumns are the columns of people.person as they are called next to those of a standing.
 const keptColumns = `(id, name, email, role, team, manager, joined, gone, zone, accounts, run, position, era)`
 
 // kept reads the people and their stored standings by a profile, in the order of their ids.
@@ -168,7 +168,8 @@ const (
 	makers      = 2
 )
 
-// eachMade makes the standings of people at τ, a few at a time, and hands them to do, which is called by several at once.
+// eachMade makes the standings of people at τ, a few at a time, and hands them to do, which is called by several at
+// once.
 func (s *Scorer) eachMade(ctx context.Context, profile *risk.Profile, at time.Time, ids []string, do func(context.Context, *risk.Profile, []kept) error) error {
 	group, ctx := errgroup.WithContext(ctx)
 	group.SetLimit(makers)
@@ -202,7 +203,8 @@ func made(profile *risk.Profile, p employee, counted []activity.Event, at time.T
 	return k
 }
 
-// keep stores standings, unless newer ones are stored already: of the same events, too, as some were ahead of the older one's time.
+// keep stores standings, unless newer ones are stored already: of the same events, too, as some were ahead of the older
+// one's time.
 func (s *Scorer) keep(ctx context.Context, profile *risk.Profile, list []kept) error {
 	batch := &pgx.Batch{}
 	for _, k := range list {
@@ -220,7 +222,8 @@ func (s *Scorer) keep(ctx context.Context, profile *risk.Profile, list []kept) e
 	return nil
 }
 
-// standings are everybody's by profile, in the order of their ids: stored ones of the scorer's own profiles, made ones of others.
+// standings are everybody's by profile, in the order of their ids: stored ones of the scorer's own profiles, made ones
+// of others.
 func (s *Scorer) standings(ctx context.Context, profile *risk.Profile) ([]kept, risk.Clock, error) {
 	var list []kept
 	var clock risk.Clock
@@ -261,7 +264,8 @@ func (s *Scorer) standings(ctx context.Context, profile *risk.Profile) ([]kept, 
 	return list, clock, err
 }
 
-// complete makes those of list again for whom events came a moment ago, so that it is not known when their training falls due.
+// complete makes those of list again for whom events came a moment ago, so that it is not known when their training
+// falls due.
 func (s *Scorer) complete(ctx context.Context, profile *risk.Profile, at time.Time, list []kept) error {
 	var ids []string
 	places := map[string]int{}
@@ -281,7 +285,8 @@ func (s *Scorer) complete(ctx context.Context, profile *risk.Profile, at time.Ti
 	})
 }
 
-// keepCompany makes standings after batches have been stored, so that who looks next does not wait for it, until ctx ends.
+// keepCompany makes standings after batches have been stored, so that who looks next does not wait for it, until ctx
+// ends.
 func (s *Scorer) keepCompany(ctx context.Context) {
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()

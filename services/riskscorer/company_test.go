@@ -12,14 +12,16 @@ import (
 	"example.org/security-training/services/risk"
 )
 
-// dueWithin is how far two answers may differ in when the training of somebody without events is due, which is counted from now.
+// dueWithin is how far two answers may differ in when the training of a person without events is due, which is counted
+// from now.
 const dueWithin = time.Minute
 
 // near says whether two scores differ by no more than a moment's decay.
 func near(a, b risk.Score) bool { return max(a-b, b-a) < risk.One/1e5 }
 
-// What stands in the list, and in the company's trend, is what each person's events come to, whatever arrived in whatever order:
-// late events, passes, another role, owners found later, days that go by, people and events that are forgotten.
+// What stands in the list, and in the company's trend, is what each person's events come to, whatever arrived in
+// whatever order: late events, passes, another role, owners found later, days that go by, people and events that are
+// forgotten.
 func TestStandingsAreWhatTheEventsComeTo(t *testing.T) {
 	l := newLab(t)
 	l.Shadow(risk.MustProfile("decay-v1"))
@@ -98,7 +100,7 @@ func TestStandingsAreWhatTheEventsComeTo(t *testing.T) {
 			l.send(gitCollector, seq, commit(n, id, activity.SecretCommitted, 200*time.Hour))
 			seq++
 			l.roster(person(id, risk.SRE))
-		case 6: // somebody is forgotten
+		case 6: // a person is forgotten
 			if code, body := l.put(instructor, "POST", "/v1/reset", ResetOrder{People: []string{fmt.Sprintf("late-%d", step-1)}}); code != 200 {
 				t.Fatal(body)
 			}
@@ -198,7 +200,8 @@ func (l *lab) stored() map[string]kept {
 	return of
 }
 
-// Between the making of standings and their reading, a late event may come: then no due is stored, which is not a due of long ago.
+// Between the making of standings and their reading, a late event may come: then no due is stored, which is not a due
+// of long ago.
 func TestAPersonOfWhomAnEventCameAMomentAgoIsNotOverdue(t *testing.T) {
 	l := newLab(t)
 	l.roster(person("mira", risk.SRE), person("tomas", risk.SRE))

@@ -516,8 +516,9 @@ func (s *Scorer) assess(ctx context.Context, tx pgx.Tx, people []employee, lines
 			ON CONFLICT DO NOTHING`, clock.Now, profile.Name, profile.Version, ids, positions, roles, scores, levels); err != nil {
 			return nil, nil, fmt.Errorf("store scores: %w", err)
 		}
-		// When training falls due, and what the scores were at midnights, stays true unless something happened before the last midnight, the
-		// level is another, or a module was passed. Else the standing is made again: without due it is outdated.
+		// When training falls due, and what the scores were at midnights, stays true unless something happened before the
+		// last midnight, the level is another, or a module was passed. Else the standing is made again: without due it is
+		// outdated.
 		if _, err := tx.Exec(ctx, `
 			INSERT INTO risk.standing AS s (person, profile, version, role, at, position, era, score, level, days)
 			SELECT person, $2, $3, role, $1, position, era, score, level, days

@@ -17,9 +17,9 @@ import (
 	"example.org/security-training/services/risk"
 )
 
-// memory is what the scorer knows of people without asking the database: their events as they were committed, and books. It is
-// bounded by bytes: what was not used for longest goes first. It is right for a person while the era is the same and the events
-// reach to the position; it is read on from there.
+// memory is what the scorer knows of people without asking the database: their events as they were committed, and
+// books. It is bounded by bytes: what was not used for longest goes first. It is right for a person while the era is
+// the same and the events reach to the position; it is read on from there.
 type memory struct {
 	mu     sync.Mutex
 	most   int // bytes

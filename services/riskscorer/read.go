@@ -180,7 +180,7 @@ func stored(ctx context.Context, tx pgx.Tx, person string, position int64, profi
 	return &st, nil
 }
 
-// own says whether somebody is of the company, and not made for a run of an exercise.
+// own says whether a person is of the company, and not made for a run of an exercise.
 func own(p risk.Person) bool { return p.Run == "" }
 
 // anybody is also who was made for a run of an exercise.
@@ -210,9 +210,9 @@ func (s *Scorer) shadowOf(r *http.Request) (*risk.Profile, error) {
 	return p, nil
 }
 
-// People is GET /v1/people: a JSON array of risk.Standing, the highest score first, of those who have joined and not left.
-// ?shadow= names a profile whose scores are shown beside. People who were made for a run of an exercise are not of the company:
-// ?runs=all lists them as well.
+// People is GET /v1/people: a JSON array of risk.Standing, the highest score first, of those who have joined and not
+// left. ?shadow= names a profile whose scores are shown beside. People who were made for a run of an exercise are not
+// of the company: ?runs=all lists them as well.
 func (s *Scorer) People(w http.ResponseWriter, r *http.Request) error {
 	profile, err := s.profileOf(r)
 	if err != nil {
@@ -254,8 +254,8 @@ func (s *Scorer) People(w http.ResponseWriter, r *http.Request) error {
 	return httpjson.Write(w, http.StatusOK, list)
 }
 
-// Organisation is GET /v1/organisation: the company's risk.Organisation at the lab's now, with a trend of 30 days at UTC's midnights,
-// of stored standings. ?shadow= names a profile to compare with.
+// Organisation is GET /v1/organisation: the company's risk.Organisation at the lab's now, with a trend of 30 days at
+// UTC's midnights, of stored standings. ?shadow= names a profile to compare with.
 func (s *Scorer) Organisation(w http.ResponseWriter, r *http.Request) error {
 	profile, err := s.profileOf(r)
 	if err != nil {

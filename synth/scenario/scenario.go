@@ -138,8 +138,9 @@ func (o *Offset) UnmarshalYAML(n *yaml.Node) error {
 // largest is how long a file may be.
 const largest = 1 << 20
 
-// Load reads and validates a scenario that is to be played there; the error names every fault, each with its line. What it returns
-// uses no name that there is not: of a role, a module, a technique, a verb, a kind of secret, a workload, a route or a reason.
+// Load reads and validates a scenario that is to be played there; the error names every fault, each with its line. What
+// it returns uses no name that there is not: of a role, a module, a technique, a verb, a kind of secret, a workload, a
+// route or a reason.
 func Load(name string, text []byte, there Place) (*Scenario, error) {
 	if len(text) > largest {
 		return nil, fmt.Errorf("read scenario %s: over %d bytes", name, largest)

@@ -446,7 +446,8 @@ func logsCommand(s *settings) *cobra.Command {
 	return c
 }
 
-// tailFile copies f, which it closes, and goes on as it grows if it is followed; when another file has taken its place, with that one.
+// tailFile copies f, which it closes, and goes on as it grows if it is followed; when another file has taken its place,
+// with that one.
 func tailFile(ctx context.Context, f *os.File, w io.Writer, follow bool) error {
 	defer func() { f.Close() }()
 	tick := time.NewTicker(100 * time.Millisecond)

@@ -171,8 +171,8 @@ func docker(ctx context.Context, args ...string) (string, error) {
 	return strings.TrimSpace(string(out)), err
 }
 
-// PrivateDir makes a folder that other users can enter and not change, which the system's folder of temporary files is not. It is
-// removed when t ends.
+// PrivateDir makes a folder that other users can enter and not change, which the system's folder of temporary files is
+// not. It is removed when t ends.
 func PrivateDir(t testing.TB) string {
 	t.Helper()
 	parent := "/var/cache" // of root's, and open to the uids of a lab's workloads
