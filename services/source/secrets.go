@@ -177,7 +177,8 @@ const (
 var secretNames = []string{
 	"password", "passwords", "passwd", "passphrase", "passcode", "passwordhash", "passwordbase64",
 	"secret", "secrets", "secretstring", "secretvalue", "secrettext", "secretbase64", "token", "tokens", "tokenbase64",
-	"apikey", "accesskey", "secretkey", "secretkeybase", "privatekey", "encryptionkey", "signingkey", "accountkey", "masterkey", "authkey",
+	"apikey", "accesskey", "secretkey", "secretkeybase", "privatekey", "encryptionkey", "signingkey",
+	"accountkey", "masterkey", "authkey",
 	"storagekey", "servicekey", "licensekey", "webhookkey", "credential", "credentials",
 }
 
