@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -432,6 +433,7 @@ func TestEachRowRunsAsTheTopologySays(t *testing.T) {
 		want := map[string]string{
 			"WORKLOAD": w.Name, "SPIFFE_ENDPOINT_SOCKET": "unix:///run/spire/agent-sockets/api.sock", "TRUST_DOMAIN": topo(t).TrustDomain,
 			"TOPOLOGY_FILE": "/etc/security-training/topology.yaml", "AUDIT_FILE": "/var/lib/security-training/audit", "DATA_DIR": "/var/lib/security-training/state",
+			"MEMORY_LIMIT_MIB": "", "GOMEMLIMIT": "$(MEMORY_LIMIT_MIB)000000",
 		}
 		if len(w.Database) > 0 {
 			want["DB_HOST"], want["DB_PORT"], want["DB_NAME"] = postgres.Host(), fmt.Sprint(postgres.Port), "security_training"
@@ -465,6 +467,37 @@ func TestEachRowRunsAsTheTopologySays(t *testing.T) {
 				if why := missing(list, p, c, path); why != "" {
 					t.Errorf("%s: %s=%s: %s", w.Name, name, v, why)
 				}
+			}
+		}
+	}
+}
+
+// The collector of a workload in Go works harder before the kernel ends the workload: it is told less than the container's limit,
+// whatever that is, and not much less.
+func TestAWorkloadIsToldToCollectBeforeItsContainersLimit(t *testing.T) {
+	for _, limit := range []string{"256Mi", "300M", "1Gi", "100000000"} {
+		all := pods(render(t, set("resources.app.limits.memory", limit)))
+		for _, w := range running(t) {
+			c := container(t, all[w.Name], w.Name)
+			told := int64(0)
+			mib := ""
+			for _, e := range c.Env {
+				switch {
+				case e.ValueFrom != nil && e.ValueFrom.ResourceFieldRef != nil: // as a kubelet does it
+					r := e.ValueFrom.ResourceFieldRef
+					if r.Resource != "limits.memory" || e.Name != "MEMORY_LIMIT_MIB" {
+						t.Fatalf("%s: %s is %s", w.Name, e.Name, r.Resource)
+					}
+					mib = fmt.Sprint((c.Resources.Limits.Memory().Value() + r.Divisor.Value() - 1) / r.Divisor.Value())
+				case e.Name == "GOMEMLIMIT": // a kubelet replaces what stands before it alone
+					var err error
+					if told, err = strconv.ParseInt(strings.ReplaceAll(e.Value, "$(MEMORY_LIMIT_MIB)", mib), 10, 64); err != nil {
+						t.Fatal(err)
+					}
+				}
+			}
+			if most := c.Resources.Limits.Memory().Value(); told < most/10*9 || told > most/100*97 {
+				t.Errorf("%s: of a limit of %d bytes it is told %d", w.Name, most, told)
 			}
 		}
 	}

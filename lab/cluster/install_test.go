@@ -66,6 +66,26 @@ func TestWhatTheLabSetsIsWhatTheChartTakes(t *testing.T) {
 	}
 }
 
+// What the chart's own templates do not notice is told all the same, with its line and before anything is installed.
+func TestAFaultInTheEditedTopologyIsNotInstalled(t *testing.T) {
+	in, s := installation(t, nil)
+	edited := strings.Replace(string(manifests.Topology()), "POST /v1/generate: [lms]", "POST /v1/generate: [lsm]", 1)
+	if err := os.WriteFile(in.Folder.Topology(), []byte(edited), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	_, err := in.values(s)
+	var e *lab.Error
+	if !errors.As(err, &e) || !strings.Contains(e.Error(), `caller "lsm"`) || !strings.Contains(e.Error(), "line ") || !strings.Contains(e.Error(), in.Folder.Shipped()) {
+		t.Errorf("a caller that there is not: %v", err)
+	}
+	if err := os.WriteFile(in.Folder.Topology(), []byte(strings.Replace(edited, "[lsm]", "[]", 1)), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := render(t, in, s); err != nil {
+		t.Errorf("a route without a caller: %v", err)
+	}
+}
+
 func TestAKeyTravelsByNameAndIsRememberedByName(t *testing.T) {
 	key := filepath.Join(t.TempDir(), "key")
 	if err := os.WriteFile(key, []byte("AIzaSyCANARY-of-this-test"), 0o600); err != nil {
