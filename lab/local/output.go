@@ -3,7 +3,6 @@ package local
 import (
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"syscall"
 )
@@ -59,10 +58,7 @@ func (l *logFile) Write(p []byte) (int, error) {
 			l.lost = 0
 		}
 	}
-	n, err := 0, error(fs.ErrClosed)
-	if l.file != nil {
-		n, err = l.file.Write(p)
-	}
+	n, err := l.file.Write(p) // an error of its own where there is no file
 	if err != nil {
 		l.lost += int64(len(p) - n)
 	}

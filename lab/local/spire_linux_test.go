@@ -20,6 +20,9 @@ import (
 
 // TestMain is also the supervisor of the labs that the tests begin: a process of its own, as `lab supervise` is.
 func TestMain(m *testing.M) {
+	if len(os.Args) == 2 && os.Args[1] == endFirstThread {
+		endTheFirstThread()
+	}
 	if len(os.Args) == 3 && os.Args[1] == "supervise" {
 		if err := Supervise(context.Background(), os.Args[2]); err != nil {
 			fmt.Fprintln(os.Stderr, err)

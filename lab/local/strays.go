@@ -88,7 +88,8 @@ func kernelProcesses() map[int]kernelProcess {
 // kernelProcessOf is false for a process that does not run.
 func kernelProcessOf(pid int) (kernelProcess, bool) {
 	p, state := statOf(pid)
-	if state == "" || strings.Contains("ZX", state) && p.threads < 2 { // a process whose first thread has ended runs on in others
+	ended := state == "Z" || state == "X"
+	if state == "" || ended && p.threads < 2 { // a process whose first thread has ended runs on in others
 		return p, false
 	}
 	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))

@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -215,19 +216,23 @@ func TestAWorkloadThatIsOnNoListIsEnded(t *testing.T) {
 	await(t, "its end", func() bool { return !running(pid) })
 }
 
-// firstThreadEnds has the test's binary end its first thread, and nothing else of it.
-const firstThreadEnds = "FIRST_THREAD_ENDS"
+// endFirstThread is the test's binary's argument to end its first thread, and nothing else of it.
+const endFirstThread = "end-first-thread"
 
-func init() { // which runs on that thread
-	if os.Getenv(firstThreadEnds) != "" {
-		_, _, _ = syscall.RawSyscall(syscall.SYS_EXIT, 0, 0, 0)
+func endTheFirstThread() {
+	for {
+		runtime.LockOSThread()
+		if syscall.Gettid() == os.Getpid() {
+			_, _, _ = syscall.RawSyscall(syscall.SYS_EXIT, 0, 0, 0)
+		}
+		runtime.UnlockOSThread()
+		runtime.Gosched()
 	}
 }
 
 // The kernel shows a process whose first thread has ended as one that has ended, while its other threads run.
 func TestAProcessWhoseFirstThreadHasEndedRuns(t *testing.T) {
-	cmd := exec.Command(os.Args[0])
-	cmd.Env = []string{firstThreadEnds + "=1"}
+	cmd := exec.Command(os.Args[0], endFirstThread)
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
