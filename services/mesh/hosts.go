@@ -68,10 +68,11 @@ func (n *Node) knows(r *http.Request) bool {
 	if host == "localhost" || strings.HasSuffix(host, ".localhost") {
 		return true
 	}
-	if n.cfg.Host == "" { // in a cluster: service, service.namespace, service.namespace.svc, and the cluster's domain
+	// In a cluster: service, service.namespace.svc, and the cluster's domain. A service.namespace alone may be a public name.
+	if n.cfg.Host == "" {
 		service, rest, more := strings.Cut(host, ".")
-		_, rest, deeper := strings.Cut(rest, ".")
-		if service == n.self.Host() && (!more || !deeper || rest == "svc" || rest == "svc.cluster.local") {
+		_, rest, _ = strings.Cut(rest, ".")
+		if service == n.self.Host() && (!more || rest == "svc" || rest == "svc.cluster.local") {
 			return true
 		}
 	}

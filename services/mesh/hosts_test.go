@@ -26,7 +26,7 @@ func TestBrowsersAreAnsweredForKnownHostsAlone(t *testing.T) {
 		{lab, "lab.example.org:8443", 204}, {lab, "training.example.org", 204}, {lab, "192.0.2.10:8443", 204}, // the connection's own
 		{lab, "evil.example.net", 421}, {lab, "evil.example.net:8080", 421}, {lab, "localhost.evil.example.net", 421}, {lab, "127.0.0.1.evil.example.net", 421},
 		{lab, "192.0.2.99", 421}, {lab, "a-svc", 421}, {lab, "", 421}, {lab, "xlocalhost", 421}, {lab, "ingress.example.org", 421},
-		{cluster, "ingress.example.org", 204}, {cluster, "a-svc:8080", 204}, {cluster, "a-svc.training", 204}, {cluster, "a-svc.training.svc", 204}, {cluster, "a-svc.training.svc.cluster.local:8080", 204},
+		{cluster, "ingress.example.org", 204}, {cluster, "a-svc:8080", 204}, {cluster, "a-svc.training", 421}, {cluster, "a-svc.com", 421}, {cluster, "a-svc.training.svc", 204}, {cluster, "a-svc.training.svc.cluster.local:8080", 204},
 		{cluster, "a-svc.evil.example.net", 421}, {cluster, "b-svc", 421}, {cluster, "localhost:18080", 204}, {cluster, "10.0.0.9", 421},
 	} {
 		c.node.people = http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNoContent) })

@@ -23,6 +23,9 @@ import (
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	// Folders that a workload of another uid must enter have the mode that they are made with, under any umask of the caller. What is
+	// private is made so.
+	syscall.Umask(0o022)
 	code := run(ctx, os.Args[1:])
 	stop()
 	os.Exit(code)
