@@ -145,7 +145,14 @@ func bundled(t *testing.T, path string) map[string][]byte {
 // A start that fails says why, and where everything about it is.
 func TestUpThatFailsLeavesABundle(t *testing.T) {
 	dir := t.TempDir()
-	_, err := command(t.Context(), "fails", "up", "--runtime", "local").withEnv("LAB_ARTIFACTS="+dir, "LAB_HOME="+filepath.Join(needtest.PrivateDir(t), "labs"), "LLM_BACKEND=gemini").stdout()
+	_, err := command(
+		t.Context(),
+		"fails",
+		"up",
+		"--runtime",
+		"local",
+	).withEnv("LAB_ARTIFACTS="+dir, "LAB_HOME="+filepath.Join(needtest.PrivateDir(t), "labs"), "LLM_BACKEND=gemini").
+		stdout()
 	if code(err) != 3 {
 		t.Fatalf("up without a key for the model it was told to use: %v", err)
 	}

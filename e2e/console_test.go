@@ -136,7 +136,12 @@ func TestAnInstructorTriesRefusedCallsRevokesACallerAndFollowsAnEvent(t *testing
 		if err != nil {
 			t.Fatal(err)
 		}
-		if r := probe.Once(t.Context(), addr(t, gateway), probe.Caller{SVID: other}, generate); r.Outcome != topology.Refused {
+		if r := probe.Once(
+			t.Context(),
+			addr(t, gateway),
+			probe.Caller{SVID: other},
+			generate,
+		); r.Outcome != topology.Refused {
 			t.Errorf("the only caller is struck off, and %s is %s", w.Name, r.Outcome)
 		}
 	}

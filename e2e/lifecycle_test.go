@@ -284,27 +284,41 @@ func TestResetGoesBackToTheSeededState(t *testing.T) {
 	who := people.Company(l.st.Spec.Seed, l.st.Spec.People, people.Published)[1].ID
 	var passed string
 	if err := training.QueryRow(t.Context(), `WITH l AS (INSERT INTO training.lesson (person, module, state, request, lesson, asked) VALUES ($1, 'phishing', 'passed', '{}', '{}', now()) RETURNING id, person, module)
-		INSERT INTO training.completion (lesson, person, module, event, passed, share, at) SELECT id, person, module, 'training:e2e-' || id, true, 1, now() FROM l RETURNING lesson::text`, who).Scan(&passed); err != nil {
+		INSERT INTO training.completion (lesson, person, module, event, passed, share, at) SELECT id, person, module, 'training:e2e-' || id, true, 1, now() FROM l RETURNING lesson::text`, who).
+		Scan(&passed); err != nil {
 		t.Fatal(err)
 	}
 	kept := func() (n int) {
 		t.Helper()
-		if err := training.QueryRow(t.Context(), `SELECT count(*) FROM training.completion WHERE lesson = $1`, passed).Scan(&n); err != nil {
+		if err := training.QueryRow(t.Context(), `SELECT count(*) FROM training.completion WHERE lesson = $1`, passed).
+			Scan(&n); err != nil {
 			t.Fatal(err)
 		}
 		return n
 	}
-	ordinary := count(`SELECT count(*) FROM risk.event e JOIN people.person p ON p.id = e.person WHERE p.team <> 'exercise' AND e.position <= $1`, played)
+	ordinary := count(
+		`SELECT count(*) FROM risk.event e JOIN people.person p ON p.id = e.person WHERE p.team <> 'exercise' AND e.position <= $1`,
+		played,
+	)
 	if out, err := command(t.Context(), l.name, "reset").run(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
 	if n := count(`SELECT count(*) FROM people.person WHERE team = 'exercise'`); n != 0 {
 		t.Errorf("%d people of exercises are left", n)
 	}
-	if n := count(`SELECT count(*) FROM risk.event e JOIN people.person p ON p.id = e.person WHERE p.team <> 'exercise' AND e.position <= $1`, played); n != ordinary {
+	if n := count(
+		`SELECT count(*) FROM risk.event e JOIN people.person p ON p.id = e.person WHERE p.team <> 'exercise' AND e.position <= $1`,
+		played,
+	); n != ordinary {
 		t.Errorf("%d events of the company's people, were %d", n, ordinary)
 	}
-	if out, err := command(t.Context(), l.name, "reset", "--learners").run(); code(err) != lab.ExitUsage || !strings.Contains(out, "--yes") {
+	if out, err := command(
+		t.Context(),
+		l.name,
+		"reset",
+		"--learners",
+	).run(); code(err) != lab.ExitUsage ||
+		!strings.Contains(out, "--yes") {
 		t.Errorf("unconfirmed: %v, want exit %d\n%s", err, lab.ExitUsage, out)
 	}
 	if kept() != 1 {
@@ -333,7 +347,9 @@ func TestResetGoesBackToTheSeededState(t *testing.T) {
 		t.Error("the records are still there")
 	}
 	var left int
-	if err := training.QueryRow(t.Context(), `SELECT count(*) FROM training.deleted_certificate WHERE lesson = $1`, passed).Scan(&left); err != nil || left != 1 {
+	if err := training.QueryRow(t.Context(), `SELECT count(*) FROM training.deleted_certificate WHERE lesson = $1`, passed).
+		Scan(&left); err != nil ||
+		left != 1 {
 		t.Errorf("of the certificate %d lines are left, want 1: %v", left, err)
 	}
 	awaitHealthy(t)

@@ -50,7 +50,8 @@ func printed(t *testing.T) map[string]string {
 	}
 	var help func(path ...string)
 	help = func(path ...string) {
-		out, err := exec.CommandContext(t.Context(), filepath.Join(l.bin, "lab"), append([]string{"help"}, path...)...).Output()
+		out, err := exec.CommandContext(t.Context(), filepath.Join(l.bin, "lab"), append([]string{"help"}, path...)...).
+			Output()
 		if err != nil {
 			t.Fatalf("lab help %v: %v", path, err)
 		}
@@ -244,7 +245,10 @@ func TestEveryPrintedCommandWorksOnTheStandardCompany(t *testing.T) {
 		}
 		t.Logf("%s: %.1f s", r.command, time.Since(began).Seconds())
 	}
-	if link, err := shell(`eval "$(lab status -o env)" && test -d "$LAB_FOLDER" && echo "$LAB_DASHBOARD"`).Output(); err != nil || strings.TrimSpace(string(link)) != l.st.Dashboard {
+	if link, err := shell(
+		`eval "$(lab status -o env)" && test -d "$LAB_FOLDER" && echo "$LAB_DASHBOARD"`,
+	).Output(); err != nil ||
+		strings.TrimSpace(string(link)) != l.st.Dashboard {
 		t.Errorf("the variables of status: %q, %v", link, err)
 	}
 	if files, err := filepath.Glob(filepath.Join(dir, "elisabeth.reese.p12")); err != nil || len(files) != 1 {
@@ -261,7 +265,11 @@ func clone(t *testing.T) (dir string, shell func(command string) *exec.Cmd) {
 	if err := os.Mkdir(filepath.Join(dir, "bin"), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	script := fmt.Sprintf("#!/bin/sh\nfor word; do [ \"$word\" = --name ] && exec '%[1]s' \"$@\"; done\nexec '%[1]s' \"$@\" --name '%[2]s'\n", filepath.Join(l.bin, "lab"), l.name)
+	script := fmt.Sprintf(
+		"#!/bin/sh\nfor word; do [ \"$word\" = --name ] && exec '%[1]s' \"$@\"; done\nexec '%[1]s' \"$@\" --name '%[2]s'\n",
+		filepath.Join(l.bin, "lab"),
+		l.name,
+	)
 	if err := os.WriteFile(filepath.Join(dir, "bin", "lab"), []byte(script), 0o755); err != nil {
 		t.Fatal(err)
 	}

@@ -159,7 +159,12 @@ func TestARevokedCallerIsRefusedOnItsLiveConnectionInTime(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if r := probe.Once(t.Context(), addr(t, gateway), probe.Caller{SVID: other}, generate); r.Outcome != topology.Refused {
+		if r := probe.Once(
+			t.Context(),
+			addr(t, gateway),
+			probe.Caller{SVID: other},
+			generate,
+		); r.Outcome != topology.Refused {
 			t.Errorf("%s, while no one is listed: %+v, want Refused", w.Name, r)
 		}
 	}
@@ -248,7 +253,13 @@ func TestAnEditedPolicyIsADifferenceAndAFaultyOneIsToldWithTheWayBack(t *testing
 		return probe.Once(t.Context(), addr(t, gateway), probe.Caller{SVID: svid}, generate).Outcome == topology.Allowed
 	})
 	out, err := matrix("--caller", added)
-	if want := fmt.Sprintf("%s -> %s %s: Refused as it came, Allowed now", added, gateway, generate); code(err) != lab.ExitAssertion || !strings.Contains(out, want) {
+	if want := fmt.Sprintf(
+		"%s -> %s %s: Refused as it came, Allowed now",
+		added,
+		gateway,
+		generate,
+	); code(err) != lab.ExitAssertion ||
+		!strings.Contains(out, want) {
 		t.Errorf("an added caller: %v, want exit %d and %q\n%s", err, lab.ExitAssertion, want, out)
 	}
 	if out, err := matrix("--caller", added, "--against", "running"); err != nil || strings.Contains(out, "was edited") {
@@ -265,7 +276,8 @@ func TestAnEditedPolicyIsADifferenceAndAFaultyOneIsToldWithTheWayBack(t *testing
 	line := fmt.Sprintf("line %d: ", strings.Count(before, "\n")+1)
 	for _, args := range [][]string{{"status"}, {"matrix", "--caller", added, "--callee", gateway}} {
 		out, err := command(t.Context(), l.name, args...).run()
-		if code(err) != lab.ExitPartly || !strings.Contains(out, l.Topology()) || !strings.Contains(out, line) || !strings.Contains(out, back) {
+		if code(err) != lab.ExitPartly || !strings.Contains(out, l.Topology()) || !strings.Contains(out, line) ||
+			!strings.Contains(out, back) {
 			t.Errorf("%v under a faulty policy: %v, want exit %d, %q and %q\n%s", args, err, lab.ExitPartly, line, back, out)
 		}
 	}

@@ -65,11 +65,20 @@ func TestAWorkloadThatWasTakenOverReachesNothingOfRoots(t *testing.T) {
 		}
 	}
 	t.Cleanup(func() {
-		if out, err := asWorkload(t, w.UID, "cd "+string(own)+"; rm -f log people-tls; if [ -e audit.was ]; then rm -f audit; mv audit.was audit; fi"); err != nil {
+		if out, err := asWorkload(
+			t,
+			w.UID,
+			"cd "+string(own)+"; rm -f log people-tls; if [ -e audit.was ]; then rm -f audit; mv audit.was audit; fi",
+		); err != nil {
 			t.Errorf("%v: %s", err, out)
 		}
 	})
-	links := fmt.Sprintf("cd %s && ln -s %s log && ln -s %s people-tls && mv audit audit.was && mkfifo audit", own, secret, filepath.Dir(secret))
+	links := fmt.Sprintf(
+		"cd %s && ln -s %s log && ln -s %s people-tls && mv audit audit.was && mkfifo audit",
+		own,
+		secret,
+		filepath.Dir(secret),
+	)
 	if out, err := asWorkload(t, w.UID, links); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
@@ -85,7 +94,12 @@ func TestAWorkloadThatWasTakenOverReachesNothingOfRoots(t *testing.T) {
 		if _, err := l.op.Clock(t.Context()); err != nil {
 			t.Fatal(err)
 		}
-		await(t, 20*time.Second, fmt.Sprintf("checkpoint %d of %s", round+1, other), func() bool { return signed(other) > before })
+		await(
+			t,
+			20*time.Second,
+			fmt.Sprintf("checkpoint %d of %s", round+1, other),
+			func() bool { return signed(other) > before },
+		)
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
@@ -99,7 +113,11 @@ func TestAWorkloadThatWasTakenOverReachesNothingOfRoots(t *testing.T) {
 	} else if missing := string(bundled(t, bundle)["missing.txt"]); !strings.Contains(missing, "audit/"+taken) {
 		t.Errorf("the bundle does not tell of it: %s", missing)
 	}
-	if out, err := asWorkload(t, w.UID, "cd "+string(own)+" && rm audit && mv audit.was audit && kill -9 "+strconv.Itoa(w.PID)); err != nil {
+	if out, err := asWorkload(
+		t,
+		w.UID,
+		"cd "+string(own)+" && rm audit && mv audit.was audit && kill -9 "+strconv.Itoa(w.PID),
+	); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
 	await(t, 20*time.Second, "its restart", func() bool {

@@ -116,11 +116,16 @@ func TestVerificationGoesOnAfterABadChainAndNamesEach(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(filepath.Join(l.dir, edited), bytes.Replace(text, []byte("start"), []byte("stars"), 1), 0o600); err != nil {
+	if err := os.WriteFile(
+		filepath.Join(l.dir, edited),
+		bytes.Replace(text, []byte("start"), []byte("stars"), 1),
+		0o600,
+	); err != nil {
 		t.Fatal(err)
 	}
 	chains, err = VerifyAudit(t.Context(), l, o)
-	if err == nil || !strings.Contains(err.Error(), missing+": missing chain: ") || !strings.Contains(err.Error(), edited+", line 1 (seq 1): edited: ") {
+	if err == nil || !strings.Contains(err.Error(), missing+": missing chain: ") ||
+		!strings.Contains(err.Error(), edited+", line 1 (seq 1): edited: ") {
 		t.Errorf("%v", err)
 	}
 	if len(chains) != len(names)+len(writers) {

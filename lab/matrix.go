@@ -128,7 +128,11 @@ func (o MatrixOptions) policies(p Policy) (topo, running *topology.Topology, err
 	case AgainstRunning:
 		return running, running, fault
 	}
-	return nil, nil, &Error{Code: ExitUsage, What: "try the matrix", Why: fmt.Errorf("against %q: want %s or %s", o.Against, AgainstShipped, AgainstRunning)}
+	return nil, nil, &Error{
+		Code: ExitUsage,
+		What: "try the matrix",
+		Why:  fmt.Errorf("against %q: want %s or %s", o.Against, AgainstShipped, AgainstRunning),
+	}
 }
 
 // narrow gives the callers and callees that are asked for.
@@ -147,11 +151,19 @@ func (o MatrixOptions) narrow(topo *topology.Topology) (callers []string, callee
 	if o.Caller != "" {
 		callers = []string{o.Caller}
 		if !slices.Contains(all, o.Caller) {
-			return nil, nil, &Error{Code: ExitUsage, What: "try the matrix", Why: fmt.Errorf("there is no caller %q: there are %s", o.Caller, strings.Join(all, ", "))}
+			return nil, nil, &Error{
+				Code: ExitUsage,
+				What: "try the matrix",
+				Why:  fmt.Errorf("there is no caller %q: there are %s", o.Caller, strings.Join(all, ", ")),
+			}
 		}
 	}
 	if len(callees) == 0 {
-		return nil, nil, &Error{Code: ExitUsage, What: "try the matrix", Why: fmt.Errorf("there is no callee %q that serves anything", o.Callee)}
+		return nil, nil, &Error{
+			Code: ExitUsage,
+			What: "try the matrix",
+			Why:  fmt.Errorf("there is no callee %q that serves anything", o.Callee),
+		}
 	}
 	return callers, callees, nil
 }
@@ -218,7 +230,8 @@ func Matrix(ctx context.Context, l Lab, o MatrixOptions) ([]Cell, error) {
 	}
 	out := make([]Cell, len(cells))
 	for i, c := range cells {
-		c.OK = c.Measured == c.Expected && c.Kept == c.Expected && c.Running == "" && (c.Measured != topology.Refused || c.Reason != "")
+		c.OK = c.Measured == c.Expected && c.Kept == c.Expected && c.Running == "" &&
+			(c.Measured != topology.Refused || c.Reason != "")
 		out[i] = *c
 	}
 	return out, nil

@@ -45,7 +45,15 @@ func writeDifferences(w io.Writer, cells []Cell) error {
 	}
 	fmt.Fprintf(w, "\nThe policy was edited since the lab was made: %d calls are decided otherwise.\n", len(list))
 	for _, c := range list {
-		if _, err := fmt.Fprintf(w, "  %s -> %s %s: %s as it came, %s now\n", c.Caller, c.Callee, c.Route, c.Expected, c.Running); err != nil {
+		if _, err := fmt.Fprintf(
+			w,
+			"  %s -> %s %s: %s as it came, %s now\n",
+			c.Caller,
+			c.Callee,
+			c.Route,
+			c.Expected,
+			c.Running,
+		); err != nil {
 			return err
 		}
 	}

@@ -100,7 +100,14 @@ func LintScenario(name string) (string, error) {
 		}
 		return "", err
 	}
-	return fmt.Sprintf("%s: %d in the cast, %d moments, %d expectations, %d hints", s.Title, len(s.Cast), len(s.Timeline), len(s.Expect), len(s.Hints)), nil
+	return fmt.Sprintf(
+		"%s: %d in the cast, %d moments, %d expectations, %d hints",
+		s.Title,
+		len(s.Cast),
+		len(s.Timeline),
+		len(s.Expect),
+		len(s.Hints),
+	), nil
 }
 
 // play is one scenario being played.

@@ -25,9 +25,17 @@ func ShippedPolicy(p Policy) (*topology.Topology, error) { return topology.FromF
 func RunningPolicy(p Policy) (*topology.Topology, error) {
 	wrong := func(why error) error {
 		return &Error{
-			Code: ExitPartly, What: "read the policy " + p.Topology(),
-			Why: fmt.Errorf("%w\n  every workload goes by the last one without a fault; one that is started now cannot read this", why),
-			Try: fmt.Sprintf("mend the line, or go back to what the lab came with: cp %s %s", Quoted(p.Shipped()), Quoted(p.Topology())),
+			Code: ExitPartly,
+			What: "read the policy " + p.Topology(),
+			Why: fmt.Errorf(
+				"%w\n  every workload goes by the last one without a fault; one that is started now cannot read this",
+				why,
+			),
+			Try: fmt.Sprintf(
+				"mend the line, or go back to what the lab came with: cp %s %s",
+				Quoted(p.Shipped()),
+				Quoted(p.Topology()),
+			),
 		}
 	}
 	text, err := os.ReadFile(p.Topology())

@@ -52,7 +52,10 @@ func TestAFaultInThePolicyIsToldWithItsLine(t *testing.T) {
 				t.Errorf("%s: %q is not said in %s", name, want, said)
 			}
 		}
-		if topo, err := PolicyInForce(stage); err != nil || topo.Decide("lms", "llm-gateway", "POST /v1/generate") != topology.Allowed {
+		if topo, err := PolicyInForce(
+			stage,
+		); err != nil ||
+			topo.Decide("lms", "llm-gateway", "POST /v1/generate") != topology.Allowed {
 			t.Errorf("%s: without the running policy: %v", name, err)
 		}
 	}
@@ -72,7 +75,10 @@ func TestAMatrixIsNarrowedAndHeldAgainstWhatItIsToldTo(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got := [2]topology.Outcome{expected.Decide("sim-git", "llm-gateway", route), running.Decide("sim-git", "llm-gateway", route)}; got != want {
+		if got := [2]topology.Outcome{
+			expected.Decide("sim-git", "llm-gateway", route),
+			running.Decide("sim-git", "llm-gateway", route),
+		}; got != want {
 			t.Errorf("against %q: %v, want %v", against, got, want)
 		}
 	}
@@ -88,7 +94,17 @@ func TestAMatrixIsNarrowedAndHeldAgainstWhatItIsToldTo(t *testing.T) {
 		}
 	}
 	var b strings.Builder
-	cells := []Cell{{Caller: "sim-git", Callee: "llm-gateway", Route: route, Expected: topology.Refused, Measured: topology.Allowed, Kept: topology.Allowed, Running: topology.Allowed}}
+	cells := []Cell{
+		{
+			Caller:   "sim-git",
+			Callee:   "llm-gateway",
+			Route:    route,
+			Expected: topology.Refused,
+			Measured: topology.Allowed,
+			Kept:     topology.Allowed,
+			Running:  topology.Allowed,
+		},
+	}
 	for name, f := range map[string]func() error{"text": func() error { return WriteMatrixText(&b, cells) }, "html": func() error { return WriteMatrixHTML(&b, cells) }} {
 		b.Reset()
 		if err := f(); err != nil || !strings.Contains(b.String(), "Refused as it came, Allowed now") {

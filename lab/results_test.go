@@ -14,7 +14,12 @@ import (
 )
 
 func TestResultsAreWrittenToTwoNewFilesOfOnesOwnOrNone(t *testing.T) {
-	r := exercise.Results{Mark: "m", Lessons: []exercise.LessonResult{{Person: "a.b", Name: "-1+1|x", Module: "phishing", Attempts: []exercise.AttemptResult{{Number: 1}}}}}
+	r := exercise.Results{
+		Mark: "m",
+		Lessons: []exercise.LessonResult{
+			{Person: "a.b", Name: "-1+1|x", Module: "phishing", Attempts: []exercise.AttemptResult{{Number: 1}}},
+		},
+	}
 	dir := filepath.Join(t.TempDir(), "new folder")
 	files, err := KeepResults(r, dir, "results-x")
 	if err != nil || len(files) != 2 {
@@ -30,7 +35,11 @@ func TestResultsAreWrittenToTwoNewFilesOfOnesOwnOrNone(t *testing.T) {
 		t.Errorf("%s", text)
 	}
 	var again exercise.Results
-	if err := json.Unmarshal([]byte(read(t, files[1])), &again); err != nil || again.Mark != "m" || len(again.Lessons) != 1 {
+	if err := json.Unmarshal(
+		[]byte(read(t, files[1])),
+		&again,
+	); err != nil || again.Mark != "m" ||
+		len(again.Lessons) != 1 {
 		t.Errorf("%+v, %v", again, err)
 	}
 	// Where they cannot be written, nothing of them is left, and the error says that nothing was deleted.
@@ -58,7 +67,10 @@ func TestTheCastOfAnExerciseIsWhatItSaysElseWhatItsScenarioMakes(t *testing.T) {
 	if got, err := castOf(exercise.Exercise{ID: id}); err != nil || !slices.Equal(got, want) || len(want) == 0 {
 		t.Errorf("of an exercise that does not say it: %v, %v; want %v", got, err, want)
 	}
-	if got, err := castOf(exercise.Exercise{ID: id, Cast: []string{"x.y"}}); err != nil || !slices.Equal(got, []string{"x.y"}) {
+	if got, err := castOf(
+		exercise.Exercise{ID: id, Cast: []string{"x.y"}},
+	); err != nil ||
+		!slices.Equal(got, []string{"x.y"}) {
 		t.Errorf("of one that does: %v, %v", got, err)
 	}
 	if got, err := castOf(exercise.Exercise{ID: "no-such-scenario-1"}); err != nil || len(got) != 0 {

@@ -205,7 +205,13 @@ func (o *Operator) Counts(ctx context.Context) (*Counts, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &Counts{Events: w.Events, DeadLetters: w.DeadLetters, Lag: map[string]uint64{}, GivenUp: map[string]map[string]uint64{}, Clock: clock.Now}
+	c := &Counts{
+		Events:      w.Events,
+		DeadLetters: w.DeadLetters,
+		Lag:         map[string]uint64{},
+		GivenUp:     map[string]map[string]uint64{},
+		Clock:       clock.Now,
+	}
 	for _, row := range o.Node.Topology().OfKind(topology.KindCollector) {
 		var s Spool
 		if err := o.Call(ctx, row.Name, http.MethodGet, routeSpool.Path(), nil, &s); err != nil {

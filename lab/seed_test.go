@@ -56,7 +56,11 @@ func TestAProofIsTriedUntilItSucceedsOrItsTimeIsOver(t *testing.T) {
 			t.Errorf("after %d tries: %v", tries, err)
 		}
 		tries = 0
-		if err := again(ctx, func() error { tries++; return errors.New("answered 503") }); err == nil || err.Error() != "answered 503" || tries < 100 {
+		if err := again(
+			ctx,
+			func() error { tries++; return errors.New("answered 503") },
+		); err == nil || err.Error() != "answered 503" ||
+			tries < 100 {
 			t.Errorf("after %d tries: %v", tries, err)
 		}
 	})

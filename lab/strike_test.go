@@ -85,17 +85,38 @@ func TestStrikingOffGrantsNothingAndPuttingBackLeavesTheFileAsItWas(t *testing.T
 							struck := from.Name == caller.Name && to.Name == callee.Name
 							switch {
 							case is == topology.Allowed && was != topology.Allowed:
-								t.Errorf("%s of %s without %s: %s is let in to %s of %s", route, callee.Name, caller.Name, from.Name, r, to.Name)
+								t.Errorf(
+									"%s of %s without %s: %s is let in to %s of %s",
+									route,
+									callee.Name,
+									caller.Name,
+									from.Name,
+									r,
+									to.Name,
+								)
 							case struck && r == route && is == topology.Allowed:
 								t.Errorf("%s is still let in to %s of %s", caller.Name, route, callee.Name)
 							case !struck && was != is:
-								t.Errorf("%s of %s without %s: %s on %s of %s was %s, is %s", route, callee.Name, caller.Name, from.Name, r, to.Name, was, is)
+								t.Errorf(
+									"%s of %s without %s: %s on %s of %s was %s, is %s",
+									route,
+									callee.Name,
+									caller.Name,
+									from.Name,
+									r,
+									to.Name,
+									was,
+									is,
+								)
 							}
 						}
 					}
 				}
 				off, err := c.struckOff()
-				if want := []exercise.Revoked{{Caller: caller.Name, Callee: callee.Name, Route: route}}; err != nil || !slices.Equal(off, want) {
+				if want := []exercise.Revoked{
+					{Caller: caller.Name, Callee: callee.Name, Route: route},
+				}; err != nil ||
+					!slices.Equal(off, want) {
 					t.Errorf("struck off are %v, %v; want %v", off, err, want)
 				}
 				c.must(t, exercise.OrderRestore, caller.Name, callee.Name, route)
@@ -122,7 +143,8 @@ func TestTwoStruckOffComeBackOneByOne(t *testing.T) {
 		c.before = nil // as after a restart of the supervisor
 		c.must(t, exercise.OrderRestore, again[0], "risk-scorer", route)
 		now := lived(t, []byte(read(t, path)))
-		if now.Decide(again[0], "risk-scorer", route) != topology.Allowed || now.Decide(again[1], "risk-scorer", route) == topology.Allowed {
+		if now.Decide(again[0], "risk-scorer", route) != topology.Allowed ||
+			now.Decide(again[1], "risk-scorer", route) == topology.Allowed {
 			t.Errorf("one of two is back: %s", read(t, path))
 		}
 		c.must(t, exercise.OrderRestore, again[1], "risk-scorer", route)

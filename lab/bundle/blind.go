@@ -161,7 +161,11 @@ func foreignSecrets(dir string, note func([]byte)) error {
 			return nil
 		}
 		if secrets++; secrets > mostForeignOwn {
-			return fmt.Errorf("%s: of more than %d files that are secrets some were not searched for secrets", dir, mostForeignOwn)
+			return fmt.Errorf(
+				"%s: of more than %d files that are secrets some were not searched for secrets",
+				dir,
+				mostForeignOwn,
+			)
 		}
 		var text []byte
 		if err == nil {

@@ -341,8 +341,8 @@ func putSecret(ctx context.Context, client kubernetes.Interface, namespace, name
 	return nil
 }
 
-// values is what the lab sets in the chart. A policy with a fault is not rendered: pods that start by it end again and again, and the
-// chart's network policies would go by it while the workloads do not.
+// values is what the lab sets in the chart. A policy with a fault is not rendered: pods that start by it end again and
+// again, and the chart's network policies would go by it while the workloads do not.
 func (in *Installation) values(s Settings) (map[string]any, error) {
 	if _, err := lab.RunningPolicy(in.Folder); err != nil {
 		return nil, err

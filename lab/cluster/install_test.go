@@ -75,7 +75,8 @@ func TestAFaultInTheEditedTopologyIsNotInstalled(t *testing.T) {
 	}
 	_, err := in.values(s)
 	var e *lab.Error
-	if !errors.As(err, &e) || !strings.Contains(e.Error(), `caller "lsm"`) || !strings.Contains(e.Error(), "line ") || !strings.Contains(e.Error(), in.Folder.Shipped()) {
+	if !errors.As(err, &e) || !strings.Contains(e.Error(), `caller "lsm"`) || !strings.Contains(e.Error(), "line ") ||
+		!strings.Contains(e.Error(), in.Folder.Shipped()) {
 		t.Errorf("a caller that there is not: %v", err)
 	}
 	if err := os.WriteFile(in.Folder.Topology(), []byte(strings.Replace(edited, "[lsm]", "[]", 1)), 0o644); err != nil {

@@ -28,7 +28,11 @@ func TestOfAChainInAPodWholeLinesAreCopied(t *testing.T) {
 		}
 	}
 	var out bytes.Buffer
-	if err := copyLines(&out, strings.NewReader("a\n"+strings.Repeat("x", 2*mostOfLine))); err == nil || out.String() != "a\n" {
+	if err := copyLines(
+		&out,
+		strings.NewReader("a\n"+strings.Repeat("x", 2*mostOfLine)),
+	); err == nil ||
+		out.String() != "a\n" {
 		t.Errorf("a line without an end: %d bytes were copied, %v", out.Len(), err)
 	}
 }

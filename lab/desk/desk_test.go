@@ -107,7 +107,9 @@ func TestAFoundationThatEndsAgainAndAgainIsNamedAtOnce(t *testing.T) {
 	t.Cleanup(func() { d.Close() })
 	err := l.AwaitReady(t.Context(), time.Minute)
 	var e *lab.Error
-	if !errors.As(err, &e) || e.Code != lab.ExitPartly || e.What != "start spire-server" || e.Try != "lab logs spire-server" || !strings.HasSuffix(e.Log, "logs/spire-server.log") {
+	if !errors.As(err, &e) || e.Code != lab.ExitPartly || e.What != "start spire-server" ||
+		e.Try != "lab logs spire-server" ||
+		!strings.HasSuffix(e.Log, "logs/spire-server.log") {
 		t.Errorf("%+v", err)
 	}
 	if restarts < 7+5 {

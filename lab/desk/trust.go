@@ -145,7 +145,10 @@ func (f Folder) mine() error {
 	}
 	uid := int(fi.Sys().(*syscall.Stat_t).Uid)
 	if !fi.IsDir() || uid != os.Geteuid() {
-		return untrusted("use the lab in "+string(f), fmt.Errorf("it belongs to the user with uid %d, and you are %d: %w", uid, os.Geteuid(), ErrUntrusted))
+		return untrusted(
+			"use the lab in "+string(f),
+			fmt.Errorf("it belongs to the user with uid %d, and you are %d: %w", uid, os.Geteuid(), ErrUntrusted),
+		)
 	}
 	return nil
 }
@@ -176,7 +179,11 @@ func Regular(f *os.File, most int64) error {
 	case !fi.Mode().IsRegular():
 		err = &fs.PathError{Op: "open", Path: f.Name(), Err: fmt.Errorf("%v is not a regular file", fi.Mode())}
 	case fi.Size() > most:
-		err = &fs.PathError{Op: "open", Path: f.Name(), Err: fmt.Errorf("%d bytes are more than the %d that are read of it", fi.Size(), most)}
+		err = &fs.PathError{
+			Op:   "open",
+			Path: f.Name(),
+			Err:  fmt.Errorf("%d bytes are more than the %d that are read of it", fi.Size(), most),
+		}
 	}
 	return err
 }

@@ -57,7 +57,8 @@ func TestAFolderThatOthersCanChangeIsNoPlaceForLabs(t *testing.T) {
 	}
 	_, err := Home(env.Map(map[string]string{"LAB_HOME": "/tmp/labs"}))
 	var e *lab.Error
-	if !errors.As(err, &e) || e.Code != lab.ExitPrecondition || !errors.Is(err, ErrUntrusted) || !strings.Contains(err.Error(), "/tmp has mode 0777") {
+	if !errors.As(err, &e) || e.Code != lab.ExitPrecondition || !errors.Is(err, ErrUntrusted) ||
+		!strings.Contains(err.Error(), "/tmp has mode 0777") {
 		t.Errorf("LAB_HOME=/tmp/labs: %v", err)
 	}
 	if strings.Contains(e.Try, "/tmp") {
@@ -81,7 +82,10 @@ func TestWhatAnotherUserMadeIsNotTrusted(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if _, err := Private(filepath.Join(theirs, "labs")); !errors.Is(err, ErrUntrusted) || !strings.Contains(err.Error(), "uid 65534") {
+	if _, err := Private(
+		filepath.Join(theirs, "labs"),
+	); !errors.Is(err, ErrUntrusted) ||
+		!strings.Contains(err.Error(), "uid 65534") {
 		t.Errorf("below another user's folder: %v", err)
 	}
 	if _, err := Private(filepath.Join(link, "labs")); !errors.Is(err, ErrUntrusted) {

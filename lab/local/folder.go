@@ -38,7 +38,12 @@ func cache(lookup env.Lookup) (string, error) {
 	}
 	private, err := desk.Private(path)
 	if err != nil {
-		return "", &lab.Error{Code: lab.ExitPrecondition, What: "use the cache folder " + path, Why: err, Try: "XDG_CACHE_HOME=$HOME/.cache lab up"}
+		return "", &lab.Error{
+			Code: lab.ExitPrecondition,
+			What: "use the cache folder " + path,
+			Why:  err,
+			Try:  "XDG_CACHE_HOME=$HOME/.cache lab up",
+		}
 	}
 	return private, nil
 }

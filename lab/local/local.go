@@ -48,7 +48,12 @@ func (r *Runtime) folder(name string) (folder, error) {
 		return f, err
 	}
 	if n := len(f.postgres().Path("run", ".s.PGSQL.65535")); n > 104 {
-		return f, &lab.Error{Code: lab.ExitPrecondition, What: "place the lab's sockets", Why: fmt.Errorf("%s is too long for a unix socket by %d characters", f.Folder, n-104), Try: "LAB_HOME=$HOME/labs lab up   (or another short path that only you can write; as root, unset LAB_HOME)"}
+		return f, &lab.Error{
+			Code: lab.ExitPrecondition,
+			What: "place the lab's sockets",
+			Why:  fmt.Errorf("%s is too long for a unix socket by %d characters", f.Folder, n-104),
+			Try:  "LAB_HOME=$HOME/labs lab up   (or another short path that only you can write; as root, unset LAB_HOME)",
+		}
 	}
 	return f, nil
 }
@@ -124,7 +129,12 @@ func (r *Runtime) prepare(ctx context.Context, f folder, spec lab.Spec) (*desk.L
 			return nil, false, err
 		}
 		if _, err := os.Stat(string(f.Keys(""))); err != nil {
-			return nil, false, &lab.Error{Code: lab.ExitConflict, What: "bring up " + spec.Name, Why: errors.New("an older version made it, with keys where its workloads can replace them"), Try: "lab down, then lab up"}
+			return nil, false, &lab.Error{
+				Code: lab.ExitConflict,
+				What: "bring up " + spec.Name,
+				Why:  errors.New("an older version made it, with keys where its workloads can replace them"),
+				Try:  "lab down, then lab up",
+			}
 		}
 		l, err := desk.LabOf(f.Folder, down)
 		return l, false, err
@@ -263,7 +273,11 @@ func (r *Runtime) fill(ctx context.Context, f folder, topo *topology.Topology, t
 			}
 		}
 		own := f.Of(w.Name)
-		if err := errors.Join(os.Mkdir(string(own), 0o700), makeFolder(own.Path("state"), who), give(string(own), who)); err != nil {
+		if err := errors.Join(
+			os.Mkdir(string(own), 0o700),
+			makeFolder(own.Path("state"), who),
+			give(string(own), who),
+		); err != nil {
 			return err
 		}
 	}

@@ -34,7 +34,8 @@ func TestALogIsTurnedBetweenLinesAndTheOneBeforeIsKept(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(before) < 1000 || len(before) > 1100 || len(now) > 1100 || !strings.HasPrefix(string(now), "line ") || !bytes.HasSuffix(all.Bytes(), append(before, now...)) {
+	if len(before) < 1000 || len(before) > 1100 || len(now) > 1100 || !strings.HasPrefix(string(now), "line ") ||
+		!bytes.HasSuffix(all.Bytes(), append(before, now...)) {
 		t.Errorf("before: %d bytes, now: %d, from %.20q", len(before), len(now), now)
 	}
 	again, err := openLog(path, 1000)
@@ -119,7 +120,8 @@ func TestALogThatCouldNotBeTurnedGoesOn(t *testing.T) {
 	}
 	_, _ = l.Write([]byte("again\n"))
 	text, err := os.ReadFile(l.path)
-	if want := "(5 bytes of this log could not be written)\nagain\n"; err != nil || !strings.HasSuffix(string(text), want) {
+	if want := "(5 bytes of this log could not be written)\nagain\n"; err != nil ||
+		!strings.HasSuffix(string(text), want) {
 		t.Errorf("%q, %v", text, err)
 	}
 }

@@ -38,7 +38,11 @@ func sleepers(t *testing.T, names ...string) string {
 	t.Helper()
 	dir := t.TempDir()
 	for _, name := range names {
-		if err := os.WriteFile(filepath.Join(dir, name), []byte("#!/bin/sh\necho I am $0\nsetsid sleep 600 &\nexec sleep 600\n"), 0o755); err != nil {
+		if err := os.WriteFile(
+			filepath.Join(dir, name),
+			[]byte("#!/bin/sh\necho I am $0\nsetsid sleep 600 &\nexec sleep 600\n"),
+			0o755,
+		); err != nil {
 			t.Fatal(err)
 		}
 	}

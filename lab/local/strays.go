@@ -144,7 +144,8 @@ func (p kernelProcess) has(first int) bool {
 // marked says whether p was started with the mark of the lab in folder.
 func (p kernelProcess) marked(folder string) bool {
 	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/environ", p.PID))
-	return err == nil && slices.ContainsFunc(bytes.Split(b, []byte{0}), func(v []byte) bool { return string(v) == mark+"="+folder })
+	return err == nil &&
+		slices.ContainsFunc(bytes.Split(b, []byte{0}), func(v []byte) bool { return string(v) == mark+"="+folder })
 }
 
 // survivors are the processes of the lab in f that run, without the caller; uids is the first uid of its workloads, or

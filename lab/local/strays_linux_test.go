@@ -145,7 +145,11 @@ func TestAWorkloadThatForksWithoutEndIsEnded(t *testing.T) {
 	}
 	const first = 2_110_000_000 / uidsPerLab * uidsPerLab
 	who := account{uid: first, gid: first}
-	cmd := exec.Command("/bin/sh", "-c", "ulimit -u 100; b() { while :; do (exec sleep 0.02) & wait; done; }; for i in 1 2 3 4 5 6 7 8; do b & done; wait")
+	cmd := exec.Command(
+		"/bin/sh",
+		"-c",
+		"ulimit -u 100; b() { while :; do (exec sleep 0.02) & wait; done; }; for i in 1 2 3 4 5 6 7 8; do b & done; wait",
+	)
 	cmd.Dir, cmd.Env, cmd.SysProcAttr = "/", []string{"PATH=/usr/bin:/bin"}, credentials(who)
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
@@ -179,7 +183,9 @@ func TestAProcessUnderARememberedNumberIsNotOneThatStartedLater(t *testing.T) {
 	}
 	write := func(f folder, b birth, boot string) {
 		t.Helper()
-		text := `{"supervisor":1,"boot":"` + boot + `","processes":{"lms":{"pid":` + strconv.Itoa(b.PID) + `,"started":"` + b.Started + `"}}}`
+		text := `{"supervisor":1,"boot":"` + boot + `","processes":{"lms":{"pid":` + strconv.Itoa(
+			b.PID,
+		) + `,"started":"` + b.Started + `"}}}`
 		if err := os.WriteFile(f.processes(), []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}
@@ -287,7 +293,11 @@ func TestWhatIsWrittenDownIsWhenItStarted(t *testing.T) {
 	t.Cleanup(func() { _ = cmd.Process.Kill(); _ = cmd.Wait() })
 	f := labWith(t, 0)
 	before := birth{cmd.Process.Pid, "1"} // that had the number before
-	s := &Supervisor{folder: f, log: slog.New(slog.DiscardHandler), processes: map[string]*process{"lms": {name: "lms", cmd: cmd, born: before}}}
+	s := &Supervisor{
+		folder:    f,
+		log:       slog.New(slog.DiscardHandler),
+		processes: map[string]*process{"lms": {name: "lms", cmd: cmd, born: before}},
+	}
 	s.remember()
 	if got := readRoster(f).Processes["lms"]; got != before {
 		t.Errorf("%+v was written down, want %+v", got, before)

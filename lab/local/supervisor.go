@@ -271,7 +271,12 @@ func (s *Supervisor) environment(w topology.Workload) []string {
 		e = append(e, "PGHOST="+s.folder.postgres().Path("run"), "DB_PORT="+strconv.Itoa(s.settings.DBPort), "DB_NAME=security_training",
 			"TLS_DIR="+s.folder.postgres().Path("tls"))
 	case topology.KindGateway:
-		e = append(e, "LLM_BACKEND="+s.settings.Backend, "GEMINI_MODEL="+s.settings.Model, "GEMINI_API_KEY_FILE="+keys.Path("gemini.key"))
+		e = append(
+			e,
+			"LLM_BACKEND="+s.settings.Backend,
+			"GEMINI_MODEL="+s.settings.Model,
+			"GEMINI_API_KEY_FILE="+keys.Path("gemini.key"),
+		)
 	case topology.KindDashboard:
 		p := s.settings.Provider
 		if p.Issuer != "" {

@@ -91,10 +91,19 @@ func (l *Listener) admit(uid int) bool {
 	own := l.own(uid)
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.all >= l.most || own && l.of[uid] >= mostOfOwn || !own && (l.of[uid] >= mostOfAStranger || l.strangers >= mostOfStrangers) {
+	if l.all >= l.most || own && l.of[uid] >= mostOfOwn ||
+		!own && (l.of[uid] >= mostOfAStranger || l.strangers >= mostOfStrangers) {
 		l.refused++
 		if now := time.Now(); now.Sub(l.said) >= time.Second { // a flood must not fill the log
-			l.log.Warn("workload API: connections refused: too many are open", "uid", uid, "open", l.of[uid], "refused", l.refused)
+			l.log.Warn(
+				"workload API: connections refused: too many are open",
+				"uid",
+				uid,
+				"open",
+				l.of[uid],
+				"refused",
+				l.refused,
+			)
 			l.refused, l.said = 0, now
 		}
 		return false

@@ -19,7 +19,11 @@ const stranger = 4242 // a uid of no workload
 // Other users of the machine open as many connections as they like: each has a few, all together have some, and a
 // workload still gets its identity.
 func TestStrangersConnectionsLeaveRoomForTheLabsOwn(t *testing.T) {
-	issuer, err := New(spiffeid.RequireTrustDomainFromString("example.org"), nil, func([]*authority.CA) error { return nil })
+	issuer, err := New(
+		spiffeid.RequireTrustDomainFromString("example.org"),
+		nil,
+		func([]*authority.CA) error { return nil },
+	)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -55,7 +59,11 @@ func TestStrangersConnectionsLeaveRoomForTheLabsOwn(t *testing.T) {
 
 // The bound holds on the socket itself, and a connection that is closed makes room.
 func TestAConnectionTooManyIsClosedAndAClosedOneMakesRoom(t *testing.T) {
-	issuer, err := New(spiffeid.RequireTrustDomainFromString("example.org"), nil, func([]*authority.CA) error { return nil })
+	issuer, err := New(
+		spiffeid.RequireTrustDomainFromString("example.org"),
+		nil,
+		func([]*authority.CA) error { return nil },
+	)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -80,7 +88,11 @@ func TestAConnectionTooManyIsClosedAndAClosedOneMakesRoom(t *testing.T) {
 // Who says nothing is not kept.
 func TestAConnectionThatSaysNothingIsClosed(t *testing.T) {
 	t.Parallel()
-	issuer, err := New(spiffeid.RequireTrustDomainFromString("example.org"), nil, func([]*authority.CA) error { return nil })
+	issuer, err := New(
+		spiffeid.RequireTrustDomainFromString("example.org"),
+		nil,
+		func([]*authority.CA) error { return nil },
+	)
 	if err != nil {
 		t.Fatal(err)
 	}

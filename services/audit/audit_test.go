@@ -301,7 +301,11 @@ func TestALastLineOfAnyLengthIsGoneOnFrom(t *testing.T) {
 				t.Fatal(err)
 			}
 			whole := lines(t, path)
-			whole[before] = rehash(t, whole[before], func(e *audit.Entry) { e.Detail = strings.Repeat("é", long/2) }) // older versions clipped nothing
+			whole[before] = rehash(
+				t,
+				whole[before],
+				func(e *audit.Entry) { e.Detail = strings.Repeat("é", long/2) },
+			) // older versions clipped nothing
 			put(t, path, whole)
 			if tip, err := audit.Tip(path); err != nil || tip.Seq != uint64(before+1) {
 				t.Errorf("after %d entries and one of %d bytes: tip %d, %v", before, long, tip.Seq, err)

@@ -13,7 +13,11 @@ import (
 
 func TestClipKeepsWholeCharactersAndCountsBytesAsJSONHasThem(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		s := strings.Join(rapid.SliceOf(rapid.SampledFrom([]string{"a", "é", "<", "\x00", "\xff", "\"", "\u2028", "𝛑", "\n", strings.Repeat("x", 50)})).Draw(t, "text"), "")
+		s := strings.Join(
+			rapid.SliceOf(rapid.SampledFrom([]string{"a", "é", "<", "\x00", "\xff", "\"", "\u2028", "𝛑", "\n", strings.Repeat("x", 50)})).
+				Draw(t, "text"),
+			"",
+		)
 		most := rapid.IntRange(10, 200).Draw(t, "most")
 		got := audit.Clip(s, most)
 		b, err := json.Marshal(got)

@@ -253,7 +253,8 @@ func TestEveryKindOfFaultIsNamedByItsOwnWordsAndTheOtherChainIsVerified(t *testi
 			c.tamper(t, n)
 			faults := n.verify(t, writer, "lms")
 			if !slices.ContainsFunc(faults, func(f *audit.Fault) bool {
-				return f.Kind == c.kind && f.Workload == c.chain && f.Seq == c.seq && strings.Contains(f.Error(), ": "+string(c.kind)+": ")
+				return f.Kind == c.kind && f.Workload == c.chain && f.Seq == c.seq &&
+					strings.Contains(f.Error(), ": "+string(c.kind)+": ")
 			}) {
 				t.Errorf("%v, want %q of %s at %d", faults, c.kind, c.chain, c.seq)
 			}
@@ -271,7 +272,12 @@ func TestTheNotarySignsNothingThatContradictsWhatItHasSigned(t *testing.T) {
 		n := notarise(t)
 		n.grow(t, writer, 5)
 		n.grow(t, writer, 7)
-		forged := reseal(t, lines(t, n.chain(writer)), 5, func(e *audit.Entry) { e.Outcome, e.Detail = "Allowed", "nothing happened here" })
+		forged := reseal(
+			t,
+			lines(t, n.chain(writer)),
+			5,
+			func(e *audit.Entry) { e.Outcome, e.Detail = "Allowed", "nothing happened here" },
+		)
 		before := lines(t, n.points())
 		var unfit []audit.Unfit
 		for upTo := 4; upTo <= len(forged); upTo++ {
@@ -298,7 +304,13 @@ func TestTheNotarySignsNothingThatContradictsWhatItHasSigned(t *testing.T) {
 		// The truth is back: it is signed on.
 		put(t, n.chain(writer), reseal(t, forged, 5, func(e *audit.Entry) { e.Outcome, e.Detail = "Refused", "" }))
 		if unfit := n.grow(t, writer, 1); len(unfit) > 0 || n.pins(t).Last(writer) != 13 || len(n.verify(t, writer)) > 0 {
-			t.Errorf("with restarts %v, after the truth is back: %v, signed up to %d, %v", restarts, unfit, n.pins(t).Last(writer), n.verify(t, writer))
+			t.Errorf(
+				"with restarts %v, after the truth is back: %v, signed up to %d, %v",
+				restarts,
+				unfit,
+				n.pins(t).Last(writer),
+				n.verify(t, writer),
+			)
 		}
 	}
 }

@@ -522,7 +522,10 @@ const mostReasons = 20
 // giveUp counts an event that came to nothing. The map of counters that were handed out is never changed.
 func (c *counts) giveUp(reason string) {
 	reason, _, _ = strings.Cut(reason, ":")
-	if reason = strings.TrimSpace(reason); reason == "" || len(reason) > 60 || c.GivenUp[reason] == 0 && len(c.GivenUp) >= mostReasons {
+	if reason = strings.TrimSpace(
+		reason,
+	); reason == "" || len(reason) > 60 ||
+		c.GivenUp[reason] == 0 && len(c.GivenUp) >= mostReasons {
 		reason = "other"
 	}
 	if c.GivenUp = maps.Clone(c.GivenUp); c.GivenUp == nil {

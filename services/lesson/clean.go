@@ -26,8 +26,10 @@ var (
 	// A lesson may name those of the usual hosts; what it is about may name any.
 	bucket      = regexp.MustCompile(`^(?:s3|gs)://[A-Za-z0-9][A-Za-z0-9._-]+(?:/[A-Za-z0-9._~+=/-]*)?$`)
 	module      = regexp.MustCompile(`^[a-z0-9.-]+\.[a-z]+/[A-Za-z0-9._~/-]+(?:@v[0-9][A-Za-z0-9.+-]*)?$`)
-	moduleHosts = regexp.MustCompile(`^(?:(?:github\.com|gitlab\.com|bitbucket\.org)/[^/]+/[^/@]|golang\.org/x/|google\.golang\.org/|gopkg\.in/|go\.uber\.org/|` +
-		`(?:sigs\.)?k8s\.io/|go\.opentelemetry\.io/|cloud\.google\.com/go)`)
+	moduleHosts = regexp.MustCompile(
+		`^(?:(?:github\.com|gitlab\.com|bitbucket\.org)/[^/]+/[^/@]|golang\.org/x/|google\.golang\.org/|gopkg\.in/|go\.uber\.org/|` +
+			`(?:sigs\.)?k8s\.io/|go\.opentelemetry\.io/|cloud\.google\.com/go)`,
+	)
 )
 
 // names says whether an address, with what stands right behind it, is the name of a thing that a lesson may have.

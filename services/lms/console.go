@@ -86,7 +86,20 @@ type stuckRow struct {
 	For time.Duration
 }
 
-var actKinds = []string{exercise.OrderPlay, exercise.OrderStep, exercise.OrderPause, exercise.OrderResume, exercise.OrderStop, exercise.OrderReset, exercise.OrderForget, exercise.OrderRotate, exercise.OrderWithdraw, exercise.OrderReturn, exercise.OrderRevoke, exercise.OrderRestore}
+var actKinds = []string{
+	exercise.OrderPlay,
+	exercise.OrderStep,
+	exercise.OrderPause,
+	exercise.OrderResume,
+	exercise.OrderStop,
+	exercise.OrderReset,
+	exercise.OrderForget,
+	exercise.OrderRotate,
+	exercise.OrderWithdraw,
+	exercise.OrderReturn,
+	exercise.OrderRevoke,
+	exercise.OrderRestore,
+}
 
 func (l *LMS) showConsole(v *visit) error {
 	m := consoleView{consoleFrame: l.consoleFrame(v, "/console")}
@@ -173,7 +186,14 @@ func (l *LMS) run(v *visit, e exercise.Exercise, scenarios []exercise.Scenario) 
 }
 
 // consolePages are where a form may lead back to.
-var consolePages = []string{"/console", "/console/identities", "/console/matrix", "/console/records", "/console/story", "/audit"}
+var consolePages = []string{
+	"/console",
+	"/console/identities",
+	"/console/matrix",
+	"/console/records",
+	"/console/story",
+	"/audit",
+}
 
 // back leads to the page that a form came from.
 func (v *visit) back(otherwise string) error {

@@ -147,7 +147,10 @@ func TestOnlyAnAdminGivesAndTakesIdentitiesAndNobodyShutsTheConsoleOut(t *testin
 			t.Errorf("%s posts %v to %s: %d, want %d", c.who, c.form, c.path, p.status, c.status)
 		}
 	}
-	if p := instructor.post("/console/orders", url.Values{"kind": {"reset"}, "exercise": {"leaked-secret-1"}, "back": {"https://evil.example/"}}); p.location() != "/console" {
+	if p := instructor.post(
+		"/console/orders",
+		url.Values{"kind": {"reset"}, "exercise": {"leaked-secret-1"}, "back": {"https://evil.example/"}},
+	); p.location() != "/console" {
 		t.Errorf("a form leads to %q", p.location())
 	}
 	for _, path := range []string{"/console", "/console/matrix", "/console/identities", "/console/story", "/console/records", "/console/results/results.csv", "/console/events"} {

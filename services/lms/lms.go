@@ -78,7 +78,15 @@ func New(cfg Config) (*LMS, error) {
 	if err != nil {
 		return nil, err
 	}
-	l := &LMS{cfg: cfg, store: &store{pool: cfg.Pool}, pages: pages, console: newConsole(), brake: newBrake(time.Now), writing: map[uuid.UUID]chan struct{}{}, teams: map[string]*remembered[teamFacts]{}}
+	l := &LMS{
+		cfg:     cfg,
+		store:   &store{pool: cfg.Pool},
+		pages:   pages,
+		console: newConsole(),
+		brake:   newBrake(time.Now),
+		writing: map[uuid.UUID]chan struct{}{},
+		teams:   map[string]*remembered[teamFacts]{},
+	}
 	l.store.wrote = l.console.wrote
 	if l.lures, err = readLures(lureText); err != nil {
 		return nil, err

@@ -65,13 +65,21 @@ func TestACertificateCanBeVerifiedAfterItsRecordWasDeleted(t *testing.T) {
 		t.Fatalf("%d %s", w.Code, w.Body)
 	}
 	p := verify(number)
-	if !strings.Contains(p.body, `data-valid="deleted"`) || !strings.Contains(p.text(), "given out on "+date[1]+" ; its record was deleted") || !strings.Contains(p.text(), number) {
+	if !strings.Contains(p.body, `data-valid="deleted"`) ||
+		!strings.Contains(p.text(), "given out on "+date[1]+" ; its record was deleted") ||
+		!strings.Contains(p.text(), number) {
 		t.Errorf("afterwards, of %s: %s", date[1], p.text())
 	}
-	if text := p.text(); strings.Contains(text, "Mira") || strings.Contains(text, "mira.keller") || strings.Contains(text, "No certificate was given out") {
+	if text := p.text(); strings.Contains(text, "Mira") || strings.Contains(text, "mira.keller") ||
+		strings.Contains(text, "No certificate was given out") {
 		t.Errorf("afterwards: %s", text)
 	}
-	if got := s.one(`SELECT string_agg(concat(d.lesson, ' ', d.given), ';') FROM training.deleted_certificate d`); got != strings.TrimPrefix(path, "/training/")+" 2026-10-01" {
+	if got := s.one(
+		`SELECT string_agg(concat(d.lesson, ' ', d.given), ';') FROM training.deleted_certificate d`,
+	); got != strings.TrimPrefix(
+		path,
+		"/training/",
+	)+" 2026-10-01" {
 		t.Errorf("kept is %q", got)
 	}
 	last := "0"
@@ -85,12 +93,19 @@ func TestACertificateCanBeVerifiedAfterItsRecordWasDeleted(t *testing.T) {
 		t.Error("the service may delete what is left of a certificate")
 	}
 	// A lab in which earlier resets left nothing still knows its seal.
-	s.exec(`INSERT INTO training.lesson (id, person, module, state, request, asked) VALUES ('00000000-0000-0000-0000-000000000001', 'mira.keller', 'policy', 'writing', '{}', now())`)
+	s.exec(
+		`INSERT INTO training.lesson (id, person, module, state, request, asked) VALUES ('00000000-0000-0000-0000-000000000001', 'mira.keller', 'policy', 'writing', '{}', now())`,
+	)
 	key, err := s.store.certificateKey(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
-	if p := verify(certificateNumber(key, [16]byte{9})); !strings.Contains(p.text(), "was given out; its record was deleted") {
+	if p := verify(
+		certificateNumber(key, [16]byte{9}),
+	); !strings.Contains(
+		p.text(),
+		"was given out; its record was deleted",
+	) {
 		t.Errorf("one of which nothing is left: %s", p.text())
 	}
 	if p := verify(certificateNumber(key, [16]byte{15: 1})); !strings.Contains(p.body, `data-valid="false"`) {
@@ -136,13 +151,21 @@ func TestRecordsAreDeletedOnlyAsTheyWereKept(t *testing.T) {
 	if w := s.forget(mark); w.Code != 409 {
 		t.Fatalf("a mail was opened after the results: %d", w.Code)
 	}
-	if n := s.rows(`SELECT count(*) FROM training.attempt`); n != 2 || s.rows(`SELECT count(*) FROM training.deleted_certificate`) != 0 {
+	if n := s.rows(
+		`SELECT count(*) FROM training.attempt`,
+	); n != 2 ||
+		s.rows(`SELECT count(*) FROM training.deleted_certificate`) != 0 {
 		t.Errorf("%d attempts are left of 2", n)
 	}
 	number := s.certificateOf(b, path)
 	r := s.records()
 	l := r.Lessons[0]
-	if len(r.Lessons) != 1 || l.Person != formula || l.Module != "secret-hygiene" || l.State != "passed" || len(l.Attempts) != 2 || !l.Attempts[1].Passed || l.Share != 1 || !l.Ended.Equal(labNow) || l.Certificate != number {
+	if len(r.Lessons) != 1 || l.Person != formula || l.Module != "secret-hygiene" || l.State != "passed" ||
+		len(l.Attempts) != 2 ||
+		!l.Attempts[1].Passed ||
+		l.Share != 1 ||
+		!l.Ended.Equal(labNow) ||
+		l.Certificate != number {
 		t.Errorf("lessons %+v", r.Lessons)
 	}
 	opened := 0
@@ -158,14 +181,18 @@ func TestRecordsAreDeletedOnlyAsTheyWereKept(t *testing.T) {
 	i := s.as(roleInstructor)
 	p := i.get("/console/results/results.csv")
 	rows, err := csv.NewReader(strings.NewReader(p.body)).ReadAll()
-	if err != nil || p.status != 200 || len(rows) != 1+len(r.Lessons)+len(r.Drills) || !strings.Contains(p.header.Get("Content-Disposition"), "results.csv") {
+	if err != nil || p.status != 200 || len(rows) != 1+len(r.Lessons)+len(r.Drills) ||
+		!strings.Contains(p.header.Get("Content-Disposition"), "results.csv") {
 		t.Fatalf("results.csv: %d, %d rows, %v", p.status, len(rows), err)
 	}
 	if rows[1][1] != formula || rows[1][2] != `'=HYPERLINK("http://x")` || rows[1][6] != "2" || rows[1][11] != number {
 		t.Errorf("%q", rows[1])
 	}
 	var same exercise.Results
-	if p := i.get("/console/results/results.json"); p.status != 200 || json.Unmarshal([]byte(p.body), &same) != nil || same.Mark != r.Mark {
+	if p := i.get(
+		"/console/results/results.json",
+	); p.status != 200 || json.Unmarshal([]byte(p.body), &same) != nil ||
+		same.Mark != r.Mark {
 		t.Errorf("results.json: %d", p.status)
 	}
 	for path, want := range map[string]int{"/console/results/results.exe": 404, "/console/results/..%2f..": 404} {
@@ -178,7 +205,10 @@ func TestRecordsAreDeletedOnlyAsTheyWereKept(t *testing.T) {
 			t.Errorf("%s for a learner: %d", path, p.status)
 		}
 	}
-	if w := s.forget(r.Mark); w.Code != 204 || s.rows(`SELECT count(*) FROM training.lesson`)+s.rows(`SELECT count(*) FROM training.mail`) != 0 {
+	if w := s.forget(
+		r.Mark,
+	); w.Code != 204 ||
+		s.rows(`SELECT count(*) FROM training.lesson`)+s.rows(`SELECT count(*) FROM training.mail`) != 0 {
 		t.Errorf("as they were kept: %d", w.Code)
 	}
 	var exports, resets int
@@ -186,7 +216,8 @@ func TestRecordsAreDeletedOnlyAsTheyWereKept(t *testing.T) {
 		if row.Kind == "export" && strings.Contains(row.Detail, `"results"`) {
 			exports++
 		}
-		if row.Kind == "reset" && strings.Contains(row.Detail, `"certificates":1`) && strings.Contains(row.Detail, `"records":true`) {
+		if row.Kind == "reset" && strings.Contains(row.Detail, `"certificates":1`) &&
+			strings.Contains(row.Detail, `"records":true`) {
 			resets++
 		}
 	}
@@ -201,10 +232,15 @@ func TestDeletingRecordsOnTheConsoleWantsAWordAndResettingAnExerciseNamesIt(t *t
 	s.as("mira.keller").start("secret-hygiene")
 	i := s.as(roleInstructor)
 	p := i.get("/console")
-	if !strings.Contains(p.body, `name="exercise" value="leaked-secret-1"><button name="kind" value="reset"`) || strings.Contains(p.body, `value="forget"`) || strings.Contains(p.text(), "Reset the lab") {
+	if !strings.Contains(p.body, `name="exercise" value="leaked-secret-1"><button name="kind" value="reset"`) ||
+		strings.Contains(p.body, `value="forget"`) ||
+		strings.Contains(p.text(), "Reset the lab") {
 		t.Errorf("the console: %s", p.text())
 	}
-	if p := i.get("/console/records"); p.status != 200 || !strings.Contains(p.text(), "1 lesson ") || !strings.Contains(p.body, `name="word"`) || !strings.Contains(p.body, `results.csv`) {
+	if p := i.get(
+		"/console/records",
+	); p.status != 200 || !strings.Contains(p.text(), "1 lesson ") || !strings.Contains(p.body, `name="word"`) ||
+		!strings.Contains(p.body, `results.csv`) {
 		t.Errorf("the page: %d %s", p.status, p.text())
 	}
 	for _, x := range []struct {
@@ -226,14 +262,22 @@ func TestDeletingRecordsOnTheConsoleWantsAWordAndResettingAnExerciseNamesIt(t *t
 	if p := i.post("/console/orders", url.Values{"kind": {"reset"}, "exercise": {"leaked-secret-1"}}); p.status != 303 {
 		t.Errorf("reset: %d", p.status)
 	}
-	if p := i.post("/console/orders", url.Values{"kind": {"forget"}, "word": {" Delete "}, "back": {"/console/records"}}); p.status != 303 || p.location() != "/console/records" {
+	if p := i.post(
+		"/console/orders",
+		url.Values{"kind": {"forget"}, "word": {" Delete "}, "back": {"/console/records"}},
+	); p.status != 303 ||
+		p.location() != "/console/records" {
 		t.Errorf("delete: %d %s", p.status, p.location())
 	}
 	o := s.orders("").Orders
-	if len(o) != 2 || o[0].Kind != exercise.OrderReset || o[0].Exercise != "leaked-secret-1" || o[1].Kind != exercise.OrderForget {
+	if len(o) != 2 || o[0].Kind != exercise.OrderReset || o[0].Exercise != "leaked-secret-1" ||
+		o[1].Kind != exercise.OrderForget {
 		t.Errorf("orders %+v", o)
 	}
-	if p := i.get("/console/records"); !strings.Contains(p.text(), "Reset leaked-secret-1") || !strings.Contains(p.text(), "Delete learners’ records") {
+	if p := i.get(
+		"/console/records",
+	); !strings.Contains(p.text(), "Reset leaked-secret-1") ||
+		!strings.Contains(p.text(), "Delete learners’ records") {
 		t.Errorf("the page: %s", p.text())
 	}
 }

@@ -608,7 +608,9 @@ func (s *store) putExercise(ctx context.Context, e exercise.Exercise, by string)
 		if err != nil && !errors.Is(err, pgx.ErrNoRows) {
 			return nil, fmt.Errorf("read exercise: %w", err)
 		}
-		if _, err := tx.Exec(ctx, `INSERT INTO training.exercise (id, title, brief, difficulty, minutes, attack, state, steps, players) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
+		if _, err := tx.Exec(
+			ctx,
+			`INSERT INTO training.exercise (id, title, brief, difficulty, minutes, attack, state, steps, players) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
 			ON CONFLICT (id) DO UPDATE SET title = excluded.title, brief = excluded.brief, difficulty = excluded.difficulty, minutes = excluded.minutes,
 				attack = excluded.attack, state = excluded.state, steps = excluded.steps, players = excluded.players, changed = clock_timestamp()`,
 			e.ID, e.Title, e.Brief, e.Difficulty, e.Minutes, e.Attack, e.State, string(steps), e.Cast); err != nil {
@@ -626,14 +628,29 @@ func (s *store) putExercise(ctx context.Context, e exercise.Exercise, by string)
 }
 
 func (s *store) exercises(ctx context.Context) ([]exercise.Exercise, error) {
-	rows, err := s.pool.Query(ctx, `SELECT id, title, brief, difficulty, minutes, attack, state, steps, players, begun, changed FROM training.exercise ORDER BY begun DESC, id LIMIT 200`)
+	rows, err := s.pool.Query(
+		ctx,
+		`SELECT id, title, brief, difficulty, minutes, attack, state, steps, players, begun, changed FROM training.exercise ORDER BY begun DESC, id LIMIT 200`,
+	)
 	if err != nil {
 		return nil, fmt.Errorf("read exercises: %w", err)
 	}
 	all, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (exercise.Exercise, error) {
 		var e exercise.Exercise
 		var steps []byte
-		if err := row.Scan(&e.ID, &e.Title, &e.Brief, &e.Difficulty, &e.Minutes, &e.Attack, &e.State, &steps, &e.Cast, &e.Begun, &e.Changed); err != nil {
+		if err := row.Scan(
+			&e.ID,
+			&e.Title,
+			&e.Brief,
+			&e.Difficulty,
+			&e.Minutes,
+			&e.Attack,
+			&e.State,
+			&steps,
+			&e.Cast,
+			&e.Begun,
+			&e.Changed,
+		); err != nil {
 			return e, err
 		}
 		return e, json.Unmarshal(steps, &e.Steps)

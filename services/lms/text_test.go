@@ -50,7 +50,8 @@ func TestWhatIsNoTextIsTheBrowsersFaultOnEveryPage(t *testing.T) {
 						t.Errorf("%s %s by %s: %d, want 400", method, target, who, got.status)
 					}
 				}
-				if method == http.MethodPost && p.access == anyone || who == "admin" && method == http.MethodPost && (p.access == admins || p.access == instructors) {
+				if method == http.MethodPost && p.access == anyone ||
+					who == "admin" && method == http.MethodPost && (p.access == admins || p.access == instructors) {
 					text, err := url.QueryUnescape(bad)
 					if err != nil {
 						t.Fatal(err)

@@ -45,8 +45,13 @@ type page struct {
 
 // guessable are the pages at which a stranger could try what they do not know: what fails there is counted.
 var guessable = map[string]bool{
-	"POST /sign-in": true, "GET /sign-in/callback": true, "GET /verify": true,
-	"GET /mailbox/{mail}": true, "GET /mailbox/{mail}/link": true, "POST /mailbox/{mail}/link": true, "POST /mailbox/{mail}/report": true,
+	"POST /sign-in":               true,
+	"GET /sign-in/callback":       true,
+	"GET /verify":                 true,
+	"GET /mailbox/{mail}":         true,
+	"GET /mailbox/{mail}/link":    true,
+	"POST /mailbox/{mail}/link":   true,
+	"POST /mailbox/{mail}/report": true,
 }
 
 // routes are all pages. What is not here does not exist.

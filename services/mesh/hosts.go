@@ -68,7 +68,8 @@ func (n *Node) knows(r *http.Request) bool {
 	if host == "localhost" || strings.HasSuffix(host, ".localhost") {
 		return true
 	}
-	// In a cluster: service, service.namespace.svc, and the cluster's domain. A service.namespace alone may be a public name.
+	// In a cluster: service, service.namespace.svc, and the cluster's domain. A service.namespace alone may be a public
+	// name.
 	if n.cfg.Host == "" {
 		service, rest, more := strings.Cut(host, ".")
 		_, rest, _ = strings.Cut(rest, ".")

@@ -32,7 +32,13 @@ func TestBrowsersAreAnsweredForKnownHostsAlone(t *testing.T) {
 		c.node.people = http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNoContent) })
 		r := httptest.NewRequest(http.MethodGet, "/", nil)
 		r.Host = c.host
-		r = r.WithContext(context.WithValue(r.Context(), http.LocalAddrContextKey, net.Addr(&net.TCPAddr{IP: net.ParseIP("192.0.2.10"), Port: 8443})))
+		r = r.WithContext(
+			context.WithValue(
+				r.Context(),
+				http.LocalAddrContextKey,
+				net.Addr(&net.TCPAddr{IP: net.ParseIP("192.0.2.10"), Port: 8443}),
+			),
+		)
 		w := httptest.NewRecorder()
 		c.node.peopleServer().Handler.ServeHTTP(w, r)
 		if w.Code != c.want {

@@ -156,14 +156,24 @@ func TestAListWithoutCallersAdmitsNoOne(t *testing.T) {
 	awaitReload(t, n, callee, topology.Allowed)
 	wantEnd(t, n, conn, callee, generate, mesh.NotAdmitted)
 	for _, w := range []string{caller, "instructor", "risk-scorer", "git-collector"} {
-		if got := probe.Once(t.Context(), n.Addr(callee), probe.Caller{SVID: n.Mint(t, w, time.Hour, nil)}, generate); got.Outcome != topology.Refused {
+		if got := probe.Once(
+			t.Context(),
+			n.Addr(callee),
+			probe.Caller{SVID: n.Mint(t, w, time.Hour, nil)},
+			generate,
+		); got.Outcome != topology.Refused {
 			t.Errorf("%s, where no one is listed: %+v, want Refused", w, got)
 		}
 	}
 	before := last(t, n, callee)
 	edit(t, n, "POST /v1/generate: []", "POST /v1/generate: [lms]")
 	n.AwaitAudit(t, callee, "a second reload", func(e audit.Entry) bool { return e.Kind == "reload" && e.Seq > before })
-	if got := probe.Once(t.Context(), n.Addr(callee), probe.Caller{SVID: n.Mint(t, caller, time.Hour, nil)}, generate); got.Outcome != topology.Allowed {
+	if got := probe.Once(
+		t.Context(),
+		n.Addr(callee),
+		probe.Caller{SVID: n.Mint(t, caller, time.Hour, nil)},
+		generate,
+	); got.Outcome != topology.Allowed {
 		t.Errorf("listed again: %+v, want Allowed", got)
 	}
 }

@@ -87,7 +87,10 @@ func FromEnv(ctx context.Context, lookup env.Lookup) (*Node, error) {
 		Host:         r.Optional("MESH_HOST", ""),
 		PeopleTLS:    r.Optional("PEOPLE_TLS_DIR", ""),
 		PeopleListen: r.Optional("PEOPLE_LISTEN", ""),
-		PeopleHosts:  strings.FieldsFunc(strings.ToLower(r.Optional("PEOPLE_HOSTS", "")), func(c rune) bool { return c == ',' || c == ' ' }),
+		PeopleHosts: strings.FieldsFunc(
+			strings.ToLower(r.Optional("PEOPLE_HOSTS", "")),
+			func(c rune) bool { return c == ',' || c == ' ' },
+		),
 	}
 	if err := r.Err(); err != nil {
 		return nil, err

@@ -78,7 +78,15 @@ func (s *signer) place(t *testing.T, dir string) string {
 
 func (s *signer) named(t *testing.T, dir, name string) string {
 	t.Helper()
-	c := s.issue(t, &x509.Certificate{DNSNames: []string{name}, NotAfter: time.Now().Add(time.Hour), KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}})
+	c := s.issue(
+		t,
+		&x509.Certificate{
+			DNSNames:    []string{name},
+			NotAfter:    time.Now().Add(time.Hour),
+			KeyUsage:    x509.KeyUsageDigitalSignature,
+			ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
+		},
+	)
 	key, err := x509.MarshalPKCS8PrivateKey(c.PrivateKey)
 	if err != nil {
 		t.Fatal(err)

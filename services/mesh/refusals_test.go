@@ -76,7 +76,11 @@ func TestRefusalsThatDifferAreFiftyASecondOfOneAddressAndTheRestIsCounted(t *tes
 		var n written
 		for i := range 4000 {
 			r.add(stranger, (&Refusal{Reason: Unlisted, Serial: fmt.Sprint(i)}).entry("decision", ""), n.write)
-			r.add(netip.MustParseAddr("192.0.2.8"), (&Refusal{Reason: Unlisted, Serial: fmt.Sprint(i % 7)}).entry("decision", ""), n.write)
+			r.add(
+				netip.MustParseAddr("192.0.2.8"),
+				(&Refusal{Reason: Unlisted, Serial: fmt.Sprint(i % 7)}).entry("decision", ""),
+				n.write,
+			)
 			<-time.After(time.Millisecond)
 		}
 		<-time.After(time.Hour)

@@ -286,7 +286,15 @@ func (n *Node) unrecorded(w http.ResponseWriter, r *http.Request) bool {
 	if err == nil {
 		return false
 	}
-	n.log.Error("request not decided", "method", r.Method, "path", audit.Clip(r.URL.Path, mostOfDetail), "error", "write audit: "+err.Error())
+	n.log.Error(
+		"request not decided",
+		"method",
+		r.Method,
+		"path",
+		audit.Clip(r.URL.Path, mostOfDetail),
+		"error",
+		"write audit: "+err.Error(),
+	)
 	w.Header().Set("Mesh-Reason", string(Unrecorded))
 	httpjson.WriteError(w, httpjson.Errorf(http.StatusServiceUnavailable, string(Unrecorded), "decisions cannot be recorded here, so none is made").After(time.Second))
 	return true

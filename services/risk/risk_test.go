@@ -506,7 +506,14 @@ func TestAPatternIsToldWhenTheEventsAloneComeToMoreThanItsFloor(t *testing.T) {
 		a := p.Assess("mira", SRE, events, t0)
 		i := slices.IndexFunc(a.Contributions, func(c Contribution) bool { return c.Line == PatternLine })
 		if a.Pattern == "" || i < 0 || a.Contributions[i].Part != 0 || len(a.Contributions[i].Events) == 0 {
-			t.Errorf("%s: pattern %q, floor %v, score %v, its line is %d", k.name, a.Pattern, a.Floor.Float(), a.Score.Float(), i)
+			t.Errorf(
+				"%s: pattern %q, floor %v, score %v, its line is %d",
+				k.name,
+				a.Pattern,
+				a.Floor.Float(),
+				a.Score.Float(),
+				i,
+			)
 		}
 		if a.Score.Float() <= a.Floor.Float() {
 			t.Errorf("%s: score %v is not above the floor %v: this proves nothing", k.name, a.Score, a.Floor.Float())
@@ -529,7 +536,8 @@ func TestContributionsSumExactlyToTheScore(t *testing.T) {
 					}
 				case PatternLine:
 					patternAndCap += c.Part
-					if c.Part < 0 || c.Detail == "" || a.Pattern != c.Detail || len(c.Events) == 0 || a.Multiplier == 1e6 && a.Floor == 0 {
+					if c.Part < 0 || c.Detail == "" || a.Pattern != c.Detail || len(c.Events) == 0 ||
+						a.Multiplier == 1e6 && a.Floor == 0 {
 						t.Fatalf("line %+v at multiplier %v", c, a.Multiplier.Float())
 					}
 				case CapLine:
@@ -539,7 +547,10 @@ func TestContributionsSumExactlyToTheScore(t *testing.T) {
 					}
 				}
 			}
-			if told := slices.ContainsFunc(a.Contributions, func(c Contribution) bool { return c.Line == PatternLine }); told != (a.Pattern != "") {
+			if told := slices.ContainsFunc(
+				a.Contributions,
+				func(c Contribution) bool { return c.Line == PatternLine },
+			); told != (a.Pattern != "") {
 				t.Fatalf("%s: pattern %q, and that it has a line is %v", p.Name, a.Pattern, told)
 			}
 			for _, r := range a.Reasons {

@@ -69,13 +69,23 @@ type kept struct {
 
 // outdated says whether a standing is not what its person's events come to.
 func (k *kept) outdated(profile *risk.Profile, now time.Time) bool {
-	return !k.known || k.version != profile.Version || k.by != k.Role || k.in != k.era || k.upTo != k.position || k.due.IsZero() || !k.days.Equal(midnight(now))
+	return !k.known || k.version != profile.Version || k.by != k.Role || k.in != k.era || k.upTo != k.position ||
+		k.due.IsZero() ||
+		!k.days.Equal(midnight(now))
 }
 
 // standing is k as it is told at τ.
 func (k *kept) standing(at time.Time) risk.Standing {
 	f := k.level.Frequency()
-	return risk.Standing{Person: k.Person, At: at, Score: k.score, Level: k.level, Frequency: f, Due: k.due, Escalation: f.Escalate(k.due, at)}
+	return risk.Standing{
+		Person:     k.Person,
+		At:         at,
+		Score:      k.score,
+		Level:      k.level,
+		Frequency:  f,
+		Due:        k.due,
+		Escalation: f.Escalate(k.due, at),
+	}
 }
 
 func midnight(at time.Time) time.Time { return at.UTC().Truncate(24 * time.Hour) }
@@ -106,8 +116,32 @@ func (s *Scorer) kept(ctx context.Context, tx pgx.Tx, profile *risk.Profile) ([]
 		var k kept
 		var at, due, days *time.Time
 		e := &k.employee
-		err := row.Scan(&e.ID, &e.Name, &e.Email, &e.Role, &e.Team, &e.Manager, &e.Joined, &e.Left, &e.Zone, &e.Accounts, &e.Run, &e.position, &e.era,
-			&k.known, &k.version, &k.by, &at, &k.upTo, &k.in, &k.score, &k.level, &due, &days, &k.trend)
+		err := row.Scan(
+			&e.ID,
+			&e.Name,
+			&e.Email,
+			&e.Role,
+			&e.Team,
+			&e.Manager,
+			&e.Joined,
+			&e.Left,
+			&e.Zone,
+			&e.Accounts,
+			&e.Run,
+			&e.position,
+			&e.era,
+			&k.known,
+			&k.version,
+			&k.by,
+			&at,
+			&k.upTo,
+			&k.in,
+			&k.score,
+			&k.level,
+			&due,
+			&days,
+			&k.trend,
+		)
 		if k.known && err == nil {
 			k.at = at.UTC()
 		}
@@ -170,7 +204,13 @@ const (
 
 // eachMade makes the standings of people at τ, a few at a time, and hands them to do, which is called by several at
 // once.
-func (s *Scorer) eachMade(ctx context.Context, profile *risk.Profile, at time.Time, ids []string, do func(context.Context, *risk.Profile, []kept) error) error {
+func (s *Scorer) eachMade(
+	ctx context.Context,
+	profile *risk.Profile,
+	at time.Time,
+	ids []string,
+	do func(context.Context, *risk.Profile, []kept) error,
+) error {
 	group, ctx := errgroup.WithContext(ctx)
 	group.SetLimit(makers)
 	for chunk := range slices.Chunk(ids, madeAtATime) {
@@ -194,7 +234,17 @@ func (s *Scorer) eachMade(ctx context.Context, profile *risk.Profile, at time.Ti
 // made is a person's standing at τ, made of their events.
 func made(profile *risk.Profile, p employee, counted []activity.Event, at time.Time) kept {
 	scores := profile.Scores(p.Role, counted, append(midnights(at), at))
-	k := kept{employee: p, known: true, version: profile.Version, by: p.Role, at: at, upTo: p.position, in: p.era, score: scores[trendDays], days: midnight(at)}
+	k := kept{
+		employee: p,
+		known:    true,
+		version:  profile.Version,
+		by:       p.Role,
+		at:       at,
+		upTo:     p.position,
+		in:       p.era,
+		score:    scores[trendDays],
+		days:     midnight(at),
+	}
 	for _, then := range scores[:trendDays] {
 		k.trend = append(k.trend, int64(then))
 	}
@@ -214,7 +264,19 @@ func (s *Scorer) keep(ctx context.Context, profile *risk.Profile, list []kept) e
 			ON CONFLICT (person, profile) DO UPDATE SET version = excluded.version, role = excluded.role, at = excluded.at, position = excluded.position, era = excluded.era,
 				score = excluded.score, level = excluded.level, due = excluded.due, days = excluded.days, trend = excluded.trend
 			WHERE (s.era, s.position, s.at) <= (excluded.era, excluded.position, excluded.at)`,
-			k.ID, profile.Name, k.version, string(k.by), k.at, k.upTo, k.in, int64(k.score), string(k.level), k.due, k.days, k.trend)
+			k.ID,
+			profile.Name,
+			k.version,
+			string(k.by),
+			k.at,
+			k.upTo,
+			k.in,
+			int64(k.score),
+			string(k.level),
+			k.due,
+			k.days,
+			k.trend,
+		)
 	}
 	if err := s.pool.SendBatch(ctx, batch).Close(); err != nil {
 		return s.away(fmt.Errorf("store standings: %w", err))

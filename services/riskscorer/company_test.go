@@ -40,15 +40,30 @@ func TestStandingsAreWhatTheEventsComeTo(t *testing.T) {
 		l.get("/v1/people", &list)
 		var o risk.Organisation
 		l.get("/v1/organisation", &o)
-		if len(o.Trend) != trendDays+1 || o.Trend[trendDays].Score != o.Score || !o.Trend[trendDays-1].At.Equal(midnight(o.At)) {
+		if len(o.Trend) != trendDays+1 || o.Trend[trendDays].Score != o.Score ||
+			!o.Trend[trendDays-1].At.Equal(midnight(o.At)) {
 			t.Fatalf("%s: a trend of %d points ends at %+v", what, len(o.Trend), o.Trend[trendDays-1:])
 		}
 		then := make([][]risk.Standing, trendDays)
 		for _, s := range list {
 			var a risk.Assessment
 			l.get("/v1/people/"+s.ID+"/risk", &a)
-			if !near(s.Score, a.Score) || s.Level != a.Level || s.Due.Sub(a.Due).Abs() > dueWithin || s.Escalation != a.Escalation || s.Frequency != a.Frequency {
-				t.Fatalf("%s: %s stands at %d %s, due %s %s; their events come to %d %s, due %s %s", what, s.ID, s.Score, s.Level, s.Due, s.Escalation, a.Score, a.Level, a.Due, a.Escalation)
+			if !near(s.Score, a.Score) || s.Level != a.Level || s.Due.Sub(a.Due).Abs() > dueWithin ||
+				s.Escalation != a.Escalation ||
+				s.Frequency != a.Frequency {
+				t.Fatalf(
+					"%s: %s stands at %d %s, due %s %s; their events come to %d %s, due %s %s",
+					what,
+					s.ID,
+					s.Score,
+					s.Level,
+					s.Due,
+					s.Escalation,
+					a.Score,
+					a.Level,
+					a.Due,
+					a.Escalation,
+				)
 			}
 			l.get("/v1/people/"+s.ID+"/risk?profile=decay-v1", &a)
 			if s.Shadow == nil || !near(s.Shadow.Score, a.Score) {
@@ -82,7 +97,15 @@ func TestStandingsAreWhatTheEventsComeTo(t *testing.T) {
 			seq += 6
 		case 1: // a pass
 			n++
-			pass := activity.Event{ID: fmt.Sprintf("training:%d", n), At: at, Person: "mira", Source: activity.Training, Verb: activity.TrainingPassed, Module: "secrets", Teaches: []activity.Verb{activity.SecretCommitted}}
+			pass := activity.Event{
+				ID:      fmt.Sprintf("training:%d", n),
+				At:      at,
+				Person:  "mira",
+				Source:  activity.Training,
+				Verb:    activity.TrainingPassed,
+				Module:  "secrets",
+				Teaches: []activity.Verb{activity.SecretCommitted},
+			}
 			if code, _ := l.send(dashboard, uint64(n), pass); code != 200 {
 				t.Fatal(code)
 			}
@@ -101,7 +124,12 @@ func TestStandingsAreWhatTheEventsComeTo(t *testing.T) {
 			seq++
 			l.roster(person(id, risk.SRE))
 		case 6: // a person is forgotten
-			if code, body := l.put(instructor, "POST", "/v1/reset", ResetOrder{People: []string{fmt.Sprintf("late-%d", step-1)}}); code != 200 {
+			if code, body := l.put(
+				instructor,
+				"POST",
+				"/v1/reset",
+				ResetOrder{People: []string{fmt.Sprintf("late-%d", step-1)}},
+			); code != 200 {
 				t.Fatal(body)
 			}
 		}
@@ -126,9 +154,17 @@ func TestPeopleOfARunDoNotCountInTheCompany(t *testing.T) {
 	cast := person("nina", risk.SRE)
 	cast.Run = "leaked-secret-1"
 	l.roster(cast)
-	l.send(gitCollector, 2, commit(2, "nina", activity.SecretCommitted, time.Hour), commit(3, "nina", activity.SecretCommitted, 2*time.Hour))
+	l.send(
+		gitCollector,
+		2,
+		commit(2, "nina", activity.SecretCommitted, time.Hour),
+		commit(3, "nina", activity.SecretCommitted, 2*time.Hour),
+	)
 	l.get("/v1/organisation", &after)
-	if after.People != 2 || !near(before.Score, after.Score) || before.Levels != after.Levels || !near(before.Max, after.Max) || len(after.Teams) != len(before.Teams) || after.Teams[0].People != 2 {
+	if after.People != 2 || !near(before.Score, after.Score) || before.Levels != after.Levels ||
+		!near(before.Max, after.Max) ||
+		len(after.Teams) != len(before.Teams) ||
+		after.Teams[0].People != 2 {
 		t.Errorf("after a run the company is %+v, before it was %+v", after, before)
 	}
 	for i := range before.Trend[:trendDays] {
@@ -171,7 +207,15 @@ func TestWhatIsRememberedOfPeopleIsBoundedByBytes(t *testing.T) {
 			sum += e.Value.(*held).bytes
 		}
 		if m.bytes > m.most || m.bytes != sum || m.recent.Len() != len(m.people)+len(m.books) {
-			t.Fatalf("after %d people %d bytes are remembered, counted as %d, of at most %d, in %d things of %d", i, sum, m.bytes, m.most, m.recent.Len(), len(m.people)+len(m.books))
+			t.Fatalf(
+				"after %d people %d bytes are remembered, counted as %d, of at most %d, in %d things of %d",
+				i,
+				sum,
+				m.bytes,
+				m.most,
+				m.recent.Len(),
+				len(m.people)+len(m.books),
+			)
 		}
 	}
 	if len(m.people) < 2 || m.books["199"] == nil || m.books["1"] != nil {
@@ -222,7 +266,10 @@ func TestAPersonOfWhomAnEventCameAMomentAgoIsNotOverdue(t *testing.T) {
 	}
 	var a risk.Assessment
 	l.get("/v1/people/mira/risk", &a)
-	if s := list[0].standing(clock.Now); s.ID != "mira" || s.Due.Sub(a.Due).Abs() > dueWithin || s.Escalation != a.Escalation || !near(s.Score, a.Score) {
+	if s := list[0].standing(
+		clock.Now,
+	); s.ID != "mira" || s.Due.Sub(a.Due).Abs() > dueWithin || s.Escalation != a.Escalation ||
+		!near(s.Score, a.Score) {
 		t.Errorf("mira stands at %+v, want due %s %s", s, a.Due, a.Escalation)
 	}
 	if list[1].ID != "tomas" || list[1].at != of["tomas"].at {
@@ -239,7 +286,14 @@ func TestAnEventOfMidnightIsInTheTrend(t *testing.T) {
 		t.Fatal(body)
 	}
 	var o risk.Organisation
-	verbs := []activity.Verb{activity.ForcePush, activity.ForcePush, activity.SecretCommitted, activity.ForcePush, activity.UnreviewedCommit, activity.ForcePush}
+	verbs := []activity.Verb{
+		activity.ForcePush,
+		activity.ForcePush,
+		activity.SecretCommitted,
+		activity.ForcePush,
+		activity.UnreviewedCommit,
+		activity.ForcePush,
+	}
 	for i, verb := range verbs { // the level is not another one each time
 		l.get("/v1/organisation", &o)
 		e := commit(i, "mira", verb, 0)

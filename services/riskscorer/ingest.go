@@ -78,7 +78,11 @@ func (s *Scorer) Events(w http.ResponseWriter, r *http.Request) error {
 		return s.away(err)
 	}
 	status := http.StatusOK
-	if ahead := count(b, func(l *line) bool { return l.receipt.Reason == activity.TooFarAhead }); ahead > 0 && ahead == len(b.lines) {
+	if ahead := count(
+		b,
+		func(l *line) bool { return l.receipt.Reason == activity.TooFarAhead },
+	); ahead > 0 &&
+		ahead == len(b.lines) {
 		status = http.StatusUnprocessableEntity
 	}
 	w.Header().Set("Content-Type", "application/x-ndjson")
@@ -487,7 +491,10 @@ func (s *Scorer) assess(ctx context.Context, tx pgx.Tx, people []employee, lines
 		return nil, nil, err
 	}
 	ids, positions, eras := make([]string, len(people)), make([]int64, len(people)), make([]int64, len(people))
-	undisturbed := make([]*time.Time, len(people)) // the last midnight, if all that is new is after it and nothing was passed
+	undisturbed := make(
+		[]*time.Time,
+		len(people),
+	) // the last midnight, if all that is new is after it and nothing was passed
 	last := midnight(clock.Now)
 	var entries []row
 	for i, p := range people {
@@ -565,7 +572,12 @@ func (d letter) insert(ctx context.Context, tx pgx.Tx, b *batch) error {
 
 // bury makes a dead letter of a line that failed too often.
 func (s *Scorer) bury(ctx context.Context, b *batch, l *line, cause error) error {
-	l.receipt = activity.Receipt{Seq: l.Seq, ID: l.Event.ID, Status: activity.DeadLettered, Reason: activity.CannotBeStored}
+	l.receipt = activity.Receipt{
+		Seq:    l.Seq,
+		ID:     l.Event.ID,
+		Status: activity.DeadLettered,
+		Reason: activity.CannotBeStored,
+	}
 	reason := fmt.Sprintf("%s: failed %d times: %s", activity.CannotBeStored, attempts, clip(cause.Error()))
 	return pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error {
 		if err := (letter{l, reason}).insert(ctx, tx, b); err != nil {

@@ -198,7 +198,21 @@ const employeeColumns = `id, name, email, role, team, manager, to_char(joined, '
 
 func scanEmployee(row pgx.CollectableRow) (employee, error) {
 	var e employee
-	err := row.Scan(&e.ID, &e.Name, &e.Email, &e.Role, &e.Team, &e.Manager, &e.Joined, &e.Left, &e.Zone, &e.Accounts, &e.Run, &e.position, &e.era)
+	err := row.Scan(
+		&e.ID,
+		&e.Name,
+		&e.Email,
+		&e.Role,
+		&e.Team,
+		&e.Manager,
+		&e.Joined,
+		&e.Left,
+		&e.Zone,
+		&e.Accounts,
+		&e.Run,
+		&e.position,
+		&e.era,
+	)
 	return e, err
 }
 

@@ -42,7 +42,12 @@ func (s *Scorer) clock(ctx context.Context) (risk.Clock, error) {
 }
 
 // known reads the people of these ids, as far as there are any, and their events, which are remembered.
-func (s *Scorer) known(ctx context.Context, tx pgx.Tx, room room, ids ...string) ([]employee, map[string]remembered, error) {
+func (s *Scorer) known(
+	ctx context.Context,
+	tx pgx.Tx,
+	room room,
+	ids ...string,
+) ([]employee, map[string]remembered, error) {
 	rows, err := tx.Query(ctx, `SELECT `+employeeColumns+` FROM people.person WHERE id = ANY ($1) ORDER BY id`, ids)
 	if err != nil {
 		return nil, nil, fmt.Errorf("read people: %w", err)

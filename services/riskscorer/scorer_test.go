@@ -652,7 +652,11 @@ func TestWhichOfThePastEventsCountIsFoundOnceAndAnewWhenThereAreMore(t *testing.
 		for range 2 {
 			var a risk.Assessment
 			l.get("/v1/people/mira.keller/risk", &a)
-			if kept := l.memory.get("mira.keller", l.memory.people["mira.keller"].Value.(*held).events.era); len(kept.events) != n+1 || len(kept.counted) != n+1 {
+			if kept := l.memory.get(
+				"mira.keller",
+				l.memory.people["mira.keller"].Value.(*held).events.era,
+			); len(kept.events) != n+1 ||
+				len(kept.counted) != n+1 {
 				t.Errorf("of %d events %d are remembered, %d of them as counted", n+1, len(kept.events), len(kept.counted))
 			}
 		}

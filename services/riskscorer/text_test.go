@@ -26,11 +26,19 @@ func TestWhatIsNoTextIsTheCallersFaultOnEveryRoute(t *testing.T) {
 	}
 	n := meshtest.Start(t, text)
 	node := n.Join(t, "risk-scorer")
-	New(database(t), risk.MustProfile(risk.Default), node.Topology().TrustDomain, node.Audit(), slog.New(slog.DiscardHandler)).Register(node)
+	New(
+		database(t),
+		risk.MustProfile(risk.Default),
+		node.Topology().TrustDomain,
+		node.Audit(),
+		slog.New(slog.DiscardHandler),
+	).Register(node)
 	n.Serve(t, node)
 	n.RefusesWhatIsNoText(t, "risk-scorer", map[string][]string{
-		"PUT /v1/people":  {`[{"id":"a\u0000b","name":"x","role":"software-engineer"}]`},
-		"POST /v1/events": {`{"seq":1,"event":{"id":"git:a\u0000b","source":"git","verb":"git.secret_committed","person":"\u0000"}}`},
+		"PUT /v1/people": {`[{"id":"a\u0000b","name":"x","role":"software-engineer"}]`},
+		"POST /v1/events": {
+			`{"seq":1,"event":{"id":"git:a\u0000b","source":"git","verb":"git.secret_committed","person":"\u0000"}}`,
+		},
 	})
 }
 

@@ -36,7 +36,10 @@ func spellings(t *testing.T) []spelling {
 			continue
 		}
 		line = strings.ReplaceAll(line, `\n`, "\n")
-		s := spelling{text: strings.NewReplacer("«", "", "»", "").Replace(line), scrubbed: marked.ReplaceAllString(line, Scrubbed)}
+		s := spelling{
+			text:     strings.NewReplacer("«", "", "»", "").Replace(line),
+			scrubbed: marked.ReplaceAllString(line, Scrubbed),
+		}
 		for _, m := range marked.FindAllStringSubmatch(line, -1) {
 			s.secrets = append(s.secrets, m[1])
 		}
@@ -68,7 +71,8 @@ func TestSecretsAreTakenOutInTheirUsualSpellingsAndNothingElseIs(t *testing.T) {
 			}
 			for _, x := range s.secrets {
 				quoted := encode(t, x)
-				if bytes.Contains(got, quoted[1:len(quoted)-1]) && !strings.Contains(s.text, "<") { // in JSON, < is \u003c: that is for ScrubText
+				if bytes.Contains(got, quoted[1:len(quoted)-1]) &&
+					!strings.Contains(s.text, "<") { // in JSON, < is \u003c: that is for ScrubText
 					t.Errorf("%q in JSON, depth %d, survived: %s", s.text, depth, got)
 				}
 			}

@@ -91,7 +91,9 @@ func TestDecideIsAllowedForbiddenOrRefused(t *testing.T) {
 }
 
 func TestAnEmptyListIsAPolicyAndAdmitsNoOne(t *testing.T) {
-	topo, err := topology.FromYAML([]byte(strings.NewReplacer("GET /l: [boss]", "GET /l: []", "GET /w: [leaf]", "GET /w: []").Replace(small)))
+	topo, err := topology.FromYAML(
+		[]byte(strings.NewReplacer("GET /l: [boss]", "GET /l: []", "GET /w: [leaf]", "GET /w: []").Replace(small)),
+	)
 	if err != nil {
 		t.Fatal(err)
 	}

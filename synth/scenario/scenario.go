@@ -383,7 +383,12 @@ func (m Moment) check() error {
 	somebody := person("somebody", "somebody", "somebody", Member{})
 	for _, a := range m.acts("check", 0, time.Unix(0, 0), somebody.ID) {
 		if _, err := world.Traces([]risk.Person{somebody}, []routine.Act{a}); err != nil {
-			return fmt.Errorf("record: no simulator reports event %q of source %q%s", r.Event, m.Source, meant(r.Event, eventsOf(m.Source)))
+			return fmt.Errorf(
+				"record: no simulator reports event %q of source %q%s",
+				r.Event,
+				m.Source,
+				meant(r.Event, eventsOf(m.Source)),
+			)
 		}
 	}
 	return nil
@@ -458,8 +463,23 @@ func person(who, name, run string, m Member) risk.Person {
 	if zone == "" {
 		zone = "Europe/Berlin"
 	}
-	return risk.Person{ID: id, Name: strings.ToUpper(who[:1]) + who[1:] + " (" + name + ")", Email: email, Role: m.Role, Team: "exercise", Joined: "2025-01-01", Zone: zone, Run: run,
-		Accounts: []string{"github:" + dashed, "email:" + email, "jira:" + hex.EncodeToString(sum[:12]), "okta:" + email, "aws:" + dashed}}
+	return risk.Person{
+		ID:     id,
+		Name:   strings.ToUpper(who[:1]) + who[1:] + " (" + name + ")",
+		Email:  email,
+		Role:   m.Role,
+		Team:   "exercise",
+		Joined: "2025-01-01",
+		Zone:   zone,
+		Run:    run,
+		Accounts: []string{
+			"github:" + dashed,
+			"email:" + email,
+			"jira:" + hex.EncodeToString(sum[:12]),
+			"okta:" + email,
+			"aws:" + dashed,
+		},
+	}
 }
 
 // Step is what happens at one moment: first acts, then expectations, by their index in Expect.

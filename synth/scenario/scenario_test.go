@@ -16,7 +16,11 @@ import (
 )
 
 func TestPlayersFromTheCompanyAreOfTheRole(t *testing.T) {
-	s, err := scenario.Load("x", []byte(strings.Replace(good, "tomas: {role: sre}", "tomas: {role: sre, from: company}", 1)), there)
+	s, err := scenario.Load(
+		"x",
+		[]byte(strings.Replace(good, "tomas: {role: sre}", "tomas: {role: sre, from: company}", 1)),
+		there,
+	)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -199,10 +199,29 @@ func gitRecords(a routine.Act, p risk.Person) ([]record, error) {
 	switch a.Verb {
 	case activity.SecretCommitted:
 		no := false
-		alert := source.GitSecretAlert{Number: n, CreatedAt: a.At.UTC().Add(20 * time.Second).Truncate(time.Second), URL: fmt.Sprintf("%s/secret-scanning/alerts/%d", api, n),
-			HTMLURL: fmt.Sprintf("%s/security/secret-scanning/%d", repo.HTMLURL, n), LocationsURL: fmt.Sprintf("%s/secret-scanning/alerts/%d/locations", api, n), State: "open",
-			SecretType: SecretKinds[0] + "_id", SecretTypeDisplayName: "Amazon AWS Access Key ID", Secret: secret, Validity: "unknown", PushProtectionBypass: &no, PubliclyLeaked: &no, MultiRepo: &no}
-		w.add("secret_scanning_alert", source.GitSecretScanningAlert{Action: "created", Alert: alert, Repository: repo, Sender: bot})
+		alert := source.GitSecretAlert{
+			Number:    n,
+			CreatedAt: a.At.UTC().Add(20 * time.Second).Truncate(time.Second),
+			URL:       fmt.Sprintf("%s/secret-scanning/alerts/%d", api, n),
+			HTMLURL: fmt.Sprintf(
+				"%s/security/secret-scanning/%d",
+				repo.HTMLURL,
+				n,
+			),
+			LocationsURL:          fmt.Sprintf("%s/secret-scanning/alerts/%d/locations", api, n),
+			State:                 "open",
+			SecretType:            SecretKinds[0] + "_id",
+			SecretTypeDisplayName: "Amazon AWS Access Key ID",
+			Secret:                secret,
+			Validity:              "unknown",
+			PushProtectionBypass:  &no,
+			PubliclyLeaked:        &no,
+			MultiRepo:             &no,
+		}
+		w.add(
+			"secret_scanning_alert",
+			source.GitSecretScanningAlert{Action: "created", Alert: alert, Repository: repo, Sender: bot},
+		)
 		alert.Secret = ""
 		w.add("secret_scanning_alert_location", source.GitSecretScanningAlertLocation{Action: "created", Alert: alert, Location: source.GitLocation{Type: "commit", Details: source.GitLocationDetails{
 			Path: file, StartLine: 3, EndLine: 3, StartColumn: 19, EndColumn: 39, BlobSHA: sha1Like(a, "blob"), BlobURL: api + "/git/blobs/" + sha1Like(a, "blob"), CommitSHA: sha,

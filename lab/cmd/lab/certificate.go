@@ -32,7 +32,12 @@ func certify(ctx context.Context, l *desk.Lab, o *lab.Operator, name, role, dir 
 			return err
 		}
 		if !listed {
-			return &lab.Error{Code: lab.ExitUsage, What: "make a certificate", Why: fmt.Errorf("nobody in the roster is %q", name), Try: lab.FindPeople}
+			return &lab.Error{
+				Code: lab.ExitUsage,
+				What: "make a certificate",
+				Why:  fmt.Errorf("nobody in the roster is %q", name),
+				Try:  lab.FindPeople,
+			}
 		}
 		role = "person"
 	}
@@ -77,7 +82,12 @@ func revoke(ctx context.Context, l *desk.Lab, o *lab.Operator, name, role string
 	}
 	listed, err := inRoster(ctx, o, name)
 	if err == nil && !listed {
-		err = &lab.Error{Code: lab.ExitUsage, What: "revoked", Why: fmt.Errorf("but nobody in the roster is %q", name), Try: lab.FindPeople}
+		err = &lab.Error{
+			Code: lab.ExitUsage,
+			What: "revoked",
+			Why:  fmt.Errorf("but nobody in the roster is %q", name),
+			Try:  lab.FindPeople,
+		}
 	}
 	return err
 }

@@ -23,8 +23,8 @@ import (
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	// Folders that a workload of another uid must enter have the mode that they are made with, under any umask of the caller. What is
-	// private is made so.
+	// Folders that a workload of another uid must enter have the mode that they are made with, under any umask of the
+	// caller. What is private is made so.
 	syscall.Umask(0o022)
 	code := run(ctx, os.Args[1:])
 	stop()
@@ -91,8 +91,28 @@ func command() *cobra.Command {
 	root.PersistentFlags().BoolVarP(&s.quiet, "quiet", "q", false, "say nothing on stderr but errors")
 	root.CompletionOptions.DisableDefaultCmd = true
 	root.AddCommand(
-		doctorCommand(s), explained(s, upCommand(s)), statusCommand(s), playCommand(s), scenarioCommand(s), seedCommand(s), peopleCommand(s), openCommand(s), logsCommand(s), bundleCommand(s),
-		matrixCommand(s), auditCommand(s), evalCommand(s), benchCommand(s), resetCommand(s), downCommand(s), versionCommand(), superviseCommand(),
+		doctorCommand(
+			s,
+		),
+		explained(s, upCommand(s)),
+		statusCommand(s),
+		playCommand(s),
+		scenarioCommand(s),
+		seedCommand(s),
+		peopleCommand(s),
+		openCommand(s),
+		logsCommand(s),
+		bundleCommand(s),
+		matrixCommand(
+			s,
+		),
+		auditCommand(s),
+		evalCommand(s),
+		benchCommand(s),
+		resetCommand(s),
+		downCommand(s),
+		versionCommand(),
+		superviseCommand(),
 	)
 	for _, c := range root.Commands() {
 		usage(c)

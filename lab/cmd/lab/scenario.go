@@ -15,7 +15,9 @@ func scenarioCommand(_ *settings) *cobra.Command {
 		RunE: func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
 	c.AddCommand(&cobra.Command{
-		Use: "lint FILE…", Short: "Say everything that is wrong with a scenario, with the line; needs no lab", Args: cobra.MinimumNArgs(1),
+		Use:     "lint FILE…",
+		Short:   "Say everything that is wrong with a scenario, with the line; needs no lab",
+		Args:    cobra.MinimumNArgs(1),
 		Example: "  lab scenario lint lab/scenarios/leaked-secret.yaml\n  lab scenario lint stranger-at-the-door",
 		Long: `Checks one of the lab's scenarios, or a file: its form, and every name in it. Roles, modules, ATT&CK techniques, verbs, kinds of
 secrets, callers, callees, routes and reasons must be such as there are. Names all faults at once, each with its line, and exits

@@ -45,7 +45,8 @@ func TestLintNamesTheLineOfAMisspeltCaller(t *testing.T) {
 		return b.String(), err
 	}
 	out, err := lint(good, bad, "stranger-at-the-door", filepath.Join(dir, "none.yaml"), dir+"/.")
-	if err == nil || !strings.Contains(out, "✓ "+good) || !strings.Contains(out, "✓ stranger-at-the-door") || strings.Contains(out, "✓ "+bad) {
+	if err == nil || !strings.Contains(out, "✓ "+good) || !strings.Contains(out, "✓ stranger-at-the-door") ||
+		strings.Contains(out, "✓ "+bad) {
 		t.Fatalf("%v\n%s", err, out)
 	}
 	for _, want := range []string{

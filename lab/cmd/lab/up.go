@@ -360,7 +360,14 @@ func writeStatus(w io.Writer, st lab.Status, format string) error {
 		e.SetIndent("", "  ")
 		return e.Encode(st)
 	case "env":
-		_, err := fmt.Fprintf(w, "LAB_NAME=%s\nLAB_DASHBOARD=%s\nLAB_FOLDER=%s\nLAB_RUNTIME=%s\n", lab.Quoted(st.Name), lab.Quoted(st.Dashboard), lab.Quoted(st.Folder), lab.Quoted(st.Runtime))
+		_, err := fmt.Fprintf(
+			w,
+			"LAB_NAME=%s\nLAB_DASHBOARD=%s\nLAB_FOLDER=%s\nLAB_RUNTIME=%s\n",
+			lab.Quoted(st.Name),
+			lab.Quoted(st.Dashboard),
+			lab.Quoted(st.Folder),
+			lab.Quoted(st.Runtime),
+		)
 		return err
 	case "text":
 		t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
@@ -381,7 +388,13 @@ func writeStatus(w io.Writer, st lab.Status, format string) error {
 			fmt.Fprintf(t, "\n%d events scored, %d waiting, %d dead letters; it is %s in the lab\n", c.Events, waiting, c.DeadLetters, c.Clock.Format("Mon 2 Jan 2006 15:04 MST"))
 			for _, collector := range slices.Sorted(maps.Keys(c.GivenUp)) {
 				for _, reason := range slices.Sorted(maps.Keys(c.GivenUp[collector])) {
-					fmt.Fprintf(t, "%s gave up %d events: %s\n", collector, c.GivenUp[collector][reason], cmp.Or(givenUp[reason], reason))
+					fmt.Fprintf(
+						t,
+						"%s gave up %d events: %s\n",
+						collector,
+						c.GivenUp[collector][reason],
+						cmp.Or(givenUp[reason], reason),
+					)
 				}
 			}
 		}

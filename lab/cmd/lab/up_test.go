@@ -26,7 +26,13 @@ func TestAnIssuerThatARuntimeDoesNotHaveIsRefused(t *testing.T) {
 }
 
 func TestStatusSaysWhatCollectorsGaveUpAndWhy(t *testing.T) {
-	st := lab.Status{Name: "lab", Counts: &lab.Counts{Events: 7, GivenUp: map[string]map[string]uint64{"git-collector": {activity.TooFarAhead: 3, "other": 1}}}}
+	st := lab.Status{
+		Name: "lab",
+		Counts: &lab.Counts{
+			Events:  7,
+			GivenUp: map[string]map[string]uint64{"git-collector": {activity.TooFarAhead: 3, "other": 1}},
+		},
+	}
 	var out strings.Builder
 	if err := writeStatus(&out, st, "text"); err != nil {
 		t.Fatal(err)

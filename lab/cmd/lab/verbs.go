@@ -319,7 +319,14 @@ two checkpoints for one number, missing checkpoint, bad signature, no checkpoint
 						if len(chain.Faults) > 0 {
 							mark = "✗"
 						}
-						fmt.Fprintf(c.OutOrStdout(), "%s %s\t%d entries, %d checkpoints\n", mark, chain.Name, chain.Entries, chain.Checkpoints)
+						fmt.Fprintf(
+							c.OutOrStdout(),
+							"%s %s\t%d entries, %d checkpoints\n",
+							mark,
+							chain.Name,
+							chain.Entries,
+							chain.Checkpoints,
+						)
 					}
 					return err
 				})
@@ -351,7 +358,9 @@ two checkpoints for one number, missing checkpoint, bad signature, no checkpoint
 func resetCommand(s *settings) *cobra.Command {
 	learners, yes, to := false, false, "."
 	c := &cobra.Command{
-		Use: "reset [SCENARIO]", Short: "Take away what exercises left; learners' records only where you say so", Args: cobra.MaximumNArgs(1),
+		Use:     "reset [SCENARIO]",
+		Short:   "Take away what exercises left; learners' records only where you say so",
+		Args:    cobra.MaximumNArgs(1),
 		Example: "  lab reset\n  lab reset leaked-secret\n  lab reset --learners --yes --to .",
 		Long: `Takes away every exercise, its cast, and what those did, scored and learnt; with a scenario, one of the lab's or a file, only
 what its plays left. The company's life goes on, and learners' records stay: lessons, attempts, certificates, answers to drills.
@@ -367,8 +376,10 @@ The audit and the lab's clock never go back.`,
 				return fmt.Errorf("%w: want SCENARIO or --learners, not both", errUsage)
 			case learners && !yes:
 				return &lab.Error{
-					Code: lab.ExitUsage, What: "reset learners' records", Why: errors.New("it deletes every lesson, attempt and certificate: want --yes"),
-					Try: "lab reset --learners --yes" + nameFlag(s),
+					Code: lab.ExitUsage,
+					What: "reset learners' records",
+					Why:  errors.New("it deletes every lesson, attempt and certificate: want --yes"),
+					Try:  "lab reset --learners --yes" + nameFlag(s),
 				}
 			case !learners && (yes || c.Flags().Changed("to")):
 				return fmt.Errorf("%w: --yes and --to are for --learners", errUsage)
@@ -396,7 +407,8 @@ The audit and the lab's clock never go back.`,
 			})
 		},
 	}
-	c.Flags().BoolVar(&learners, "learners", false, "delete learners' records too, once they are in a file, and go back to the state after the history")
+	c.Flags().
+		BoolVar(&learners, "learners", false, "delete learners' records too, once they are in a file, and go back to the state after the history")
 	c.Flags().BoolVar(&yes, "yes", false, "with --learners: you mean it")
 	c.Flags().StringVar(&to, "to", to, "with --learners: the folder for the files")
 	return c
