@@ -12,6 +12,7 @@ import (
 
 	"example.org/security-training/lab/progress"
 	"example.org/security-training/services/activity"
+	"example.org/security-training/services/httpjson"
 	"example.org/security-training/services/risk"
 	"example.org/security-training/services/topology"
 	"example.org/security-training/synth/people"
@@ -79,7 +80,7 @@ func Seed(ctx context.Context, o *Operator, spec Spec, p progress.Reporter) (pos
 		group, both := errgroup.WithContext(ctx)
 		group.Go(func() error {
 			events := routine.TrainingEvents(routine.Month(staff, spec.Days))
-			return o.Ask(both, routeTraining, Training{Events: events}, nil)
+			return whileAway(both, func() error { return o.Ask(both, routeTraining, Training{Events: events}, nil) })
 		})
 		group.Go(func() error { return o.Perform(both, play) })
 		if err := group.Wait(); err != nil {
@@ -318,6 +319,21 @@ func Prove(ctx context.Context, o *Operator, dashboard string, spec Spec) error 
 		}
 		return visit(ctx, link)
 	})
+}
+
+// awayAtMost is how long an answer may be 503 before the history is given up: a large company's is taken in for minutes.
+const awayAtMost = 10 * time.Minute
+
+// whileAway does what may be done again until the answer is another than 503, or until ctx or awayAtMost has passed.
+func whileAway(ctx context.Context, do func() error) error {
+	ctx, cancel := context.WithTimeout(ctx, awayAtMost)
+	defer cancel()
+	for {
+		err := do()
+		if err == nil || httpjson.FromError(err).Status != http.StatusServiceUnavailable || pause(ctx, time.Second) != nil {
+			return err
+		}
+	}
 }
 
 // again tries until do succeeds, or until ctx ends: then the error is what do said last.

@@ -3,6 +3,7 @@ package lab
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/http"
 	"sync/atomic"
 	"testing"
@@ -62,6 +63,35 @@ func TestAProofIsTriedUntilItSucceedsOrItsTimeIsOver(t *testing.T) {
 		); err == nil || err.Error() != "answered 503" ||
 			tries < 100 {
 			t.Errorf("after %d tries: %v", tries, err)
+		}
+	})
+}
+
+// A learning system whose scorer is still busy is asked again, and what is refused for good is not.
+func TestWhatIsAwayIsAskedAgainAndWhatIsRefusedIsNot(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		tries := 0
+		away := func(until int) func() error {
+			tries = 0
+			return func() error {
+				if tries++; tries < until {
+					return fmt.Errorf("ask: %w", httpjson.Errorf(http.StatusServiceUnavailable, "scorer_away", "not yet"))
+				}
+				return nil
+			}
+		}
+		if err := whileAway(t.Context(), away(100)); err != nil || tries != 100 {
+			t.Errorf("after %d tries: %v", tries, err)
+		}
+		if err := whileAway(t.Context(), away(1e9)); err == nil || tries < 500 {
+			t.Errorf("after %d tries: %v", tries, err)
+		}
+		tries = 0
+		if err := whileAway(t.Context(), func() error {
+			tries++
+			return httpjson.Errorf(http.StatusUnprocessableEntity, "bad_records", "no")
+		}); err == nil || tries != 1 {
+			t.Errorf("refused for good, after %d tries: %v", tries, err)
 		}
 	})
 }

@@ -47,10 +47,13 @@ func (l *LMS) PutTraining(w http.ResponseWriter, r *http.Request) error {
 	defer cancel()
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
+	left := int64(len(ids))
 	for {
 		l.outbox.kick()
-		left, err := l.store.undelivered(ctx, ids)
-		if err == nil && left == 0 {
+		if n, err := l.store.undelivered(ctx, ids); err == nil {
+			left = n
+		}
+		if left == 0 {
 			w.WriteHeader(http.StatusNoContent)
 			return nil
 		}

@@ -30,7 +30,7 @@ type memory struct {
 }
 
 // mostRemembered leaves a scorer with a limit of 256 MiB room for its batches and for the garbage collector.
-const mostRemembered = 80 << 20
+const mostRemembered = 56 << 20
 
 // held is one thing that is remembered of a person: events or a book.
 type held struct {

@@ -13,6 +13,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"runtime/debug"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
@@ -72,10 +73,16 @@ func (s *Scorer) profiles() []*risk.Profile {
 	return []*risk.Profile{s.profile, s.shadow}
 }
 
+// softLimit is the memory at which garbage is collected more often, in bytes, where GOMEMLIMIT does not say.
+const softLimit = 200 << 20
+
 // Run joins the mesh and serves until ctx ends. RISK_PROFILE names the profile, RISK_SHADOW another one beside it.
 func Run(ctx context.Context, lookup env.Lookup) error {
 	r := env.Read(lookup)
 	name, beside := r.Optional("RISK_PROFILE", risk.Default), r.Optional("RISK_SHADOW", "")
+	if r.Optional("GOMEMLIMIT", "") == "" { // else the runtime has read it
+		debug.SetMemoryLimit(softLimit)
+	}
 	if err := r.Err(); err != nil {
 		return err
 	}
