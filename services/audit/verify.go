@@ -120,7 +120,7 @@ func read(line []byte, workload string) link {
 	if err != nil {
 		return link{edited: "it is not an entry: " + err.Error()}
 	}
-	written := append(text[:len(text)-1], `,"hash":"`+sum+`"}`...) // the hash comes last
+	written := slices.Concat(text[:len(text)-1], []byte(`,"hash":"`+sum+`"}`)) // the hash comes last
 	switch {
 	case e.Workload != workload:
 		l.foreign = e.Workload
