@@ -53,4 +53,6 @@ var Reasons = []Reason{
 	NotAdmitted,
 	UnexpectedPeer,
 	NotForCaller,
+	Beyond,
+	Flooded,
 }
