@@ -275,7 +275,7 @@ func TestResetGoesBackToTheSeededState(t *testing.T) {
 	if count(`SELECT count(*) FROM people.person WHERE team = 'exercise'`) == 0 || int64(played) <= position {
 		t.Fatal("a play left nothing: this proves nothing")
 	}
-	// Somebody has passed a lesson. A reset of exercises leaves that alone, and so does one that is not confirmed.
+	// A person has passed a lesson. A reset of exercises leaves that alone, and so does one that is not confirmed.
 	dashboard := named(t, topology.KindDashboard, "")
 	training, err := connect(t, dashboard, dashboard)
 	if err != nil {

@@ -304,7 +304,7 @@ func (o *Operator) link(ctx context.Context, dashboard string, req linkRequest) 
 const proveWithin = 3 * time.Minute
 
 // Prove shows that the lab works from end to end: an act of one of its people goes through a simulator, a collector and
-// the scorer, and the dashboard serves a page to somebody who has signed in. What fails is tried again until
+// the scorer, and the dashboard serves a page to a person who has signed in. What fails is tried again until
 // proveWithin has passed.
 func Prove(ctx context.Context, o *Operator, dashboard string, spec Spec) error {
 	ctx, cancel := context.WithTimeout(ctx, proveWithin)

@@ -473,7 +473,7 @@ func TestEachRowRunsAsTheTopologySays(t *testing.T) {
 }
 
 // The collector of a workload in Go works harder before the kernel ends the workload: it is told less than the
-// container's limit, whatever that is, and not much less.
+// container's limit, for any limit, and not much less.
 func TestAWorkloadIsToldToCollectBeforeItsContainersLimit(t *testing.T) {
 	for _, limit := range []string{"256Mi", "300M", "1Gi", "100000000"} {
 		all := pods(render(t, set("resources.app.limits.memory", limit)))

@@ -99,7 +99,7 @@ func Supervise(ctx context.Context, dir string) error {
 	}
 	defer claim.Close()
 	go buryOrphans(context.WithoutCancel(ctx), s.waitsFor) // as long as this process lives
-	s.remember()                                           // before anybody can order the end: whoever does waits for this process
+	s.remember()                                           // before an order to end: who gives it waits for this process
 	failed := make(chan error, 4)
 	if err := s.desk.Serve(s, stop, failed); err != nil {
 		return err

@@ -311,7 +311,7 @@ func TestFullSpoolTurnsAwayUntilThereIsRoom(t *testing.T) {
 	}
 }
 
-// What a collector accepted and had to give up is counted by reason, whatever the reason says besides, and not without
+// What a collector accepted and had to give up is counted by reason, without the words behind a colon, and not without
 // bound.
 func TestWhatIsGivenUpIsCountedByReason(t *testing.T) {
 	c := start(t, activity.Git, 1000)

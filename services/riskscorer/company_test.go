@@ -19,8 +19,8 @@ const dueWithin = time.Minute
 // near says whether two scores differ by no more than a moment's decay.
 func near(a, b risk.Score) bool { return max(a-b, b-a) < risk.One/1e5 }
 
-// What stands in the list, and in the company's trend, is what each person's events come to, whatever arrived in
-// whatever order: late events, passes, another role, owners found later, days that go by, people and events that are
+// What stands in the list, and in the company's trend, is what each person's events come to, arriving in
+// any order: late events, passes, another role, owners found later, days that go by, people and events that are
 // forgotten.
 func TestStandingsAreWhatTheEventsComeTo(t *testing.T) {
 	l := newLab(t)

@@ -216,7 +216,7 @@ func (s *Scorer) shadowOf(r *http.Request) (*risk.Profile, error) {
 }
 
 // People is GET /v1/people: a JSON array of risk.Standing, the highest score first, of those who have joined and not
-// left. ?shadow= names a profile whose scores are shown beside. People who were made for a run of an exercise are not
+// left. ?shadow= names a profile whose scores are shown as well. People who were made for a run of an exercise are not
 // of the company: ?runs=all lists them as well.
 func (s *Scorer) People(w http.ResponseWriter, r *http.Request) error {
 	profile, err := s.profileOf(r)
