@@ -441,8 +441,9 @@ func (p *Profile) Trend(role Role, events []activity.Event, times []time.Time) [
 // Due is when the next training of a person at this level is, and who is told at τ that it has not been done: by the level's
 // frequency, after the last pass, else after the first event, else after τ; but counted from the day on which the level was
 // reached, if that is later, since nobody is late for what was not asked of them. Events are the person's, in any order, duplicates
-// allowed.
-func (p *Profile) Due(role Role, events []activity.Event, level Level, at time.Time) (time.Time, Escalation) {
+// allowed. Known are the person's scores at the last midnights (UTC) up to τ, oldest first, if the caller has them: they are
+// not computed again.
+func (p *Profile) Due(role Role, events []activity.Event, level Level, at time.Time, known ...Point) (time.Time, Escalation) {
 	var pass time.Time
 	first := at
 	for i := range events {
@@ -458,26 +459,41 @@ func (p *Profile) Due(role Role, events []activity.Event, level Level, at time.T
 		pass = first
 	}
 	f := level.Frequency()
-	due := p.reached(role, events, level, pass, at).Add(time.Duration(f.Days()) * 24 * time.Hour)
+	due := p.reached(role, events, level, pass, at, known).Add(time.Duration(f.Days()) * 24 * time.Hour)
 	return due, f.Escalate(due, at)
 }
 
 // reached is the end of the day, by UTC, on which a person came to the level that they have at τ, as far back as begin.
-func (p *Profile) reached(role Role, events []activity.Event, level Level, begin, at time.Time) time.Time {
+// Known is as for Due.
+func (p *Profile) reached(role Role, events []activity.Event, level Level, begin, at time.Time, known []Point) time.Time {
 	const day = 24 * time.Hour
 	if level == Low {
 		return begin
 	}
+	first := begin.UTC().Truncate(day).Add(day)
+	end := at
+	for _, point := range slices.Backward(known) {
+		if point.At.Before(first) {
+			return begin
+		}
+		if p.Level(point.Score).Rank() < level.Rank() {
+			return point.At.Add(day)
+		}
+		end = point.At.Add(-day)
+	}
 	var midnights []time.Time
-	for midnight := begin.UTC().Truncate(day).Add(day); !midnight.After(at); midnight = midnight.Add(day) {
+	for midnight := first; !midnight.After(end); midnight = midnight.Add(day) {
 		midnights = append(midnights, midnight)
 	}
-	seen := distinct(events, at)
-	known := make([]activity.Event, len(seen))
-	for i, e := range seen {
-		known[i] = *e
+	if len(midnights) == 0 {
+		return begin
 	}
-	for i, score := range slices.Backward(p.Scores(role, known, midnights)) {
+	seen := distinct(events, end)
+	past := make([]activity.Event, len(seen))
+	for i, e := range seen {
+		past[i] = *e
+	}
+	for i, score := range slices.Backward(p.Scores(role, past, midnights)) {
 		if p.Level(score).Rank() < level.Rank() {
 			return midnights[i].Add(day)
 		}

@@ -41,23 +41,29 @@ func NewLedger(p *Profile) *Ledger {
 func LedgerOf(p *Profile, events []activity.Event) *Ledger {
 	l := NewLedger(p)
 	for _, e := range passesFirst(events) {
-		l.Add(e)
+		l.Add(*e)
 	}
 	return l
 }
 
 // passesFirst is events by time; of one moment the passes come first: they act on what was before it, and not on the
 // rest of it.
-func passesFirst(events []activity.Event) []activity.Event {
-	sorted := slices.Clone(events)
-	rank := func(e activity.Event) int {
+func passesFirst(events []activity.Event) []*activity.Event {
+	sorted := make([]*activity.Event, len(events))
+	for i := range events {
+		sorted[i] = &events[i]
+	}
+	rank := func(e *activity.Event) int {
 		if e.Verb == activity.TrainingPassed {
 			return 0
 		}
 		return 1
 	}
-	slices.SortStableFunc(sorted, func(a, b activity.Event) int {
-		return cmp.Or(a.At.Compare(b.At), cmp.Compare(rank(a), rank(b)), inTime(a, b))
+	slices.SortStableFunc(sorted, func(a, b *activity.Event) int {
+		if d := a.At.Compare(b.At); d != 0 {
+			return d
+		}
+		return cmp.Or(cmp.Compare(rank(a), rank(b)), byTime(a, b))
 	})
 	return sorted
 }
@@ -69,7 +75,7 @@ func (p *Profile) Scores(role Role, counted []activity.Event, times []time.Time)
 	scores := make([]Score, len(times))
 	for i, at := range times {
 		for len(rest) > 0 && !rest[0].At.After(at) {
-			l.Add(rest[0])
+			l.Add(*rest[0])
 			rest = rest[1:]
 		}
 		scores[i] = l.Score(role, at)

@@ -52,6 +52,36 @@ func TestLedgerScoresExactlyAsTheWholeHistory(t *testing.T) {
 	}
 }
 
+// Scores at midnights that the caller has already change nothing in when training falls due, however many they are.
+func TestDueIsTheSameWithAndWithoutKnownScores(t *testing.T) {
+	walked := 0
+	rapid.Check(t, func(t *rapid.T) {
+		events, role := lives(t), anyRole.Draw(t, "role")
+		seen := map[string]bool{}
+		events = slices.DeleteFunc(events, func(e activity.Event) bool { twice := seen[e.ID]; seen[e.ID] = true; return twice })
+		at := t0.Add(-time.Duration(rapid.IntRange(0, 72).Draw(t, "hours ago")) * time.Hour)
+		for _, p := range Profiles() {
+			level := p.Level(p.Score(role, events, at))
+			want, _ := p.Due(role, events, level, at)
+			var known []Point
+			for i := range rapid.IntRange(1, 60).Draw(t, "known") {
+				midnight := at.UTC().Truncate(day).Add(-time.Duration(i) * day)
+				known = append(known, Point{At: midnight, Score: p.Score(role, events, midnight)})
+			}
+			slices.Reverse(known)
+			if got, _ := p.Due(role, events, level, at, known...); !got.Equal(want) {
+				t.Fatalf("%s, %s: due %s with %d known scores, %s without", p.Name, level, got, len(known), want)
+			}
+			if level != Low {
+				walked++
+			}
+		}
+	})
+	if walked == 0 {
+		t.Error("everybody's level was LOW")
+	}
+}
+
 func TestLateAndRepeatedPassesActOnWhatWasBeforeThem(t *testing.T) {
 	p := MustProfile(Default)
 	pass := func(id int, module string, ago time.Duration) activity.Event {

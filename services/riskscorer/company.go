@@ -233,7 +233,8 @@ func (s *Scorer) eachMade(
 
 // made is a person's standing at τ, made of their events.
 func made(profile *risk.Profile, p employee, counted []activity.Event, at time.Time) kept {
-	scores := profile.Scores(p.Role, counted, append(midnights(at), at))
+	times := midnights(at)
+	scores := profile.Scores(p.Role, counted, append(times, at))
 	k := kept{
 		employee: p,
 		known:    true,
@@ -245,11 +246,13 @@ func made(profile *risk.Profile, p employee, counted []activity.Event, at time.T
 		score:    scores[trendDays],
 		days:     midnight(at),
 	}
-	for _, then := range scores[:trendDays] {
+	var known []risk.Point
+	for i, then := range scores[:trendDays] {
 		k.trend = append(k.trend, int64(then))
+		known = append(known, risk.Point{At: times[i], Score: then})
 	}
 	k.level = profile.Level(k.score)
-	k.due, _ = profile.Due(p.Role, counted, k.level, at)
+	k.due, _ = profile.Due(p.Role, counted, k.level, at, known...)
 	return k
 }
 
