@@ -178,16 +178,18 @@ func (s *Scorer) fresh(ctx context.Context, profile *risk.Profile, old bool) err
 	}
 	before := clock.Now.Add(-s.company.tolerance(profile.Name, clock.Pace))
 	var ids []string
+	earlier := map[string]*kept{}
 	for i := range list {
 		if k := &list[i]; k.outdated(profile, clock.Now) || old && k.at.Before(before) {
 			ids = append(ids, k.ID)
+			earlier[k.ID] = k
 		}
 	}
 	if len(ids) == 0 {
 		return nil
 	}
 	begun := time.Now()
-	if err := s.eachMade(ctx, profile, clock.Now, ids, s.keep); err != nil {
+	if err := s.eachMade(ctx, profile, clock.Now, ids, earlier, s.keep); err != nil {
 		return err
 	}
 	if 2*len(ids) > len(list) {
@@ -203,12 +205,13 @@ const (
 )
 
 // eachMade makes the standings of people at τ, a few at a time, and hands them to do, which is called by several at
-// once.
+// once. Earlier are standings that are stored, by person, as far as there are any.
 func (s *Scorer) eachMade(
 	ctx context.Context,
 	profile *risk.Profile,
 	at time.Time,
 	ids []string,
+	earlier map[string]*kept,
 	do func(context.Context, *risk.Profile, []kept) error,
 ) error {
 	group, ctx := errgroup.WithContext(ctx)
@@ -219,7 +222,7 @@ func (s *Scorer) eachMade(
 			if err := s.look(ctx, func(tx pgx.Tx, _ risk.Clock) error {
 				people, read, err := s.known(ctx, tx, ifThereIsRoom, chunk...)
 				for _, p := range people {
-					list = append(list, made(profile, p, read[p.ID].counted, at))
+					list = append(list, made(profile, p, read[p.ID].counted, at, earlier[p.ID]))
 				}
 				return err
 			}); err != nil {
@@ -231,10 +234,9 @@ func (s *Scorer) eachMade(
 	return group.Wait()
 }
 
-// made is a person's standing at τ, made of their events.
-func made(profile *risk.Profile, p employee, counted []activity.Event, at time.Time) kept {
-	times := midnights(at)
-	scores := profile.Scores(p.Role, counted, append(times, at))
+// made is a person's standing at τ, made of their events. Scores at midnights are taken over from an earlier standing that
+// was made of the same events, role and profile; earlier may be nil.
+func made(profile *risk.Profile, p employee, counted []activity.Event, at time.Time, earlier *kept) kept {
 	k := kept{
 		employee: p,
 		known:    true,
@@ -243,17 +245,43 @@ func made(profile *risk.Profile, p employee, counted []activity.Event, at time.T
 		at:       at,
 		upTo:     p.position,
 		in:       p.era,
-		score:    scores[trendDays],
 		days:     midnight(at),
 	}
-	var known []risk.Point
-	for i, then := range scores[:trendDays] {
-		k.trend = append(k.trend, int64(then))
-		known = append(known, risk.Point{At: times[i], Score: then})
+	times := midnights(at)
+	trend := earlier.pointsOf(&k)
+	// What is known is the beginning of the trend, or nothing: the rest is computed.
+	for len(trend) > 0 && trend[0].At.Before(times[0]) {
+		trend = trend[1:]
 	}
+	if len(trend) > trendDays || len(trend) > 0 && !trend[0].At.Equal(times[0]) {
+		trend = nil
+	}
+	rest := times[len(trend):]
+	scores := profile.Scores(p.Role, counted, append(rest, at))
+	for i, then := range rest {
+		trend = append(trend, risk.Point{At: then, Score: scores[i]})
+	}
+	for _, point := range trend {
+		k.trend = append(k.trend, int64(point.Score))
+	}
+	k.score = scores[len(rest)]
 	k.level = profile.Level(k.score)
-	k.due, _ = profile.Due(p.Role, counted, k.level, at, known...)
+	k.due, _ = profile.Due(p.Role, counted, k.level, at, trend...)
 	return k
+}
+
+// pointsOf is the trend of k, if it is made of the same as that of later; else nil: without a due date, too, the trend is
+// not known. k may be nil.
+func (k *kept) pointsOf(later *kept) []risk.Point {
+	if k == nil || !k.known || k.due.IsZero() || k.days.IsZero() || k.days.After(later.days) ||
+		k.version != later.version || k.by != later.by || k.in != later.in || k.upTo != later.upTo {
+		return nil
+	}
+	points := make([]risk.Point, trendDays)
+	for i, then := range midnights(k.days) {
+		points[i] = risk.Point{At: then, Score: risk.Score(k.trend[i])}
+	}
+	return points
 }
 
 // keep stores standings, unless newer ones are stored already: of the same events, too, as some were ahead of the older
@@ -319,7 +347,7 @@ func (s *Scorer) standings(ctx context.Context, profile *risk.Profile) ([]kept, 
 	}
 	list = list[:0]
 	var mu sync.Mutex
-	err := s.eachMade(ctx, profile, clock.Now, ids, func(_ context.Context, _ *risk.Profile, some []kept) error {
+	err := s.eachMade(ctx, profile, clock.Now, ids, nil, func(_ context.Context, _ *risk.Profile, some []kept) error {
 		mu.Lock()
 		defer mu.Unlock()
 		list = append(list, some...)
@@ -340,7 +368,7 @@ func (s *Scorer) complete(ctx context.Context, profile *risk.Profile, at time.Ti
 		}
 	}
 	var mu sync.Mutex
-	return s.eachMade(ctx, profile, at, ids, func(_ context.Context, _ *risk.Profile, some []kept) error {
+	return s.eachMade(ctx, profile, at, ids, nil, func(_ context.Context, _ *risk.Profile, some []kept) error {
 		mu.Lock()
 		defer mu.Unlock()
 		for _, k := range some {

@@ -320,7 +320,7 @@ func TestAStandingOfAnEarlierTimeDoesNotReplaceALaterOne(t *testing.T) {
 	l.send(gitCollector, 1, e)
 	later := l.stored()["mira"]
 	p := employee{Person: person("mira", risk.SRE), position: later.upTo, era: later.in}
-	earlier := made(l.profile, p, []activity.Event{e}, risk.Epoch.Add(-time.Second))
+	earlier := made(l.profile, p, []activity.Event{e}, risk.Epoch.Add(-time.Second), nil)
 	if earlier.score >= later.score {
 		t.Fatalf("%d, later %d: this proves nothing", earlier.score, later.score)
 	}

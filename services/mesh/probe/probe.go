@@ -75,7 +75,11 @@ type Conn struct {
 	state  tls.ConnectionState
 }
 
-const patience = 5 * time.Second
+// How long a peer may take. Who has shaken hands is alive, and an answer may want work: an organisation's figures, say.
+const (
+	patience       = 5 * time.Second
+	answerPatience = 20 * time.Second
+)
 
 // Open connects as c. A refusal often shows only at the first answer: TLS 1.3 lets a client finish before the server has
 // looked at its certificate. An error that is ErrNobody is no refusal.
@@ -151,7 +155,11 @@ func (c *Conn) Try(ctx context.Context, route topology.Route) Result {
 // Send is Try for any method, path and media type.
 func (c *Conn) Send(ctx context.Context, method, path, mediaType string) Result {
 	r := Result{Outcome: topology.Refused, Resumed: c.state.DidResume}
-	if err := c.SetDeadline(time.Now().Add(patience)); err != nil {
+	wait := patience
+	if c.state.HandshakeComplete {
+		wait = answerPatience
+	}
+	if err := c.SetDeadline(time.Now().Add(wait)); err != nil {
 		return r.end(err)
 	}
 	req, err := http.NewRequestWithContext(ctx, method, "http://probe"+path, nil)

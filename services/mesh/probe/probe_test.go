@@ -89,7 +89,11 @@ func TestACalleeThatSaysNothingRefusesNobody(t *testing.T) {
 				} else if !errors.Is(err, probe.ErrNobody) {
 					t.Errorf("%v, want ErrNobody", err)
 				}
-				if took := time.Since(began); took > 5*time.Second {
+				most := 5 * time.Second
+				if name == "says nothing but its name" { // it shook hands, so it may be at work
+					most = 20 * time.Second
+				}
+				if took := time.Since(began); took > most {
 					t.Errorf("it waited %s", took)
 				}
 			})
