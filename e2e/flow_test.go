@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"example.org/security-training/lab"
+	"example.org/security-training/lab/play"
 	"example.org/security-training/services/activity"
 	"example.org/security-training/services/audit"
 	"example.org/security-training/services/lesson"
@@ -178,7 +179,7 @@ func assess(t testing.TB, person string) risk.Assessment {
 }
 
 func TestEachScenarioHolds(t *testing.T) {
-	for _, name := range lab.ScenarioNames() {
+	for _, name := range play.Names() {
 		t.Run(name, func(t *testing.T) {
 			out, err := command(t.Context(), l.name, "play", name).run()
 			if err != nil || !strings.Contains(out, "✓ "+name) {

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"example.org/security-training/lab"
+	"example.org/security-training/lab/operator"
 	"example.org/security-training/services/activity"
 	"example.org/security-training/services/risk"
 	"example.org/security-training/services/topology"
@@ -154,7 +155,7 @@ func TestNothingIsLostOrDoubledWhileEachProcessIsKilledOnce(t *testing.T) {
 		t.Errorf("only %d batches for %d kills: this proves nothing", batches, kills)
 	}
 	for _, w := range l.topo.OfKind(topology.KindCollector) {
-		var s lab.Spool
+		var s operator.Spool
 		if err := l.op.Call(ctx, w.Name, http.MethodGet, "/v1/spool", nil, &s); err != nil {
 			t.Fatal(err)
 		}
@@ -231,9 +232,9 @@ func TestUpRepairsAfterTheSupervisorIsKilled(t *testing.T) {
 	}
 }
 
-func watermarks(t *testing.T) lab.Watermarks {
+func watermarks(t *testing.T) operator.Watermarks {
 	t.Helper()
-	var w lab.Watermarks
+	var w operator.Watermarks
 	if err := l.op.Call(t.Context(), serving(t, "GET /v1/watermarks"), http.MethodGet, "/v1/watermarks", nil, &w); err != nil {
 		t.Fatal(err)
 	}

@@ -17,6 +17,7 @@ import (
 	"example.org/security-training/lab"
 	"example.org/security-training/lab/desk"
 	"example.org/security-training/lab/local"
+	"example.org/security-training/lab/operator"
 	"example.org/security-training/services/audit"
 	"example.org/security-training/services/env"
 	"example.org/security-training/services/env/needtest"
@@ -33,7 +34,7 @@ type under struct {
 	runtime string // local, or what LAB_RUNTIME says
 	bin     string // the folder of the programs
 	topo    *topology.Topology
-	op      *lab.Operator
+	op      *operator.Operator
 	st      lab.Status
 }
 
@@ -141,7 +142,7 @@ func (u *under) open(ctx context.Context) error {
 	if u.st, err = u.Status(ctx); err != nil {
 		return err
 	}
-	u.op, err = lab.Enter(ctx, u.Lab)
+	u.op, err = operator.Enter(ctx, u.Lab)
 	return err
 }
 

@@ -15,6 +15,8 @@ import (
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 
 	"example.org/security-training/lab"
+	"example.org/security-training/lab/matrix"
+	"example.org/security-training/lab/operator"
 	"example.org/security-training/services/audit"
 	"example.org/security-training/services/env/needtest"
 	"example.org/security-training/services/mesh"
@@ -25,7 +27,7 @@ import (
 const generate topology.Route = "POST /v1/generate"
 
 func TestEveryCallerOnEveryRouteGetsWhatTopologySays(t *testing.T) {
-	cells, err := lab.Matrix(t.Context(), l.Lab, lab.MatrixOptions{})
+	cells, err := matrix.Try(t.Context(), l.Lab, matrix.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -52,9 +54,9 @@ func TestEveryCallerOnEveryRouteGetsWhatTopologySays(t *testing.T) {
 
 func TestStrangersAreRefusedAndTheRefusingSideSaysWhy(t *testing.T) {
 	gateway := serving(t, generate)
-	for _, s := range lab.Strangers {
+	for _, s := range matrix.Strangers {
 		t.Run(s.Name, func(t *testing.T) {
-			who, err := lab.Impostor(t.Context(), l.Lab, l.topo, s.Name, named(t, topology.KindDashboard, ""))
+			who, err := matrix.Impostor(t.Context(), l.Lab, l.topo, s.Name, named(t, topology.KindDashboard, ""))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -450,7 +452,7 @@ func during(t *testing.T, f func(context.Context)) {
 		defer close(done)
 		for ctx.Err() == nil {
 			for _, w := range l.topo.OfKind(topology.KindCollector) {
-				var s lab.Spool
+				var s operator.Spool
 				if err := l.op.Call(context.WithoutCancel(ctx), w.Name, http.MethodGet, "/v1/spool", nil, &s); err != nil {
 					select {
 					case failed <- fmt.Errorf("request %d: %w", sent.Load(), err):
@@ -509,7 +511,7 @@ func TestAWithdrawnIdentityEndsServiceUntilItIsRestored(t *testing.T) {
 		}
 		return false
 	})
-	var s lab.Spool
+	var s operator.Spool
 	if err := l.op.Call(t.Context(), name, http.MethodGet, "/v1/spool", nil, &s); err == nil {
 		t.Error("a workload without an identity answers")
 	}

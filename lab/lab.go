@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"time"
 
 	"github.com/spiffe/go-spiffe/v2/bundle/x509bundle"
@@ -16,6 +17,7 @@ import (
 	"github.com/spiffe/go-spiffe/v2/svid/x509svid"
 
 	"example.org/security-training/lab/progress"
+	"example.org/security-training/services/audit"
 )
 
 // Spec is what a lab is made from.
@@ -145,3 +147,22 @@ func (e *Error) Error() string {
 }
 
 func (e *Error) Unwrap() error { return e.Why }
+
+// Entries reads a workload's chain of decisions.
+func Entries(ctx context.Context, l Lab, workload string) ([]audit.Entry, error) {
+	r, err := l.Audit(ctx, workload)
+	if err != nil {
+		return nil, err
+	}
+	defer r.Close()
+	return audit.Read(r)
+}
+
+func SortedKeys[V any](m map[string]V) []string {
+	keys := make([]string, 0, len(m))
+	for k := range m {
+		keys = append(keys, k)
+	}
+	slices.Sort(keys)
+	return keys
+}

@@ -11,7 +11,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
-	"example.org/security-training/lab"
+	"example.org/security-training/lab/operator"
 	"example.org/security-training/services/activity"
 	"example.org/security-training/services/httpjson"
 	"example.org/security-training/services/mesh"
@@ -152,12 +152,12 @@ func rest(ctx context.Context, d time.Duration) error {
 const patience = 2 * time.Minute
 
 // settled returns when everything that the collector has accepted has come to its end, and the collector's counts of then.
-func (v *vendor) settled(ctx context.Context) (lab.Spool, error) {
+func (v *vendor) settled(ctx context.Context) (operator.Spool, error) {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	const route topology.Route = "GET /v1/spool"
 	for {
-		var s lab.Spool
+		var s operator.Spool
 		if err := v.op.Call(ctx, v.collector.Name, route.Method(), route.Path(), nil, &s); err != nil {
 			return s, err
 		}

@@ -13,7 +13,9 @@ import (
 
 	"example.org/security-training/lab"
 	"example.org/security-training/lab/desk"
+	"example.org/security-training/lab/operator"
 	"example.org/security-training/lab/progress"
+	"example.org/security-training/lab/seed"
 	"example.org/security-training/services/env"
 	"example.org/security-training/services/mesh"
 	"example.org/security-training/services/postgres"
@@ -35,7 +37,7 @@ type Inside struct {
 // insider is what benchmarks do in that lab, and as whom.
 type insider struct {
 	Inside
-	op       *lab.Operator
+	op       *operator.Operator
 	topo     *topology.Topology
 	staff    []people.Person
 	db       *pgxpool.Pool // as the scorer, whose tables they are
@@ -64,11 +66,11 @@ func enter(ctx context.Context, up func(context.Context) (*Inside, error)) (i *i
 }
 
 func (i *insider) join(ctx context.Context) (err error) {
-	if i.op, err = lab.Enter(ctx, i.Lab); err != nil {
+	if i.op, err = operator.Enter(ctx, i.Lab); err != nil {
 		return err
 	}
 	i.topo = i.op.Node.Topology()
-	if _, err = lab.Seed(ctx, i.op, i.Spec, progress.Quiet{}); err != nil {
+	if _, err = seed.History(ctx, i.op, i.Spec, progress.Quiet{}); err != nil {
 		return err
 	}
 	scorer, err := i.member(ctx, i.one(topology.KindScorer, "").Name)

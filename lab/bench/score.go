@@ -13,8 +13,8 @@ import (
 	"example.org/security-training/synth/routine"
 )
 
-// seed is the companies': the same on every machine.
-const seed = 42
+// randomSeed makes the companies: the same ones on every machine.
+const randomSeed = 42
 
 // batchLines is how many events a collector submits at most, and the scorer scores, at once.
 const batchLines = 1000
@@ -40,7 +40,7 @@ func score(_ context.Context, s *stage) (*contest, error) {
 		return nil, err
 	}
 	c := &scored{profile: profile, roles: map[string]risk.Role{}, books: map[string]*risk.Book{}, whole: map[string][]activity.Event{}}
-	staff := people.Company(seed, s.size.people, people.Published)
+	staff := people.Company(randomSeed, s.size.people, people.Published)
 	accounts := map[string][]string{}
 	for _, p := range staff {
 		c.roles[p.ID] = p.Role

@@ -65,8 +65,8 @@ type made struct {
 // is the slower one.
 func synth(_ context.Context, s *stage) (*contest, error) {
 	company := func() (made, error) {
-		staff := people.Company(seed, s.size.company, people.Published)
-		acts := routine.Recorded(seed, routine.Month(staff, s.size.days))
+		staff := people.Company(randomSeed, s.size.company, people.Published)
+		acts := routine.Recorded(randomSeed, routine.Month(staff, s.size.days))
 		acts = slices.DeleteFunc(acts, func(a routine.Act) bool { return a.Source == activity.Training })
 		traces, err := world.Traces(people.Roster(staff), acts)
 		if err != nil {
@@ -99,7 +99,7 @@ func synth(_ context.Context, s *stage) (*contest, error) {
 		kinds = append(kinds, kind)
 	}
 	var ours, theirs made
-	fake := gofakeit.New(seed)
+	fake := gofakeit.New(randomSeed)
 	return &contest{
 		ours: side{len(model.records), func(context.Context) (int, float64, error) {
 			return perCore(func() (n int, err error) {

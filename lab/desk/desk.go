@@ -16,6 +16,7 @@ import (
 	"github.com/spiffe/go-spiffe/v2/svid/x509svid"
 
 	"example.org/security-training/lab"
+	"example.org/security-training/lab/conductor"
 	"example.org/security-training/services/audit"
 	"example.org/security-training/services/topology"
 )
@@ -124,7 +125,7 @@ func (d *Desk) Conduct(ctx context.Context, host string) {
 		d.Log.Error("conduct the lab", "error", err.Error())
 		return
 	}
-	lab.Conduct(ctx, newLab(d.Folder, d.Topo, host, nil), shipped, d.Log)
+	conductor.Run(ctx, newLab(d.Folder, d.Topo, host, nil), shipped, d.Log)
 }
 
 func loadKey(f Folder) (ed25519.PrivateKey, error) {

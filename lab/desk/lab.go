@@ -18,6 +18,7 @@ import (
 	"github.com/spiffe/go-spiffe/v2/svid/x509svid"
 
 	"example.org/security-training/lab"
+	"example.org/security-training/lab/conductor"
 	"example.org/security-training/services/env"
 	"example.org/security-training/services/mesh"
 	"example.org/security-training/services/topology"
@@ -33,7 +34,7 @@ type Lab struct {
 	down   func(context.Context, *Lab) ([]string, error)
 }
 
-var _ lab.Stage = (*Lab)(nil)
+var _ conductor.Controllable = (*Lab)(nil)
 
 func newLab(f Folder, topo *topology.Topology, host string, down func(context.Context, *Lab) ([]string, error)) *Lab {
 	return &Lab{folder: f, admin: newAdmin(f.admin()), topo: topo, host: host, down: down}

@@ -16,7 +16,9 @@ import (
 	"example.org/security-training/lab/bench"
 	"example.org/security-training/lab/desk"
 	"example.org/security-training/lab/local"
+	"example.org/security-training/lab/operator"
 	"example.org/security-training/lab/progress"
+	"example.org/security-training/lab/seed"
 	"example.org/security-training/services/env"
 )
 
@@ -150,11 +152,11 @@ func benchUp(r *local.Runtime) *bench.UpLocal {
 			if err != nil {
 				return err
 			}
-			op, err := lab.Enter(ctx, found)
+			op, err := operator.Enter(ctx, found)
 			if err != nil {
 				return err
 			}
-			return lab.Live(ctx, op, spec)
+			return seed.Live(ctx, op, spec)
 		},
 		Down:  func(ctx context.Context) error { return removeLab(ctx, r, spec.Name) },
 		Floor: r.Floor,

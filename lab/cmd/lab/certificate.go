@@ -17,13 +17,14 @@ import (
 
 	"example.org/security-training/lab"
 	"example.org/security-training/lab/desk"
+	"example.org/security-training/lab/operator"
 	"example.org/security-training/services/risk"
 	"example.org/security-training/services/topology"
 )
 
 // certify writes a PKCS#12 file for a browser and prints whose it is, where it is and its password: for a person of the
 // roster or, where name is empty, for role.
-func certify(ctx context.Context, l *desk.Lab, o *lab.Operator, name, role, dir string, out io.Writer) error {
+func certify(ctx context.Context, l *desk.Lab, o *operator.Operator, name, role, dir string, out io.Writer) error {
 	if name == "" {
 		name = role
 	} else {
@@ -36,7 +37,7 @@ func certify(ctx context.Context, l *desk.Lab, o *lab.Operator, name, role, dir 
 				Code: lab.ExitUsage,
 				What: "make a certificate",
 				Why:  fmt.Errorf("nobody in the roster is %q", name),
-				Try:  lab.FindPeople,
+				Try:  operator.FindPeople,
 			}
 		}
 		role = "person"
@@ -61,7 +62,7 @@ func certify(ctx context.Context, l *desk.Lab, o *lab.Operator, name, role, dir 
 // revoke has the dashboard refuse every certificate that was made so far for a person, or for role where name is empty, and prints
 // whose and until when they begin. Who is not in the roster, or not any more, is revoked as well, and named as an error: it may
 // have been a slip of the pen.
-func revoke(ctx context.Context, l *desk.Lab, o *lab.Operator, name, role string, out io.Writer) error {
+func revoke(ctx context.Context, l *desk.Lab, o *operator.Operator, name, role string, out io.Writer) error {
 	order := revocation{Name: name, Role: "person"}
 	if name == "" {
 		order.Name, order.Role = role, role
@@ -86,7 +87,7 @@ func revoke(ctx context.Context, l *desk.Lab, o *lab.Operator, name, role string
 			Code: lab.ExitUsage,
 			What: "revoked",
 			Why:  fmt.Errorf("but nobody in the roster is %q", name),
-			Try:  lab.FindPeople,
+			Try:  operator.FindPeople,
 		}
 	}
 	return err
@@ -99,8 +100,8 @@ type revocation struct {
 	Before time.Time `json:"before"`
 }
 
-func inRoster(ctx context.Context, o *lab.Operator, name string) (bool, error) {
-	roster, err := lab.People(ctx, o)
+func inRoster(ctx context.Context, o *operator.Operator, name string) (bool, error) {
+	roster, err := operator.People(ctx, o)
 	if err != nil {
 		return false, err
 	}

@@ -6,7 +6,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"example.org/security-training/lab"
+	"example.org/security-training/lab/play"
 )
 
 func scenarioCommand(_ *settings) *cobra.Command {
@@ -25,7 +25,7 @@ with 2 if there is one. "lab play" checks the same before anything is played.`,
 		RunE: func(c *cobra.Command, args []string) error {
 			var faults []error
 			for _, name := range args {
-				words, err := lab.LintScenario(name)
+				words, err := play.Lint(name)
 				if err != nil {
 					faults = append(faults, err)
 					continue

@@ -25,7 +25,9 @@ import (
 	"example.org/security-training/lab/desk"
 	"example.org/security-training/lab/kind"
 	"example.org/security-training/lab/local"
+	"example.org/security-training/lab/operator"
 	"example.org/security-training/lab/progress"
+	"example.org/security-training/lab/seed"
 	"example.org/security-training/manifests"
 	"example.org/security-training/services/activity"
 	"example.org/security-training/services/env"
@@ -155,11 +157,11 @@ func up(ctx context.Context, s *settings, spec lab.Spec, asked string, out io.Wr
 				return err
 			}
 			// A simulator that was killed has forgotten the company's ordinary life.
-			op, err := lab.Enter(ctx, l)
+			op, err := operator.Enter(ctx, l)
 			if err != nil {
 				return err
 			}
-			if err := lab.Live(ctx, op, spec); err != nil {
+			if err := seed.Live(ctx, op, spec); err != nil {
 				return err
 			}
 			p.Say("%s is up and healthy at %s: nothing to do (%.0f ms)", spec.Name, st.Dashboard, time.Since(start).Seconds()*1000)
@@ -209,12 +211,12 @@ func settle(ctx context.Context, l *desk.Lab, spec lab.Spec, p progress.Reporter
 	if err != nil {
 		return err
 	}
-	op, err := lab.Enter(ctx, l)
+	op, err := operator.Enter(ctx, l)
 	if err != nil {
 		return err
 	}
 	if !st.Seeded {
-		position, err := lab.Seed(ctx, op, spec, p)
+		position, err := seed.History(ctx, op, spec, p)
 		if err != nil {
 			return err
 		}
@@ -225,11 +227,11 @@ func settle(ctx context.Context, l *desk.Lab, spec lab.Spec, p progress.Reporter
 			return fmt.Errorf("remember the history: %w", err)
 		}
 	}
-	if err := lab.Live(ctx, op, spec); err != nil {
+	if err := seed.Live(ctx, op, spec); err != nil {
 		return err
 	}
 	return progress.Step(p, "dashboard serves a signed-in page, a probe event is scored", func() error {
-		if err := lab.Prove(ctx, op, st.Dashboard, spec); err != nil {
+		if err := seed.Prove(ctx, op, st.Dashboard, spec); err != nil {
 			return err
 		}
 		return l.MarkProven()
@@ -338,7 +340,7 @@ func counted(ctx context.Context, l *desk.Lab, st *lab.Status) error {
 	if !st.Healthy {
 		return nil
 	}
-	o, err := lab.Enter(ctx, l)
+	o, err := operator.Enter(ctx, l)
 	if err != nil {
 		return err
 	}

@@ -13,10 +13,15 @@ import (
 	"github.com/spf13/cobra"
 
 	"example.org/security-training/lab"
+	"example.org/security-training/lab/auditor"
 	"example.org/security-training/lab/cluster"
 	"example.org/security-training/lab/desk"
 	"example.org/security-training/lab/kind"
 	"example.org/security-training/lab/local"
+	"example.org/security-training/lab/matrix"
+	"example.org/security-training/lab/operator"
+	"example.org/security-training/lab/play"
+	"example.org/security-training/lab/seed"
 	"example.org/security-training/services/env"
 )
 
@@ -139,8 +144,8 @@ func seedCommand(s *settings) *cobra.Command {
 	return &cobra.Command{
 		Use: "seed", Short: "Deliver the history again; what has arrived already is known", Args: cobra.NoArgs, Example: "  lab seed",
 		RunE: func(c *cobra.Command, _ []string) error {
-			return inside(c.Context(), s, func(ctx context.Context, l *desk.Lab, o *lab.Operator, st lab.Status) error {
-				position, err := lab.Seed(ctx, o, st.Spec, s.progress())
+			return inside(c.Context(), s, func(ctx context.Context, l *desk.Lab, o *operator.Operator, st lab.Status) error {
+				position, err := seed.History(ctx, o, st.Spec, s.progress())
 				if err != nil {
 					return err
 				}
@@ -151,7 +156,7 @@ func seedCommand(s *settings) *cobra.Command {
 }
 
 // inside finds the lab, enters it as its operator and runs f.
-func inside(ctx context.Context, s *settings, f func(context.Context, *desk.Lab, *lab.Operator, lab.Status) error) error {
+func inside(ctx context.Context, s *settings, f func(context.Context, *desk.Lab, *operator.Operator, lab.Status) error) error {
 	l, err := find(ctx, s)
 	if err != nil {
 		return err
@@ -160,7 +165,7 @@ func inside(ctx context.Context, s *settings, f func(context.Context, *desk.Lab,
 	if err != nil {
 		return err
 	}
-	o, err := lab.Enter(ctx, l)
+	o, err := operator.Enter(ctx, l)
 	if err != nil {
 		return err
 	}
@@ -173,7 +178,7 @@ func linkFor(ctx context.Context, l *desk.Lab, person string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	o, err := lab.Enter(ctx, l)
+	o, err := operator.Enter(ctx, l)
 	if err != nil {
 		return "", err
 	}
@@ -208,7 +213,7 @@ it writes a PKCS#12 client certificate instead, to be imported into a browser, a
 				}
 				names = strings.Fields(string(text))
 			}
-			return inside(c.Context(), s, func(ctx context.Context, l *desk.Lab, o *lab.Operator, st lab.Status) error {
+			return inside(c.Context(), s, func(ctx context.Context, l *desk.Lab, o *operator.Operator, st lab.Status) error {
 				home := st.Dashboard
 				if st.Spec.Listen != "" && class != "" {
 					home = st.Room
@@ -256,7 +261,7 @@ it writes a PKCS#12 client certificate instead, to be imported into a browser, a
 
 func matrixCommand(s *settings) *cobra.Command {
 	format := ""
-	how := lab.MatrixOptions{}
+	how := matrix.Options{}
 	c := &cobra.Command{
 		Use: "matrix", Short: "Try every caller against every route, live", Args: cobra.NoArgs,
 		Example: "  lab matrix\n  lab matrix --caller lms --callee llm-gateway\n  lab matrix --against running\n  lab matrix -o json\n  lab matrix -o html > matrix.html",
@@ -266,7 +271,7 @@ connection, and prints what was expected beside what was measured. A probe chang
 Expected is what the lab came with: a copy of the policy that was written when it was made. What was edited since is a difference,
 and is told in a section of its own. With --against running the policy is taken as it was edited.`,
 		RunE: func(c *cobra.Command, _ []string) error {
-			write, ok := map[string]func(io.Writer, []lab.Cell) error{"text": lab.WriteMatrixText, "json": lab.WriteMatrixJSON, "html": lab.WriteMatrixHTML}[format]
+			write, ok := map[string]func(io.Writer, []matrix.Cell) error{"text": matrix.WriteText, "json": matrix.WriteJSON, "html": matrix.WriteHTML}[format]
 			if !ok {
 				return fmt.Errorf("%w: -o %q: want text, json or html", errUsage, format)
 			}
@@ -274,7 +279,7 @@ and is told in a section of its own. With --against running the policy is taken 
 			if err != nil {
 				return err
 			}
-			cells, err := lab.Matrix(c.Context(), l, how)
+			cells, err := matrix.Try(c.Context(), l, how)
 			if err != nil {
 				return err
 			}
@@ -296,7 +301,7 @@ and is told in a section of its own. With --against running the policy is taken 
 		},
 	}
 	c.Flags().StringVarP(&format, "output", "o", "text", "text, json or html")
-	c.Flags().StringVar(&how.Against, "against", lab.AgainstShipped, "what is expected: shipped or running")
+	c.Flags().StringVar(&how.Against, "against", matrix.AgainstShipped, "what is expected: shipped or running")
 	c.Flags().StringVar(&how.Caller, "caller", "", "this caller alone: a workload, or a stranger such as forged")
 	c.Flags().StringVar(&how.Callee, "callee", "", "this callee alone")
 	return c
@@ -312,8 +317,8 @@ against the ends that their writers reported. Names the first bad entry of each 
 there is one. The kinds of fault: edited, deleted, inserted, reordered, cut at the end, resealed, doubled sequence number,
 two checkpoints for one number, missing checkpoint, bad signature, no checkpoints, missing chain.`,
 			RunE: func(c *cobra.Command, _ []string) error {
-				return inside(c.Context(), s, func(ctx context.Context, l *desk.Lab, o *lab.Operator, _ lab.Status) error {
-					report, err := lab.VerifyAudit(ctx, l, o)
+				return inside(c.Context(), s, func(ctx context.Context, l *desk.Lab, o *operator.Operator, _ lab.Status) error {
+					report, err := auditor.Verify(ctx, l, o)
 					for _, chain := range report {
 						mark := "✓"
 						if len(chain.Faults) > 0 {
@@ -339,14 +344,14 @@ two checkpoints for one number, missing checkpoint, bad signature, no checkpoint
 				if err != nil {
 					return err
 				}
-				return lab.TailAudit(c.Context(), l, args, c.OutOrStdout())
+				return auditor.Tail(c.Context(), l, args, c.OutOrStdout())
 			},
 		},
 		&cobra.Command{
 			Use: "export", Short: "Write every chain, the checkpoints and the public key as JSON lines", Args: cobra.NoArgs, Example: "  lab audit export > audit.jsonl",
 			RunE: func(c *cobra.Command, _ []string) error {
-				return inside(c.Context(), s, func(ctx context.Context, l *desk.Lab, o *lab.Operator, _ lab.Status) error {
-					return lab.ExportAudit(ctx, l, o, c.OutOrStdout())
+				return inside(c.Context(), s, func(ctx context.Context, l *desk.Lab, o *operator.Operator, _ lab.Status) error {
+					return auditor.Export(ctx, l, o, c.OutOrStdout())
 				})
 			},
 		},
@@ -384,12 +389,12 @@ The audit and the lab's clock never go back.`,
 			case !learners && (yes || c.Flags().Changed("to")):
 				return fmt.Errorf("%w: --yes and --to are for --learners", errUsage)
 			}
-			return inside(c.Context(), s, func(ctx context.Context, l *desk.Lab, o *lab.Operator, st lab.Status) error {
+			return inside(c.Context(), s, func(ctx context.Context, l *desk.Lab, o *operator.Operator, st lab.Status) error {
 				if len(args) == 1 {
-					return lab.ResetScenario(ctx, o, args[0], s.progress())
+					return seed.ResetScenario(ctx, o, args[0], s.progress())
 				}
 				if !learners {
-					n, err := lab.ResetExercises(ctx, o, nil, s.progress())
+					n, err := seed.ResetExercises(ctx, o, nil, s.progress())
 					if err == nil {
 						s.progress().Say("%d exercises taken away; learners' records stay", n)
 					}
@@ -399,7 +404,7 @@ The audit and the lab's clock never go back.`,
 				if err != nil {
 					return &lab.Error{Code: lab.ExitPartly, What: "reset", Why: errors.New("the history has not been delivered"), Try: "lab up" + nameFlag(s)}
 				}
-				files, err := lab.ForgetLearners(ctx, o, st.Spec, position, to, s.progress())
+				files, err := seed.ForgetLearners(ctx, o, st.Spec, position, to, s.progress())
 				for _, f := range files {
 					fmt.Fprintln(c.OutOrStdout(), f)
 				}
@@ -415,15 +420,15 @@ The audit and the lab's clock never go back.`,
 }
 
 func playCommand(s *settings) *cobra.Command {
-	how := lab.PlayOptions{}
+	how := play.Options{}
 	c := &cobra.Command{
 		Use: "play SCENARIO", Short: "Play a scenario: brief, timeline, expectations turning to ✓ or ✗, debrief", Args: cobra.ExactArgs(1),
 		Example: "  lab play leaked-secret\n  lab play compromised-account --step\n  lab play lab/scenarios/leaked-secret.yaml --speed 300",
-		Long:    "Plays one of " + strings.Join(lab.ScenarioNames(), ", ") + ", or a file. Exits with 1 if an expectation fails.",
+		Long:    "Plays one of " + strings.Join(play.Names(), ", ") + ", or a file. Exits with 1 if an expectation fails.",
 		RunE: func(c *cobra.Command, args []string) error {
-			return inside(c.Context(), s, func(ctx context.Context, l *desk.Lab, o *lab.Operator, st lab.Status) error {
+			return inside(c.Context(), s, func(ctx context.Context, l *desk.Lab, o *operator.Operator, st lab.Status) error {
 				how.Input, how.Output = c.InOrStdin(), c.OutOrStdout()
-				return lab.PlayScenario(ctx, l, o, st, args[0], how)
+				return play.Run(ctx, l, o, st, args[0], how)
 			})
 		},
 	}

@@ -1,59 +1,33 @@
-package lab
+package conductor
 
 import (
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 
+	"example.org/security-training/lab/labtest"
 	"example.org/security-training/manifests"
 	"example.org/security-training/services/exercise"
 	"example.org/security-training/services/topology"
 )
 
-func lived(t *testing.T, text []byte) *topology.Topology {
-	t.Helper()
-	topo, err := topology.FromYAML(text)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return topo
-}
-
-// fileStage is a Stage of which only the topology's file is asked for.
+// fileStage is a Controllable of which only the policy's files are asked for.
 type fileStage struct {
-	Stage
-	path string
+	Controllable
+	labtest.Policy
 }
 
-func (f fileStage) Topology() string { return f.path }
-func (f fileStage) Shipped() string  { return f.path + ".shipped" }
+func (f fileStage) Topology() string { return f.Policy.Topology() }
+
+func (f fileStage) Shipped() string { return f.Policy.Shipped() }
 
 // editor is a conductor of a lab whose topology is text, which it came up with.
 func editor(t *testing.T, text string) (*conductor, string) {
 	t.Helper()
-	path := filepath.Join(t.TempDir(), "topology.yaml")
-	write(t, path, text)
-	return &conductor{stage: fileStage{path: path}, original: lived(t, []byte(text))}, path
-}
-
-func write(t *testing.T, path, text string) {
-	t.Helper()
-	if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
-		t.Fatal(err)
-	}
-}
-
-func read(t *testing.T, path string) string {
-	t.Helper()
-	b, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return string(b)
+	p := labtest.NewPolicy(t, text)
+	return &conductor{stage: fileStage{Policy: p}, original: labtest.Parse(t, []byte(text))}, p.Topology()
 }
 
 func (c *conductor) must(t *testing.T, kind, caller, callee string, route topology.Route) {
@@ -67,7 +41,7 @@ func (c *conductor) must(t *testing.T, kind, caller, callee string, route topolo
 // own topology.
 func TestStrikingOffGrantsNothingAndPuttingBackLeavesTheFileAsItWas(t *testing.T) {
 	text := string(manifests.Topology())
-	original := lived(t, []byte(text))
+	original := labtest.Parse(t, []byte(text))
 	n := 0
 	for _, callee := range original.Workloads {
 		for _, route := range callee.Routes() {
@@ -77,7 +51,7 @@ func TestStrikingOffGrantsNothingAndPuttingBackLeavesTheFileAsItWas(t *testing.T
 				}
 				c, path := editor(t, text)
 				c.must(t, exercise.OrderRevoke, caller.Name, callee.Name, route)
-				next := lived(t, []byte(read(t, path)))
+				next := labtest.Parse(t, []byte(labtest.Read(t, path)))
 				for _, from := range original.Workloads {
 					for _, to := range original.Workloads {
 						for _, r := range to.Routes() {
@@ -120,7 +94,7 @@ func TestStrikingOffGrantsNothingAndPuttingBackLeavesTheFileAsItWas(t *testing.T
 					t.Errorf("struck off are %v, %v; want %v", off, err, want)
 				}
 				c.must(t, exercise.OrderRestore, caller.Name, callee.Name, route)
-				if diff := cmp.Diff(text, read(t, path)); diff != "" {
+				if diff := cmp.Diff(text, labtest.Read(t, path)); diff != "" {
 					t.Errorf("%s of %s without %s and with it again: %s", route, callee.Name, caller.Name, diff)
 				}
 				n++
@@ -142,13 +116,13 @@ func TestTwoStruckOffComeBackOneByOne(t *testing.T) {
 		}
 		c.before = nil // as after a restart of the supervisor
 		c.must(t, exercise.OrderRestore, again[0], "risk-scorer", route)
-		now := lived(t, []byte(read(t, path)))
+		now := labtest.Parse(t, []byte(labtest.Read(t, path)))
 		if now.Decide(again[0], "risk-scorer", route) != topology.Allowed ||
 			now.Decide(again[1], "risk-scorer", route) == topology.Allowed {
-			t.Errorf("one of two is back: %s", read(t, path))
+			t.Errorf("one of two is back: %s", labtest.Read(t, path))
 		}
 		c.must(t, exercise.OrderRestore, again[1], "risk-scorer", route)
-		if diff := cmp.Diff(text, read(t, path)); diff != "" {
+		if diff := cmp.Diff(text, labtest.Read(t, path)); diff != "" {
 			t.Errorf("both are back: %s", diff)
 		}
 	}
@@ -174,19 +148,19 @@ func TestWhatWasEditedByHandStaysWhenACallerIsPutBack(t *testing.T) {
 	} {
 		t.Run(x.name, func(t *testing.T) {
 			c, path := editor(t, text)
-			write(t, path, strings.Replace(text, line, x.before, 1))
+			labtest.Write(t, path, strings.Replace(text, line, x.before, 1))
 			c.must(t, exercise.OrderRevoke, x.caller, "llm-gateway", route)
-			if got := lived(t, []byte(read(t, path))).Decide(x.caller, "llm-gateway", route); got == topology.Allowed {
+			if got := labtest.Parse(t, []byte(labtest.Read(t, path))).Decide(x.caller, "llm-gateway", route); got == topology.Allowed {
 				t.Errorf("%s is still let in", x.caller)
 			}
 			if off, err := c.struckOff(); err != nil || len(off) != 1 {
 				t.Errorf("struck off are %v, %v", off, err)
 			}
 			if x.between != "" {
-				write(t, path, strings.Replace(text, line, x.between, 1))
+				labtest.Write(t, path, strings.Replace(text, line, x.between, 1))
 			}
 			c.must(t, exercise.OrderRestore, x.caller, "llm-gateway", route)
-			if diff := cmp.Diff(strings.Replace(text, line, x.want, 1), read(t, path)); diff != "" {
+			if diff := cmp.Diff(strings.Replace(text, line, x.want, 1), labtest.Read(t, path)); diff != "" {
 				t.Error(diff)
 			}
 		})

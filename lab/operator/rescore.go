@@ -1,4 +1,4 @@
-package lab
+package operator
 
 import (
 	"context"
@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"example.org/security-training/lab"
 	"example.org/security-training/services/risk"
 	"example.org/security-training/services/topology"
 )
@@ -39,8 +40,8 @@ func Rescore(ctx context.Context, o *Operator, person string, at time.Time, asOf
 		query.Set("profile", profile)
 	}
 	path := strings.Replace(routeRisk.Path(), "{person}", url.PathEscape(person), 1) + "?" + query.Encode()
-	if err := o.Call(ctx, name, http.MethodGet, path, nil, &r); isNotFound(err) {
-		return r, &Error{Code: ExitUsage, What: "rescore " + person, Why: err, Try: FindPeople}
+	if err := o.Call(ctx, name, http.MethodGet, path, nil, &r); IsNotFound(err) {
+		return r, &lab.Error{Code: lab.ExitUsage, What: "rescore " + person, Why: err, Try: FindPeople}
 	} else if err != nil {
 		return r, err
 	}

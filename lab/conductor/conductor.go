@@ -1,11 +1,9 @@
-package lab
+package conductor
 
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"net/http"
 	"slices"
@@ -13,19 +11,21 @@ import (
 	"sync"
 	"time"
 
+	"example.org/security-training/lab"
+	"example.org/security-training/lab/auditor"
+	"example.org/security-training/lab/operator"
 	"example.org/security-training/lab/progress"
-	"example.org/security-training/lab/scenarios"
+	"example.org/security-training/lab/seed"
 	"example.org/security-training/services/exercise"
-	"example.org/security-training/services/mesh/probe"
 	"example.org/security-training/services/topology"
 )
 
-// Stage is a Lab that can be conducted from the dashboard's console: it also gives and takes identities, and its topology can
+// Controllable is a Lab that can be conducted from the dashboard's console: it also gives and takes identities, and its topology can
 // be edited while it runs.
-type Stage interface {
-	Lab
-	Inside
-	Policy
+type Controllable interface {
+	lab.Lab
+	operator.Inside
+	lab.Policy
 	SeededAt() (int64, error)
 	Results() string // the folder for learners' results, which may be yet to be made
 	RotateOne(ctx context.Context, workload string) error
@@ -44,8 +44,8 @@ const (
 
 // conductor does what is asked for on the console.
 type conductor struct {
-	stage    Stage
-	op       *Operator
+	stage    Controllable
+	op       *operator.Operator
 	original *topology.Topology // as the lab came up: what a struck-off caller is restored to
 	log      *slog.Logger
 	beat     time.Duration   // between two steps of an exercise that nobody steps through
@@ -54,25 +54,13 @@ type conductor struct {
 	editing sync.Mutex                // of the topology's file
 	before  map[door]topology.Callers // the lists that callers were struck off, as they were
 	mu      sync.Mutex
-	playing *performance // nil: no exercise is on
+	playing *playback // nil: no exercise is on
 	work    sync.WaitGroup
 }
 
-// performance is an exercise that is on.
-type performance struct {
-	cancel  context.CancelCauseFunc
-	done    chan struct{}
-	mu      sync.Mutex
-	held    bool // before the next step
-	steps   int  // that may happen all the same
-	changed chan struct{}
-}
-
-var errStopped = errors.New("stopped from the console")
-
 // Conduct does what is asked for on the console of s until ctx ends. Original is the topology that the lab came up with.
 // What goes wrong is said in the answer to whoever asked; what keeps the conductor from asking is logged, and tried again.
-func Conduct(ctx context.Context, s Stage, original []byte, log *slog.Logger) {
+func Run(ctx context.Context, s Controllable, original []byte, log *slog.Logger) {
 	topo, err := topology.FromYAML(original)
 	if err != nil {
 		log.Error("conduct the lab", "error", err.Error())
@@ -85,7 +73,7 @@ func Conduct(ctx context.Context, s Stage, original []byte, log *slog.Logger) {
 		if err := c.conduct(ctx, &fresh); err != nil && ctx.Err() == nil {
 			log.Debug("conduct the lab", "error", err.Error())
 		}
-		if pause(ctx, 500*time.Millisecond) != nil {
+		if operator.Pause(ctx, 500*time.Millisecond) != nil {
 			return
 		}
 	}
@@ -94,7 +82,7 @@ func Conduct(ctx context.Context, s Stage, original []byte, log *slog.Logger) {
 // conduct announces what can be done, then fetches orders, until something fails.
 func (c *conductor) conduct(ctx context.Context, fresh *bool) error {
 	if c.op == nil {
-		op, err := Enter(ctx, c.stage)
+		op, err := operator.Enter(ctx, c.stage)
 		if err != nil {
 			return err
 		}
@@ -131,7 +119,7 @@ func (c *conductor) conduct(ctx context.Context, fresh *bool) error {
 		if got.Watched && !watched {
 			watching, stop := context.WithCancel(ctx)
 			unwatch = stop
-			go c.tell(watching)
+			go c.pushFeed(watching)
 		} else if !got.Watched {
 			unwatch()
 		}
@@ -144,39 +132,10 @@ func (c *conductor) conduct(ctx context.Context, fresh *bool) error {
 	}
 }
 
-func announce(fresh bool) (exercise.Scenarios, error) {
-	told := exercise.Scenarios{Fresh: fresh, Scenarios: []exercise.Scenario{}}
-	for _, name := range scenarios.Names() {
-		s, err := scenarios.Load(name)
-		if err != nil {
-			return told, err
-		}
-		a := exercise.Scenario{
-			Name: s.Name, Title: s.Title, Brief: strings.TrimSpace(s.Brief), Difficulty: s.Difficulty, Minutes: s.Minutes, Attack: s.Attack,
-			Steps: len(s.Timeline) + len(s.Expect), Debrief: strings.TrimSpace(s.Debrief), Hints: []exercise.Hint{},
-		}
-		if a.Attack == nil {
-			a.Attack = []string{}
-		}
-		for _, h := range s.Hints {
-			a.Hints = append(a.Hints, exercise.Hint{Cost: h.Cost, Text: h.Text})
-		}
-		told.Scenarios = append(told.Scenarios, a)
-	}
-	what := map[string]string{
-		Nobody: "no certificate", Stranger: "a genuine identity that no list names", Foreign: "a genuine identity of another domain",
-		Forged: "the right name, signed by somebody else", Ended: "the right identity, too late", Clear: "no TLS", OldTLS: "TLS 1.2",
-	}
-	for _, s := range Strangers {
-		told.Strangers = append(told.Strangers, exercise.Stranger{Name: s.Name, What: what[s.Name]})
-	}
-	return told, nil
-}
-
 // take says that an order is taken, and does it. What steers an exercise is done at once, the rest beside.
 func (c *conductor) take(ctx context.Context, o exercise.Order) error {
 	err := c.say(ctx, o, exercise.Report{State: exercise.ReportTaken})
-	if isConflict(err) || isNotFound(err) {
+	if operator.IsConflict(err) || operator.IsNotFound(err) {
 		return nil // somebody else has it
 	}
 	if err != nil {
@@ -207,10 +166,10 @@ func (c *conductor) begin(o exercise.Order) {
 		r := outcomeOf(res, note, err)
 		for range 20 { // it matters to whoever waits for it
 			err := c.say(ctx, o, r)
-			if err == nil || isConflict(err) || isNotFound(err) {
+			if err == nil || operator.IsConflict(err) || operator.IsNotFound(err) {
 				return
 			}
-			if pause(ctx, 500*time.Millisecond) != nil {
+			if operator.Pause(ctx, 500*time.Millisecond) != nil {
 				return
 			}
 		}
@@ -265,7 +224,7 @@ func (c *conductor) do(ctx context.Context, o exercise.Order) (*exercise.Result,
 		lines, err := c.story(ctx, o.Event)
 		return &exercise.Result{Story: lines}, fmt.Sprintf("%d entries", len(lines)), err
 	case exercise.OrderVerify:
-		chains, err := VerifyAudit(ctx, c.stage, c.op)
+		chains, err := auditor.Verify(ctx, c.stage, c.op)
 		r := &exercise.Result{Chains: []exercise.ChainState{}}
 		n := 0
 		for _, x := range chains {
@@ -275,110 +234,6 @@ func (c *conductor) do(ctx context.Context, o exercise.Order) (*exercise.Result,
 		return r, fmt.Sprintf("%d chains, %d entries: none was edited, removed, inserted or moved", len(chains), n), err
 	}
 	return nil, "", fmt.Errorf("nobody here knows how to %q", o.Kind)
-}
-
-func differs(t *exercise.Tried) error {
-	if t.Running != "" {
-		return fmt.Errorf("%s: the policy was edited, and says %s where it came with %s", t.Measured, t.Running, t.Expected)
-	}
-	if t.Measured != t.Expected {
-		return fmt.Errorf("%s, where %s was expected", t.Measured, t.Expected)
-	}
-	return nil
-}
-
-// steer is what changes an exercise that is on.
-func (c *conductor) steer(kind string) error {
-	c.mu.Lock()
-	p := c.playing
-	c.mu.Unlock()
-	if p == nil {
-		return errors.New("no exercise is on")
-	}
-	if kind == exercise.OrderStop {
-		p.cancel(errStopped)
-		return nil
-	}
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	switch kind {
-	case exercise.OrderStep:
-		p.steps++
-	case exercise.OrderPause:
-		p.held = true
-	case exercise.OrderResume:
-		p.held, p.steps = false, 0
-	}
-	close(p.changed)
-	p.changed = make(chan struct{})
-	return nil
-}
-
-// gate lets one step after another happen: at each step order while it is held, else after a beat.
-func (p *performance) gate(ctx context.Context, beat time.Duration, show func(exercise.State) error) error {
-	shown := false
-	timer := time.NewTimer(beat)
-	defer timer.Stop()
-	due := false
-	for {
-		p.mu.Lock()
-		held, changed := p.held, p.changed
-		step := p.steps > 0
-		if step {
-			p.steps--
-		}
-		p.mu.Unlock()
-		if step || !held && due {
-			if shown {
-				return show(exercise.Playing)
-			}
-			return nil
-		}
-		if held != shown {
-			shown = held
-			state := exercise.Playing
-			if held {
-				state = exercise.Paused
-			}
-			if err := show(state); err != nil {
-				return err
-			}
-		}
-		select {
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		case <-timer.C:
-			due = true
-		case <-changed:
-		}
-	}
-}
-
-func (c *conductor) play(ctx context.Context, o exercise.Order) error {
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	p := &performance{cancel: cancel, done: make(chan struct{}), held: o.Stepwise, changed: make(chan struct{})}
-	c.mu.Lock()
-	if c.playing != nil {
-		c.mu.Unlock()
-		return errors.New("another exercise is on: stop it first")
-	}
-	c.playing = p
-	c.mu.Unlock()
-	defer func() {
-		c.mu.Lock()
-		c.playing = nil
-		c.mu.Unlock()
-		close(p.done)
-	}()
-	st, err := c.stage.Status(ctx)
-	if err != nil {
-		return err
-	}
-	return PlayScenario(ctx, c.stage, c.op, st, o.Scenario, PlayOptions{
-		Now: true, Input: strings.NewReader(""), Output: io.Discard,
-		Gate: func(ctx context.Context, show func(exercise.State) error) error { return p.gate(ctx, c.beat, show) },
-	})
 }
 
 // quiet ends the exercise that this conductor plays, if there is one, and returns when it has ended.
@@ -406,7 +261,7 @@ func (c *conductor) reset(ctx context.Context, o exercise.Order) (note string, e
 	if o.Exercise != "" {
 		only = []string{o.Exercise}
 	}
-	n, err := ResetExercises(ctx, c.op, only, progress.Quiet{})
+	n, err := seed.ResetExercises(ctx, c.op, only, progress.Quiet{})
 	return fmt.Sprintf("%d taken away; learners' records stay", n), err
 }
 
@@ -422,7 +277,7 @@ func (c *conductor) forget(ctx context.Context) (note string, err error) {
 	if err != nil {
 		return "", err
 	}
-	files, err := ForgetLearners(ctx, c.op, st.Spec, position, c.stage.Results(), progress.Quiet{})
+	files, err := seed.ForgetLearners(ctx, c.op, st.Spec, position, c.stage.Results(), progress.Quiet{})
 	if len(files) > 0 {
 		note = "the results are in " + strings.Join(files, " and ") + ": copy them, `lab down` removes them"
 	}
@@ -430,77 +285,6 @@ func (c *conductor) forget(ctx context.Context) (note string, err error) {
 		err = fmt.Errorf("%w (%s)", err, note)
 	}
 	return note, err
-}
-
-// try makes one call and looks at both of its ends.
-func (c *conductor) try(ctx context.Context, o exercise.Order) (*exercise.Tried, error) {
-	topo, err := PolicyInForce(c.stage)
-	if err != nil {
-		return nil, err
-	}
-	callee, ok := topo.Workload(o.Callee)
-	if !ok {
-		return nil, fmt.Errorf("topology lists no %s", o.Callee)
-	}
-	who, err := Impostor(ctx, c.stage, topo, o.Caller, someCaller(topo, callee))
-	if err != nil {
-		return nil, err
-	}
-	addr, err := c.stage.Addr(ctx, o.Callee)
-	if err != nil {
-		return nil, err
-	}
-	t := &exercise.Tried{Expected: c.original.Decide(o.Caller, o.Callee, o.Route)}
-	if is := topo.Decide(o.Caller, o.Callee, o.Route); is != t.Expected {
-		t.Running = is
-	}
-	if who.SVID != nil {
-		t.Shown = fmt.Sprintf("%s, serial number %x", who.SVID.ID, who.SVID.Certificates[0].SerialNumber)
-	}
-	began := time.Now()
-	r := probe.Once(ctx, addr, who, o.Route)
-	t.Measured, t.Status, t.Reason = r.Outcome, r.Status, r.Reason
-	switch {
-	case r.Status == http.StatusUnsupportedMediaType:
-		t.Saw = "was let in: the answer is 415, because a probe carries nothing that the route takes"
-	case r.Status != 0:
-		t.Saw = fmt.Sprintf("got the answer %d", r.Status)
-		if r.Reason != "" {
-			t.Saw += " with the reason " + r.Reason
-		}
-	case r.Err != nil:
-		t.Saw = "got no session: " + r.Err.Error()
-	default:
-		t.Saw = "got no session"
-	}
-	if r.Outcome == topology.Forbidden || r.Outcome == topology.Refused {
-		e, err := refusal(ctx, c.stage, o.Callee, who, r.Outcome, began)
-		if err != nil {
-			return nil, err
-		}
-		t.Reason = e.Reason
-		t.Wrote = fmt.Sprintf("%s of %s, entry %d of its chain", e.Kind, e.At.Format("15:04:05.000"), e.Seq)
-		if e.Peer != "" {
-			t.Wrote += ", caller " + e.Peer
-		}
-		if e.Detail != "" {
-			t.Wrote += ": " + e.Detail
-		}
-	}
-	return t, nil
-}
-
-func (c *conductor) serial(ctx context.Context, workload string) (string, error) {
-	st, err := c.stage.Status(ctx)
-	if err != nil {
-		return "", err
-	}
-	for _, w := range st.Workloads {
-		if w.Name == workload {
-			return w.Serial, nil
-		}
-	}
-	return "", fmt.Errorf("there is no %s", workload)
 }
 
 func (c *conductor) rotate(ctx context.Context, workload string) (string, error) {
@@ -521,7 +305,7 @@ func (c *conductor) rotate(ctx context.Context, workload string) (string, error)
 		if now != before && now != "" {
 			return "the serial number is " + now + " now", nil
 		}
-		if pause(ctx, 20*time.Millisecond) != nil {
+		if operator.Pause(ctx, 20*time.Millisecond) != nil {
 			return "", fmt.Errorf("%s did not fetch its new identity", workload)
 		}
 	}
@@ -534,7 +318,7 @@ func facts(detail string) string {
 		return detail
 	}
 	var parts []string
-	for _, k := range sortedKeys(flat) {
+	for _, k := range lab.SortedKeys(flat) {
 		parts = append(parts, k+" "+strings.Trim(string(flat[k]), `"`))
 	}
 	return strings.Join(slices.Compact(parts), ", ")

@@ -1,4 +1,4 @@
-package lab
+package play
 
 import (
 	"bufio"
@@ -8,15 +8,15 @@ import (
 	"io"
 	"net/http"
 	"net/url"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"time"
 
+	"example.org/security-training/lab"
+	"example.org/security-training/lab/matrix"
+	"example.org/security-training/lab/operator"
 	"example.org/security-training/lab/scenarios"
 	"example.org/security-training/services/activity"
-	"example.org/security-training/services/audit"
 	"example.org/security-training/services/exercise"
 	"example.org/security-training/services/mesh/probe"
 	"example.org/security-training/services/risk"
@@ -26,8 +26,8 @@ import (
 	"example.org/security-training/synth/world"
 )
 
-// PlayOptions say how a scenario is played.
-type PlayOptions struct {
+// Options say how a scenario is played.
+type Options struct {
 	Step   bool    // wait for a line of Input before each step
 	Now    bool    // the lab's clock jumps from step to step; the default
 	Speed  float64 // above 0: the lab's clock runs at this pace from step to step
@@ -39,111 +39,40 @@ type PlayOptions struct {
 // Gate lets the next step of an exercise happen by returning nil. While it holds it back it may have another state shown.
 type Gate func(ctx context.Context, show func(exercise.State) error) error
 
-// ScenarioNames lists the scenarios that come with the lab.
-func ScenarioNames() []string { return scenarios.Names() }
-
-// largestScenario is how long a scenario's file may be, in bytes.
-const largestScenario = 1 << 20
-
-// loadScenario finds one of the lab's own, or reads a file, and checks it against there. Act is what it is for.
-func loadScenario(act, name string, there scenario.Place) (*scenario.Scenario, error) {
-	wrong := func(err error) error {
-		return &Error{Code: ExitUsage, What: act, Why: err, Try: "lab scenario lint " + name}
-	}
-	if !strings.ContainsAny(name, "/.") {
-		text, err := scenarios.Text(name)
-		if err != nil {
-			return nil, &Error{Code: ExitUsage, What: act, Why: err}
-		}
-		s, err := scenario.Load(name, text, there)
-		if err != nil {
-			return nil, wrong(err)
-		}
-		return s, nil
-	}
-	text, err := readScenario(name)
-	if err != nil {
-		return nil, &Error{Code: ExitUsage, What: act, Why: err}
-	}
-	s, err := scenario.Load(strings.TrimSuffix(filepath.Base(name), filepath.Ext(name)), text, there)
-	if err != nil {
-		return nil, wrong(err)
-	}
-	return s, nil
-}
-
-// readScenario reads a file, and no more of it than a scenario may be long.
-func readScenario(path string) ([]byte, error) {
-	info, err := os.Stat(path)
-	if err != nil {
-		return nil, err
-	}
-	if !info.Mode().IsRegular() {
-		return nil, fmt.Errorf("%s is no file", path)
-	}
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	return io.ReadAll(io.LimitReader(f, largestScenario+1))
-}
-
-// LintScenario says everything that is wrong with a scenario, one of the lab's or a file, without a lab: each fault
-// with its line. It returns in words what there is of it.
-func LintScenario(name string) (string, error) {
-	s, err := loadScenario("lint "+name, name, scenarios.Shipped())
-	if err != nil {
-		var e *Error
-		if errors.As(err, &e) {
-			e.Try = ""
-		}
-		return "", err
-	}
-	return fmt.Sprintf(
-		"%s: %d in the cast, %d moments, %d expectations, %d hints",
-		s.Title,
-		len(s.Cast),
-		len(s.Timeline),
-		len(s.Expect),
-		len(s.Hints),
-	), nil
-}
-
 // play is one scenario being played.
 type play struct {
-	lab      Lab
-	op       *Operator
+	lab      lab.Lab
+	op       *operator.Operator
 	scenario *scenario.Scenario
 	run      string
 	players  map[string]risk.Person
 	topo     *topology.Topology
 	addr     map[string]string
-	how      PlayOptions
+	how      Options
 	shown    exercise.Exercise
 	observed []scenario.Observed
 	input    *bufio.Reader
 }
 
-// PlayScenario plays a scenario of the lab, or of a file: brief, timeline, expectations turning to ✓ or ✗, debrief. It fails if
+// Run plays a scenario of the lab, or of a file: brief, timeline, expectations turning to ✓ or ✗, debrief. It fails if
 // an expectation does.
-func PlayScenario(ctx context.Context, l Lab, o *Operator, st Status, name string, how PlayOptions) error {
-	s, err := loadScenario("play", name, scenarios.PlaceOf(o.Node.Topology()))
+func Run(ctx context.Context, l lab.Lab, o *operator.Operator, st lab.Status, name string, how Options) error {
+	s, err := LoadScenario("play", name, scenarios.PlaceOf(o.Node.Topology()))
 	if err != nil {
 		return err
 	}
 	p := &play{lab: l, op: o, scenario: s, how: how, topo: o.Node.Topology(), addr: map[string]string{}, input: bufio.NewReader(how.Input)}
-	p.run = run(s, time.Now().UnixMilli())
+	p.run = RunOf(s, time.Now().UnixMilli())
 	p.observed = make([]scenario.Observed, len(s.Expect))
 	for _, w := range st.Workloads {
 		p.addr[w.Name] = w.Address
 	}
 	company := people.Roster(people.Company(st.Spec.Seed, st.Spec.People, people.Published))
 	if p.players, err = s.Players(p.run, company); err != nil {
-		return &Error{Code: ExitUsage, What: "play " + s.Name, Why: err}
+		return &lab.Error{Code: lab.ExitUsage, What: "play " + s.Name, Why: err}
 	}
 	if fresh := s.Fresh(p.players); len(fresh) > 0 {
-		if err := o.Ask(ctx, routeRoster, fresh, nil); err != nil {
+		if err := o.Ask(ctx, operator.RouteRoster, fresh, nil); err != nil {
 			return fmt.Errorf("play %s: add the cast to the roster: %w", s.Name, err)
 		}
 	}
@@ -172,7 +101,7 @@ func (p *play) perform(ctx context.Context, start time.Time) error {
 	p.say("\n%s\n%s\n", s.Title, strings.Repeat("─", len([]rune(s.Title))))
 	p.say("difficulty %d of 5 · %d minutes · ATT&CK %s\n", s.Difficulty, s.Minutes, strings.Join(s.Attack, ", "))
 	p.say("%s", indent(s.Brief))
-	for _, who := range sortedKeys(p.players) {
+	for _, who := range lab.SortedKeys(p.players) {
 		p.say("  %s is %s, %s", who, p.players[who].ID, strings.ReplaceAll(string(p.players[who].Role), "_", " "))
 	}
 	p.say("")
@@ -223,7 +152,7 @@ func (p *play) perform(ctx context.Context, start time.Time) error {
 }
 
 func (p *play) show(ctx context.Context) error {
-	if err := p.op.Ask(ctx, routeExercises, p.shown, nil); err != nil {
+	if err := p.op.Ask(ctx, operator.RouteExercises, p.shown, nil); err != nil {
 		return fmt.Errorf("show the exercise on the dashboard: %w", err)
 	}
 	return nil
@@ -259,7 +188,7 @@ func (p *play) await(ctx context.Context, step scenario.Step) error {
 			return nil
 		}
 		wall := min(time.Duration(float64(left)/clock.Pace), time.Second)
-		if err := pause(ctx, max(wall, 10*time.Millisecond)); err != nil {
+		if err := operator.Pause(ctx, max(wall, 10*time.Millisecond)); err != nil {
 			return err
 		}
 	}
@@ -271,7 +200,7 @@ func (p *play) act(ctx context.Context, i int, step scenario.Step) error {
 		return nil
 	}
 	cast := make([]risk.Person, 0, len(p.players))
-	for _, who := range sortedKeys(p.players) {
+	for _, who := range lab.SortedKeys(p.players) {
 		cast = append(cast, p.players[who])
 	}
 	part := world.Play{ID: fmt.Sprintf("%s-%d", p.run, i), Kind: world.Timeline, Cast: cast, Acts: step.Acts}
@@ -346,7 +275,7 @@ func (p *play) call(ctx context.Context, e scenario.Expectation) scenario.Observ
 	if as == "" {
 		as = caller
 	}
-	who, err := Impostor(ctx, p.lab, p.topo, as, caller)
+	who, err := matrix.Impostor(ctx, p.lab, p.topo, as, caller)
 	if err != nil {
 		return scenario.Observed{Failure: err.Error()}
 	}
@@ -370,45 +299,10 @@ func (p *play) call(ctx context.Context, e scenario.Expectation) scenario.Observ
 
 // reason waits for the refusal in callee's audit.
 func (p *play) reason(ctx context.Context, callee string, who probe.Caller, began time.Time) (string, error) {
-	e, err := refusal(ctx, p.lab, callee, who, topology.Refused, began)
+	e, err := matrix.Refusal(ctx, p.lab, callee, who, topology.Refused, began)
 	return e.Reason, err
-}
-
-// refusal waits for the entry with which callee's audit says why it turned who away: by the certificate's serial number or,
-// where there is none, the first refusal without one since began.
-func refusal(ctx context.Context, l Lab, callee string, who probe.Caller, outcome topology.Outcome, began time.Time) (audit.Entry, error) {
-	serial := ""
-	if who.SVID != nil {
-		serial = fmt.Sprintf("%x", who.SVID.Certificates[0].SerialNumber)
-	}
-	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
-	defer cancel()
-	for {
-		entries, err := Entries(ctx, l, callee)
-		if err != nil {
-			return audit.Entry{}, err
-		}
-		i := slices.IndexFunc(entries, func(e audit.Entry) bool {
-			return e.Outcome == string(outcome) && !e.At.Before(began) && (e.Serial == serial || e.Serial == "")
-		})
-		if i >= 0 {
-			return entries[i], nil
-		}
-		if err := pause(ctx, 10*time.Millisecond); err != nil {
-			return audit.Entry{}, fmt.Errorf("%s turned the caller away, and its audit does not say why", callee)
-		}
-	}
 }
 
 func indent(text string) string {
 	return "  " + strings.ReplaceAll(strings.TrimSpace(text), "\n", "\n  ") + "\n"
-}
-
-func sortedKeys[V any](m map[string]V) []string {
-	keys := make([]string, 0, len(m))
-	for k := range m {
-		keys = append(keys, k)
-	}
-	slices.Sort(keys)
-	return keys
 }

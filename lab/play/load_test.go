@@ -1,4 +1,4 @@
-package lab
+package play
 
 import (
 	"testing"
@@ -14,11 +14,11 @@ func TestAPlayIsOfItsOwnScenarioAlone(t *testing.T) {
 		id       string
 		want     bool
 	}{
-		{short, run(short, millis), true}, {long, run(long, millis), true},
-		{short, run(long, millis), false}, {long, run(short, millis), false},
+		{short, RunOf(short, millis), true}, {long, RunOf(long, millis), true},
+		{short, RunOf(long, millis), false}, {long, RunOf(short, millis), false},
 		{short, "leaked-secret", false}, {short, "leaked-secret-", false}, {short, "leaked-secret-+1", false}, {short, "drill-1", false},
 	} {
-		if got := playOf(c.scenario, c.id); got != c.want {
+		if got := IsRunOf(c.scenario, c.id); got != c.want {
 			t.Errorf("%s is a play of %s: %v, want %v", c.id, c.scenario.Name, got, c.want)
 		}
 	}

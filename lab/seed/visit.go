@@ -1,4 +1,4 @@
-package lab
+package seed
 
 import (
 	"context"
@@ -9,14 +9,7 @@ import (
 	"net/url"
 	"strings"
 	"time"
-
-	"example.org/security-training/services/httpjson"
 )
-
-// isConflict says whether a call was answered 409.
-func isConflict(err error) bool {
-	return err != nil && httpjson.FromError(err).Status == http.StatusConflict
-}
 
 // visit signs in by a one-time link, as a browser does, and reads the first page.
 func visit(ctx context.Context, link string) error {
@@ -51,8 +44,4 @@ func visit(ctx context.Context, link string) error {
 		return fmt.Errorf("visit the dashboard: %s answered %d without a signed-in page", resp.Request.URL.Path, resp.StatusCode)
 	}
 	return nil
-}
-
-func isNotFound(err error) bool {
-	return err != nil && httpjson.FromError(err).Status == http.StatusNotFound
 }

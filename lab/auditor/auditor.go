@@ -1,4 +1,4 @@
-package lab
+package auditor
 
 import (
 	"bufio"
@@ -9,16 +9,15 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net/http"
 	"slices"
 	"strings"
 	"time"
 
+	"example.org/security-training/lab"
+	"example.org/security-training/lab/operator"
 	"example.org/security-training/services/audit"
 	"example.org/security-training/services/topology"
 )
-
-const routeAudit topology.Route = "GET /v1/audit"
 
 // Chain is a chain that was verified.
 type Chain struct {
@@ -33,10 +32,10 @@ type Notary interface {
 	Checkpoints() (lines, public []byte, err error)
 }
 
-// VerifyAudit verifies every chain of decisions against its signed checkpoints, and every chain of business rows
+// Verify verifies every chain of decisions against its signed checkpoints, and every chain of business rows
 // against the ends that its writer reported in its chain of decisions. It goes on after a bad chain: the error is all
 // faults of all chains, each an *audit.Fault, with those of the checkpoints first.
-func VerifyAudit(ctx context.Context, l Lab, o *Operator) ([]Chain, error) {
+func Verify(ctx context.Context, l lab.Lab, o *operator.Operator) ([]Chain, error) {
 	pins, _, err := pinsOf(l)
 	if err != nil {
 		return nil, err
@@ -67,7 +66,7 @@ func VerifyAudit(ctx context.Context, l Lab, o *Operator) ([]Chain, error) {
 		}
 		out = append(out, c.with(missing))
 	}
-	for _, w := range o.Node.Topology().Serving(routeAudit) {
+	for _, w := range o.Node.Topology().Serving(operator.RouteAudit) {
 		c, err := verifyRows(ctx, l, o, w.Name, young)
 		if err != nil {
 			return out, err
@@ -78,21 +77,21 @@ func VerifyAudit(ctx context.Context, l Lab, o *Operator) ([]Chain, error) {
 }
 
 // verifyRows verifies a writer's business rows, of which none need have been reported until young.
-func verifyRows(ctx context.Context, l Lab, o *Operator, name string, young time.Time) (Chain, error) {
+func verifyRows(ctx context.Context, l lab.Lab, o *operator.Operator, name string, young time.Time) (Chain, error) {
 	for {
-		pins, err := tipsOf(ctx, l, name) // before the rows: what is reported now may be of a row that comes now
+		pins, err := TipsOf(ctx, l, name) // before the rows: what is reported now may be of a row that comes now
 		if _, err := asFault(err); err != nil {
 			return Chain{}, err
 		}
 		c := Chain{Name: audit.RowsOf(name), Checkpoints: pins.Of(audit.RowsOf(name)), Faults: pins.Faults()}
-		rows, err := o.businessRows(ctx, name)
+		rows, err := o.BusinessRows(ctx, name)
 		if ctx.Err() != nil {
 			return c, ctx.Err()
 		}
 		if err != nil {
 			return c.with(&audit.Fault{Kind: audit.MissingChain, Workload: c.Name, What: err.Error()}), nil
 		}
-		if len(rows) > 0 && c.Checkpoints == 0 && time.Now().Before(young) && pause(ctx, 100*time.Millisecond) == nil {
+		if len(rows) > 0 && c.Checkpoints == 0 && time.Now().Before(young) && operator.Pause(ctx, 100*time.Millisecond) == nil {
 			continue
 		}
 		c.Entries, err = audit.VerifyRows(rows, name, pins)
@@ -105,13 +104,13 @@ func verifyRows(ctx context.Context, l Lab, o *Operator, name string, young time
 const signedWithin = 4 * time.Second
 
 // signedSince waits for the first checkpoint of a chain that has none, until young. It gives the checkpoints of then.
-func signedSince(ctx context.Context, l Lab, name string, young time.Time) (*audit.Pins, error) {
+func signedSince(ctx context.Context, l lab.Lab, name string, young time.Time) (*audit.Pins, error) {
 	for {
 		pins, _, err := pinsOf(l)
 		if err != nil || pins.Of(name) > 0 || time.Now().After(young) {
 			return pins, err
 		}
-		if err := pause(ctx, 100*time.Millisecond); err != nil {
+		if err := operator.Pause(ctx, 100*time.Millisecond); err != nil {
 			return nil, err
 		}
 	}
@@ -167,7 +166,7 @@ func chainNames(topo *topology.Topology, pins *audit.Pins) []string {
 
 // chainText reads a chain up to its last whole line: its writer may be in the middle of another. One that cannot be
 // read is missing.
-func chainText(ctx context.Context, l Lab, name string) ([]byte, *audit.Fault, error) {
+func chainText(ctx context.Context, l lab.Lab, name string) ([]byte, *audit.Fault, error) {
 	r, err := l.Audit(ctx, name)
 	if ctx.Err() != nil {
 		return nil, nil, ctx.Err()
@@ -184,7 +183,7 @@ func chainText(ctx context.Context, l Lab, name string) ([]byte, *audit.Fault, e
 }
 
 // pinsOf reads the lab's checkpoints, and the key that they are signed by.
-func pinsOf(l Lab) (*audit.Pins, ed25519.PublicKey, error) {
+func pinsOf(l lab.Lab) (*audit.Pins, ed25519.PublicKey, error) {
 	n, ok := l.(Notary)
 	if !ok {
 		return nil, nil, fmt.Errorf("read checkpoints: %T keeps none", l)
@@ -200,9 +199,9 @@ func pinsOf(l Lab) (*audit.Pins, ed25519.PublicKey, error) {
 	return pins, public, err
 }
 
-// tipsOf are the ends of a writer's rows that it reported in its own chain of decisions. The error is an *audit.Fault
+// TipsOf are the ends of a writer's rows that it reported in its own chain of decisions. The error is an *audit.Fault
 // if there is no such chain; then there are no ends either.
-func tipsOf(ctx context.Context, l Lab, name string) (*audit.Pins, error) {
+func TipsOf(ctx context.Context, l lab.Lab, name string) (*audit.Pins, error) {
 	text, missing, err := chainText(ctx, l, name)
 	if err != nil {
 		return nil, err
@@ -220,50 +219,8 @@ func tipsOf(ctx context.Context, l Lab, name string) (*audit.Pins, error) {
 	return audit.TipPins(name, entries), nil
 }
 
-// businessRows reads a writer's rows, page by page.
-func (o *Operator) businessRows(ctx context.Context, workload string) ([]audit.Row, error) {
-	const page = 10_000
-	var rows []audit.Row
-	for {
-		after := int64(0)
-		if len(rows) > 0 {
-			after = rows[len(rows)-1].Seq
-		}
-		more, err := o.businessPage(ctx, workload, after, page)
-		if err != nil {
-			return nil, fmt.Errorf("read audit rows of %s after %d: %w", workload, after, err)
-		}
-		rows = append(rows, more...)
-		if len(more) < page {
-			return rows, nil
-		}
-	}
-}
-
-func (o *Operator) businessPage(ctx context.Context, workload string, after int64, limit int) ([]audit.Row, error) {
-	resp, err := o.Node.Peer(workload).Get(ctx, fmt.Sprintf("%s?after=%d&limit=%d", routeAudit.Path(), after, limit))
-	if err != nil {
-		return nil, err
-	}
-	defer resp.Body.Close()
-	if resp.StatusCode != http.StatusOK {
-		return nil, fmt.Errorf("it answered %d", resp.StatusCode)
-	}
-	var rows []audit.Row
-	d := json.NewDecoder(resp.Body)
-	for {
-		var r audit.Row
-		if err := d.Decode(&r); errors.Is(err, io.EOF) {
-			return rows, nil
-		} else if err != nil {
-			return nil, fmt.Errorf("row %d: %w", len(rows)+1, err)
-		}
-		rows = append(rows, r)
-	}
-}
-
-// TailAudit writes decisions as they are made, of the workloads named or of all, until ctx ends.
-func TailAudit(ctx context.Context, l Lab, names []string, w io.Writer) error {
+// Tail writes decisions as they are made, of the workloads named or of all, until ctx ends.
+func Tail(ctx context.Context, l lab.Lab, names []string, w io.Writer) error {
 	st, err := l.Status(ctx)
 	if err != nil {
 		return err
@@ -279,7 +236,7 @@ func TailAudit(ctx context.Context, l Lab, names []string, w io.Writer) error {
 	failed := make(chan error, len(names))
 	for _, name := range names {
 		if !slices.Contains(known, name) {
-			return &Error{Code: ExitUsage, What: "follow the audit", Why: fmt.Errorf("there is no workload %q; there are %s", name, strings.Join(known, ", "))}
+			return &lab.Error{Code: lab.ExitUsage, What: "follow the audit", Why: fmt.Errorf("there is no workload %q; there are %s", name, strings.Join(known, ", "))}
 		}
 		r, err := l.Audit(ctx, name)
 		if err != nil {
@@ -329,14 +286,14 @@ func follow(ctx context.Context, r io.Reader, lines chan<- []byte) error {
 		if !errors.Is(err, io.EOF) {
 			return err
 		}
-		if pause(ctx, 50*time.Millisecond) != nil {
+		if operator.Pause(ctx, 50*time.Millisecond) != nil {
 			return nil
 		}
 	}
 }
 
-// ExportAudit writes everything that VerifyAudit reads, as JSON lines: {"chain": …, "entry"|"checkpoint"|"row"|"key": …}.
-func ExportAudit(ctx context.Context, l Lab, o *Operator, w io.Writer) error {
+// Export writes everything that VerifyAudit reads, as JSON lines: {"chain": …, "entry"|"checkpoint"|"row"|"key": …}.
+func Export(ctx context.Context, l lab.Lab, o *operator.Operator, w io.Writer) error {
 	type line struct {
 		Chain      string            `json:"chain"`
 		Entry      *audit.Entry      `json:"entry,omitempty"`
@@ -358,7 +315,7 @@ func ExportAudit(ctx context.Context, l Lab, o *Operator, w io.Writer) error {
 		}
 	}
 	for _, name := range chainNames(o.Node.Topology(), pins) {
-		entries, err := Entries(ctx, l, name)
+		entries, err := lab.Entries(ctx, l, name)
 		if err != nil {
 			return err
 		}
@@ -368,8 +325,8 @@ func ExportAudit(ctx context.Context, l Lab, o *Operator, w io.Writer) error {
 			}
 		}
 	}
-	for _, x := range o.Node.Topology().Serving(routeAudit) {
-		rows, err := o.businessRows(ctx, x.Name)
+	for _, x := range o.Node.Topology().Serving(operator.RouteAudit) {
+		rows, err := o.BusinessRows(ctx, x.Name)
 		if err != nil {
 			return err
 		}

@@ -1,4 +1,4 @@
-package lab
+package conductor
 
 import (
 	"context"
@@ -9,12 +9,13 @@ import (
 	"testing"
 	"time"
 
+	"example.org/security-training/lab"
 	"example.org/security-training/services/audit"
 	"example.org/security-training/services/exercise"
 )
 
 func TestAHeldExerciseTakesOneStepAtATimeAndGoesOnWhenLetGo(t *testing.T) {
-	p := &performance{held: true, changed: make(chan struct{})}
+	p := &playback{held: true, changed: make(chan struct{})}
 	c := &conductor{playing: p}
 	states := make(chan exercise.State, 10)
 	show := func(state exercise.State) error { states <- state; return nil }
@@ -74,15 +75,15 @@ func TestAnAssessmentIsToldAsEventsAndAScore(t *testing.T) {
 
 // fakeStage is busy until its caller gives up, and its chain cannot be read the first times.
 type fakeStage struct {
-	Stage
+	Controllable
 	busy     chan struct{}
 	failures int
 }
 
-func (f *fakeStage) Status(ctx context.Context) (Status, error) {
+func (f *fakeStage) Status(ctx context.Context) (lab.Status, error) {
 	close(f.busy)
 	<-ctx.Done()
-	return Status{}, ctx.Err()
+	return lab.Status{}, ctx.Err()
 }
 
 func (f *fakeStage) Audit(context.Context, string) (io.ReadCloser, error) {

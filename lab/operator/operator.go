@@ -1,4 +1,4 @@
-package lab
+package operator
 
 import (
 	"context"
@@ -11,6 +11,7 @@ import (
 	"os"
 	"time"
 
+	"example.org/security-training/lab"
 	"example.org/security-training/services/httpjson"
 	"example.org/security-training/services/mesh"
 	"example.org/security-training/services/topology"
@@ -33,7 +34,7 @@ type Inside interface {
 }
 
 // Enter joins the mesh of l as its operator until ctx ends. The identity is minted, and minted again at half-life.
-func Enter(ctx context.Context, l Lab) (*Operator, error) {
+func Enter(ctx context.Context, l lab.Lab) (*Operator, error) {
 	inside, ok := l.(Inside)
 	if !ok {
 		return nil, fmt.Errorf("enter the lab: %T cannot be reached from here", l)
@@ -151,4 +152,24 @@ func (o *Operator) Ask(ctx context.Context, route topology.Route, in, out any) e
 		return err
 	}
 	return o.Call(ctx, name, route.Method(), route.Path(), in, out)
+}
+
+func Pause(ctx context.Context, d time.Duration) error {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	case <-t.C:
+		return nil
+	}
+}
+
+// IsConflict says whether a call was answered 409.
+func IsConflict(err error) bool {
+	return err != nil && httpjson.FromError(err).Status == http.StatusConflict
+}
+
+func IsNotFound(err error) bool {
+	return err != nil && httpjson.FromError(err).Status == http.StatusNotFound
 }

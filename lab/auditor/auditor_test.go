@@ -1,4 +1,4 @@
-package lab
+package auditor
 
 import (
 	"bytes"
@@ -15,6 +15,8 @@ import (
 	"testing"
 	"time"
 
+	"example.org/security-training/lab"
+	"example.org/security-training/lab/operator"
 	"example.org/security-training/manifests"
 	"example.org/security-training/services/audit"
 	"example.org/security-training/services/mesh/meshtest"
@@ -23,7 +25,7 @@ import (
 
 // filedLab is a lab of which there is nothing but its chains, in files, and their checkpoints.
 type filedLab struct {
-	Lab
+	lab.Lab
 	dir    string
 	public ed25519.PublicKey
 }
@@ -38,7 +40,7 @@ func (l filedLab) Checkpoints() (lines, public []byte, err error) {
 }
 
 // filed makes such a lab, and an operator to whom every writer of rows gives two, of which it reported the second.
-func filed(t *testing.T) (filedLab, *Operator, []string) {
+func filed(t *testing.T) (filedLab, *operator.Operator, []string) {
 	t.Helper()
 	net := meshtest.Start(t, manifests.Topology())
 	public, private, err := ed25519.GenerateKey(nil)
@@ -57,7 +59,7 @@ func filed(t *testing.T) (filedLab, *Operator, []string) {
 		}
 	}
 	rows := map[string][]audit.Row{}
-	for _, w := range net.Topology.Serving(routeAudit) {
+	for _, w := range net.Topology.Serving(operator.RouteAudit) {
 		first := audit.Row{Chain: w.Name, Seq: 1, Kind: "reset"}
 		first.Hash = first.Sum()
 		second := audit.Row{Chain: w.Name, Seq: 2, Kind: "reset", Prev: first.Hash}
@@ -93,13 +95,13 @@ func filed(t *testing.T) (filedLab, *Operator, []string) {
 	if unfit, err := notary.Sign(time.Now(), chains); err != nil || len(unfit) > 0 {
 		t.Fatal(unfit, err)
 	}
-	return l, &Operator{Node: net.Join(t, net.Topology.OfKind(topology.KindOperator)[0].Name)}, names
+	return l, &operator.Operator{Node: net.Join(t, net.Topology.OfKind(topology.KindOperator)[0].Name)}, names
 }
 
 func TestVerificationGoesOnAfterABadChainAndNamesEach(t *testing.T) {
 	l, o, names := filed(t)
-	writers := o.Node.Topology().Serving(routeAudit)
-	chains, err := VerifyAudit(t.Context(), l, o)
+	writers := o.Node.Topology().Serving(operator.RouteAudit)
+	chains, err := Verify(t.Context(), l, o)
 	if err != nil || len(chains) != len(names)+len(writers) {
 		t.Fatalf("%d chains of %d and %d: %v", len(chains), len(names), len(writers), err)
 	}
@@ -123,7 +125,7 @@ func TestVerificationGoesOnAfterABadChainAndNamesEach(t *testing.T) {
 	); err != nil {
 		t.Fatal(err)
 	}
-	chains, err = VerifyAudit(t.Context(), l, o)
+	chains, err = Verify(t.Context(), l, o)
 	if err == nil || !strings.Contains(err.Error(), missing+": missing chain: ") ||
 		!strings.Contains(err.Error(), edited+", line 1 (seq 1): edited: ") {
 		t.Errorf("%v", err)
@@ -144,7 +146,7 @@ func TestVerificationIsNotContentWithoutCheckpoints(t *testing.T) {
 	if err := os.Truncate(filepath.Join(l.dir, "checkpoints"), 0); err != nil {
 		t.Fatal(err)
 	}
-	_, err := VerifyAudit(t.Context(), l, o)
+	_, err := Verify(t.Context(), l, o)
 	if err == nil || strings.Count(err.Error(), ": no checkpoints: ") != len(names) {
 		t.Errorf("%v, want that none of the %d chains has a checkpoint", err, len(names))
 	}
@@ -153,7 +155,7 @@ func TestVerificationIsNotContentWithoutCheckpoints(t *testing.T) {
 func TestTheExportHoldsEveryChain(t *testing.T) {
 	l, o, names := filed(t)
 	var out bytes.Buffer
-	if err := ExportAudit(t.Context(), l, o, &out); err != nil {
+	if err := Export(t.Context(), l, o, &out); err != nil {
 		t.Fatal(err)
 	}
 	entries, points := map[string]int{}, map[string]int{}

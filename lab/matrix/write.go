@@ -1,6 +1,7 @@
-package lab
+package matrix
 
 import (
+	"encoding/json"
 	"fmt"
 	"html/template"
 	"io"
@@ -9,8 +10,8 @@ import (
 	"example.org/security-training/services/topology"
 )
 
-// WriteMatrixText writes one line for each cell: expected beside measured.
-func WriteMatrixText(w io.Writer, cells []Cell) error {
+// WriteText writes one line for each cell: expected beside measured.
+func WriteText(w io.Writer, cells []Cell) error {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(t, "\tCALLER\tCALLEE\tROUTE\tEXPECTED\tNEW\tKEPT\tREASON")
 	for _, c := range cells {
@@ -60,8 +61,8 @@ func writeDifferences(w io.Writer, cells []Cell) error {
 	return nil
 }
 
-// WriteMatrixHTML writes one page: callers down, routes across, each cell with its outcome and, where it is refused, why.
-func WriteMatrixHTML(w io.Writer, cells []Cell) error {
+// WriteHTML writes one page: callers down, routes across, each cell with its outcome and, where it is refused, why.
+func WriteHTML(w io.Writer, cells []Cell) error {
 	type column struct {
 		Callee string
 		Route  topology.Route
@@ -106,3 +107,10 @@ thead th { writing-mode: vertical-rl; transform: rotate(180deg); font-weight: 50
 {{range .}}<li>{{.Caller}} → {{.Callee}} {{.Route}}: {{.Expected}} as it came, {{.Running}} now</li>
 {{end}}</ul>{{end}}</html>
 `))
+
+// WriteJSON writes cells as one JSON array.
+func WriteJSON(w io.Writer, cells []Cell) error {
+	e := json.NewEncoder(w)
+	e.SetIndent("", "  ")
+	return e.Encode(cells)
+}

@@ -1,4 +1,4 @@
-package lab
+package seed
 
 import (
 	"encoding/json"
@@ -8,6 +8,8 @@ import (
 	"strings"
 	"testing"
 
+	"example.org/security-training/lab/labtest"
+	"example.org/security-training/lab/play"
 	"example.org/security-training/lab/scenarios"
 	"example.org/security-training/services/exercise"
 	"example.org/security-training/synth/scenario"
@@ -31,12 +33,12 @@ func TestResultsAreWrittenToTwoNewFilesOfOnesOwnOrNone(t *testing.T) {
 			t.Errorf("%s: %v, %v", f, info.Mode(), err)
 		}
 	}
-	if text := read(t, files[0]); !strings.Contains(text, `lesson,a.b,'-1+1|x,phishing`) {
+	if text := labtest.Read(t, files[0]); !strings.Contains(text, `lesson,a.b,'-1+1|x,phishing`) {
 		t.Errorf("%s", text)
 	}
 	var again exercise.Results
 	if err := json.Unmarshal(
-		[]byte(read(t, files[1])),
+		[]byte(labtest.Read(t, files[1])),
 		&again,
 	); err != nil || again.Mark != "m" ||
 		len(again.Lessons) != 1 {
@@ -44,7 +46,7 @@ func TestResultsAreWrittenToTwoNewFilesOfOnesOwnOrNone(t *testing.T) {
 	}
 	// Where they cannot be written, nothing of them is left, and the error says that nothing was deleted.
 	file := filepath.Join(dir, "no-folder")
-	write(t, file, "")
+	labtest.Write(t, file, "")
 	if files, err := KeepResults(r, file, "results-x"); err == nil || len(files) != 0 {
 		t.Errorf("into a file: %v, %v", files, err)
 	}
@@ -55,7 +57,7 @@ func TestTheCastOfAnExerciseIsWhatItSaysElseWhatItsScenarioMakes(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	id := run(s, 1_790_000_000_000)
+	id := play.RunOf(s, 1_790_000_000_000)
 	players, err := s.Players(id, nil)
 	if err != nil {
 		t.Fatal(err)

@@ -1,0 +1,85 @@
+package conductor
+
+import (
+	"context"
+	"net/url"
+	"slices"
+	"strings"
+	"time"
+
+	"example.org/security-training/lab"
+	"example.org/security-training/lab/operator"
+	"example.org/security-training/services/exercise"
+	"example.org/security-training/services/topology"
+)
+
+// story reads every chain for an event: what a collector accepted, what the scorer made of it, and the lessons of that person
+// from then on.
+func (c *conductor) story(ctx context.Context, event string) ([]exercise.StoryLine, error) {
+	var lines []exercise.StoryLine
+	for _, w := range c.op.Node.Topology().Workloads {
+		if w.Kind == topology.KindOperator {
+			continue
+		}
+		entries, err := lab.Entries(ctx, c.stage, w.Name)
+		if err != nil {
+			return nil, err
+		}
+		for _, e := range entries {
+			if e.Event == event {
+				detail := strings.TrimSpace(strings.Join([]string{e.Route, e.Outcome, e.Reason, e.Detail}, " "))
+				if e.Peer != "" {
+					detail += ", from " + e.Peer + ", serial number " + e.Serial
+				}
+				lines = append(lines, exercise.StoryLine{At: e.At, Where: w.Name, What: e.Kind, Person: e.Person, Detail: detail, Hash: e.Hash})
+			}
+		}
+	}
+	person, since := "", time.Time{}
+	for _, w := range c.op.Node.Topology().Serving(operator.RouteAudit) {
+		rows, err := c.op.RowsAbout(ctx, w.Name, url.Values{"event": {event}})
+		if err != nil {
+			return nil, err
+		}
+		for _, r := range rows {
+			if strings.HasPrefix(r.Kind, "order") || r.Kind == "search" {
+				continue // who asked for it is not its story
+			}
+			if r.Event == event || slices.Contains(strings.Fields(r.Detail), event) {
+				lines = append(lines, exercise.StoryLine{At: r.At, Where: w.Name, What: r.Kind, Person: r.Person, Detail: facts(r.Detail), Hash: r.Hash})
+				if r.Kind == "assessment" && person == "" {
+					person, since = r.Person, r.At
+				}
+			}
+		}
+	}
+	if person != "" {
+		more, err := c.lessons(ctx, person, since)
+		if err != nil {
+			return nil, err
+		}
+		lines = append(lines, more...)
+	}
+	slices.SortStableFunc(lines, func(a, b exercise.StoryLine) int { return a.At.Compare(b.At) })
+	return lines, nil
+}
+
+// lessons are the rows about what person was taught from since on.
+func (c *conductor) lessons(ctx context.Context, person string, since time.Time) ([]exercise.StoryLine, error) {
+	var lines []exercise.StoryLine
+	for _, w := range c.op.Node.Topology().Serving(operator.RouteAudit) {
+		if w.Kind != topology.KindDashboard {
+			continue
+		}
+		rows, err := c.op.RowsAbout(ctx, w.Name, url.Values{"person": {person}, "since": {since.UTC().Format(time.RFC3339Nano)}})
+		if err != nil {
+			return nil, err
+		}
+		for _, r := range rows {
+			if r.Person == person && r.At.After(since) && slices.Contains([]string{"lesson.asked", "lesson.written", "attempt", "completion", "delivery"}, r.Kind) && len(lines) < 20 {
+				lines = append(lines, exercise.StoryLine{At: r.At, Where: w.Name, What: r.Kind, Person: r.Person, Detail: facts(r.Detail), Hash: r.Hash})
+			}
+		}
+	}
+	return lines, nil
+}

@@ -1,0 +1,97 @@
+package play
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"example.org/security-training/lab"
+	"example.org/security-training/lab/scenarios"
+	"example.org/security-training/synth/scenario"
+)
+
+// Names lists the scenarios that come with the lab.
+func Names() []string { return scenarios.Names() }
+
+// largestScenario is how long a scenario's file may be, in bytes.
+const largestScenario = 1 << 20
+
+// LoadScenario finds one of the lab's own, or reads a file, and checks it against there. Act is what it is for.
+func LoadScenario(act, name string, there scenario.Place) (*scenario.Scenario, error) {
+	wrong := func(err error) error {
+		return &lab.Error{Code: lab.ExitUsage, What: act, Why: err, Try: "lab scenario lint " + name}
+	}
+	if !strings.ContainsAny(name, "/.") {
+		text, err := scenarios.Text(name)
+		if err != nil {
+			return nil, &lab.Error{Code: lab.ExitUsage, What: act, Why: err}
+		}
+		s, err := scenario.Load(name, text, there)
+		if err != nil {
+			return nil, wrong(err)
+		}
+		return s, nil
+	}
+	text, err := readScenario(name)
+	if err != nil {
+		return nil, &lab.Error{Code: lab.ExitUsage, What: act, Why: err}
+	}
+	s, err := scenario.Load(strings.TrimSuffix(filepath.Base(name), filepath.Ext(name)), text, there)
+	if err != nil {
+		return nil, wrong(err)
+	}
+	return s, nil
+}
+
+// readScenario reads a file, and no more of it than a scenario may be long.
+func readScenario(path string) ([]byte, error) {
+	info, err := os.Stat(path)
+	if err != nil {
+		return nil, err
+	}
+	if !info.Mode().IsRegular() {
+		return nil, fmt.Errorf("%s is no file", path)
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return io.ReadAll(io.LimitReader(f, largestScenario+1))
+}
+
+// Lint says everything that is wrong with a scenario, one of the lab's or a file, without a lab: each fault
+// with its line. It returns in words what there is of it.
+func Lint(name string) (string, error) {
+	s, err := LoadScenario("lint "+name, name, scenarios.Shipped())
+	if err != nil {
+		var e *lab.Error
+		if errors.As(err, &e) {
+			e.Try = ""
+		}
+		return "", err
+	}
+	return fmt.Sprintf(
+		"%s: %d in the cast, %d moments, %d expectations, %d hints",
+		s.Title,
+		len(s.Cast),
+		len(s.Timeline),
+		len(s.Expect),
+		len(s.Hints),
+	), nil
+}
+
+// RunOf names a play of a scenario that begins at a time in milliseconds; playOf says whether an exercise is one.
+func RunOf(s *scenario.Scenario, millis int64) string {
+	return s.Name + "-" + strconv.FormatInt(millis, 36)
+}
+
+func IsRunOf(s *scenario.Scenario, id string) bool {
+	rest, ok := strings.CutPrefix(id, s.Name+"-")
+	millis, err := strconv.ParseInt(rest, 36, 64)
+	return ok && err == nil && RunOf(s, millis) == id
+}

@@ -1,0 +1,91 @@
+package seed
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"time"
+
+	"example.org/security-training/lab"
+	"example.org/security-training/lab/operator"
+	"example.org/security-training/services/activity"
+	"example.org/security-training/services/httpjson"
+	"example.org/security-training/synth/people"
+	"example.org/security-training/synth/routine"
+	"example.org/security-training/synth/world"
+)
+
+// proveWithin is how long a lab has to show that it works. The figures of a large company take a while to be made the
+// first time, and until then its first page is answered 503.
+const proveWithin = 3 * time.Minute
+
+// Prove shows that the lab works from end to end: an act of one of its people goes through a simulator, a collector and
+// the scorer, and the dashboard serves a page to a person who has signed in. What fails is tried again until
+// proveWithin has passed.
+func Prove(ctx context.Context, o *operator.Operator, dashboard string, spec lab.Spec) error {
+	ctx, cancel := context.WithTimeout(ctx, proveWithin)
+	defer cancel()
+	if err := again(ctx, func() error { return proveEvent(ctx, o, spec) }); err != nil {
+		return err
+	}
+	return again(ctx, func() error {
+		link, err := o.Link(ctx, dashboard, "")
+		if err != nil {
+			return err
+		}
+		return visit(ctx, link)
+	})
+}
+
+// awayAtMost is how long an answer may be 503 before the history is given up: a large company's is taken in for minutes.
+const awayAtMost = 10 * time.Minute
+
+// whileAway does what may be done again until the answer is another than 503, or until ctx or awayAtMost has passed.
+func whileAway(ctx context.Context, do func() error) error {
+	ctx, cancel := context.WithTimeout(ctx, awayAtMost)
+	defer cancel()
+	for {
+		err := do()
+		if err == nil || httpjson.FromError(err).Status != http.StatusServiceUnavailable || operator.Pause(ctx, time.Second) != nil {
+			return err
+		}
+	}
+}
+
+// again tries until do succeeds, or until ctx ends: then the error is what do said last.
+func again(ctx context.Context, do func() error) error {
+	for {
+		err := do()
+		if err == nil || operator.Pause(ctx, 250*time.Millisecond) != nil {
+			return err
+		}
+	}
+}
+
+func proveEvent(ctx context.Context, o *operator.Operator, spec lab.Spec) error {
+	clock, err := o.Clock(ctx)
+	if err != nil {
+		return err
+	}
+	staff := people.Company(spec.Seed, spec.People, people.Published)
+	run := fmt.Sprintf("probe-%d", time.Now().UnixNano())
+	act := routine.Act{ID: run, At: clock.Now, Person: staff[0].ID, Source: activity.Git, Verb: activity.Commit, Repository: "lab", Path: "README.md", Detail: "probe"}
+	var before, after operator.Watermarks
+	if err := o.Ask(ctx, operator.RouteWatermarks, nil, &before); err != nil {
+		return err
+	}
+	if err := o.Perform(ctx, world.Play{ID: run, Kind: world.Timeline, Seed: spec.Seed, People: spec.People, Acts: []routine.Act{act}}); err != nil {
+		return fmt.Errorf("a probe event: %w", err)
+	}
+	if err := o.AwaitScored(ctx); err != nil {
+		return fmt.Errorf("a probe event: %w", err)
+	}
+	if err := o.Ask(ctx, operator.RouteWatermarks, nil, &after); err != nil {
+		return err
+	}
+	if after.Events <= before.Events {
+		return errors.New("a probe event: it was acknowledged, but the scorer has no more events than before")
+	}
+	return nil
+}

@@ -1,0 +1,182 @@
+package seed
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"slices"
+
+	"example.org/security-training/lab"
+	"example.org/security-training/lab/operator"
+	"example.org/security-training/lab/play"
+	"example.org/security-training/lab/progress"
+	"example.org/security-training/lab/scenarios"
+	"example.org/security-training/services/exercise"
+	"example.org/security-training/services/topology"
+	"example.org/security-training/synth/scenario"
+)
+
+const (
+	routeReset   topology.Route = "POST /v1/reset"
+	routeShown   topology.Route = "GET /v1/exercises"
+	routeResults topology.Route = "GET /v1/results"
+)
+
+// resetOrders are the bodies of POST /v1/reset, by the kind of who serves it.
+type resetOrders map[string]any
+
+// What the scorer, and what the learning system is told to forget.
+type (
+	scorerOrder struct {
+		After  *int64   `json:"after,omitempty"`
+		People []string `json:"people,omitempty"`
+	}
+	dashboardOrder struct {
+		All       bool     `json:"all,omitempty"`
+		Mark      string   `json:"mark,omitempty"`
+		Exercises []string `json:"exercises,omitempty"`
+		People    []string `json:"people,omitempty"`
+	}
+)
+
+// give gives the learning system its order, then the scorer: what the one has yet to report must not reach the other
+// afterwards.
+func (orders resetOrders) give(ctx context.Context, o *operator.Operator) error {
+	for _, kind := range []string{topology.KindDashboard, topology.KindScorer} {
+		for _, w := range o.Node.Topology().Serving(routeReset) {
+			if order, ok := orders[w.Kind]; ok && w.Kind == kind {
+				if err := o.Call(ctx, w.Name, http.MethodPost, routeReset.Path(), order, nil); err != nil {
+					return err
+				}
+			}
+		}
+	}
+	return nil
+}
+
+// ResetExercises takes away exercises, by id, or every one where only is nil: with their casts, and what those did,
+// scored and learnt. It returns how many there were. Learners' records and the company's life stay as they are, and
+// what people of the company did in an exercise is theirs. The audit and the lab's clock never go back.
+func ResetExercises(ctx context.Context, o *operator.Operator, only []string, p progress.Reporter) (n int, err error) {
+	err = progress.Step(p, "take away exercises", func() error {
+		for {
+			var all []exercise.Exercise // the latest few hundred
+			if err := o.Ask(ctx, routeShown, nil, &all); err != nil {
+				return err
+			}
+			if only != nil {
+				all = slices.DeleteFunc(all, func(e exercise.Exercise) bool { return !slices.Contains(only, e.ID) })
+			}
+			if len(all) == 0 {
+				return nil
+			}
+			if err := takeAway(ctx, o, all); err != nil {
+				return err
+			}
+			n += len(all)
+		}
+	})
+	return n, err
+}
+
+// takeAway forgets exercises and the people who were made for them.
+func takeAway(ctx context.Context, o *operator.Operator, all []exercise.Exercise) error {
+	var ids, casts []string
+	for _, e := range all {
+		cast, err := castOf(e)
+		if err != nil {
+			return err
+		}
+		ids, casts = append(ids, e.ID), append(casts, cast...)
+	}
+	if err := o.AwaitScored(ctx); err != nil {
+		return err
+	}
+	orders := resetOrders{}
+	if len(ids) > 0 {
+		orders[topology.KindDashboard] = dashboardOrder{Exercises: ids, People: casts}
+	}
+	if len(casts) > 0 {
+		orders[topology.KindScorer] = scorerOrder{People: casts}
+	}
+	return orders.give(ctx, o)
+}
+
+// castOf are the people who were made for an exercise. One that was played before exercises said so is asked of its
+// scenario.
+func castOf(e exercise.Exercise) ([]string, error) {
+	if len(e.Cast) > 0 {
+		return e.Cast, nil
+	}
+	for _, name := range scenarios.Names() {
+		s, err := scenarios.Load(name)
+		if err != nil {
+			return nil, err
+		}
+		if play.IsRunOf(s, e.ID) {
+			return freshOf(s, e.ID), nil
+		}
+	}
+	return nil, nil
+}
+
+// freshOf are the people whom a scenario makes for a run.
+func freshOf(s *scenario.Scenario, run string) []string {
+	own := *s
+	own.Cast = map[string]scenario.Member{}
+	for who, m := range s.Cast {
+		if m.From == "" {
+			own.Cast[who] = m
+		}
+	}
+	players, err := own.Players(run, nil) // the company is not looked into: the cast has no one of it
+	if err != nil {
+		return nil
+	}
+	var ids []string
+	for _, p := range own.Fresh(players) {
+		ids = append(ids, p.ID)
+	}
+	return ids
+}
+
+// ResetScenario is ResetExercises for every play of one scenario, by its name or file. A scenario that is on, or
+// whose cast is of the company, is a conflict: what the company's own people did in it cannot be told from their
+// lives.
+func ResetScenario(ctx context.Context, o *operator.Operator, name string, p progress.Reporter) error {
+	s, err := play.LoadScenario("reset", name, scenarios.PlaceOf(o.Node.Topology()))
+	if err != nil {
+		return err
+	}
+	for who, m := range s.Cast {
+		if m.From != "" {
+			why := fmt.Errorf("%s is played by a person of the company", who)
+			return &lab.Error{Code: lab.ExitConflict, What: "reset " + s.Name, Why: why, Try: "lab reset"}
+		}
+	}
+	return progress.Step(p, "take away what "+s.Name+" left", func() error {
+		for {
+			var all []exercise.Exercise
+			if err := o.Ask(ctx, routeShown, nil, &all); err != nil {
+				return err
+			}
+			all = slices.DeleteFunc(all, func(e exercise.Exercise) bool { return !play.IsRunOf(s, e.ID) })
+			for i, e := range all {
+				if e.State.On() {
+					why, way := errors.New("it is being played"), "stop it on the console, or lab reset"
+					return &lab.Error{Code: lab.ExitConflict, What: "reset " + s.Name, Why: why, Try: way}
+				}
+				if len(e.Cast) == 0 {
+					all[i].Cast = freshOf(s, e.ID)
+				}
+			}
+			if len(all) == 0 {
+				return o.AwaitScored(ctx)
+			}
+			if err := takeAway(ctx, o, all); err != nil {
+				return err
+			}
+		}
+	})
+}

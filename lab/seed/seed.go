@@ -1,0 +1,58 @@
+package seed
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+
+	"golang.org/x/sync/errgroup"
+
+	"example.org/security-training/lab"
+	"example.org/security-training/lab/operator"
+	"example.org/security-training/lab/progress"
+	"example.org/security-training/synth/people"
+	"example.org/security-training/synth/routine"
+	"example.org/security-training/synth/world"
+)
+
+// History gives the lab its company and its history: the roster, the training records, and thirty days (or as many as spec says)
+// that every simulator delivers as its vendor would. It returns when all of it has been scored. It may be repeated: what has
+// arrived already is known. It returns the position of the scorer's event log after it.
+func History(ctx context.Context, o *operator.Operator, spec lab.Spec, p progress.Reporter) (position int64, err error) {
+	staff := people.Company(spec.Seed, spec.People, people.Published)
+	if err := progress.Step(p, fmt.Sprintf("roster of %d people", len(staff)), func() error {
+		return o.Ask(ctx, operator.RouteRoster, people.Roster(staff), nil)
+	}); err != nil {
+		return 0, err
+	}
+	var at operator.Watermarks
+	err = progress.Step(p, fmt.Sprintf("%d days of history, through the collectors", spec.Days), func() error {
+		play := world.Play{ID: fmt.Sprintf("history-%d-%d-%d", spec.Seed, spec.People, spec.Days), Kind: world.History, Seed: spec.Seed, People: spec.People, Days: spec.Days}
+		group, both := errgroup.WithContext(ctx)
+		group.Go(func() error {
+			events := routine.TrainingEvents(routine.Month(staff, spec.Days))
+			return whileAway(both, func() error { return o.Ask(both, operator.RouteTraining, operator.Training{Events: events}, nil) })
+		})
+		group.Go(func() error { return o.Perform(both, play) })
+		if err := group.Wait(); err != nil {
+			return err
+		}
+		if err := o.AwaitScored(ctx); err != nil {
+			return err
+		}
+		return o.Ask(ctx, operator.RouteWatermarks, nil, &at)
+	})
+	return at.Position, err
+}
+
+// Live has every simulator go on with ordinary days, at the lab's pace, if it does not do so already.
+func Live(ctx context.Context, o *operator.Operator, spec lab.Spec) error {
+	play := world.Play{ID: "live", Kind: world.Live, Seed: spec.Seed, People: spec.People}
+	return o.EachSimulator(ctx, func(ctx context.Context, name string) error {
+		err := o.Call(ctx, name, http.MethodPost, operator.RoutePlays.Path(), play, nil)
+		if operator.IsConflict(err) {
+			return nil // a play of that id is on
+		}
+		return err
+	})
+}
