@@ -29,7 +29,7 @@ func TestABundleTellsOfEveryWorkloadAndHoldsNoSecret(t *testing.T) {
 		t.Fatalf("open printed %q, %v", link, err)
 	}
 	secrets := map[string]string{"the model's key": canary, "a sign-in link": u.Query().Get("token")}
-	err = filepath.WalkDir(string(l.Folder()), func(path string, d fs.DirEntry, err error) error {
+	err = filepath.WalkDir(string(l.StateDir()), func(path string, d fs.DirEntry, err error) error {
 		if err != nil || !d.Type().IsRegular() {
 			return nil // a socket, or gone again
 		}
@@ -62,7 +62,7 @@ func TestABundleTellsOfEveryWorkloadAndHoldsNoSecret(t *testing.T) {
 		t.Fatalf("%d secrets are looked for: this proves nothing", len(secrets))
 	}
 	// Something that must be hidden, in a log that nobody writes: the lab itself says none of it.
-	path := l.Folder().WorkloadLog("said-by-mistake")
+	path := l.StateDir().WorkloadLog("said-by-mistake")
 	t.Cleanup(func() { // other tests look for the key everywhere
 		if err := os.Remove(path); err != nil {
 			t.Error(err)
@@ -89,7 +89,7 @@ func TestABundleTellsOfEveryWorkloadAndHoldsNoSecret(t *testing.T) {
 	for _, w := range l.st.Workloads {
 		want = append(want, "logs/"+w.Name+".log", "audit/"+w.Name+".jsonl")
 	}
-	if info, err := os.Stat(l.Folder().Log()); err == nil && info.Size() > 0 { // a supervisor has nothing to say of a lab that is well
+	if info, err := os.Stat(l.StateDir().Log()); err == nil && info.Size() > 0 { // a supervisor has nothing to say of a lab that is well
 		want = append(want, "logs/supervisor.log")
 	}
 	if l.inCluster() {

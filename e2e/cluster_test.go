@@ -30,7 +30,7 @@ type api struct {
 // reach connects to the lab's cluster.
 func reach() (*api, error) {
 	var s cluster.Settings
-	if err := l.Folder().Read(&s); err != nil {
+	if err := l.StateDir().Read(&s); err != nil {
 		return nil, err
 	}
 	config, err := clientcmd.BuildConfigFromFlags("", s.Kubeconfig)

@@ -217,7 +217,7 @@ func TestUpRepairsAfterTheSupervisorIsKilled(t *testing.T) {
 		}
 		await(t, 5*time.Second, w.Name+" to die with its supervisor", func() bool {
 			cmdline, err := procFile(w.PID, "cmdline")
-			return err != nil || !bytes.Contains(cmdline, []byte(l.Folder()))
+			return err != nil || !bytes.Contains(cmdline, []byte(l.StateDir()))
 		})
 	}
 	if out, err := command(t.Context(), l.name, "status").run(); code(err) != lab.ExitPartly {

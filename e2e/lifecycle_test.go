@@ -17,7 +17,7 @@ import (
 	"time"
 
 	"example.org/security-training/lab"
-	"example.org/security-training/lab/desk"
+	"example.org/security-training/lab/control"
 	"example.org/security-training/lab/local"
 	"example.org/security-training/services/env"
 	"example.org/security-training/services/exercise"
@@ -66,7 +66,7 @@ func TestTheAuditIsWholeAndAnyEditIsFound(t *testing.T) {
 		t.Fatalf("%v\n%s", err, out)
 	}
 	gateway := serving(t, generate)
-	path := filepath.Join(string(l.Folder()), "w", gateway, "audit")
+	path := filepath.Join(string(l.StateDir()), "w", gateway, "audit")
 	text, err := os.ReadFile(path)
 	if err != nil {
 		t.Fatal(err)
@@ -182,7 +182,7 @@ func TestATakenPortIsANamedConflict(t *testing.T) {
 	if code(err) != lab.ExitConflict || !strings.Contains(out, w.Name) || !strings.Contains(out, strconv.Itoa(w.Port)) {
 		t.Errorf("%v\n%s", err, out)
 	}
-	if matches, _ := filepath.Glob(filepath.Join(filepath.Dir(string(l.Folder())), name+"*")); len(matches) > 0 {
+	if matches, _ := filepath.Glob(filepath.Join(filepath.Dir(string(l.StateDir())), name+"*")); len(matches) > 0 {
 		t.Errorf("a lab that could not start left %v", matches)
 	}
 }
@@ -406,7 +406,7 @@ func TestAnInterruptedUpIsGoneOnWithAndTakenDown(t *testing.T) {
 		return cmd
 	}
 	r := &local.Runtime{Lookup: env.Process}
-	folder, err := desk.FolderOf(env.Process, name)
+	folder, err := control.StateDirOf(env.Process, name)
 	if err != nil {
 		t.Fatal(err)
 	}

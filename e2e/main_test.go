@@ -15,7 +15,7 @@ import (
 	"time"
 
 	"example.org/security-training/lab"
-	"example.org/security-training/lab/desk"
+	"example.org/security-training/lab/control"
 	"example.org/security-training/lab/local"
 	"example.org/security-training/lab/operator"
 	"example.org/security-training/services/audit"
@@ -29,7 +29,7 @@ const canary = "AIzaSyCANARY-e2e-0123456789abcdefghijk"
 
 // under is the lab under test.
 type under struct {
-	*desk.Lab
+	*control.Lab
 	name    string
 	runtime string // local, or what LAB_RUNTIME says
 	bin     string // the folder of the programs
@@ -126,14 +126,14 @@ func keepBundle() (string, error) {
 }
 
 func (u *under) open(ctx context.Context) error {
-	folder, err := desk.FolderOf(env.Process, u.name)
+	folder, err := control.StateDirOf(env.Process, u.name)
 	if err != nil {
 		return err
 	}
-	down := func(context.Context, *desk.Lab) ([]string, error) {
+	down := func(context.Context, *control.Lab) ([]string, error) {
 		return nil, errors.New("it is for the command line to do that")
 	}
-	if u.Lab, err = desk.Find(ctx, folder, down); err != nil {
+	if u.Lab, err = control.Find(ctx, folder, down); err != nil {
 		return err
 	}
 	if u.topo, err = topology.FromFile(u.Lab.Topology()); err != nil {

@@ -531,7 +531,7 @@ func TestAnUnknownProcessGetsNoIdentity(t *testing.T) {
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
 	defer cancel()
-	err := fetchIdentity(ctx, string(l.Folder())+"/api.sock")
+	err := fetchIdentity(ctx, string(l.StateDir())+"/api.sock")
 	if err == nil || !strings.Contains(err.Error(), "PermissionDenied") {
 		t.Errorf("this test asked for an identity: %v, want PermissionDenied", err)
 	}

@@ -37,7 +37,7 @@ func TestTheKeyIsFoundInOneProcessAlone(t *testing.T) {
 				t.Errorf("the key is in %s of %s", file, w.Name)
 			}
 		}
-		files := []string{string(l.Folder().Of(w.Name)), string(l.Folder().Keys(w.Name))}
+		files := []string{string(l.StateDir().Of(w.Name)), string(l.StateDir().Keys(w.Name))}
 		if l.inCluster() {
 			// What the container has. The separator at the end has the walk follow the link.
 			files = []string{filepath.Join("/proc", strconv.Itoa(pid), "root") + string(filepath.Separator)}
@@ -77,13 +77,13 @@ func TestTheKeyIsFoundInOneProcessAlone(t *testing.T) {
 		}
 	}
 	// Everything below the lab's folder, the database's files among it, but for the one file where it belongs.
-	own := l.Folder().Keys(gateway).Path("gemini.key")
+	own := l.StateDir().Keys(gateway).Path("gemini.key")
 	looked := 0
-	err = filepath.WalkDir(string(l.Folder()), func(path string, d fs.DirEntry, err error) error {
+	err = filepath.WalkDir(string(l.StateDir()), func(path string, d fs.DirEntry, err error) error {
 		if errors.Is(err, fs.ErrNotExist) {
 			return nil // gone again: a temporary file of the database
 		}
-		if err != nil || !d.Type().IsRegular() || path == own || strings.HasPrefix(path, filepath.Join(string(l.Folder()), "bin")) {
+		if err != nil || !d.Type().IsRegular() || path == own || strings.HasPrefix(path, filepath.Join(string(l.StateDir()), "bin")) {
 			return err
 		}
 		b, err := os.ReadFile(path)

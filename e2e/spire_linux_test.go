@@ -28,7 +28,7 @@ import (
 
 	"example.org/security-training/lab"
 	"example.org/security-training/lab/cluster"
-	"example.org/security-training/lab/desk"
+	"example.org/security-training/lab/control"
 	"example.org/security-training/lab/kind"
 	"example.org/security-training/services/env/needtest"
 	"example.org/security-training/services/mesh"
@@ -302,7 +302,7 @@ func TestIdentitiesOfAMinuteRotateUnderTraffic(t *testing.T) {
 func TestALabOfTheSameNameElsewhereTakesNothingOver(t *testing.T) {
 	kube(t)
 	home := needtest.PrivateDir(t)
-	env := []string{"LAB_HOME=" + home, "KUBECONFIG=" + l.Folder().Path("kubeconfig"), "LAB_APP_IMAGE=security-training-app:any"}
+	env := []string{"LAB_HOME=" + home, "KUBECONFIG=" + l.StateDir().Path("kubeconfig"), "LAB_APP_IMAGE=security-training-app:any"}
 	runtimes := []string{cluster.RuntimeName}
 	if l.runtime == kind.RuntimeName {
 		runtimes = append(runtimes, kind.RuntimeName)
@@ -317,12 +317,12 @@ func TestALabOfTheSameNameElsewhereTakesNothingOver(t *testing.T) {
 		}
 	}
 	if l.runtime == kind.RuntimeName { // a folder that is left of a cluster which is gone is no right to the one of the same name
-		left := desk.Folder(filepath.Join(home, l.name))
+		left := control.StateDir(filepath.Join(home, l.name))
 		var s cluster.Settings
-		if err := l.Folder().Read(&s); err != nil {
+		if err := l.StateDir().Read(&s); err != nil {
 			t.Fatal(err)
 		}
-		topo, err := os.ReadFile(l.Folder().Topology())
+		topo, err := os.ReadFile(l.StateDir().Topology())
 		if err == nil {
 			err = os.MkdirAll(string(left), 0o700)
 		}

@@ -14,7 +14,7 @@ import (
 	"time"
 
 	"example.org/security-training/lab"
-	"example.org/security-training/lab/desk"
+	"example.org/security-training/lab/control"
 	"example.org/security-training/services/env"
 	"example.org/security-training/services/env/needtest"
 )
@@ -50,7 +50,7 @@ func TestAWorkloadThatWasTakenOverReachesNothingOfRoots(t *testing.T) {
 			w = x
 		}
 	}
-	f, own := l.Folder(), l.Folder().Of(taken)
+	f, own := l.StateDir(), l.StateDir().Of(taken)
 	secret := filepath.Join(needtest.PrivateDir(t), "victim")
 	for what, script := range map[string]string{
 		"write in the folder of logs":       "echo x > " + f.WorkloadLog(taken),
@@ -156,11 +156,11 @@ func TestALargerCompanyComesUpIsProvenAndEndsWhole(t *testing.T) {
 	if err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
-	f, err := desk.FolderOf(env.Process, name)
+	f, err := control.StateDirOf(env.Process, name)
 	if err != nil {
 		t.Fatal(err)
 	}
-	big, err := desk.Find(t.Context(), f, nil)
+	big, err := control.Find(t.Context(), f, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

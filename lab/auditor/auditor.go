@@ -1,3 +1,5 @@
+// Package auditor reads, follows, exports and verifies the audit chains of a lab: a chain of decisions for each workload, one
+// for the supervisor, and the business rows of the services that have a database.
 package auditor
 
 import (

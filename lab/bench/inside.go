@@ -12,7 +12,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"example.org/security-training/lab"
-	"example.org/security-training/lab/desk"
+	"example.org/security-training/lab/control"
 	"example.org/security-training/lab/operator"
 	"example.org/security-training/lab/progress"
 	"example.org/security-training/lab/seed"
@@ -29,7 +29,7 @@ var errNoLab = errors.New("it needs a lab of its own")
 
 // Inside is a lab for benchmarks alone.
 type Inside struct {
-	Lab  *desk.Lab
+	Lab  *control.Lab
 	Spec lab.Spec
 	Down func(context.Context) error
 }
@@ -123,7 +123,7 @@ func (i *insider) tomorrow(ctx context.Context) (time.Time, error) {
 
 // secret is what a source's vendor and collector share. In a lab on this machine it is a file of the collector's.
 func (i *insider) secret(collector string) (string, error) {
-	b, err := os.ReadFile(i.Lab.Folder().Of(collector).Path("source.secret"))
+	b, err := os.ReadFile(i.Lab.StateDir().Of(collector).Path("source.secret"))
 	return strings.TrimSpace(string(b)), err
 }
 

@@ -18,7 +18,7 @@ import (
 	"github.com/spiffe/go-spiffe/v2/svid/x509svid"
 	"sigs.k8s.io/yaml"
 
-	"example.org/security-training/lab/desk"
+	"example.org/security-training/lab/control"
 	"example.org/security-training/manifests"
 	"example.org/security-training/services/audit"
 	"example.org/security-training/services/mesh"
@@ -101,7 +101,7 @@ func (p *pair) write() (file string, err error) {
 	p.route = real.OfKind(topology.KindGateway)[0].Routes()[0]
 	row := topology.Workload{Name: callee, Kind: topology.KindDatabase, Binary: callee, Serves: map[topology.Route]topology.Callers{p.route: {caller}}}
 	for _, port := range []*int{&row.Port, &row.Health} {
-		if *port, err = desk.FreePort(host); err != nil {
+		if *port, err = control.FreePort(host); err != nil {
 			return "", err
 		}
 	}

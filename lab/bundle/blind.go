@@ -17,7 +17,7 @@ import (
 	"strings"
 	"syscall"
 
-	"example.org/security-training/lab/desk"
+	"example.org/security-training/lab/control"
 )
 
 const hidden = "[hidden]"
@@ -97,7 +97,7 @@ const (
 
 // secretsIn reads every secret that a lab's folder holds: each file that is one, and the words in it that are no
 // people's words. What folders hold that workloads can write is read within bounds: unread says what was left out.
-func secretsIn(f desk.Folder) (whole, words []string, unread, err error) {
+func secretsIn(f control.StateDir) (whole, words []string, unread, err error) {
 	note := func(text []byte) {
 		whole = append(whole, string(text))
 		for _, w := range word.FindAllString(string(text), -1) {
@@ -188,7 +188,7 @@ func foreignSecret(root *os.Root, path string, most int64) ([]byte, error) {
 		return nil, err
 	}
 	defer in.Close()
-	if err := desk.Regular(in, most); err != nil {
+	if err := control.Regular(in, most); err != nil {
 		return nil, err
 	}
 	return io.ReadAll(io.LimitReader(in, most))

@@ -19,7 +19,7 @@ import (
 	"time"
 
 	"example.org/security-training/lab"
-	"example.org/security-training/lab/desk"
+	"example.org/security-training/lab/control"
 )
 
 // How much is packed of what grows without end.
@@ -31,7 +31,7 @@ const (
 // Source is where a bundle comes from. Each part may be missing: a lab that never came up has no folder, and a supervisor that
 // was killed does not answer.
 type Source struct {
-	Folder  desk.Folder
+	Folder  control.StateDir
 	Version string
 	Why     error // what failed, if that is why there is a bundle
 	Doctor  any   // as `lab doctor -o json` has it
@@ -44,7 +44,7 @@ type Source struct {
 // Explainer is a runtime that knows more about a lab than its folder has.
 type Explainer interface {
 	// Explain gives files by name, and the secrets that must be kept out of them. It gives what it has even with an error.
-	Explain(ctx context.Context, f desk.Folder) (files map[string][]byte, secrets []string, err error)
+	Explain(ctx context.Context, f control.StateDir) (files map[string][]byte, secrets []string, err error)
 }
 
 // Write writes the bundle to w as a .tar.gz. What could not be had stands in its file "missing.txt". An error is w's, or that the
@@ -154,7 +154,9 @@ func below(dir, ending string) map[string]string {
 }
 
 // untrusted opens a file that a workload can replace.
-func untrusted(path string) (*os.File, error) { return desk.OpenUntrusted(path, desk.LongestAudit) }
+func untrusted(path string) (*os.File, error) {
+	return control.OpenUntrusted(path, control.LongestAudit)
+}
 
 // end is the last n bytes of a file.
 func end(open func(string) (*os.File, error), path string, n int64) ([]byte, error) {

@@ -19,7 +19,7 @@ import (
 	"time"
 
 	"example.org/security-training/lab"
-	"example.org/security-training/lab/desk"
+	"example.org/security-training/lab/control"
 )
 
 // unpack gives every file of a bundle.
@@ -71,14 +71,14 @@ type fakeRuntime struct {
 	secrets []string
 }
 
-func (f fakeRuntime) Explain(context.Context, desk.Folder) (map[string][]byte, []string, error) {
+func (f fakeRuntime) Explain(context.Context, control.StateDir) (map[string][]byte, []string, error) {
 	return f.files, f.secrets, errors.New("no more than that")
 }
 
 // Each of these is a secret that a log may hold by mistake. None must be in a bundle, in whatever file it stood and however it
 // was written down.
 func TestNoSecretOfTheLabIsInABundle(t *testing.T) {
-	f := desk.Folder(t.TempDir())
+	f := control.StateDir(t.TempDir())
 	const (
 		canary   = "AIzaSyCANARY-unit-0123456789abcdefghijk"
 		odd      = "correct horse/battery+staple"
@@ -145,7 +145,7 @@ func TestABundleIsMadeOfWhateverThereIs(t *testing.T) {
 	gone := func(context.Context) (lab.Status, error) {
 		return lab.Status{}, errors.New("its supervisor is not running")
 	}
-	f := desk.Folder(t.TempDir())
+	f := control.StateDir(t.TempDir())
 	put(t, f.Log(), "the last words\n")
 	for name, c := range map[string]struct {
 		s    Source
@@ -153,7 +153,7 @@ func TestABundleIsMadeOfWhateverThereIs(t *testing.T) {
 	}{
 		"no lab at all":      {Source{Version: "v1", Why: errors.New("no server")}, map[string]string{"version.txt": "v1", "why.txt": "no server"}},
 		"a dead supervisor":  {Source{Version: "v1", Folder: f, Status: gone}, map[string]string{"logs/supervisor.log": "the last words", "missing.txt": "its supervisor is not running"}},
-		"a folder that went": {Source{Version: "v1", Folder: desk.Folder(filepath.Join(string(f), "none"))}, map[string]string{"version.txt": "v1"}},
+		"a folder that went": {Source{Version: "v1", Folder: control.StateDir(filepath.Join(string(f), "none"))}, map[string]string{"version.txt": "v1"}},
 	} {
 		files := written(t, c.s)
 		for file, want := range c.want {
@@ -165,7 +165,7 @@ func TestABundleIsMadeOfWhateverThereIs(t *testing.T) {
 }
 
 func TestOfWhatGrowsABundleHasTheEnd(t *testing.T) {
-	f := desk.Folder(t.TempDir())
+	f := control.StateDir(t.TempDir())
 	var chain, log strings.Builder
 	for i := range 1000 {
 		fmt.Fprintf(&chain, "entry %d\n", i)
@@ -187,7 +187,7 @@ func TestOfWhatGrowsABundleHasTheEnd(t *testing.T) {
 
 // TestKeysOfSPIREAreHidden: a local SPIRE keeps its private keys in files of JSON, in base64.
 func TestKeysOfSPIREAreHidden(t *testing.T) {
-	f := desk.Folder(t.TempDir())
+	f := control.StateDir(t.TempDir())
 	var keys []string
 	for _, path := range [][]string{{"spire", "server", "keys.json"}, {"spire", "agent", "keys.json"}} {
 		key := base64.StdEncoding.EncodeToString([]byte("MHcCAQEEI private of " + path[1] + " \x00\x17\xff, nobody else's"))
@@ -218,7 +218,7 @@ func TestEveryFileThatHoldsASecretIsKnownByItsName(t *testing.T) {
 // A workload replaces its files by links, pipes and huge holes: nothing of anybody else's is packed, and the bundle is
 // made.
 func TestWhatAWorkloadPutInItsFilesPlacesIsNotPacked(t *testing.T) {
-	f, elsewhere := desk.Folder(t.TempDir()), filepath.Join(t.TempDir(), "shadow")
+	f, elsewhere := control.StateDir(t.TempDir()), filepath.Join(t.TempDir(), "shadow")
 	put(t, elsewhere, "root's own words\n")
 	put(t, f.Log(), "the supervisor's\n")
 	own := f.Of("gateway")
@@ -260,7 +260,7 @@ func TestWhatAWorkloadPutInItsFilesPlacesIsNotPacked(t *testing.T) {
 
 // What is found in a workload's files is looked for in the whole bundle: the workload does not choose how much that is.
 func TestAWorkloadDoesNotChooseHowLongABundleTakes(t *testing.T) {
-	f := desk.Folder(t.TempDir())
+	f := control.StateDir(t.TempDir())
 	for i := range 100 {
 		var words strings.Builder
 		for j := range 100 {

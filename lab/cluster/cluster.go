@@ -15,7 +15,7 @@ import (
 	"k8s.io/client-go/tools/clientcmd/api"
 
 	"example.org/security-training/lab"
-	"example.org/security-training/lab/desk"
+	"example.org/security-training/lab/control"
 	"example.org/security-training/lab/progress"
 	"example.org/security-training/services/env"
 )
@@ -34,7 +34,7 @@ const clientSecret = "lab-oidc-client"
 
 // Settings is what a lab on Kubernetes keeps in its folder.
 type Settings struct {
-	desk.Settings
+	control.Settings
 	ID         string `json:"id"`         // tells it from a lab of the same name that another folder is of
 	Kubeconfig string `json:"kubeconfig"` // a file
 	Context    string `json:"context"`
@@ -54,9 +54,9 @@ type Runtime struct {
 
 var _ lab.Runtime = (*Runtime)(nil)
 
-// Find returns the lab called name, or lab.ErrNone; desk.ErrGone beside the lab if its supervisor does not run.
+// Find returns the lab called name, or lab.ErrNone; control.ErrGone beside the lab if its supervisor does not run.
 func (r *Runtime) Find(ctx context.Context, name string) (lab.Lab, error) {
-	return desk.FindNamed(ctx, r.Lookup, name, down)
+	return control.FindNamed(ctx, r.Lookup, name, down)
 }
 
 // target is what a lab is installed into and made of: kubectl's current context, and an image that its cluster can pull.
@@ -102,7 +102,7 @@ func (r *Runtime) Up(ctx context.Context, spec lab.Spec, p progress.Reporter) (l
 	if err != nil {
 		return nil, err
 	}
-	f, err := desk.FolderOf(r.Lookup, spec.Name)
+	f, err := control.StateDirOf(r.Lookup, spec.Name)
 	if err != nil {
 		return nil, err
 	}

@@ -10,7 +10,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/yaml"
 
-	"example.org/security-training/lab/desk"
+	"example.org/security-training/lab/control"
 )
 
 // Explainer gives what the API server knows of a lab, supervised or not, within half a minute: the objects of its namespace, what
@@ -20,7 +20,7 @@ type Explainer struct{}
 const explainLines = 2000
 
 // Explain implements bundle.Explainer. Secrets are read only to be hidden.
-func (Explainer) Explain(ctx context.Context, f desk.Folder) (files map[string][]byte, secrets []string, err error) {
+func (Explainer) Explain(ctx context.Context, f control.StateDir) (files map[string][]byte, secrets []string, err error) {
 	var s Settings
 	if err := f.Read(&s); err != nil {
 		return nil, nil, err

@@ -29,7 +29,7 @@ import (
 	"k8s.io/client-go/tools/clientcmd"
 
 	"example.org/security-training/lab"
-	"example.org/security-training/lab/desk"
+	"example.org/security-training/lab/control"
 	"example.org/security-training/lab/progress"
 	"example.org/security-training/manifests"
 	"example.org/security-training/services/env"
@@ -39,7 +39,7 @@ import (
 // Installation is one lab on one cluster, on its way up.
 type Installation struct {
 	Runtime *Runtime
-	Folder  desk.Folder
+	Folder  control.StateDir
 	Spec    lab.Spec
 	Name    string // of the runtime
 	Context string // of kubectl
@@ -49,13 +49,13 @@ type Installation struct {
 	// Before makes the cluster and brings it its images; nil where others do that.
 	Before []Step
 	// Made is called once there is a folder; nil if there is nothing to add to it.
-	Made func(desk.Folder) error
+	Made func(control.StateDir) error
 	// Prepare is called before the chart is installed; nil if there is nothing to prepare.
 	Prepare func(context.Context, kubernetes.Interface, Settings) error
 	// Kubeconfig is what the supervisor will reach the cluster by: one context, with everything inside.
 	Kubeconfig func() ([]byte, error)
 	// Down is what the lab's Down calls.
-	Down func(context.Context, *desk.Lab) ([]string, error)
+	Down func(context.Context, *control.Lab) ([]string, error)
 }
 
 // Step is one step of a lab's way up.
@@ -85,7 +85,7 @@ func (in *Installation) Up(ctx context.Context, p progress.Reporter) (lab.Lab, e
 		}
 	}
 	var (
-		l      *desk.Lab
+		l      *control.Lab
 		client kubernetes.Interface
 	)
 	steps := append([]Step{{What: "lab folder", Do: func(context.Context) (err error) {
@@ -104,7 +104,7 @@ func (in *Installation) Up(ctx context.Context, p progress.Reporter) (lab.Lab, e
 			if err := in.keepKubeconfig(settings); err != nil {
 				return err
 			}
-			if l, err = desk.LabOf(in.Folder, in.Down); err != nil {
+			if l, err = control.LabOf(in.Folder, in.Down); err != nil {
 				return err
 			}
 			if _, client, err = connect(settings.Kubeconfig, settings.Context); err != nil {
@@ -136,7 +136,7 @@ func (in *Installation) Up(ctx context.Context, p progress.Reporter) (lab.Lab, e
 		if err := progress.Step(p, step.What, func() error { return step.Do(ctx) }); err != nil {
 			var e *lab.Error
 			if !there && l != nil && errors.As(err, &e) && e.Code == lab.ExitConflict { // nothing was made but the folder
-				_, removeErr := l.Folder().Remove()
+				_, removeErr := l.StateDir().Remove()
 				err = errors.Join(err, removeErr)
 			}
 			return nil, err
@@ -153,28 +153,28 @@ func (in *Installation) prepare() (Settings, error) {
 		return Settings{}, err
 	}
 	s := Settings{
-		Settings:   desk.Settings{Runtime: in.Name, Spec: in.Spec, Version: in.Runtime.Version, Identity: "spire"},
+		Settings:   control.Settings{Runtime: in.Name, Spec: in.Spec, Version: in.Runtime.Version, Identity: "spire"},
 		ID:         rand.Text(),
 		Kubeconfig: in.Folder.Path("kubeconfig"), Context: in.Context, Namespace: defaultNamespace, Release: releaseName, Cluster: defaultCluster,
 	}
-	model, err := desk.ModelOf(in.Runtime.Lookup)
+	model, err := control.ModelOf(in.Runtime.Lookup)
 	if err == nil {
 		model, err = model.Choose()
 	}
 	if err != nil {
 		return s, err
 	}
-	provider, err := desk.ProviderOf(in.Runtime.Lookup)
+	provider, err := control.ProviderOf(in.Runtime.Lookup)
 	if err != nil {
 		return s, err
 	}
-	if s.Host, err = desk.FreeHost(topo); err != nil {
+	if s.Host, err = control.FreeHost(topo); err != nil {
 		return s, err
 	}
 	s.Chosen(model)
 	s.Signs(provider, topo)
 	s.Values = in.choices(model, s.Provider)
-	if s.DBPort, err = desk.FreePort(s.Host); err != nil {
+	if s.DBPort, err = control.FreePort(s.Host); err != nil {
 		return s, err
 	}
 	for _, dir := range []string{string(in.Folder), in.Folder.Path("w")} {
@@ -205,7 +205,7 @@ func (in *Installation) keepKubeconfig(s Settings) error {
 	if err != nil {
 		return fmt.Errorf("find the way to the cluster: %w", err)
 	}
-	return desk.Replace(s.Kubeconfig, b, 0o600)
+	return control.Replace(s.Kubeconfig, b, 0o600)
 }
 
 // connect reads a kubeconfig file.
@@ -273,14 +273,14 @@ func (in *Installation) secrets(ctx context.Context, client kubernetes.Interface
 	} else if err != nil {
 		return fmt.Errorf("make namespace: %w", err)
 	}
-	m, err := desk.ModelOf(in.Runtime.Lookup)
+	m, err := control.ModelOf(in.Runtime.Lookup)
 	if err == nil && m.Key != "" {
 		err = putSecret(ctx, client, s.Namespace, geminiSecret, map[string][]byte{"key": []byte(m.Key)})
 	}
 	if err != nil {
 		return err
 	}
-	p, err := desk.ProviderOf(in.Runtime.Lookup)
+	p, err := control.ProviderOf(in.Runtime.Lookup)
 	if err == nil && p.Secret != "" {
 		err = putSecret(ctx, client, s.Namespace, clientSecret, map[string][]byte{"secret": []byte(p.Secret)})
 	}
@@ -313,7 +313,7 @@ func own(ctx context.Context, client kubernetes.Interface, s Settings) error {
 }
 
 // choices is what is chosen when the lab is made, and stays so, for the chart: the key and the client's secret by name.
-func (in *Installation) choices(m desk.Model, p desk.Provider) map[string]any {
+func (in *Installation) choices(m control.Model, p control.Provider) map[string]any {
 	values := map[string]any{"llm": map[string]any{"backend": m.Backend, "model": m.Name}}
 	if m.Key != "" {
 		values["global"] = map[string]any{"geminiSecret": geminiSecret}
@@ -492,7 +492,7 @@ func hurryAgents(ctx context.Context, client kubernetes.Interface, namespace str
 }
 
 // down removes the lab from its cluster, and its folder.
-func down(ctx context.Context, l *desk.Lab) ([]string, error) {
+func down(ctx context.Context, l *control.Lab) ([]string, error) {
 	removed, s, err := EndSupervisor(ctx, l)
 	if err != nil {
 		return removed, err
@@ -502,7 +502,7 @@ func down(ctx context.Context, l *desk.Lab) ([]string, error) {
 	if err != nil {
 		return removed, err
 	}
-	more, err = l.Folder().Remove()
+	more, err = l.StateDir().Remove()
 	return append(removed, more...), err
 }
 
@@ -552,22 +552,22 @@ func uninstall(ctx context.Context, s Settings) ([]string, error) {
 }
 
 // EndSupervisor ends a lab's supervisor, if it runs, and reads the lab's settings. One that does not end keeps its folder.
-func EndSupervisor(ctx context.Context, l *desk.Lab) (removed []string, s Settings, err error) {
-	if err := l.Folder().Read(&s); err != nil {
+func EndSupervisor(ctx context.Context, l *control.Lab) (removed []string, s Settings, err error) {
+	if err := l.StateDir().Read(&s); err != nil {
 		return nil, s, err
 	}
 	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
-	stuck := &lab.Error{Code: lab.ExitTimeout, What: "end the supervisor", Log: l.Folder().Log(),
-		Try: fmt.Sprintf("ps ax | grep 'supervise %s'   (end what it shows, then lab down again)", l.Folder())}
+	stuck := &lab.Error{Code: lab.ExitTimeout, What: "end the supervisor", Log: l.StateDir().Log(),
+		Try: fmt.Sprintf("ps ax | grep 'supervise %s'   (end what it shows, then lab down again)", l.StateDir())}
 	err = l.End(ctx)
-	if desk.Gone(err) {
+	if control.Gone(err) {
 		return nil, s, nil
 	}
 	if stuck.Why = err; err != nil {
 		return nil, s, stuck
 	}
-	for !desk.Gone(err) {
+	for !control.Gone(err) {
 		select {
 		case <-ctx.Done():
 			stuck.Why = fmt.Errorf("it still answers: %w", ctx.Err())

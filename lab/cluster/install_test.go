@@ -12,7 +12,7 @@ import (
 	release "helm.sh/helm/v4/pkg/release/v1"
 
 	"example.org/security-training/lab"
-	"example.org/security-training/lab/desk"
+	"example.org/security-training/lab/control"
 	"example.org/security-training/lab/progress"
 	"example.org/security-training/manifests"
 	"example.org/security-training/services/env"
@@ -22,7 +22,7 @@ import (
 func installation(t *testing.T, environment map[string]string) (*Installation, Settings) {
 	t.Helper()
 	in := &Installation{
-		Runtime: &Runtime{Lookup: env.Map(environment), Version: "test"}, Folder: desk.Folder(filepath.Join(t.TempDir(), "lab")),
+		Runtime: &Runtime{Lookup: env.Map(environment), Version: "test"}, Folder: control.StateDir(filepath.Join(t.TempDir(), "lab")),
 		Spec: lab.Spec{Name: "lab"}, Name: RuntimeName, Context: "nowhere", Image: "registry.example.net:5000/app:1",
 	}
 	s, err := in.prepare()
@@ -154,7 +154,7 @@ func TestALabThatIsThereWithoutAKeyTakesNoneInSilence(t *testing.T) {
 }
 
 func TestAWrongBackendIsRefusedBeforeAnythingIsMade(t *testing.T) {
-	folder := desk.Folder(filepath.Join(t.TempDir(), "lab"))
+	folder := control.StateDir(filepath.Join(t.TempDir(), "lab"))
 	in := &Installation{Runtime: &Runtime{Lookup: env.Map(map[string]string{"LLM_BACKEND": "oracle"})}, Folder: folder, Name: RuntimeName}
 	if _, err := in.prepare(); err == nil || !strings.Contains(err.Error(), "oracle") {
 		t.Errorf("got %v", err)

@@ -38,7 +38,7 @@ var SPIRECommand = []string{bridgeInPod, "connect", "/tmp/spire-server/private/a
 // mirror keeps a copy of a workload's chain of decisions, as far as it is written, for as long as ctx lasts. What is there
 // already is not fetched again.
 func (s *supervisor) mirror(ctx context.Context, workload string) {
-	path := s.desk.Folder.WorkloadAudit(workload)
+	path := s.control.Folder.WorkloadAudit(workload)
 	s.keepCopying(ctx, "audit of "+workload, workload, 200*time.Millisecond, func(pod *v1.Pod) error { return s.copyAudit(ctx, pod, workload, path) })
 }
 
@@ -54,7 +54,7 @@ func (s *supervisor) keepCopying(ctx context.Context, what, workload string, pau
 				said = ""
 			case err.Error() != said:
 				said = err.Error()
-				s.desk.Log.Warn("copy", "what", what, "pod", pod.Name, "error", said)
+				s.control.Log.Warn("copy", "what", what, "pod", pod.Name, "error", said)
 			}
 		}
 		s.await(ctx, pause)
@@ -153,7 +153,7 @@ func (s *supervisor) await(ctx context.Context, pause time.Duration) {
 func (s *supervisor) publish(ctx context.Context) {
 	tick := time.NewTicker(100 * time.Millisecond)
 	defer tick.Stop()
-	path := s.desk.Folder.Topology()
+	path := s.control.Folder.Topology()
 	var seen time.Time
 	for {
 		select {
@@ -178,7 +178,7 @@ func (s *supervisor) publish(ctx context.Context) {
 			continue
 		}
 		if err := s.putTopology(ctx, string(text)); err != nil {
-			s.desk.Log.Error("publish topology", "error", err.Error())
+			s.control.Log.Error("publish topology", "error", err.Error())
 			continue
 		}
 		seen = info.ModTime()
@@ -211,16 +211,16 @@ func (s *supervisor) putTopology(ctx context.Context, text string) error {
 // no longer the newest.
 func (s *supervisor) hurryKubelets(ctx context.Context, at time.Time) {
 	for pause := 250 * time.Millisecond; pause < 20*time.Second; pause *= 2 {
-		if info, err := os.Stat(s.desk.Folder.Topology()); err != nil || !info.ModTime().Equal(at) {
+		if info, err := os.Stat(s.control.Folder.Topology()); err != nil || !info.ModTime().Equal(at) {
 			return
 		}
 		touch := fmt.Appendf(nil, `{"metadata":{"annotations":{%q:%q}}}`, annotationFor, strconv.FormatInt(time.Now().UnixNano(), 10))
 		for _, p := range s.allPods() {
-			if _, ours := s.desk.Topo.Workload(p.Labels[labelApp]); !ours {
+			if _, ours := s.control.Topo.Workload(p.Labels[labelApp]); !ours {
 				continue
 			}
 			if _, err := s.client.CoreV1().Pods(p.Namespace).Patch(ctx, p.Name, mergePatch, touch, metav1.PatchOptions{}); err != nil && ctx.Err() == nil {
-				s.desk.Log.Debug("hurry kubelet", "pod", p.Name, "error", err.Error()) // the pod may be gone
+				s.control.Log.Debug("hurry kubelet", "pod", p.Name, "error", err.Error()) // the pod may be gone
 			}
 		}
 		select {

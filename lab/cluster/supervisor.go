@@ -31,7 +31,7 @@ import (
 	"k8s.io/klog/v2"
 
 	"example.org/security-training/lab"
-	"example.org/security-training/lab/desk"
+	"example.org/security-training/lab/control"
 	"example.org/security-training/lab/spire"
 	"example.org/security-training/services/registrar"
 	"example.org/security-training/services/registrar/podexec"
@@ -43,7 +43,7 @@ const mergePatch = types.MergePatchType
 // supervisor is the lab's end on this machine: the way in for its operator, a copy of every chain and log, the conductor. The
 // workloads do not need it.
 type supervisor struct {
-	desk     *desk.Desk
+	control  *control.Server
 	settings Settings
 	config   *rest.Config
 	client   kubernetes.Interface
@@ -64,14 +64,14 @@ func Supervise(ctx context.Context, dir string) error {
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
 	var err error
-	if err = desk.Folder(dir).Read(&s.settings); err != nil {
+	if err = control.StateDir(dir).Read(&s.settings); err != nil {
 		return err
 	}
-	if s.desk, err = desk.Open(desk.Folder(dir), log); err != nil {
+	if s.control, err = control.Open(control.StateDir(dir), log); err != nil {
 		return err
 	}
-	defer s.desk.Close()
-	claim, err := desk.Claim(s.settings.Host)
+	defer s.control.Close()
+	claim, err := control.Claim(s.settings.Host)
 	if err != nil {
 		return err
 	}
@@ -92,28 +92,28 @@ func Supervise(ctx context.Context, dir string) error {
 		return err
 	}
 	failed := make(chan error, 4)
-	if err := s.desk.Serve(s, stop, failed); err != nil {
+	if err := s.control.Serve(s, stop, failed); err != nil {
 		return err
 	}
-	if err := os.MkdirAll(s.desk.Folder.Logs(), 0o700); err != nil {
+	if err := os.MkdirAll(s.control.Folder.Logs(), 0o700); err != nil {
 		return err
 	}
-	for _, w := range s.desk.Topo.Workloads {
+	for _, w := range s.control.Topo.Workloads {
 		if w.Kind == topology.KindOperator {
 			continue
 		}
-		if err := os.MkdirAll(string(s.desk.Folder.Of(w.Name)), 0o700); err != nil {
+		if err := os.MkdirAll(string(s.control.Folder.Of(w.Name)), 0o700); err != nil {
 			return err
 		}
 		go s.mirror(ctx, w.Name)
-		go s.logs(ctx, w.Name, w.Name, s.desk.Folder.WorkloadLog(w.Name))
+		go s.logs(ctx, w.Name, w.Name, s.control.Folder.WorkloadLog(w.Name))
 	}
 	for name, container := range Beneath {
-		go s.logs(ctx, container.App, container.Container, s.desk.Folder.WorkloadLog(name))
+		go s.logs(ctx, container.App, container.Container, s.control.Folder.WorkloadLog(name))
 	}
 	go s.publish(ctx)
 	go s.askCluster(ctx)
-	go s.desk.Conduct(ctx, s.settings.Host)
+	go s.control.Conduct(ctx, s.settings.Host)
 	select {
 	case <-ctx.Done():
 		return nil
@@ -202,7 +202,7 @@ func (s *supervisor) signal() {
 	s.changed = make(chan struct{})
 }
 
-// Changed implements desk.Bench.
+// Changed implements control.Backend.
 func (s *supervisor) Changed() <-chan struct{} {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -244,7 +244,7 @@ func ready(p *v1.Pod) bool {
 // forward opens the lab's ports on its loopback address, and to a room if it was told to.
 func (s *supervisor) forward(ctx context.Context, log *slog.Logger) error {
 	f := &forwarder{config: s.config, client: s.client, pod: s.podOf, log: log}
-	for _, w := range s.desk.Topo.Workloads {
+	for _, w := range s.control.Topo.Workloads {
 		if w.Port != 0 {
 			if err := f.listen(ctx, s.settings.Addr(w), w.Name, w.Port); err != nil {
 				return err
@@ -272,7 +272,7 @@ func (s *supervisor) forward(ctx context.Context, log *slog.Logger) error {
 
 // givePeopleTLS gives the dashboard's pod what it shows to people and knows them by.
 func (s *supervisor) givePeopleTLS(ctx context.Context) error {
-	files, err := s.desk.PeopleTLS(s.settings.Host, s.settings.Spec.Listen)
+	files, err := s.control.PeopleTLS(s.settings.Host, s.settings.Spec.Listen)
 	if err != nil {
 		return err
 	}
@@ -288,7 +288,7 @@ func (s *supervisor) reachSPIRE() (*spire.Server, error) {
 	if err != nil {
 		return nil, fmt.Errorf("reach SPIRE: %w", err)
 	}
-	topo := s.desk.Topo
+	topo := s.control.Topo
 	alias := registrar.Node(topo, s.settings.Cluster)
 	return &spire.Server{
 		Conn: conn, Topo: topo,
@@ -299,21 +299,21 @@ func (s *supervisor) reachSPIRE() (*spire.Server, error) {
 // answerWithin is how long the SPIRE server may be away while somebody asks something of it.
 const answerWithin = 45 * time.Second
 
-// Mint implements desk.Bench.
+// Mint implements control.Backend.
 func (s *supervisor) Mint(ctx context.Context, id spiffeid.ID, at time.Time, ttl time.Duration) (*x509svid.SVID, []*x509.Certificate, error) {
 	ctx, cancel := context.WithTimeout(ctx, answerWithin)
 	defer cancel()
 	return s.spire.Mint(ctx, id, at, ttl)
 }
 
-// Order implements desk.Bench.
-func (s *supervisor) Order(ctx context.Context, o desk.Order) error {
+// Order implements control.Backend.
+func (s *supervisor) Order(ctx context.Context, o control.Order) error {
 	ctx, cancel := context.WithTimeout(ctx, answerWithin)
 	defer cancel()
 	return s.spire.Order(ctx, o)
 }
 
-// Restart implements desk.Bench: it deletes the pod, and its Deployment makes another.
+// Restart implements control.Backend: it deletes the pod, and its Deployment makes another.
 func (s *supervisor) Restart(ctx context.Context, workload string) error {
 	pod := s.podOf(workload)
 	if pod == nil {
@@ -335,30 +335,30 @@ func (s *supervisor) Restart(ctx context.Context, workload string) error {
 	}
 }
 
-// Status implements desk.Bench.
+// Status implements control.Backend.
 func (s *supervisor) Status() lab.Status {
-	issued := s.spire.Issued(s.desk.Folder)
+	issued := s.spire.Issued(s.control.Folder)
 	s.mu.Lock()
 	away := s.away
 	s.mu.Unlock()
 	st := lab.Status{
 		Name: s.settings.Spec.Name, Runtime: s.settings.Runtime, Identity: "spire", Isolated: "a pod for each workload", Healthy: true,
-		Seeded: s.desk.Folder.Seeded(), Folder: string(s.desk.Folder), Spec: s.settings.Spec,
+		Seeded: s.control.Folder.Seeded(), Folder: string(s.control.Folder), Spec: s.settings.Spec,
 		Processes: []lab.ProcessStatus{{Name: "supervisor", PID: os.Getpid()}},
 	}
 	for _, name := range slices.Sorted(maps.Keys(Beneath)) {
 		st.Processes = append(st.Processes, s.beneath(name))
 	}
-	for _, w := range s.desk.Topo.Workloads {
+	for _, w := range s.control.Topo.Workloads {
 		if w.Web != 0 {
-			st.Room = desk.Room(s.settings.Host, w.WebTLS, s.settings.Spec.Listen)
+			st.Room = control.Room(s.settings.Host, w.WebTLS, s.settings.Spec.Listen)
 			st.Dashboard = "http://" + net.JoinHostPort(s.settings.Host, strconv.Itoa(w.Web))
 		}
 		if w.Kind == topology.KindOperator {
 			continue
 		}
 		ws := lab.WorkloadStatus{
-			Name: w.Name, Kind: w.Kind, Address: s.settings.Addr(w), SPIFFEID: s.desk.Topo.ID(w.Name).String(),
+			Name: w.Name, Kind: w.Kind, Address: s.settings.Addr(w), SPIFFEID: s.control.Topo.ID(w.Name).String(),
 			Serial: issued[w.Name].Serial, Expires: issued[w.Name].Expires, State: "starting", Why: "has no pod yet",
 		}
 		if s.describe(&ws); away != nil {

@@ -16,23 +16,23 @@ import (
 	"k8s.io/client-go/tools/cache"
 
 	"example.org/security-training/lab"
-	"example.org/security-training/lab/desk"
+	"example.org/security-training/lab/control"
 	"example.org/security-training/services/topology"
 )
 
 // socketed is a lab's folder with a short enough name for a socket, and where that is.
-func socketed(t *testing.T) (l *desk.Lab, socket string) {
+func socketed(t *testing.T) (l *control.Lab, socket string) {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "lab-")
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { os.RemoveAll(dir) })
-	in := &Installation{Runtime: &Runtime{Lookup: func(string) (string, bool) { return "", false }}, Folder: desk.Folder(filepath.Join(dir, "lab")), Spec: lab.Spec{Name: "lab"}}
+	in := &Installation{Runtime: &Runtime{Lookup: func(string) (string, bool) { return "", false }}, Folder: control.StateDir(filepath.Join(dir, "lab")), Spec: lab.Spec{Name: "lab"}}
 	if _, err := in.prepare(); err != nil {
 		t.Fatal(err)
 	}
-	if l, err = desk.LabOf(in.Folder, nil); err != nil {
+	if l, err = control.LabOf(in.Folder, nil); err != nil {
 		t.Fatal(err)
 	}
 	return l, in.Folder.Path("admin.sock")
@@ -83,7 +83,7 @@ func TestASupervisorThatDoesNotEndKeepsItsFolder(t *testing.T) {
 		if !errors.As(err, &e) || e.Code != lab.ExitTimeout || e.Why == nil || e.Try == "" || len(removed) > 0 {
 			t.Errorf("%s: removed %v, %v", what, removed, err)
 		}
-		if _, err := os.Stat(string(l.Folder())); err != nil {
+		if _, err := os.Stat(string(l.StateDir())); err != nil {
 			t.Errorf("%s: %v", what, err)
 		}
 	}
@@ -134,7 +134,7 @@ func TestTheDatabasesPortIsOneThatIsFree(t *testing.T) {
 
 func TestALabIsForwardedWhereSomethingElseHasTheDatabasesPort(t *testing.T) {
 	in, s := installation(t, nil)
-	d, err := desk.Open(in.Folder, slog.New(slog.DiscardHandler))
+	d, err := control.Open(in.Folder, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -145,7 +145,7 @@ func TestALabIsForwardedWhereSomethingElseHasTheDatabasesPort(t *testing.T) {
 		defer taken.Close()
 	}
 	none := cache.NewIndexer(cache.MetaNamespaceKeyFunc, cache.Indexers{cache.NamespaceIndex: cache.MetaNamespaceIndexFunc})
-	x := &supervisor{desk: d, settings: s, pods: listers.NewPodLister(none)}
+	x := &supervisor{control: d, settings: s, pods: listers.NewPodLister(none)}
 	if err := x.forward(t.Context(), d.Log); err != nil {
 		t.Fatal(err)
 	}

@@ -1,3 +1,6 @@
+// Package conductor does what an instructor asks for on the console: it plays exercises step by step, tries calls, takes
+// callers off a route and puts them back, rotates identities, resets, and pushes the story of it all to the console's feed.
+// One runs in each lab's supervisor.
 package conductor
 
 import (

@@ -28,7 +28,7 @@ import (
 	"sigs.k8s.io/kind/pkg/cluster/nodeutils"
 
 	"example.org/security-training/lab/cluster"
-	"example.org/security-training/lab/desk"
+	"example.org/security-training/lab/control"
 	"example.org/security-training/services/env"
 	"example.org/security-training/services/topology"
 )
@@ -51,15 +51,15 @@ func imagesOf(lookup env.Lookup) (Images, error) {
 }
 
 // keep remembers which images a lab was made with, and kept reads that again: who repeats `up` need not repeat what they set.
-func (im Images) keep(f desk.Folder) error {
+func (im Images) keep(f control.StateDir) error {
 	b, err := json.MarshalIndent(im, "", "  ")
 	if err != nil {
 		return err
 	}
-	return desk.Replace(f.Path("images.json"), b, 0o600)
+	return control.Replace(f.Path("images.json"), b, 0o600)
 }
 
-func (im Images) kept(f desk.Folder) (Images, bool) {
+func (im Images) kept(f control.StateDir) (Images, bool) {
 	b, err := os.ReadFile(f.Path("images.json"))
 	if err != nil {
 		return im, false

@@ -17,7 +17,7 @@ import (
 	helm "helm.sh/helm/v4/pkg/engine"
 
 	"example.org/security-training/lab/cluster"
-	"example.org/security-training/lab/desk"
+	"example.org/security-training/lab/control"
 	"example.org/security-training/manifests"
 	"example.org/security-training/services/env"
 	"example.org/security-training/services/topology"
@@ -133,7 +133,7 @@ func TestEachImageCanBeAnother(t *testing.T) {
 		t.Errorf("SPIRE's images are %v", own.Official)
 	}
 	// What was chosen is what the chart is given, and what a lab remembers.
-	f := desk.Folder(t.TempDir())
+	f := control.StateDir(t.TempDir())
 	if err := own.keep(f); err != nil {
 		t.Fatal(err)
 	}

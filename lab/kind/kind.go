@@ -23,7 +23,7 @@ import (
 
 	"example.org/security-training/lab"
 	"example.org/security-training/lab/cluster"
-	"example.org/security-training/lab/desk"
+	"example.org/security-training/lab/control"
 	"example.org/security-training/lab/progress"
 	"example.org/security-training/manifests"
 	"example.org/security-training/services/env"
@@ -45,9 +45,9 @@ type Runtime struct {
 
 var _ lab.Runtime = (*Runtime)(nil)
 
-// Find returns the lab called name, or lab.ErrNone; desk.ErrGone beside the lab if its supervisor does not run.
+// Find returns the lab called name, or lab.ErrNone; control.ErrGone beside the lab if its supervisor does not run.
 func (r *Runtime) Find(ctx context.Context, name string) (lab.Lab, error) {
-	return desk.FindNamed(ctx, r.Lookup, name, down)
+	return control.FindNamed(ctx, r.Lookup, name, down)
 }
 
 // clusterName is kind's name for a lab's cluster.
@@ -58,7 +58,7 @@ func (r *Runtime) Up(ctx context.Context, spec lab.Spec, p progress.Reporter) (l
 	if err := engine(ctx); err != nil {
 		return nil, &lab.Error{Code: lab.ExitPrecondition, What: "find a Docker engine", Why: err, Try: "sudo systemctl start docker, or lab up --runtime local"}
 	}
-	f, err := desk.FolderOf(r.Lookup, spec.Name)
+	f, err := control.StateDirOf(r.Lookup, spec.Name)
 	if err != nil {
 		return nil, err
 	}
@@ -140,7 +140,7 @@ func (r *Runtime) Up(ctx context.Context, spec lab.Spec, p progress.Reporter) (l
 
 // owns says whether a cluster of the name c, if there is one, is the one that the lab of f made: not that of a lab of the same name
 // which another user, or another LAB_HOME, brought up. An `up` that ended before it marked its cluster has settings and no mark.
-func owns(ctx context.Context, provider *kindcluster.Provider, c string, f desk.Folder) (bool, error) {
+func owns(ctx context.Context, provider *kindcluster.Provider, c string, f control.StateDir) (bool, error) {
 	is, err := containerOf(ctx, provider, c)
 	if err != nil || is == "" {
 		return err == nil, err
@@ -149,7 +149,7 @@ func owns(ctx context.Context, provider *kindcluster.Provider, c string, f desk.
 	if !errors.Is(err, fs.ErrNotExist) {
 		return string(marked) == is, err
 	}
-	var s desk.Settings
+	var s control.Settings
 	if err := f.Read(&s); !errors.Is(err, fs.ErrNotExist) {
 		return err == nil, err
 	}
@@ -159,12 +159,12 @@ func owns(ctx context.Context, provider *kindcluster.Provider, c string, f desk.
 // markFile, in a lab's folder, holds the ID of its cluster's container.
 const markFile = "container"
 
-func mark(ctx context.Context, provider *kindcluster.Provider, c string, f desk.Folder) error {
+func mark(ctx context.Context, provider *kindcluster.Provider, c string, f control.StateDir) error {
 	is, err := containerOf(ctx, provider, c)
 	if err != nil {
 		return err
 	}
-	return desk.Replace(f.Path(markFile), []byte(is), 0o600)
+	return control.Replace(f.Path(markFile), []byte(is), 0o600)
 }
 
 // containerOf is the ID of a cluster's container, "" if there is no such cluster.
@@ -285,23 +285,23 @@ func awaitRestarted(ctx context.Context, client kubernetes.Interface, namespace 
 }
 
 // down removes the cluster with everything in it, and the lab's folder.
-func down(ctx context.Context, l *desk.Lab) ([]string, error) {
+func down(ctx context.Context, l *control.Lab) ([]string, error) {
 	removed, s, err := cluster.EndSupervisor(ctx, l)
 	if err != nil {
 		return removed, err
 	}
-	more, err := remove(ctx, s.Spec.Name, l.Folder())
+	more, err := remove(ctx, s.Spec.Name, l.StateDir())
 	removed = append(removed, more...)
 	if err != nil {
 		return removed, err
 	}
-	more, err = l.Folder().Remove()
+	more, err = l.StateDir().Remove()
 	return append(removed, more...), err
 }
 
 // remove removes the cluster that the lab of f made, if there is one: containers, volumes, the entries of kubeconfig and, with the
 // last cluster, kind's network.
-func remove(ctx context.Context, name string, f desk.Folder) ([]string, error) {
+func remove(ctx context.Context, name string, f control.StateDir) ([]string, error) {
 	c := clusterName(name)
 	provider := newProvider()
 	if own, err := owns(ctx, provider, c, f); err != nil || !own {

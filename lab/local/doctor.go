@@ -13,7 +13,7 @@ import (
 	"time"
 
 	"example.org/security-training/lab"
-	"example.org/security-training/lab/desk"
+	"example.org/security-training/lab/control"
 	"example.org/security-training/manifests"
 	"example.org/security-training/services/env"
 	"example.org/security-training/services/topology"
@@ -51,11 +51,11 @@ func Doctor(ctx context.Context, lookup env.Lookup) []Check {
 	who, err := databaseAccount()
 	add("database", "an account to run it", Needed, installPostgres, who.name, err)
 
-	home, err := desk.Home(lookup)
+	home, err := control.Home(lookup)
 	if err == nil {
 		err = writable(home)
 	}
-	add("files", "the labs' folder", Needed, desk.OwnHome, home, err)
+	add("files", "the labs' folder", Needed, control.OwnHome, home, err)
 	free, err := freeSpace(home)
 	add("files", "1 GiB of free space", Needed, "df -h", free, err)
 
@@ -139,7 +139,7 @@ func doctorPorts() (string, error) {
 	if err != nil {
 		return "", err
 	}
-	host, err := desk.FreeHost(topo)
+	host, err := control.FreeHost(topo)
 	var e *lab.Error
 	if errors.As(err, &e) {
 		return "", e.Why

@@ -6,23 +6,23 @@ import (
 	"path/filepath"
 
 	"example.org/security-training/lab"
-	"example.org/security-training/lab/desk"
+	"example.org/security-training/lab/control"
 	"example.org/security-training/services/env"
 )
 
 // folder is a lab's private folder, with what only local processes need.
-type folder struct{ desk.Folder }
+type folder struct{ control.StateDir }
 
 func (f folder) api() string                      { return f.Path("api.sock") }
 func (f folder) cas() string                      { return f.Path("ca.pem") }
 func (f folder) processes() string                { return f.Path("processes.json") }
 func (f folder) binary(name string) string        { return f.Path("bin", name) }
-func (f folder) postgres() desk.Folder            { return desk.Folder(f.Path("pg")) }
+func (f folder) postgres() control.StateDir       { return control.StateDir(f.Path("pg")) }
 func (f folder) peopleTLS(workload string) string { return f.Keys(workload).Path("people-tls") }
 
 // settings is what a supervisor of local processes needs to know.
 type settings struct {
-	desk.Settings
+	control.Settings
 	UIDs      int    `json:"uids"`            // the first uid of this lab's workloads, 0 when all share the caller's
 	Postgres  string `json:"postgres"`        // the folder of the server's binaries
 	SPIRE     string `json:"spire,omitempty"` // the folder of SPIRE's binaries
@@ -36,7 +36,7 @@ func cache(lookup env.Lookup) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	private, err := desk.Private(path)
+	private, err := control.Private(path)
 	if err != nil {
 		return "", &lab.Error{
 			Code: lab.ExitPrecondition,

@@ -10,7 +10,7 @@ import (
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 	"github.com/spiffe/go-spiffe/v2/svid/x509svid"
 
-	"example.org/security-training/lab/desk"
+	"example.org/security-training/lab/control"
 	"example.org/security-training/lab/workloadapi"
 	"example.org/security-training/services/mesh/authority"
 )
@@ -31,7 +31,7 @@ type issuer interface {
 	// Mint signs an SVID for any ID of the domain, valid for ttl from at, and gives the authorities of the domain.
 	Mint(ctx context.Context, id spiffeid.ID, at time.Time, ttl time.Duration) (*x509svid.SVID, []*x509.Certificate, error)
 	// order does what an operator asks for.
-	order(ctx context.Context, o desk.Order) error
+	order(ctx context.Context, o control.Order) error
 }
 
 func (s *Supervisor) newIssuer() (issuer, error) {
@@ -74,7 +74,7 @@ func (e embedded) Mint(_ context.Context, id spiffeid.ID, at time.Time, ttl time
 	return e.Issuer.Mint(id, at, ttl)
 }
 
-func (e embedded) order(_ context.Context, o desk.Order) error {
+func (e embedded) order(_ context.Context, o control.Order) error {
 	switch {
 	case o.TTL > 0 || o.CATTL > 0:
 		e.SetTTL(o.TTL, o.CATTL)
@@ -90,17 +90,17 @@ func (e embedded) order(_ context.Context, o desk.Order) error {
 		return nil
 	}
 	switch o.Rotate {
-	case desk.AllSVIDs:
+	case control.AllSVIDs:
 		e.Rotate()
 		return nil
-	case desk.CAPrepare:
+	case control.CAPrepare:
 		return e.PrepareCA()
-	case desk.CAActivate:
+	case control.CAActivate:
 		return e.ActivateCA()
-	case desk.CARetire:
+	case control.CARetire:
 		return e.RetireCA()
 	case "":
 		return errors.New("nothing ordered")
 	}
-	return fmt.Errorf("rotate %q: want %s, %s, %s or %s", o.Rotate, desk.AllSVIDs, desk.CAPrepare, desk.CAActivate, desk.CARetire)
+	return fmt.Errorf("rotate %q: want %s, %s, %s or %s", o.Rotate, control.AllSVIDs, control.CAPrepare, control.CAActivate, control.CARetire)
 }

@@ -16,7 +16,7 @@ import (
 	"time"
 
 	"example.org/security-training/lab"
-	"example.org/security-training/lab/desk"
+	"example.org/security-training/lab/control"
 	"example.org/security-training/lab/progress"
 	"example.org/security-training/manifests"
 	"example.org/security-training/services/env"
@@ -36,13 +36,13 @@ const RuntimeName = "local"
 
 var _ lab.Runtime = (*Runtime)(nil)
 
-// Find returns the lab called name, or lab.ErrNone; desk.ErrGone beside the lab if its supervisor does not run.
+// Find returns the lab called name, or lab.ErrNone; control.ErrGone beside the lab if its supervisor does not run.
 func (r *Runtime) Find(ctx context.Context, name string) (lab.Lab, error) {
-	return desk.FindNamed(ctx, r.Lookup, name, down)
+	return control.FindNamed(ctx, r.Lookup, name, down)
 }
 
 func (r *Runtime) folder(name string) (folder, error) {
-	of, err := desk.FolderOf(r.Lookup, name)
+	of, err := control.StateDirOf(r.Lookup, name)
 	f := folder{of}
 	if err != nil {
 		return f, err
@@ -51,7 +51,7 @@ func (r *Runtime) folder(name string) (folder, error) {
 		return f, &lab.Error{
 			Code: lab.ExitPrecondition,
 			What: "place the lab's sockets",
-			Why:  fmt.Errorf("%s is too long for a unix socket by %d characters", f.Folder, n-104),
+			Why:  fmt.Errorf("%s is too long for a unix socket by %d characters", f.StateDir, n-104),
 			Try:  "LAB_HOME=$HOME/labs lab up   (or another short path that only you can write; as root, unset LAB_HOME)",
 		}
 	}
@@ -78,7 +78,7 @@ func (r *Runtime) Up(ctx context.Context, spec lab.Spec, p progress.Reporter) (l
 	}
 	defer turn.Close()
 
-	var l *desk.Lab
+	var l *control.Lab
 	fresh := false
 	steps := []struct {
 		what string
@@ -121,7 +121,7 @@ func (r *Runtime) preparePostgres(ctx context.Context, p progress.Reporter) erro
 }
 
 // prepare makes the lab's folder, or mends one that a broken start left unfinished.
-func (r *Runtime) prepare(ctx context.Context, f folder, spec lab.Spec) (*desk.Lab, bool, error) {
+func (r *Runtime) prepare(ctx context.Context, f folder, spec lab.Spec) (*control.Lab, bool, error) {
 	var st settings
 	err := f.Read(&st)
 	if err == nil {
@@ -136,10 +136,10 @@ func (r *Runtime) prepare(ctx context.Context, f folder, spec lab.Spec) (*desk.L
 				Try:  "lab down, then lab up",
 			}
 		}
-		l, err := desk.LabOf(f.Folder, down)
+		l, err := control.LabOf(f.StateDir, down)
 		return l, false, err
 	}
-	if err := os.RemoveAll(string(f.Folder)); err != nil { // without settings nothing ever ran from it
+	if err := os.RemoveAll(string(f.StateDir)); err != nil { // without settings nothing ever ran from it
 		return nil, false, fmt.Errorf("make lab: %w", err)
 	}
 	text := manifests.Topology()
@@ -147,19 +147,19 @@ func (r *Runtime) prepare(ctx context.Context, f folder, spec lab.Spec) (*desk.L
 	if err != nil {
 		return nil, false, err
 	}
-	st = settings{Settings: desk.Settings{Runtime: RuntimeName, Spec: spec, Version: r.Version}}
-	if st.Host, err = desk.FreeHost(topo); err != nil {
+	st = settings{Settings: control.Settings{Runtime: RuntimeName, Spec: spec, Version: r.Version}}
+	if st.Host, err = control.FreeHost(topo); err != nil {
 		return nil, false, err
 	}
-	if st.DBPort, err = desk.FreePort(st.Host); err != nil {
+	if st.DBPort, err = control.FreePort(st.Host); err != nil {
 		return nil, false, err
 	}
 	if os.Geteuid() == 0 {
-		if st.UIDs, err = freeUIDs(st.Host, filepath.Dir(string(f.Folder))); err != nil {
+		if st.UIDs, err = freeUIDs(st.Host, filepath.Dir(string(f.StateDir))); err != nil {
 			return nil, false, err
 		}
 	}
-	model, err := desk.ModelOf(r.Lookup)
+	model, err := control.ModelOf(r.Lookup)
 	if err == nil {
 		model, err = model.Choose()
 	}
@@ -167,7 +167,7 @@ func (r *Runtime) prepare(ctx context.Context, f folder, spec lab.Spec) (*desk.L
 		return nil, false, err
 	}
 	st.Chosen(model)
-	provider, err := desk.ProviderOf(r.Lookup)
+	provider, err := control.ProviderOf(r.Lookup)
 	if err != nil {
 		return nil, false, err
 	}
@@ -183,9 +183,9 @@ func (r *Runtime) prepare(ctx context.Context, f folder, spec lab.Spec) (*desk.L
 		return nil, false, err
 	}
 	if err := r.fill(ctx, f, topo, text, st, key); err != nil {
-		return nil, false, errors.Join(fmt.Errorf("make lab: %w", err), os.RemoveAll(string(f.Folder)))
+		return nil, false, errors.Join(fmt.Errorf("make lab: %w", err), os.RemoveAll(string(f.StateDir)))
 	}
-	l, err := desk.LabOf(f.Folder, down)
+	l, err := control.LabOf(f.StateDir, down)
 	return l, true, err
 }
 
@@ -204,7 +204,7 @@ func (r *Runtime) chooseIssuer(st *settings) error {
 		return nil
 	}
 	st.Identity, st.SPIRE = identitySPIRE, dir
-	st.SPIREPort, err = desk.FreePort(st.Host)
+	st.SPIREPort, err = control.FreePort(st.Host)
 	return err
 }
 
@@ -214,7 +214,7 @@ func (r *Runtime) fill(ctx context.Context, f folder, topo *topology.Topology, t
 	if err != nil {
 		return err
 	}
-	for _, dir := range []string{string(f.Folder), f.Path("bin"), f.Path("w"), string(f.Keys("")), string(f.postgres())} {
+	for _, dir := range []string{string(f.StateDir), f.Path("bin"), f.Path("w"), string(f.Keys("")), string(f.postgres())} {
 		if err := os.Mkdir(dir, 0o711); err != nil {
 			return err
 		}
@@ -299,9 +299,9 @@ func token() string {
 }
 
 // start makes sure that a supervisor runs and that everything is ready.
-func (r *Runtime) start(ctx context.Context, l *desk.Lab) error {
+func (r *Runtime) start(ctx context.Context, l *control.Lab) error {
 	if _, err := l.Status(ctx); err != nil {
-		if err := endStrays(folder{l.Folder()}); err != nil {
+		if err := endStrays(folder{l.StateDir()}); err != nil {
 			return err
 		}
 		if err := l.Spawn(ctx, r.Self); err != nil {
@@ -312,9 +312,9 @@ func (r *Runtime) start(ctx context.Context, l *desk.Lab) error {
 }
 
 // down ends a lab and removes it. It works without a supervisor, too.
-func down(ctx context.Context, l *desk.Lab) ([]string, error) {
+func down(ctx context.Context, l *control.Lab) ([]string, error) {
 	var removed []string
-	f := folder{l.Folder()}
+	f := folder{l.StateDir()}
 	running := remembered(f)
 	if err := l.End(ctx); err == nil {
 		if err := awaitEnd(ctx, running["supervisor"], 30*time.Second); err != nil {

@@ -20,7 +20,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 
-	"example.org/security-training/lab/desk"
+	"example.org/security-training/lab/control"
 	"example.org/security-training/lab/spire"
 	"example.org/security-training/lab/workloadapi"
 	"example.org/security-training/services/env"
@@ -64,11 +64,11 @@ func findSPIRE(lookup env.Lookup) (string, error) {
 type spireProcesses struct {
 	*spire.Server
 	s      *Supervisor
-	folder desk.Folder
+	folder control.StateDir
 }
 
 func newSPIRE(s *Supervisor) (*spireProcesses, error) {
-	x := &spireProcesses{s: s, folder: desk.Folder(s.folder.Path("spire"))}
+	x := &spireProcesses{s: s, folder: control.StateDir(s.folder.Path("spire"))}
 	database, err := databaseAccount()
 	if err != nil {
 		return nil, err
@@ -104,7 +104,7 @@ func (x *spireProcesses) serve(ctx context.Context, s *Supervisor, _ chan<- erro
 			return fmt.Errorf("start SPIRE: %w", err)
 		}
 	}
-	if err := desk.Replace(x.folder.Path("server.conf"), []byte(x.serverConfig()), 0o600); err != nil {
+	if err := control.Replace(x.folder.Path("server.conf"), []byte(x.serverConfig()), 0o600); err != nil {
 		return fmt.Errorf("start SPIRE: %w", err)
 	}
 	x.keep(spireServer, "server.conf")
@@ -112,20 +112,20 @@ func (x *spireProcesses) serve(ctx context.Context, s *Supervisor, _ chan<- erro
 	if err != nil {
 		return fmt.Errorf("start SPIRE: wait for the server: %w", err)
 	}
-	if err := desk.Replace(x.folder.Path("bundle.pem"), pemOf(bundle), 0o600); err != nil {
+	if err := control.Replace(x.folder.Path("bundle.pem"), pemOf(bundle), 0o600); err != nil {
 		return fmt.Errorf("start SPIRE: %w", err)
 	}
 	token, err := agentv1.NewAgentClient(x.Conn).CreateJoinToken(ctx, &agentv1.CreateJoinTokenRequest{Ttl: 600, AgentId: x.nodeAlias()})
 	if err != nil {
 		return fmt.Errorf("start SPIRE: join token: %w", err)
 	}
-	if err := desk.Replace(x.folder.Path("token"), []byte(token.Value), 0o600); err != nil {
+	if err := control.Replace(x.folder.Path("token"), []byte(token.Value), 0o600); err != nil {
 		return fmt.Errorf("start SPIRE: %w", err)
 	}
 	if err := x.Register(ctx); err != nil {
 		return fmt.Errorf("start SPIRE: %w", err)
 	}
-	if err := desk.Replace(x.folder.Path("agent.conf"), []byte(x.agentConfig()), 0o600); err != nil {
+	if err := control.Replace(x.folder.Path("agent.conf"), []byte(x.agentConfig()), 0o600); err != nil {
 		return fmt.Errorf("start SPIRE: %w", err)
 	}
 	if err := os.Remove(s.folder.api()); err != nil && !errors.Is(err, os.ErrNotExist) {
@@ -209,11 +209,11 @@ func (*spireProcesses) Start(_ string, start func() (int, error)) error {
 // Ended implements issuer.
 func (*spireProcesses) Ended(int) {}
 
-func (x *spireProcesses) order(ctx context.Context, o desk.Order) error { return x.Order(ctx, o) }
+func (x *spireProcesses) order(ctx context.Context, o control.Order) error { return x.Order(ctx, o) }
 
 // Issued implements issuer.
 func (x *spireProcesses) Issued() map[string]workloadapi.Issued {
-	return x.Server.Issued(x.s.folder.Folder)
+	return x.Server.Issued(x.s.folder.StateDir)
 }
 
 // spireVersion asks a program for its version, for doctor.

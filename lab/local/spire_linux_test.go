@@ -12,7 +12,7 @@ import (
 	"time"
 
 	"example.org/security-training/lab"
-	"example.org/security-training/lab/desk"
+	"example.org/security-training/lab/control"
 	"example.org/security-training/manifests"
 	"example.org/security-training/services/env"
 	"example.org/security-training/services/topology"
@@ -50,7 +50,7 @@ func sleepers(t *testing.T, names ...string) string {
 }
 
 // begun is a lab whose SPIRE is two programs that sleep, and whose supervisor runs.
-func begun(t *testing.T) *desk.Lab {
+func begun(t *testing.T) *control.Lab {
 	t.Helper()
 	labs := filepath.Join(home(t), "labs")
 	if err := os.Mkdir(labs, 0o711); err != nil {
@@ -67,7 +67,7 @@ func begun(t *testing.T) *desk.Lab {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var l *desk.Lab
+	var l *control.Lab
 	await(t, "an address that no other lab is about to leave", func() bool {
 		l, _, err = r.prepare(t.Context(), f, lab.Spec{Name: "asleep", Identity: identitySPIRE})
 		var e *lab.Error
@@ -120,7 +120,7 @@ func programsOf(t *testing.T) string {
 
 func TestALabWhoseSPIRENeverAnswersIsTakenDown(t *testing.T) {
 	l := begun(t)
-	f := folder{l.Folder()}
+	f := folder{l.StateDir()}
 	supervisor := remembered(f)["supervisor"]
 	if supervisor == 0 || !running(supervisor) {
 		t.Fatalf("of the supervisor there is %d", supervisor)
@@ -156,7 +156,7 @@ func TestALabWhoseSPIRENeverAnswersIsTakenDown(t *testing.T) {
 			t.Errorf("removed %v, want %s as well", removed, want)
 		}
 	}
-	if _, err := os.Stat(string(f.Folder)); !os.IsNotExist(err) {
+	if _, err := os.Stat(string(f.StateDir)); !os.IsNotExist(err) {
 		t.Errorf("the folder is left: %v", err)
 	}
 }

@@ -15,7 +15,7 @@ import (
 	"syscall"
 	"time"
 
-	"example.org/security-training/lab/desk"
+	"example.org/security-training/lab/control"
 )
 
 // A process is the lab's by who it is, not by its number, which the kernel uses again: by a uid that the lab alone has;
@@ -159,7 +159,7 @@ func survivors(f folder, uids int) []kernelProcess {
 	}
 	ours := map[int]bool{}
 	for pid, p := range all {
-		if uids != 0 && p.has(uids) || slices.Contains(births, p.birth) || p.marked(string(f.Folder)) {
+		if uids != 0 && p.has(uids) || slices.Contains(births, p.birth) || p.marked(string(f.StateDir)) {
 			ours[pid] = true
 		}
 	}
@@ -271,7 +271,7 @@ func freeUIDs(host, home string) (int, error) {
 	}
 	for _, path := range others {
 		var st settings
-		if err := desk.Folder(filepath.Dir(path)).Read(&st); err == nil {
+		if err := control.StateDir(filepath.Dir(path)).Read(&st); err == nil {
 			taken[st.UIDs] = true
 		}
 	}

@@ -14,7 +14,7 @@ import (
 	"syscall"
 	"testing"
 
-	"example.org/security-training/lab/desk"
+	"example.org/security-training/lab/control"
 	"example.org/security-training/services/env/needtest"
 )
 
@@ -60,7 +60,7 @@ func leaves(t *testing.T, who account, environment ...string) int {
 // A lab's folder with settings, whose workloads have the uids from first on.
 func labWith(t *testing.T, first int) folder {
 	t.Helper()
-	f := folder{desk.Folder(t.TempDir())}
+	f := folder{control.StateDir(t.TempDir())}
 	if err := f.Write(settings{UIDs: first}); err != nil {
 		t.Fatal(err)
 	}
@@ -70,7 +70,7 @@ func labWith(t *testing.T, first int) folder {
 func TestWhatAWorkloadLeftBehindIsEndedByItsMark(t *testing.T) {
 	f, other := labWith(t, 0), labWith(t, 0)
 	own := account{uid: os.Geteuid(), gid: os.Getegid()}
-	ours, theirs := leaves(t, own, mark+"="+string(f.Folder)), leaves(t, own, mark+"="+string(other.Folder))
+	ours, theirs := leaves(t, own, mark+"="+string(f.StateDir)), leaves(t, own, mark+"="+string(other.StateDir))
 	if err := endStrays(f); err != nil {
 		t.Fatal(err)
 	}
@@ -119,8 +119,8 @@ func TestUIDsOfALivingProcessAndOfAnotherLabAreNotGivenAgain(t *testing.T) {
 	if err != nil || second < first+uidsPerLab {
 		t.Fatalf("while one of %d lives: %d, %v", first, second, err)
 	}
-	other := folder{desk.Folder(filepath.Join(home, "other"))}
-	if err := os.Mkdir(string(other.Folder), 0o700); err != nil {
+	other := folder{control.StateDir(filepath.Join(home, "other"))}
+	if err := os.Mkdir(string(other.StateDir), 0o700); err != nil {
 		t.Fatal(err)
 	}
 	if err := other.Write(settings{UIDs: second}); err != nil {

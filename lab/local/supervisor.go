@@ -24,7 +24,7 @@ import (
 	"github.com/spiffe/go-spiffe/v2/svid/x509svid"
 
 	"example.org/security-training/lab"
-	"example.org/security-training/lab/desk"
+	"example.org/security-training/lab/control"
 	"example.org/security-training/services/audit"
 	"example.org/security-training/services/mesh/authority"
 	"example.org/security-training/services/topology"
@@ -35,7 +35,7 @@ const serverName = "postgres-server"
 
 // Supervisor is the parent of every process of one lab, and the host of its issuer.
 type Supervisor struct {
-	desk     *desk.Desk
+	control  *control.Server
 	folder   folder
 	settings settings
 	topo     *topology.Topology
@@ -78,7 +78,7 @@ type process struct {
 // Supervise runs the lab in dir until ctx ends or it is told to end. It is what `lab supervise` does.
 func Supervise(ctx context.Context, dir string) error {
 	s := &Supervisor{
-		folder: folder{desk.Folder(dir)}, processes: map[string]*process{}, nursery: newNursery(), changed: make(chan struct{}),
+		folder: folder{control.StateDir(dir)}, processes: map[string]*process{}, nursery: newNursery(), changed: make(chan struct{}),
 		log:   slog.New(slog.NewJSONHandler(os.Stderr, nil)),
 		probe: &http.Client{Timeout: time.Second, Transport: &http.Transport{MaxIdleConnsPerHost: 1, IdleConnTimeout: 10 * time.Second}},
 	}
@@ -93,7 +93,7 @@ func Supervise(ctx context.Context, dir string) error {
 	if err := s.open(); err != nil {
 		return err
 	}
-	claim, err := desk.Claim(s.settings.Host)
+	claim, err := control.Claim(s.settings.Host)
 	if err != nil {
 		return err
 	}
@@ -101,12 +101,12 @@ func Supervise(ctx context.Context, dir string) error {
 	go buryOrphans(context.WithoutCancel(ctx), s.waitsFor) // as long as this process lives
 	s.remember()                                           // before an order to end: who gives it waits for this process
 	failed := make(chan error, 4)
-	if err := s.desk.Serve(s, stop, failed); err != nil {
+	if err := s.control.Serve(s, stop, failed); err != nil {
 		return err
 	}
 	err = s.live(ctx, failed)
 	s.stopAll()
-	return errors.Join(err, s.desk.Close())
+	return errors.Join(err, s.control.Close())
 }
 
 // live starts everything and returns when ctx ends, which is no fault whenever it happens, or something failed.
@@ -117,7 +117,7 @@ func (s *Supervisor) live(ctx context.Context, failed chan error) error {
 	}
 	if err == nil {
 		go s.watchHealth(ctx)
-		go s.desk.Conduct(ctx, s.settings.Host)
+		go s.control.Conduct(ctx, s.settings.Host)
 		select {
 		case <-ctx.Done():
 		case err = <-failed:
@@ -135,10 +135,10 @@ func (s *Supervisor) open() error {
 	if err = s.folder.Read(&s.settings); err != nil {
 		return err
 	}
-	if s.desk, err = desk.Open(s.folder.Folder, s.log); err != nil {
+	if s.control, err = control.Open(s.folder.StateDir, s.log); err != nil {
 		return err
 	}
-	s.topo = s.desk.Topo
+	s.topo = s.control.Topo
 	s.issuer, err = s.newIssuer()
 	return err
 }
@@ -176,7 +176,7 @@ func saveCAs(path string, cas []*authority.CA) error {
 		}
 		text = append(text, p...)
 	}
-	return desk.Replace(path, text, 0o600)
+	return control.Replace(path, text, 0o600)
 }
 
 // startAll starts the database's server and every row that has a binary, all at once: who needs another waits for it.
@@ -189,7 +189,7 @@ func (s *Supervisor) startAll() error {
 	s.keep(&process{
 		name: serverName, path: filepath.Join(s.settings.Postgres, "postgres"), who: who, log: s.folder.WorkloadLog(serverName),
 		args: []string{"-D", pg.Path("data"), "-h", s.settings.Host, "-p", strconv.Itoa(s.settings.DBPort), "-k", pg.Path("run")},
-		env:  []string{mark + "=" + string(s.folder.Folder), "LC_ALL=C", "TZ=UTC"},
+		env:  []string{mark + "=" + string(s.folder.StateDir), "LC_ALL=C", "TZ=UTC"},
 		end:  syscall.SIGINT, death: syscall.SIGQUIT,
 	})
 	for i, w := range s.topo.Workloads {
@@ -212,7 +212,7 @@ func (s *Supervisor) startAll() error {
 
 // preparePeople gives the workload that serves people by HTTPS a fresh certificate, at each start of the supervisor.
 func (s *Supervisor) preparePeople(w topology.Workload, who account) error {
-	files, err := s.desk.PeopleTLS(s.settings.Host, s.settings.Spec.Listen)
+	files, err := s.control.PeopleTLS(s.settings.Host, s.settings.Spec.Listen)
 	if err != nil {
 		return err
 	}
@@ -248,7 +248,7 @@ func workloadAccount(st settings, i int) account {
 func (s *Supervisor) environment(w topology.Workload) []string {
 	f, keys := s.folder.Of(w.Name), s.folder.Keys(w.Name)
 	e := []string{
-		mark + "=" + string(s.folder.Folder),
+		mark + "=" + string(s.folder.StateDir),
 		"WORKLOAD=" + w.Name,
 		"SPIFFE_ENDPOINT_SOCKET=unix://" + s.folder.api(),
 		"TRUST_DOMAIN=" + s.topo.TrustDomain,
@@ -310,7 +310,7 @@ func (s *Supervisor) keep(p *process) {
 			p.why = fmt.Sprintf("ended: %v", err)
 			s.mu.Unlock()
 			s.log.Warn("process ended", "process", p.name, "how", fmt.Sprint(err), "after", time.Since(began).String())
-			s.desk.Audit().Write(audit.Entry{Kind: "process", Reason: "ended", Detail: fmt.Sprintf("%s: %v", p.name, err)})
+			s.control.Audit().Write(audit.Entry{Kind: "process", Reason: "ended", Detail: fmt.Sprintf("%s: %v", p.name, err)})
 			if time.Since(began) > 10*time.Second {
 				pause = shortest
 			}
@@ -404,7 +404,7 @@ func (s *Supervisor) remember() {
 	s.mu.Unlock()
 	b, err := json.Marshal(r)
 	if err == nil {
-		err = desk.Replace(s.folder.processes(), b, 0o600)
+		err = control.Replace(s.folder.processes(), b, 0o600)
 	}
 	if err != nil {
 		s.log.Error("remember processes", "error", err.Error())
@@ -476,7 +476,7 @@ func (s *Supervisor) end(p *process, patience time.Duration) {
 	}
 }
 
-// Restart implements desk.Bench: keep starts what it ends at once.
+// Restart implements control.Backend: keep starts what it ends at once.
 func (s *Supervisor) Restart(_ context.Context, name string) error {
 	s.mu.Lock()
 	p, ok := s.processes[name]
@@ -561,29 +561,29 @@ func (s *Supervisor) ask(ctx context.Context, w topology.Workload) (bool, string
 	return true, ""
 }
 
-// Changed implements desk.Bench.
+// Changed implements control.Backend.
 func (s *Supervisor) Changed() <-chan struct{} {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.changed
 }
 
-// Mint implements desk.Bench.
+// Mint implements control.Backend.
 func (s *Supervisor) Mint(ctx context.Context, id spiffeid.ID, at time.Time, ttl time.Duration) (*x509svid.SVID, []*x509.Certificate, error) {
 	return s.issuer.Mint(ctx, id, at, ttl)
 }
 
-// Order implements desk.Bench.
-func (s *Supervisor) Order(ctx context.Context, o desk.Order) error { return s.issuer.order(ctx, o) }
+// Order implements control.Backend.
+func (s *Supervisor) Order(ctx context.Context, o control.Order) error { return s.issuer.order(ctx, o) }
 
-// Status implements desk.Bench.
+// Status implements control.Backend.
 func (s *Supervisor) Status() lab.Status {
 	issued := s.issuer.Issued()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	st := lab.Status{
 		Name: s.settings.Spec.Name, Runtime: RuntimeName, Identity: s.issuer.name(), Isolated: "one uid for each workload", Healthy: true,
-		Folder: string(s.folder.Folder), Spec: s.settings.Spec,
+		Folder: string(s.folder.StateDir), Spec: s.settings.Spec,
 	}
 	if s.settings.UIDs == 0 {
 		st.Isolated = "not isolated: all workloads share your uid"
@@ -591,7 +591,7 @@ func (s *Supervisor) Status() lab.Status {
 	st.Seeded = s.folder.Seeded()
 	for _, w := range s.topo.Workloads {
 		if w.Web != 0 {
-			st.Room = desk.Room(s.settings.Host, w.WebTLS, s.settings.Spec.Listen)
+			st.Room = control.Room(s.settings.Host, w.WebTLS, s.settings.Spec.Listen)
 			st.Dashboard = "http://" + net.JoinHostPort(s.settings.Host, strconv.Itoa(w.Web))
 		}
 		if w.Kind == topology.KindOperator {

@@ -1,3 +1,6 @@
+// Package matrix tries every caller on every route of a lab, and compares what it measures with what the policy says. The
+// callers are the workloads, each with a certificate of its own, and strangers who must be refused: without a certificate,
+// with a forged or an expired one, over plaintext, and so on.
 package matrix
 
 import (

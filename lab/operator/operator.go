@@ -1,3 +1,5 @@
+// Package operator calls the workloads of a lab as the instructor: over mutual TLS, with an identity that the lab's own
+// authority has minted, and on the routes that the policy gives the instructor.
 package operator
 
 import (

@@ -1,3 +1,5 @@
+// Package seed brings a new lab to the state that its users expect: a roster, a history that has come in through the
+// collectors, and a proof that a page is served and an event is scored. It also takes back what exercises left behind.
 package seed
 
 import (

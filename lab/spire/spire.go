@@ -29,7 +29,7 @@ import (
 	"github.com/spiffe/spire-api-sdk/proto/spire/api/types"
 	"google.golang.org/grpc"
 
-	"example.org/security-training/lab/desk"
+	"example.org/security-training/lab/control"
 	"example.org/security-training/lab/workloadapi"
 	"example.org/security-training/services/audit"
 	"example.org/security-training/services/mesh"
@@ -144,7 +144,7 @@ func (x *Server) mint(ctx context.Context, csr []byte, ttl time.Duration) (*svid
 }
 
 // Order does what an operator asks for.
-func (x *Server) Order(ctx context.Context, o desk.Order) error {
+func (x *Server) Order(ctx context.Context, o control.Order) error {
 	switch {
 	case o.CATTL > 0:
 		return errors.New("SPIRE's CA has the life of its configuration; turn it over instead")
@@ -159,14 +159,14 @@ func (x *Server) Order(ctx context.Context, o desk.Order) error {
 	}
 	authorities := localauthorityv1.NewLocalAuthorityClient(x.Conn)
 	switch o.Rotate {
-	case desk.AllSVIDs:
+	case control.AllSVIDs:
 		return x.renew(ctx)
-	case desk.CAPrepare:
+	case control.CAPrepare:
 		_, err := authorities.PrepareX509Authority(ctx, &localauthorityv1.PrepareX509AuthorityRequest{})
 		return err
-	case desk.CAActivate:
+	case control.CAActivate:
 		return x.activate(ctx, authorities)
-	case desk.CARetire:
+	case control.CARetire:
 		return x.retire(ctx, authorities)
 	}
 	return errors.New("nothing ordered")
@@ -308,7 +308,7 @@ func (x *Server) update(ctx context.Context, edit func(*types.Entry), workloads 
 
 // Issued is the newest SVID of each workload that holds one: each writes down in its audit which that is; the server keeps no
 // such list.
-func (x *Server) Issued(f desk.Folder) map[string]workloadapi.Issued {
+func (x *Server) Issued(f control.StateDir) map[string]workloadapi.Issued {
 	out := map[string]workloadapi.Issued{}
 	x.mu.Lock()
 	defer x.mu.Unlock()
@@ -342,7 +342,7 @@ type follower struct {
 const mostAtOnce = 16 << 20
 
 func (f *follower) read() workloadapi.Issued {
-	file, err := desk.OpenUntrusted(f.path, desk.LongestAudit)
+	file, err := control.OpenUntrusted(f.path, control.LongestAudit)
 	if err != nil {
 		return workloadapi.Issued{}
 	}

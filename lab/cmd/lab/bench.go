@@ -14,7 +14,7 @@ import (
 
 	"example.org/security-training/lab"
 	"example.org/security-training/lab/bench"
-	"example.org/security-training/lab/desk"
+	"example.org/security-training/lab/control"
 	"example.org/security-training/lab/local"
 	"example.org/security-training/lab/operator"
 	"example.org/security-training/lab/progress"
@@ -77,7 +77,7 @@ func keepReport(to string, report bench.Report) error {
 	if err := bench.WriteJSON(&text, report); err != nil {
 		return err
 	}
-	if err := desk.Replace(to, text.Bytes(), 0o644); err != nil {
+	if err := control.Replace(to, text.Bytes(), 0o644); err != nil {
 		return fmt.Errorf("write the report: %w", err)
 	}
 	return nil
@@ -116,7 +116,7 @@ func benchLab(r *local.Runtime) func(context.Context) (*bench.Inside, error) {
 		if err != nil {
 			return nil, errors.Join(err, removeLab(context.WithoutCancel(ctx), r, spec.Name))
 		}
-		return &bench.Inside{Lab: found.(*desk.Lab), Spec: spec, Down: func(ctx context.Context) error { return removeLab(ctx, r, spec.Name) }}, nil
+		return &bench.Inside{Lab: found.(*control.Lab), Spec: spec, Down: func(ctx context.Context) error { return removeLab(ctx, r, spec.Name) }}, nil
 	}
 }
 
@@ -142,7 +142,7 @@ func benchUp(r *local.Runtime) *bench.UpLocal {
 			if err != nil {
 				return lab.Status{}, err
 			}
-			if err := settle(ctx, found.(*desk.Lab), spec, progress.Quiet{}); err != nil {
+			if err := settle(ctx, found.(*control.Lab), spec, progress.Quiet{}); err != nil {
 				return lab.Status{}, err
 			}
 			return found.Status(ctx)

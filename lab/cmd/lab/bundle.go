@@ -15,7 +15,7 @@ import (
 	"example.org/security-training/lab"
 	"example.org/security-training/lab/bundle"
 	"example.org/security-training/lab/cluster"
-	"example.org/security-training/lab/desk"
+	"example.org/security-training/lab/control"
 	"example.org/security-training/lab/local"
 	"example.org/security-training/services/env"
 )
@@ -57,7 +57,7 @@ func explained(s *settings, c *cobra.Command) *cobra.Command {
 			return err
 		}
 		to := bundle.Place(artifacts(os.TempDir()), s.name, time.Now())
-		if errors.Is(err, desk.ErrUntrusted) { // nothing there may be read, either
+		if errors.Is(err, control.ErrUntrusted) { // nothing there may be read, either
 			return err
 		}
 		if failed := writeBundle(c.Context(), s, to, err); failed != nil {
@@ -76,8 +76,8 @@ func writeBundle(ctx context.Context, s *settings, to string, why error) error {
 	if err != nil {
 		return err
 	}
-	from := bundle.Source{Version: version(), Why: why, Doctor: checks, Secrets: desk.KeysGiven(env.Process), Now: time.Now()}
-	f, err := desk.FolderOf(env.Process, s.name)
+	from := bundle.Source{Version: version(), Why: why, Doctor: checks, Secrets: control.KeysGiven(env.Process), Now: time.Now()}
+	f, err := control.StateDirOf(env.Process, s.name)
 	if err != nil {
 		return err
 	}

@@ -16,7 +16,7 @@ import (
 	"software.sslmate.com/src/go-pkcs12"
 
 	"example.org/security-training/lab"
-	"example.org/security-training/lab/desk"
+	"example.org/security-training/lab/control"
 	"example.org/security-training/lab/operator"
 	"example.org/security-training/services/risk"
 	"example.org/security-training/services/topology"
@@ -24,7 +24,7 @@ import (
 
 // certify writes a PKCS#12 file for a browser and prints whose it is, where it is and its password: for a person of the
 // roster or, where name is empty, for role.
-func certify(ctx context.Context, l *desk.Lab, o *operator.Operator, name, role, dir string, out io.Writer) error {
+func certify(ctx context.Context, l *control.Lab, o *operator.Operator, name, role, dir string, out io.Writer) error {
 	if name == "" {
 		name = role
 	} else {
@@ -62,7 +62,7 @@ func certify(ctx context.Context, l *desk.Lab, o *operator.Operator, name, role,
 // revoke has the dashboard refuse every certificate that was made so far for a person, or for role where name is empty, and prints
 // whose and until when they begin. Who is not in the roster, or not any more, is revoked as well, and named as an error: it may
 // have been a slip of the pen.
-func revoke(ctx context.Context, l *desk.Lab, o *operator.Operator, name, role string, out io.Writer) error {
+func revoke(ctx context.Context, l *control.Lab, o *operator.Operator, name, role string, out io.Writer) error {
 	order := revocation{Name: name, Role: "person"}
 	if name == "" {
 		order.Name, order.Role = role, role
@@ -108,7 +108,7 @@ func inRoster(ctx context.Context, o *operator.Operator, name string) (bool, err
 	return slices.ContainsFunc(roster, func(s risk.Standing) bool { return s.ID == name }), nil
 }
 
-func pkcs12File(c desk.PersonalCertificate, password string) ([]byte, error) {
+func pkcs12File(c control.PersonalCertificate, password string) ([]byte, error) {
 	leaf, err := certificateOf(c.Cert)
 	if err != nil {
 		return nil, err

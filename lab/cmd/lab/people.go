@@ -12,7 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"example.org/security-training/lab"
-	"example.org/security-training/lab/desk"
+	"example.org/security-training/lab/control"
 	"example.org/security-training/lab/operator"
 	"example.org/security-training/services/risk"
 )
@@ -46,7 +46,7 @@ it prints ids alone, one a line, as "lab open --class" reads them.`,
 			if role != "" && !slices.Contains(risk.Roles, risk.Role(role)) {
 				return fmt.Errorf("%w: --role %q: want one of %v", errUsage, role, risk.Roles)
 			}
-			return inside(c.Context(), s, func(ctx context.Context, _ *desk.Lab, o *operator.Operator, _ lab.Status) error {
+			return inside(c.Context(), s, func(ctx context.Context, _ *control.Lab, o *operator.Operator, _ lab.Status) error {
 				roster, err := operator.People(ctx, o)
 				if err != nil {
 					return err

@@ -8,7 +8,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"example.org/security-training/lab"
-	"example.org/security-training/lab/desk"
+	"example.org/security-training/lab/control"
 	"example.org/security-training/lab/operator"
 )
 
@@ -25,7 +25,7 @@ and compares it with the score that was stored then. Assessments in "lab audit e
 			if err != nil || asOf < 0 {
 				return fmt.Errorf("%w: --at %q, --as-of %d: want a time as 2026-10-01T10:00:00Z, and a position from 0", errUsage, at, asOf)
 			}
-			return inside(c.Context(), s, func(ctx context.Context, _ *desk.Lab, o *operator.Operator, _ lab.Status) error {
+			return inside(c.Context(), s, func(ctx context.Context, _ *control.Lab, o *operator.Operator, _ lab.Status) error {
 				r, err := operator.Rescore(ctx, o, args[0], moment, asOf, profile)
 				if err != nil {
 					return err

@@ -9,7 +9,7 @@ import (
 
 	"example.org/security-training/lab"
 	"example.org/security-training/lab/cluster"
-	"example.org/security-training/lab/desk"
+	"example.org/security-training/lab/control"
 	"example.org/security-training/lab/kind"
 	"example.org/security-training/lab/local"
 	"example.org/security-training/services/env"
@@ -34,8 +34,8 @@ func runtimes(binaries string) (map[string]lab.Runtime, error) {
 
 // supervise runs the supervisor of the lab in dir, whichever runtime it is of.
 func supervise(ctx context.Context, dir string) error {
-	var s desk.Settings
-	if err := desk.Folder(dir).Read(&s); err != nil {
+	var s control.Settings
+	if err := control.StateDir(dir).Read(&s); err != nil {
 		return err
 	}
 	switch s.Runtime {
@@ -48,8 +48,8 @@ func supervise(ctx context.Context, dir string) error {
 }
 
 // existing is what the lab called name was made as; lab.ErrNone if there is no such lab.
-func existing(name string) (s desk.Settings, err error) {
-	f, err := desk.FolderOf(env.Process, name)
+func existing(name string) (s control.Settings, err error) {
+	f, err := control.StateDirOf(env.Process, name)
 	if err != nil {
 		return s, err
 	}
@@ -85,19 +85,19 @@ func choose(ctx context.Context, asked, name string, all map[string]lab.Runtime)
 }
 
 // find returns the lab of s, whose supervisor runs.
-func find(ctx context.Context, s *settings) (*desk.Lab, error) {
+func find(ctx context.Context, s *settings) (*control.Lab, error) {
 	l, err := findAny(ctx, s)
 	if errors.Is(err, lab.ErrNone) {
 		return nil, &lab.Error{Code: lab.ExitPrecondition, What: "find the lab " + s.name, Why: errors.New("it is not up"), Try: "lab up" + nameFlag(s)}
 	}
-	if errors.Is(err, desk.ErrGone) {
+	if errors.Is(err, control.ErrGone) {
 		return nil, &lab.Error{Code: lab.ExitPartly, What: "find the lab " + s.name, Why: err, Try: "lab up" + nameFlag(s)}
 	}
 	return l, err
 }
 
-// findAny returns the lab of s; beside desk.ErrGone if its supervisor does not run.
-func findAny(ctx context.Context, s *settings) (*desk.Lab, error) {
+// findAny returns the lab of s; and control.ErrGone if its supervisor does not run.
+func findAny(ctx context.Context, s *settings) (*control.Lab, error) {
 	is, err := existing(s.name)
 	if err != nil {
 		return nil, err
@@ -114,5 +114,5 @@ func findAny(ctx context.Context, s *settings) (*desk.Lab, error) {
 	if l == nil {
 		return nil, err
 	}
-	return l.(*desk.Lab), err
+	return l.(*control.Lab), err
 }

@@ -22,7 +22,7 @@ import (
 
 	"example.org/security-training/lab"
 	"example.org/security-training/lab/cluster"
-	"example.org/security-training/lab/desk"
+	"example.org/security-training/lab/control"
 	"example.org/security-training/lab/kind"
 	"example.org/security-training/lab/local"
 	"example.org/security-training/lab/operator"
@@ -152,8 +152,8 @@ func up(ctx context.Context, s *settings, spec lab.Spec, asked string, out io.Wr
 	}
 	r := all[name]
 	if l, err := r.Find(ctx, spec.Name); err == nil {
-		if st, err := l.Status(ctx); err == nil && st.Healthy && st.Seeded && desk.Folder(st.Folder).Proven() {
-			if err := desk.Folder(st.Folder).Same(env.Process, spec); err != nil {
+		if st, err := l.Status(ctx); err == nil && st.Healthy && st.Seeded && control.StateDir(st.Folder).Proven() {
+			if err := control.StateDir(st.Folder).Same(env.Process, spec); err != nil {
 				return err
 			}
 			// A simulator that was killed has forgotten the company's ordinary life.
@@ -176,7 +176,7 @@ func up(ctx context.Context, s *settings, spec lab.Spec, asked string, out io.Wr
 	if err != nil {
 		return err
 	}
-	l := found.(*desk.Lab)
+	l := found.(*control.Lab)
 	if err := settle(ctx, l, spec, p); err != nil {
 		if ctx.Err() != nil {
 			return fmt.Errorf("%w\n  the lab is up without all of its history: `lab up%s` goes on, `lab down%s` removes it", err, nameFlag(s), nameFlag(s))
@@ -206,7 +206,7 @@ func up(ctx context.Context, s *settings, spec lab.Spec, asked string, out io.Wr
 
 // settle delivers the history, if that has not been done, and proves that the lab works: a signed-in page is served and a
 // probe event is scored.
-func settle(ctx context.Context, l *desk.Lab, spec lab.Spec, p progress.Reporter) error {
+func settle(ctx context.Context, l *control.Lab, spec lab.Spec, p progress.Reporter) error {
 	st, err := l.Status(ctx)
 	if err != nil {
 		return err
@@ -336,7 +336,7 @@ func statusCommand(s *settings) *cobra.Command {
 }
 
 // counted fills in how far events have come, if every workload is ready.
-func counted(ctx context.Context, l *desk.Lab, st *lab.Status) error {
+func counted(ctx context.Context, l *control.Lab, st *lab.Status) error {
 	if !st.Healthy {
 		return nil
 	}

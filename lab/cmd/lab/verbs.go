@@ -15,7 +15,7 @@ import (
 	"example.org/security-training/lab"
 	"example.org/security-training/lab/auditor"
 	"example.org/security-training/lab/cluster"
-	"example.org/security-training/lab/desk"
+	"example.org/security-training/lab/control"
 	"example.org/security-training/lab/kind"
 	"example.org/security-training/lab/local"
 	"example.org/security-training/lab/matrix"
@@ -144,7 +144,7 @@ func seedCommand(s *settings) *cobra.Command {
 	return &cobra.Command{
 		Use: "seed", Short: "Deliver the history again; what has arrived already is known", Args: cobra.NoArgs, Example: "  lab seed",
 		RunE: func(c *cobra.Command, _ []string) error {
-			return inside(c.Context(), s, func(ctx context.Context, l *desk.Lab, o *operator.Operator, st lab.Status) error {
+			return inside(c.Context(), s, func(ctx context.Context, l *control.Lab, o *operator.Operator, st lab.Status) error {
 				position, err := seed.History(ctx, o, st.Spec, s.progress())
 				if err != nil {
 					return err
@@ -156,7 +156,7 @@ func seedCommand(s *settings) *cobra.Command {
 }
 
 // inside finds the lab, enters it as its operator and runs f.
-func inside(ctx context.Context, s *settings, f func(context.Context, *desk.Lab, *operator.Operator, lab.Status) error) error {
+func inside(ctx context.Context, s *settings, f func(context.Context, *control.Lab, *operator.Operator, lab.Status) error) error {
 	l, err := find(ctx, s)
 	if err != nil {
 		return err
@@ -173,7 +173,7 @@ func inside(ctx context.Context, s *settings, f func(context.Context, *desk.Lab,
 }
 
 // linkFor makes a sign-in link for person, or for the instructor.
-func linkFor(ctx context.Context, l *desk.Lab, person string) (string, error) {
+func linkFor(ctx context.Context, l *control.Lab, person string) (string, error) {
 	st, err := l.Status(ctx)
 	if err != nil {
 		return "", err
@@ -213,7 +213,7 @@ it writes a PKCS#12 client certificate instead, to be imported into a browser, a
 				}
 				names = strings.Fields(string(text))
 			}
-			return inside(c.Context(), s, func(ctx context.Context, l *desk.Lab, o *operator.Operator, st lab.Status) error {
+			return inside(c.Context(), s, func(ctx context.Context, l *control.Lab, o *operator.Operator, st lab.Status) error {
 				home := st.Dashboard
 				if st.Spec.Listen != "" && class != "" {
 					home = st.Room
@@ -317,7 +317,7 @@ against the ends that their writers reported. Names the first bad entry of each 
 there is one. The kinds of fault: edited, deleted, inserted, reordered, cut at the end, resealed, doubled sequence number,
 two checkpoints for one number, missing checkpoint, bad signature, no checkpoints, missing chain.`,
 			RunE: func(c *cobra.Command, _ []string) error {
-				return inside(c.Context(), s, func(ctx context.Context, l *desk.Lab, o *operator.Operator, _ lab.Status) error {
+				return inside(c.Context(), s, func(ctx context.Context, l *control.Lab, o *operator.Operator, _ lab.Status) error {
 					report, err := auditor.Verify(ctx, l, o)
 					for _, chain := range report {
 						mark := "✓"
@@ -350,7 +350,7 @@ two checkpoints for one number, missing checkpoint, bad signature, no checkpoint
 		&cobra.Command{
 			Use: "export", Short: "Write every chain, the checkpoints and the public key as JSON lines", Args: cobra.NoArgs, Example: "  lab audit export > audit.jsonl",
 			RunE: func(c *cobra.Command, _ []string) error {
-				return inside(c.Context(), s, func(ctx context.Context, l *desk.Lab, o *operator.Operator, _ lab.Status) error {
+				return inside(c.Context(), s, func(ctx context.Context, l *control.Lab, o *operator.Operator, _ lab.Status) error {
 					return auditor.Export(ctx, l, o, c.OutOrStdout())
 				})
 			},
@@ -389,7 +389,7 @@ The audit and the lab's clock never go back.`,
 			case !learners && (yes || c.Flags().Changed("to")):
 				return fmt.Errorf("%w: --yes and --to are for --learners", errUsage)
 			}
-			return inside(c.Context(), s, func(ctx context.Context, l *desk.Lab, o *operator.Operator, st lab.Status) error {
+			return inside(c.Context(), s, func(ctx context.Context, l *control.Lab, o *operator.Operator, st lab.Status) error {
 				if len(args) == 1 {
 					return seed.ResetScenario(ctx, o, args[0], s.progress())
 				}
@@ -426,7 +426,7 @@ func playCommand(s *settings) *cobra.Command {
 		Example: "  lab play leaked-secret\n  lab play compromised-account --step\n  lab play lab/scenarios/leaked-secret.yaml --speed 300",
 		Long:    "Plays one of " + strings.Join(play.Names(), ", ") + ", or a file. Exits with 1 if an expectation fails.",
 		RunE: func(c *cobra.Command, args []string) error {
-			return inside(c.Context(), s, func(ctx context.Context, l *desk.Lab, o *operator.Operator, st lab.Status) error {
+			return inside(c.Context(), s, func(ctx context.Context, l *control.Lab, o *operator.Operator, st lab.Status) error {
 				how.Input, how.Output = c.InOrStdin(), c.OutOrStdout()
 				return play.Run(ctx, l, o, st, args[0], how)
 			})

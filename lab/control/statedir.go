@@ -1,9 +1,10 @@
-// Package desk is what a lab has on the machine it was started from, however it runs: a private folder, one socket that only
-// its owner may open, the CA of the people who come with a browser, the key that signs the ends of all audit chains, and
-// whoever conducts the exercises.
+// Package control is how a lab is controlled on the machine that it was started from, whatever its runtime. The supervisor's
+// side is Server: it answers on a socket that only its owner may open, keeps the CA for people's browsers and the key that
+// signs the ends of all audit chains, and runs the conductor. Lab is the client's side, for the command line and the tests.
+// StateDir is the private folder that both share.
 //
-// A runtime puts a Bench behind the desk; the command line and the tests stand before it, as Lab.
-package desk
+// A runtime gives Server a Backend, which knows how to start, end and look at workloads.
+package control
 
 import (
 	"context"
@@ -26,31 +27,38 @@ import (
 	"example.org/security-training/services/topology"
 )
 
-// Folder is a lab's private folder; everything that a lab keeps is below it.
-type Folder string
+// StateDir is a lab's private folder; everything that a lab keeps is below it.
+type StateDir string
 
 // Path is a file or folder below f.
-func (f Folder) Path(elem ...string) string {
+func (f StateDir) Path(elem ...string) string {
 	return filepath.Join(append([]string{string(f)}, elem...)...)
 }
 
-func (f Folder) settings() string    { return f.Path("lab.json") }
-func (f Folder) admin() string       { return f.Path("admin.sock") }
-func (f Folder) audit() string       { return f.Path("supervisor.audit") }
-func (f Folder) checkpoints() string { return f.Path("checkpoints.jsonl") }
-func (f Folder) auditKey() string    { return f.Path("audit.key") }
-func (f Folder) auditPublic() string { return f.Path("audit.pub") }
-func (f Folder) seeded() string      { return f.Path("seeded") }
-func (f Folder) proven() string      { return f.Path("proven") }
+func (f StateDir) settings() string { return f.Path("lab.json") }
+
+func (f StateDir) admin() string { return f.Path("admin.sock") }
+
+func (f StateDir) audit() string { return f.Path("supervisor.audit") }
+
+func (f StateDir) checkpoints() string { return f.Path("checkpoints.jsonl") }
+
+func (f StateDir) auditKey() string { return f.Path("audit.key") }
+
+func (f StateDir) auditPublic() string { return f.Path("audit.pub") }
+
+func (f StateDir) seeded() string { return f.Path("seeded") }
+
+func (f StateDir) proven() string { return f.Path("proven") }
 
 // Topology is the lab's own, which may be edited while it runs.
-func (f Folder) Topology() string { return f.Path("topology.yaml") }
+func (f StateDir) Topology() string { return f.Path("topology.yaml") }
 
 // Shipped is a copy of the topology that the lab came with, which nothing changes.
-func (f Folder) Shipped() string { return f.Path("topology.shipped.yaml") }
+func (f StateDir) Shipped() string { return f.Path("topology.shipped.yaml") }
 
 // WriteTopology writes both: the lab's own, and the copy of it that only its owner can replace.
-func (f Folder) WriteTopology(text []byte) error {
+func (f StateDir) WriteTopology(text []byte) error {
 	if err := os.WriteFile(f.Topology(), text, 0o644); err != nil {
 		return err
 	}
@@ -58,7 +66,7 @@ func (f Folder) WriteTopology(text []byte) error {
 }
 
 // keepShipped makes the copy in a lab that an older version made without one.
-func (f Folder) keepShipped() error {
+func (f StateDir) keepShipped() error {
 	if _, err := os.Stat(f.Shipped()); !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
@@ -78,24 +86,24 @@ func (f Folder) keepShipped() error {
 }
 
 // Log is the supervisor's.
-func (f Folder) Log() string { return f.Path("supervisor.log") }
+func (f StateDir) Log() string { return f.Path("supervisor.log") }
 
 // Of is a workload's own folder, whose files the workload can replace: read them by OpenUntrusted.
-func (f Folder) Of(workload string) Folder { return Folder(f.Path("w", workload)) }
+func (f StateDir) Of(workload string) StateDir { return StateDir(f.Path("w", workload)) }
 
 // Logs is the folder of the logs, which are written by the lab's owner alone: a workload only has a pipe.
-func (f Folder) Logs() string { return f.Path("logs") }
+func (f StateDir) Logs() string { return f.Path("logs") }
 
 // WorkloadLog is the log of a workload, or of a process that workloads stand on. What was written before it stands in
 // the file of the same name with ".1" at its end, once the log has been long.
-func (f Folder) WorkloadLog(w string) string { return f.Path("logs", w+".log") }
+func (f StateDir) WorkloadLog(w string) string { return f.Path("logs", w+".log") }
 
 // Keys is the folder of what a workload is given to read: it belongs to the lab's owner, and the workload cannot write
 // it.
-func (f Folder) Keys(workload string) Folder { return Folder(f.Path("keys", workload)) }
+func (f StateDir) Keys(workload string) StateDir { return StateDir(f.Path("keys", workload)) }
 
 // WorkloadAudit is a workload's chain of decisions.
-func (f Folder) WorkloadAudit(w string) string { return f.Of(w).Path("audit") }
+func (f StateDir) WorkloadAudit(w string) string { return f.Of(w).Path("audit") }
 
 // Settings is what every runtime's supervisor needs to know; a runtime's own settings embed it. They are written once, by Up.
 type Settings struct {
@@ -123,7 +131,7 @@ func (s Settings) Addr(w topology.Workload) string {
 }
 
 // Read reads the settings of f into s, a pointer to what Write was given. The error is fs.ErrNotExist where there is no lab.
-func (f Folder) Read(s any) error {
+func (f StateDir) Read(s any) error {
 	b, err := os.ReadFile(f.settings())
 	if err != nil {
 		return fmt.Errorf("read lab: %w", err)
@@ -135,7 +143,7 @@ func (f Folder) Read(s any) error {
 }
 
 // Write writes the settings; they come last, and make f a lab.
-func (f Folder) Write(s any) error {
+func (f StateDir) Write(s any) error {
 	b, err := json.MarshalIndent(s, "", "  ")
 	if err != nil {
 		return err
@@ -160,8 +168,8 @@ func Replace(path string, content []byte, mode fs.FileMode) error {
 	return err
 }
 
-// FolderOf is where the lab called name keeps everything, whether there is one or not.
-func FolderOf(lookup env.Lookup, name string) (Folder, error) {
+// StateDirOf is where the lab called name keeps everything, whether there is one or not.
+func StateDirOf(lookup env.Lookup, name string) (StateDir, error) {
 	if !labName.MatchString(name) {
 		return "", &lab.Error{Code: lab.ExitUsage, What: "name a lab", Why: fmt.Errorf("%q: want a letter, then letters, digits and dashes, 24 at most", name)}
 	}
@@ -169,12 +177,12 @@ func FolderOf(lookup env.Lookup, name string) (Folder, error) {
 	if err != nil {
 		return "", err
 	}
-	f := Folder(filepath.Join(home, name))
+	f := StateDir(filepath.Join(home, name))
 	return f, f.mine()
 }
 
 // Remove removes f, and the labs' folder if this was the last one. It says what it removed.
-func (f Folder) Remove() ([]string, error) {
+func (f StateDir) Remove() ([]string, error) {
 	if err := os.RemoveAll(string(f)); err != nil {
 		return nil, fmt.Errorf("remove %s: %w", f, err)
 	}
@@ -184,7 +192,7 @@ func (f Folder) Remove() ([]string, error) {
 
 // Turn waits for this user's turn to bring a lab up, which lasts until what it returns is closed, or until ctx ends. It makes the
 // labs' folder.
-func (f Folder) Turn(ctx context.Context, p progress.Reporter) (io.Closer, error) {
+func (f StateDir) Turn(ctx context.Context, p progress.Reporter) (io.Closer, error) {
 	if err := os.MkdirAll(filepath.Dir(string(f)), 0o711); err != nil {
 		return nil, &lab.Error{Code: lab.ExitPrecondition, What: "make the labs' folder", Why: err, Try: OwnHome}
 	}
@@ -254,4 +262,16 @@ func tail(path string, most int64) ([]byte, error) {
 		return nil, err
 	}
 	return io.ReadAll(io.NewSectionReader(f, max(0, fi.Size()-most), most))
+}
+
+// Proven says whether the lab has shown that it works: an `up` that ended before it did has not.
+func (f StateDir) Proven() bool {
+	_, err := os.Stat(f.proven())
+	return err == nil
+}
+
+// Seeded says whether the history has been delivered.
+func (f StateDir) Seeded() bool {
+	_, err := os.Stat(f.seeded())
+	return err == nil
 }

@@ -1,4 +1,4 @@
-package desk
+package control
 
 import (
 	"errors"
@@ -86,7 +86,7 @@ func TestALabThatIsThereIsWhatWasAskedForOrRefused(t *testing.T) {
 		"another issuer":                    {nil, nil, changed(func(s *lab.Spec) { s.Identity = "embedded" }), "--identity spire"},
 		"the issuer that it got":            {nil, nil, changed(func(s *lab.Spec) { s.Identity = "spire" }), ""},
 	} {
-		f := Folder(t.TempDir())
+		f := StateDir(t.TempDir())
 		m, err := ModelOf(env.Map(c.made))
 		if err == nil {
 			m, err = m.Choose()

@@ -1,4 +1,4 @@
-package desk
+package control
 
 import (
 	"context"
@@ -21,8 +21,8 @@ import (
 	"example.org/security-training/services/topology"
 )
 
-// Bench is where the workloads of a lab are worked at: what a runtime's supervisor can do.
-type Bench interface {
+// Backend is what a runtime's supervisor can do with the workloads of a lab.
+type Backend interface {
 	// Status says how each workload is, without waiting.
 	Status() lab.Status
 	// Changed is closed when Status may be another.
@@ -35,100 +35,100 @@ type Bench interface {
 	Order(ctx context.Context, o Order) error
 }
 
-// Desk is the supervisor's side of a lab: it answers on the admin socket, signs checkpoints and conducts exercises.
-type Desk struct {
-	Folder Folder
+// Server is the supervisor's side of a lab: it answers on the admin socket, signs checkpoints and conducts exercises.
+type Server struct {
+	Folder StateDir
 	Topo   *topology.Topology
 	Log    *slog.Logger
 
-	bench  Bench
-	audit  *audit.Log
-	notary *audit.Notary
-	people *peopleCA
-	end    context.CancelFunc
+	backend Backend
+	audit   *audit.Log
+	notary  *audit.Notary
+	people  *peopleCA
+	end     context.CancelFunc
 
 	server *http.Server       // nil before Serve
 	unsign context.CancelFunc // ends sign
 }
 
 // Open reads what the folder keeps, and makes what it lacks.
-func Open(f Folder, log *slog.Logger) (*Desk, error) {
-	d := &Desk{Folder: f, Log: log}
+func Open(f StateDir, log *slog.Logger) (*Server, error) {
+	s := &Server{Folder: f, Log: log}
 	var err error
 	if err := f.keepShipped(); err != nil {
 		return nil, fmt.Errorf("keep the policy that the lab came with: %w", err)
 	}
-	if d.Topo, err = lab.PolicyInForce(f); err != nil {
+	if s.Topo, err = lab.PolicyInForce(f); err != nil {
 		return nil, err
 	}
 	key, err := loadKey(f)
 	if err != nil {
 		return nil, err
 	}
-	if d.notary, err = audit.OpenNotary(f.checkpoints(), key); err != nil {
+	if s.notary, err = audit.OpenNotary(f.checkpoints(), key); err != nil {
 		return nil, err
 	}
-	if d.people, err = openPeopleCA(f); err != nil {
+	if s.people, err = openPeopleCA(f); err != nil {
 		return nil, err
 	}
-	if d.audit, err = audit.Open(f.audit(), supervisorChain); err != nil {
+	if s.audit, err = audit.Open(f.audit(), supervisorChain); err != nil {
 		return nil, err
 	}
-	return d, nil
+	return s, nil
 }
 
 // supervisorChain is the name of the supervisor's own chain.
 const supervisorChain = "supervisor"
 
 // Audit is the supervisor's own chain.
-func (d *Desk) Audit() *audit.Log { return d.audit }
+func (s *Server) Audit() *audit.Log { return s.audit }
 
-// farewell is how long answers that are being given may still take when the desk closes.
+// farewell is how long answers that are being given may still take when the server closes.
 const farewell = 3 * time.Second
 
-// Close ends what Serve began, and the supervisor's chain. Whoever is being answered gets the whole answer first: the one who
-// ordered the end is among them.
-func (d *Desk) Close() error {
+// Close ends what Serve began, and the supervisor's chain. Requests that are being answered get the whole
+// answer first; the order to end is one of them.
+func (s *Server) Close() error {
 	var err error
-	if d.server != nil {
+	if s.server != nil {
 		ctx, cancel := context.WithTimeout(context.Background(), farewell)
 		defer cancel()
-		err = d.server.Shutdown(ctx)
-		d.unsign()
+		err = s.server.Shutdown(ctx)
+		s.unsign()
 	}
-	return errors.Join(err, d.audit.Close())
+	return errors.Join(err, s.audit.Close())
 }
 
-// Serve opens the desk for bench: from its return on, the admin socket is answered and checkpoints are signed, until Close. An
+// Serve opens the admin socket for backend: from its return on, it is answered and checkpoints are signed, until Close. An
 // order to end the lab calls end. What goes wrong later is sent to failed.
-func (d *Desk) Serve(bench Bench, end context.CancelFunc, failed chan<- error) error {
-	d.bench, d.end = bench, end
-	l, err := d.listenAdmin()
+func (s *Server) Serve(backend Backend, end context.CancelFunc, failed chan<- error) error {
+	s.backend, s.end = backend, end
+	l, err := s.listenAdmin()
 	if err != nil {
 		return err
 	}
 	ctx, unsign := context.WithCancel(context.Background())
-	d.server, d.unsign = &http.Server{Handler: d.routes(), ReadHeaderTimeout: 5 * time.Second}, unsign
+	s.server, s.unsign = &http.Server{Handler: s.routes(), ReadHeaderTimeout: 5 * time.Second}, unsign
 	go func() {
-		if err := d.server.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+		if err := s.server.Serve(l); !errors.Is(err, http.ErrServerClosed) {
 			failed <- fmt.Errorf("serve admin socket: %w", err)
 		}
 	}()
-	go d.sign(ctx)
+	go s.sign(ctx)
 	return nil
 }
 
 // Conduct conducts exercises until ctx ends.
-func (d *Desk) Conduct(ctx context.Context, host string) {
-	shipped, err := os.ReadFile(d.Folder.Shipped())
+func (s *Server) Conduct(ctx context.Context, host string) {
+	shipped, err := os.ReadFile(s.Folder.Shipped())
 	if err != nil {
-		d.Log.Error("conduct the lab", "error", err.Error())
+		s.Log.Error("conduct the lab", "error", err.Error())
 		return
 	}
-	conductor.Run(ctx, newLab(d.Folder, d.Topo, host, nil), shipped, d.Log)
+	conductor.Run(ctx, newLab(s.Folder, s.Topo, host, nil), shipped, s.Log)
 }
 
-func loadKey(f Folder) (ed25519.PrivateKey, error) {
+func loadKey(f StateDir) (ed25519.PrivateKey, error) {
 	seed, err := os.ReadFile(f.auditKey())
 	if errors.Is(err, os.ErrNotExist) {
 		seed = make([]byte, ed25519.SeedSize)

@@ -1,4 +1,4 @@
-package desk
+package control
 
 import (
 	"context"
@@ -16,13 +16,13 @@ func openChain(path string) (*os.File, error) { return OpenUntrusted(path, math.
 
 // sign pins the end of every chain once a second, if it has grown, with a key that no workload can read. A chain that
 // does not extend what was signed of it is not signed; that is written down in the supervisor's own chain.
-func (d *Desk) sign(ctx context.Context) {
+func (s *Server) sign(ctx context.Context) {
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
-	chains := map[string]audit.Chain{supervisorChain: func() (*os.File, error) { return openChain(d.Folder.audit()) }}
-	for _, w := range d.Topo.Workloads {
+	chains := map[string]audit.Chain{supervisorChain: func() (*os.File, error) { return openChain(s.Folder.audit()) }}
+	for _, w := range s.Topo.Workloads {
 		if w.Kind != topology.KindOperator {
-			chains[w.Name] = func() (*os.File, error) { return openChain(d.Folder.WorkloadAudit(w.Name)) }
+			chains[w.Name] = func() (*os.File, error) { return openChain(s.Folder.WorkloadAudit(w.Name)) }
 		}
 	}
 	for {
@@ -31,14 +31,14 @@ func (d *Desk) sign(ctx context.Context) {
 			return
 		case <-tick.C:
 		}
-		unfit, err := d.notary.Sign(time.Now(), chains)
+		unfit, err := s.notary.Sign(time.Now(), chains)
 		if err != nil {
-			d.Log.Error("sign checkpoints", "error", err.Error())
+			s.Log.Error("sign checkpoints", "error", err.Error())
 		}
 		for _, u := range unfit {
-			d.Log.Error("sign checkpoints",
+			s.Log.Error("sign checkpoints",
 				"chain", u.Workload, "after", u.Seq, "kind", string(u.Kind), "error", u.What)
-			d.audit.Write(audit.Entry{
+			s.audit.Write(audit.Entry{
 				Kind: "unsigned", Outcome: string(topology.Refused), Reason: string(u.Kind),
 				Detail: fmt.Sprintf("the chain of %s is signed up to %d and no further: %s", u.Workload, u.Seq, u.What),
 			})

@@ -1,4 +1,4 @@
-package desk
+package control
 
 import (
 	"context"
@@ -40,10 +40,10 @@ type peopleCA struct {
 	key  crypto.Signer
 }
 
-func (f Folder) peopleCA() string { return f.Path("people-ca.pem") }
+func (f StateDir) peopleCA() string { return f.Path("people-ca.pem") }
 
 // openPeopleCA reads the lab's CA of people, or makes it.
-func openPeopleCA(f Folder) (*peopleCA, error) {
+func openPeopleCA(f StateDir) (*peopleCA, error) {
 	text, err := os.ReadFile(f.peopleCA())
 	if errors.Is(err, os.ErrNotExist) {
 		ca := &peopleCA{}
@@ -116,16 +116,16 @@ func (ca *peopleCA) issue(template *x509.Certificate, life time.Duration) (cert,
 
 // PeopleTLS is a fresh certificate for whoever serves people by HTTPS at host, or to a room at listen: the files server.pem,
 // server.key and clients.pem, the CA that signs what people show.
-func (d *Desk) PeopleTLS(host, listen string) (map[string][]byte, error) {
+func (s *Server) PeopleTLS(host, listen string) (map[string][]byte, error) {
 	names, addresses := peopleNames(host, listen)
-	cert, key, err := d.people.issue(&x509.Certificate{
+	cert, key, err := s.people.issue(&x509.Certificate{
 		Subject:  pkix.Name{CommonName: names[0]},
 		DNSNames: names, IPAddresses: addresses, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
 	}, peopleServerLife)
 	if err != nil {
 		return nil, fmt.Errorf("certify the dashboard to people: %w", err)
 	}
-	return map[string][]byte{"server.pem": cert, "server.key": key, "clients.pem": certPEM(d.people.cert)}, nil
+	return map[string][]byte{"server.pem": cert, "server.key": key, "clients.pem": certPEM(s.people.cert)}, nil
 }
 
 // peopleNames are the names and addresses under which people reach the dashboard: this machine's own when it listens to a room.
@@ -194,7 +194,7 @@ type PersonalCertificate struct {
 	CA   []byte `json:"ca"`
 }
 
-func (d *Desk) certifyPerson(w http.ResponseWriter, r *http.Request) error {
+func (s *Server) certifyPerson(w http.ResponseWriter, r *http.Request) error {
 	var req personRequest
 	if err := httpjson.Read(w, r, 1<<16, &req); err != nil {
 		return err
@@ -202,15 +202,15 @@ func (d *Desk) certifyPerson(w http.ResponseWriter, r *http.Request) error {
 	if req.Name == "" || !slices.Contains([]string{"person", "instructor", "admin"}, req.Role) {
 		return fmt.Errorf("certify %q as %q: want a name and a role", req.Name, req.Role)
 	}
-	cert, key, err := d.people.issue(&x509.Certificate{
+	cert, key, err := s.people.issue(&x509.Certificate{
 		Subject:     pkix.Name{Organization: []string{"Security Training"}, OrganizationalUnit: []string{req.Role}, CommonName: req.Name},
 		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
 	}, peopleLife)
 	if err != nil {
 		return err
 	}
-	d.audit.Write(audit.Entry{Kind: "certificate", Person: req.Name, Detail: "for a browser, as " + req.Role})
-	return httpjson.Write(w, http.StatusOK, PersonalCertificate{Cert: cert, Key: key, CA: certPEM(d.people.cert)})
+	s.audit.Write(audit.Entry{Kind: "certificate", Person: req.Name, Detail: "for a browser, as " + req.Role})
+	return httpjson.Write(w, http.StatusOK, PersonalCertificate{Cert: cert, Key: key, CA: certPEM(s.people.cert)})
 }
 
 // CertificatesUntil is a time by which to tell certificates apart: all that were signed so far begin then or earlier, and all that are
@@ -224,7 +224,7 @@ type until struct {
 	Time time.Time `json:"time"`
 }
 
-func (d *Desk) certificatesUntil(w http.ResponseWriter, r *http.Request) error {
+func (s *Server) certificatesUntil(w http.ResponseWriter, r *http.Request) error {
 	var req personRequest
 	if err := httpjson.Read(w, r, 1<<16, &req); err != nil {
 		return err
@@ -238,7 +238,7 @@ func (d *Desk) certificatesUntil(w http.ResponseWriter, r *http.Request) error {
 	case <-over.C:
 	}
 	u := until{now.Add(-backdate).Truncate(time.Second).UTC()}
-	d.audit.Write(audit.Entry{Kind: "certificate", Person: req.Name, Detail: "to be revoked, as " + req.Role + ": all that begin by " + u.Time.Format(time.RFC3339)})
+	s.audit.Write(audit.Entry{Kind: "certificate", Person: req.Name, Detail: "to be revoked, as " + req.Role + ": all that begin by " + u.Time.Format(time.RFC3339)})
 	return httpjson.Write(w, http.StatusOK, u)
 }
 

@@ -1,4 +1,4 @@
-package desk
+package control
 
 import (
 	"errors"
@@ -91,10 +91,10 @@ func TestWhatAnotherUserMadeIsNotTrusted(t *testing.T) {
 	if _, err := Private(filepath.Join(link, "labs")); !errors.Is(err, ErrUntrusted) {
 		t.Errorf("behind another user's link: %v", err)
 	}
-	if _, err := FolderOf(env.Map(map[string]string{"LAB_HOME": home}), "lab"); !errors.Is(err, ErrUntrusted) {
+	if _, err := StateDirOf(env.Map(map[string]string{"LAB_HOME": home}), "lab"); !errors.Is(err, ErrUntrusted) {
 		t.Errorf("another user's lab: %v", err)
 	}
-	if err := Folder(lab).Trusted(); !errors.Is(err, ErrUntrusted) {
+	if err := StateDir(lab).Trusted(); !errors.Is(err, ErrUntrusted) {
 		t.Errorf("a supervisor of another user's lab: %v", err)
 	}
 }

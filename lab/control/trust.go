@@ -1,4 +1,4 @@
-package desk
+package control
 
 import (
 	"errors"
@@ -127,7 +127,7 @@ func untrusted(what string, why error) error {
 
 // Trusted checks that a lab's folder is the caller's, where no one else can change it: what a supervisor runs is named
 // in it.
-func (f Folder) Trusted() error {
+func (f StateDir) Trusted() error {
 	if _, err := Private(string(f)); err != nil {
 		return untrusted("use the lab in "+string(f), err)
 	}
@@ -135,7 +135,7 @@ func (f Folder) Trusted() error {
 }
 
 // mine checks that a lab's folder, if it is there, belongs to the caller: another user's settings say what runs.
-func (f Folder) mine() error {
+func (f StateDir) mine() error {
 	fi, err := os.Lstat(string(f))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil

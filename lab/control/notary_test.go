@@ -1,4 +1,4 @@
-package desk
+package control
 
 import (
 	"bytes"
@@ -45,15 +45,15 @@ func TestNothingButAFileInItsOwnPlaceIsReadAsAChain(t *testing.T) {
 }
 
 // TestARewrittenChainIsNotSignedAndTheSupervisorWritesThatDown has a workload put another history in the place of its
-// own, and a pipe in that of another workload, while the desk is open.
+// own, and a pipe in that of another workload, while the server is open.
 func TestARewrittenChainIsNotSignedAndTheSupervisorWritesThatDown(t *testing.T) {
-	d, l := opened(t)
-	if err := d.Serve(fakeBench{func() lab.Status { return lab.Status{} }}, func() {}, make(chan error, 1)); err != nil {
+	s, l := opened(t)
+	if err := s.Serve(fakeBackend{func() lab.Status { return lab.Status{} }}, func() {}, make(chan error, 1)); err != nil {
 		t.Fatal(err)
 	}
-	defer d.Close()
+	defer s.Close()
 	var names []string
-	for _, w := range d.Topo.Workloads {
+	for _, w := range s.Topo.Workloads {
 		if w.Kind != topology.KindOperator {
 			names = append(names, w.Name)
 		}
@@ -76,10 +76,10 @@ func TestARewrittenChainIsNotSignedAndTheSupervisorWritesThatDown(t *testing.T) 
 	}
 	put := func(from, name string) {
 		t.Helper()
-		if err := os.MkdirAll(string(d.Folder.Of(name)), 0o700); err != nil {
+		if err := os.MkdirAll(string(s.Folder.Of(name)), 0o700); err != nil {
 			t.Fatal(err)
 		}
-		if err := os.Rename(from, d.Folder.WorkloadAudit(name)); err != nil {
+		if err := os.Rename(from, s.Folder.WorkloadAudit(name)); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -121,10 +121,10 @@ func TestARewrittenChainIsNotSignedAndTheSupervisorWritesThatDown(t *testing.T) 
 	put(write(piped, "what happened "), piped)
 	await("both chains to be signed", func() bool { p := pins(); return p.Last(thief) == 3 && p.Last(piped) == 3 })
 	put(write(thief, "what did not happen "), thief)
-	if err := os.Remove(d.Folder.WorkloadAudit(piped)); err != nil {
+	if err := os.Remove(s.Folder.WorkloadAudit(piped)); err != nil {
 		t.Fatal(err)
 	}
-	if err := syscall.Mkfifo(d.Folder.WorkloadAudit(piped), 0o600); err != nil {
+	if err := syscall.Mkfifo(s.Folder.WorkloadAudit(piped), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	await("both to be written down", func() bool {

@@ -1,4 +1,4 @@
-package desk
+package control
 
 import (
 	"crypto/sha256"
@@ -98,7 +98,7 @@ func (s *Settings) Chosen(m Model) { s.Backend, s.Model, s.KeyMark = m.Backend, 
 
 // Same refuses to call the lab of f done that was asked to be another: by want, or by the model
 // and the provider of identities that the caller's environment asks for. Whose environment asks for nothing gets what is there.
-func (f Folder) Same(lookup env.Lookup, want lab.Spec) error {
+func (f StateDir) Same(lookup env.Lookup, want lab.Spec) error {
 	var s Settings
 	if err := f.Read(&s); err != nil {
 		return err

@@ -1,4 +1,4 @@
-package desk
+package control
 
 import (
 	"os"
@@ -97,7 +97,7 @@ func TestALabWithAnotherProviderIsRefused(t *testing.T) {
 		"another secret":             {provided(with), provided(other), "another OIDC_CLIENT_SECRET_FILE"},
 		"a secret for one with none": {provided(), provided(with), "another OIDC_CLIENT_SECRET_FILE"},
 	} {
-		f := Folder(t.TempDir())
+		f := StateDir(t.TempDir())
 		if err := f.Write(signing(t, c.made)); err != nil {
 			t.Fatal(err)
 		}

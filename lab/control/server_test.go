@@ -1,4 +1,4 @@
-package desk
+package control
 
 import (
 	"context"
@@ -20,26 +20,30 @@ import (
 	"example.org/security-training/manifests"
 )
 
-// fakeBench is a lab without workloads.
-type fakeBench struct{ look func() lab.Status }
+// fakeBackend is a lab without workloads.
+type fakeBackend struct{ look func() lab.Status }
 
-func (b fakeBench) Status() lab.Status                  { return b.look() }
-func (fakeBench) Changed() <-chan struct{}              { return nil }
-func (fakeBench) Restart(context.Context, string) error { return nil }
-func (fakeBench) Order(context.Context, Order) error    { return nil }
-func (fakeBench) Mint(context.Context, spiffeid.ID, time.Time, time.Duration) (*x509svid.SVID, []*x509.Certificate, error) {
+func (b fakeBackend) Status() lab.Status { return b.look() }
+
+func (fakeBackend) Changed() <-chan struct{} { return nil }
+
+func (fakeBackend) Restart(context.Context, string) error { return nil }
+
+func (fakeBackend) Order(context.Context, Order) error { return nil }
+
+func (fakeBackend) Mint(context.Context, spiffeid.ID, time.Time, time.Duration) (*x509svid.SVID, []*x509.Certificate, error) {
 	return nil, nil, nil
 }
 
-// opened is a desk in a folder of its own, and the lab that stands before it.
-func opened(t *testing.T) (*Desk, *Lab) {
+// opened is a server in a folder of its own, and the lab that is its client.
+func opened(t *testing.T) (*Server, *Lab) {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "lab-") // the test's own folder has too long a name for a socket
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { os.RemoveAll(dir) })
-	f := Folder(filepath.Join(dir, "lab"))
+	f := StateDir(filepath.Join(dir, "lab"))
 	if err := os.Mkdir(string(f), 0o700); err != nil {
 		t.Fatal(err)
 	}
@@ -49,7 +53,7 @@ func opened(t *testing.T) (*Desk, *Lab) {
 	if err := f.Write(Settings{Runtime: "fake", Spec: lab.Spec{Name: "lab"}, Host: "127.0.0.1"}); err != nil {
 		t.Fatal(err)
 	}
-	d, err := Open(f, slog.New(slog.DiscardHandler))
+	s, err := Open(f, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -57,25 +61,25 @@ func opened(t *testing.T) (*Desk, *Lab) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return d, l
+	return s, l
 }
 
-// TestWhoOrdersTheEndGetsTheWholeAnswer holds up the handler just after the order to end: a supervisor that closed its desk there
+// TestWhoOrdersTheEndGetsTheWholeAnswer holds up the handler just after the order to end: a supervisor that closed its server there
 // would end before its answer is out.
 func TestWhoOrdersTheEndGetsTheWholeAnswer(t *testing.T) {
-	d, l := opened(t)
+	s, l := opened(t)
 	closed := make(chan error, 1)
 	end := func() {
-		go func() { closed <- d.Close() }()
+		go func() { closed <- s.Close() }()
 		select {
 		case err := <-closed:
-			t.Errorf("the desk closed (%v) before the answer was given", err)
+			t.Errorf("the server closed (%v) before the answer was given", err)
 			closed <- err
 		case <-time.After(100 * time.Millisecond):
 		}
 	}
 	status := lab.Status{Name: "lab", Workloads: make([]lab.WorkloadStatus, 500)} // many buffers full
-	if err := d.Serve(fakeBench{func() lab.Status { return status }}, end, make(chan error, 1)); err != nil {
+	if err := s.Serve(fakeBackend{func() lab.Status { return status }}, end, make(chan error, 1)); err != nil {
 		t.Fatal(err)
 	}
 	if err := l.End(t.Context()); err != nil {
@@ -85,13 +89,13 @@ func TestWhoOrdersTheEndGetsTheWholeAnswer(t *testing.T) {
 		t.Errorf("close: %v", err)
 	}
 	if _, err := l.Status(t.Context()); err == nil {
-		t.Error("a closed desk answers")
+		t.Error("a closed server answers")
 	}
 }
 
 // What the workloads stand on is named before them, and one that ends again and again is not waited for.
 func TestAFoundationThatEndsAgainAndAgainIsNamedAtOnce(t *testing.T) {
-	d, l := opened(t)
+	s, l := opened(t)
 	restarts := 7 // of an earlier life
 	look := func() lab.Status {
 		st := lab.Status{
@@ -101,10 +105,10 @@ func TestAFoundationThatEndsAgainAndAgainIsNamedAtOnce(t *testing.T) {
 		restarts += 5 // each look finds it so much later
 		return st
 	}
-	if err := d.Serve(fakeBench{look}, func() {}, make(chan error, 1)); err != nil {
+	if err := s.Serve(fakeBackend{look}, func() {}, make(chan error, 1)); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { d.Close() })
+	t.Cleanup(func() { s.Close() })
 	err := l.AwaitReady(t.Context(), time.Minute)
 	var e *lab.Error
 	if !errors.As(err, &e) || e.Code != lab.ExitPartly || e.What != "start spire-server" ||
@@ -118,7 +122,7 @@ func TestAFoundationThatEndsAgainAndAgainIsNamedAtOnce(t *testing.T) {
 }
 
 func TestWhoWaitsForTheirTurnIsToldSoAndMayGiveUp(t *testing.T) {
-	f := Folder(filepath.Join(t.TempDir(), "labs", "lab"))
+	f := StateDir(filepath.Join(t.TempDir(), "labs", "lab"))
 	first, err := f.Turn(t.Context(), progress.Quiet{})
 	if err != nil {
 		t.Fatal(err)

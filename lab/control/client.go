@@ -1,11 +1,14 @@
-package desk
+package control
 
 import (
+	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
+	"net"
 	"net/http"
 	"os"
 	"strconv"
@@ -20,6 +23,7 @@ import (
 	"example.org/security-training/lab"
 	"example.org/security-training/lab/conductor"
 	"example.org/security-training/services/env"
+	"example.org/security-training/services/httpjson"
 	"example.org/security-training/services/mesh"
 	"example.org/security-training/services/topology"
 )
@@ -27,7 +31,7 @@ import (
 // Lab is a lab as its owner sees it, through the admin socket and the folder. Its supervisor may be gone: then only Down, and
 // the runtime's Up, make sense.
 type Lab struct {
-	folder Folder
+	folder StateDir
 	admin  *admin
 	topo   *topology.Topology
 	host   string
@@ -36,7 +40,7 @@ type Lab struct {
 
 var _ conductor.Controllable = (*Lab)(nil)
 
-func newLab(f Folder, topo *topology.Topology, host string, down func(context.Context, *Lab) ([]string, error)) *Lab {
+func newLab(f StateDir, topo *topology.Topology, host string, down func(context.Context, *Lab) ([]string, error)) *Lab {
 	return &Lab{folder: f, admin: newAdmin(f.admin()), topo: topo, host: host, down: down}
 }
 
@@ -44,7 +48,7 @@ func newLab(f Folder, topo *topology.Topology, host string, down func(context.Co
 var ErrGone = errors.New("its supervisor does not answer")
 
 // LabOf is the lab of a folder, whether its supervisor runs or not; lab.ErrNone if there is none. Its Down calls down.
-func LabOf(f Folder, down func(context.Context, *Lab) ([]string, error)) (*Lab, error) {
+func LabOf(f StateDir, down func(context.Context, *Lab) ([]string, error)) (*Lab, error) {
 	var s Settings
 	err := f.Read(&s)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -64,7 +68,7 @@ func LabOf(f Folder, down func(context.Context, *Lab) ([]string, error)) (*Lab, 
 }
 
 // Find is LabOf for a lab whose supervisor runs; else the error is ErrGone, beside the lab.
-func Find(ctx context.Context, f Folder, down func(context.Context, *Lab) ([]string, error)) (*Lab, error) {
+func Find(ctx context.Context, f StateDir, down func(context.Context, *Lab) ([]string, error)) (*Lab, error) {
 	l, err := LabOf(f, down)
 	if err != nil {
 		return nil, err
@@ -77,7 +81,7 @@ func Find(ctx context.Context, f Folder, down func(context.Context, *Lab) ([]str
 
 // FindNamed is Find by a lab's name, as a runtime's own Find does it.
 func FindNamed(ctx context.Context, lookup env.Lookup, name string, down func(context.Context, *Lab) ([]string, error)) (lab.Lab, error) {
-	f, err := FolderOf(lookup, name)
+	f, err := StateDirOf(lookup, name)
 	if err != nil {
 		return nil, err
 	}
@@ -166,8 +170,8 @@ func (l *Lab) Shipped() string { return l.folder.Shipped() }
 // Results is where learners' results are kept when their records are deleted from the console.
 func (l *Lab) Results() string { return l.folder.Path("results") }
 
-// Folder is where the lab keeps everything that it has on this machine.
-func (l *Lab) Folder() Folder { return l.folder }
+// StateDir is where the lab keeps everything that it has on this machine.
+func (l *Lab) StateDir() StateDir { return l.folder }
 
 // MarkSeeded remembers that the history has been delivered, up to position of the scorer's event log.
 func (l *Lab) MarkSeeded(position int64) error {
@@ -176,18 +180,6 @@ func (l *Lab) MarkSeeded(position int64) error {
 
 // MarkProven remembers that the lab has shown that it works.
 func (l *Lab) MarkProven() error { return Replace(l.folder.proven(), nil, 0o600) }
-
-// Proven says whether the lab has shown that it works: an `up` that ended before it did has not.
-func (f Folder) Proven() bool {
-	_, err := os.Stat(f.proven())
-	return err == nil
-}
-
-// Seeded says whether the history has been delivered.
-func (f Folder) Seeded() bool {
-	_, err := os.Stat(f.seeded())
-	return err == nil
-}
 
 // SeededAt is the position that MarkSeeded remembered.
 func (l *Lab) SeededAt() (int64, error) {
@@ -322,4 +314,80 @@ func (l *Lab) Mesh() mesh.Config {
 		file = l.folder.Shipped() // an operator comes in all the same: it is who mends it
 	}
 	return mesh.Config{TopologyFile: file, Host: l.host}
+}
+
+// admin is the other end of the socket.
+type admin struct {
+	http *http.Client
+	path string
+}
+
+func newAdmin(path string) *admin {
+	return &admin{path: path, http: &http.Client{Transport: &http.Transport{
+		DisableKeepAlives: true,
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			var d net.Dialer
+			return d.DialContext(ctx, "unix", path)
+		},
+	}}}
+}
+
+// patience is how long an answer of the supervisor may take: a CA's turn is the longest of its acts. Its state it only has to look
+// up: that is there at once, or the supervisor has been stopped.
+func patience(route string) time.Duration {
+	if route == "/v1/status" {
+		return 15 * time.Second
+	}
+	return 5 * time.Minute
+}
+
+// call sends in, if it is not nil, and reads the answer into out, if that is not nil.
+func (a *admin) call(ctx context.Context, method, route string, in, out any) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, patience(route), fmt.Errorf("it has not answered %s for %s: %w", route, patience(route), context.DeadlineExceeded))
+	defer cancel()
+	var body io.Reader
+	if in != nil {
+		b, err := json.Marshal(in)
+		if err != nil {
+			return err
+		}
+		body = bytes.NewReader(b)
+	}
+	req, err := http.NewRequestWithContext(ctx, method, "http://supervisor"+route, body)
+	if err != nil {
+		return err
+	}
+	req.Header.Set("Content-Type", "application/json")
+	resp, err := a.http.Do(req)
+	if ctx.Err() != nil {
+		err = context.Cause(ctx)
+	}
+	if err != nil {
+		return fmt.Errorf("ask the supervisor: %w", err)
+	}
+	if err := httpjson.ReadAnswer(resp, 16<<20, out); err != nil {
+		return fmt.Errorf("ask the supervisor: %w", err)
+	}
+	return nil
+}
+
+func (a *admin) status(ctx context.Context) (lab.Status, error) {
+	var st lab.Status
+	return st, a.call(ctx, http.MethodGet, "/v1/status", nil, &st)
+}
+
+func (a *admin) mint(ctx context.Context, id spiffeid.ID, from, ttl time.Duration) (*x509svid.SVID, *x509bundle.Set, error) {
+	var m minted
+	if err := a.call(ctx, http.MethodPost, "/v1/mint", mintRequest{ID: id.String(), From: from, TTL: ttl}, &m); err != nil {
+		return nil, nil, err
+	}
+	svid, err := x509svid.Parse(m.Certs, m.Key)
+	if err != nil {
+		return nil, nil, fmt.Errorf("mint %s: %w", id, err)
+	}
+	bundle, err := x509bundle.Parse(id.TrustDomain(), m.Bundle)
+	if err != nil {
+		return nil, nil, fmt.Errorf("mint %s: %w", id, err)
+	}
+	return svid, x509bundle.NewSet(bundle), nil
 }
