@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"example.org/security-training/services/httpjson"
+	"example.org/security-training/services/lms/chart"
 	"example.org/security-training/services/risk"
 )
 
@@ -79,8 +80,8 @@ type besideView struct {
 
 type besideRow struct {
 	risk.Standing
-	Other share
-	Own   share
+	Other chart.Share
+	Own   chart.Share
 	Gap   int64 // whole millionths, the other profile's score minus the own
 }
 
@@ -111,7 +112,7 @@ func (l *LMS) beside(v *visit, people []risk.Standing, own string) (besideView, 
 			}
 		}
 		m.Rows = append(m.Rows, besideRow{
-			Standing: p, Own: bar(p.Score.Float(), strings.ToLower(string(p.Level))), Other: bar(p.Shadow.Score.Float(), strings.ToLower(string(p.Shadow.Level))),
+			Standing: p, Own: chart.Bar(p.Score.Float(), strings.ToLower(string(p.Level))), Other: chart.Bar(p.Shadow.Score.Float(), strings.ToLower(string(p.Shadow.Level))),
 			Gap: p.Shadow.Score.Micro() - p.Score.Micro(),
 		})
 	}

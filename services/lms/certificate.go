@@ -14,6 +14,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"example.org/security-training/services/lms/words"
 	"example.org/security-training/services/risk"
 )
 
@@ -87,7 +88,7 @@ type certificateView struct {
 
 func (l *LMS) certificateOf(t taught, holder, zone string) certificateView {
 	m, _ := risk.ModuleByID(t.Module)
-	c := certificateView{Holder: holder, Module: m, On: t.Completion.At.In(location(zone)), Percent: t.Completion.Share, Lesson: t.ID.String()}
+	c := certificateView{Holder: holder, Module: m, On: t.Completion.At.In(words.Location(zone)), Percent: t.Completion.Share, Lesson: t.ID.String()}
 	for _, v := range m.Teaches {
 		c.Teaches = append(c.Teaches, risk.Words(v, 1))
 	}

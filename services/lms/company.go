@@ -17,6 +17,8 @@ import (
 	"example.org/security-training/services/audit"
 	"example.org/security-training/services/exercise"
 	"example.org/security-training/services/httpjson"
+	"example.org/security-training/services/lms/chart"
+	"example.org/security-training/services/lms/words"
 	"example.org/security-training/services/risk"
 )
 
@@ -28,14 +30,14 @@ type teamView struct {
 	People  int
 	Mean    risk.Score
 	Level   risk.Level
-	Levels  distribution
+	Levels  chart.Distribution
 	Rows    []teamRow
 	Needs   []needRow
 	Company *risk.Organisation
 	Late    int
 	Soon    int // due within a week
 	Beyond  int // escalated
-	Trend   *trendChart
+	Trend   *chart.TrendChart
 	Roles   []teamRoleRow
 	Repeats []repeatRow
 	Away    string
@@ -45,7 +47,7 @@ type teamView struct {
 // teamRow is who needs what by when. It names no act: what somebody did is between that person and the instructor.
 type teamRow struct {
 	Person risk.Standing
-	Bar    share
+	Bar    chart.Share
 	Module string
 	Due    due
 }
@@ -53,7 +55,7 @@ type teamRow struct {
 type needRow struct {
 	Module string
 	People int
-	Bar    share
+	Bar    chart.Share
 }
 
 func (l *LMS) showTeam(v *visit) error {
@@ -66,9 +68,9 @@ func (l *LMS) showTeam(v *visit) error {
 		m.Hidden = true
 		return l.render(v, "team", "My team", "/team", m)
 	}
-	m.Mean, m.Levels = risk.Mean(reports), drawDistribution(countLevels(reports))
-	levels := boundsOf(profileOf(profile).Levels)
-	m.Level, m.Roles = levels.level(m.Mean), rolesOf(reports, m.Company, levels)
+	m.Mean, m.Levels = risk.Mean(reports), chart.DrawDistribution(chart.CountLevels(reports))
+	levels := chart.BoundsOf(chart.ProfileOf(profile).Levels)
+	m.Level, m.Roles = levels.Level(m.Mean), rolesOf(reports, m.Company, levels)
 	facts, err := l.teamFacts(v.viewer)
 	if err != nil && !errors.As(err, &v.stale) {
 		l.cfg.Log.Warn("show team", "error", err.Error())
@@ -76,10 +78,10 @@ func (l *LMS) showTeam(v *visit) error {
 		v.status = http.StatusServiceUnavailable
 		v.w.Header().Set("Retry-After", "5")
 	}
-	m.Trend, m.Repeats = drawTrend(facts.trend, levels, location(v.viewer.zone())), facts.repeats
+	m.Trend, m.Repeats = chart.DrawTrend(facts.trend, levels, words.Location(v.viewer.zone())), facts.repeats
 	needs := map[string]int{}
 	for _, p := range reports {
-		row := teamRow{Person: p, Bar: bar(p.Score.Float(), strings.ToLower(string(p.Level))), Due: dueOfStanding(p, location(v.viewer.zone()))}
+		row := teamRow{Person: p, Bar: chart.Bar(p.Score.Float(), strings.ToLower(string(p.Level))), Due: dueOfStanding(p, words.Location(v.viewer.zone()))}
 		row.Due.To = toYou[p.Escalation]
 		switch row.Due.State {
 		case dueEscalated:
@@ -96,7 +98,7 @@ func (l *LMS) showTeam(v *visit) error {
 		m.Rows = append(m.Rows, row)
 	}
 	for id, n := range needs {
-		m.Needs = append(m.Needs, needRow{Module: moduleTitle(id), People: n, Bar: bar(float64(n)/float64(len(reports)), "accent")})
+		m.Needs = append(m.Needs, needRow{Module: words.ModuleTitle(id), People: n, Bar: chart.Bar(float64(n)/float64(len(reports)), "accent")})
 	}
 	slices.SortStableFunc(m.Rows, func(a, b teamRow) int { return urgency[b.Due.State] - urgency[a.Due.State] })
 	slices.SortFunc(m.Needs, func(a, b needRow) int { return cmp.Or(b.People-a.People, cmp.Compare(a.Module, b.Module)) })
@@ -105,9 +107,9 @@ func (l *LMS) showTeam(v *visit) error {
 
 type organisationView struct {
 	O      risk.Organisation
-	Gauge  gauge
-	Trend  *trendChart
-	Levels distribution
+	Gauge  chart.Gauge
+	Trend  *chart.TrendChart
+	Levels chart.Distribution
 	Parts  []rulePart
 	Roles  []groupRow
 	Teams  []groupRow
@@ -133,20 +135,20 @@ type groupRow struct {
 	Mean   risk.Score
 	Level  risk.Level
 	High   int
-	Bar    share
+	Bar    chart.Share
 	Query  string
 }
 
 type standingRow struct {
 	risk.Standing
-	Bar share
+	Bar chart.Share
 	Due due
 }
 
 type causeRow struct {
 	cause
 	Class string
-	Bar   share
+	Bar   chart.Share
 }
 
 func (l *LMS) showOrganisation(v *visit) error {
@@ -158,9 +160,9 @@ func (l *LMS) showOrganisation(v *visit) error {
 	if err != nil && !errors.As(err, &v.stale) {
 		return lost(v.ctx(), err)
 	}
-	m := organisationView{O: o, Levels: drawDistribution(o.Levels), Asked: min(mostAsked, len(people))}
-	p := profileOf(o.Profile)
-	levels, personal := boundsOf(p.Company.Levels), boundsOf(p.Levels)
+	m := organisationView{O: o, Levels: chart.DrawDistribution(o.Levels), Asked: min(mostAsked, len(people))}
+	p := chart.ProfileOf(o.Profile)
+	levels, personal := chart.BoundsOf(p.Company.Levels), chart.BoundsOf(p.Levels)
 	high := 0.0
 	if o.People > 0 {
 		high = float64(o.Levels.High+o.Levels.Critical) / float64(o.People)
@@ -173,12 +175,12 @@ func (l *LMS) showOrganisation(v *visit) error {
 	for i := range m.Parts {
 		m.Parts[i].Part = int64(1e6*m.Parts[i].Value*m.Parts[i].Weight + 0.5)
 	}
-	m.Gauge, m.Trend = drawGauge(o.Score, o.Level, levels), drawTrend(o.Trend, levels, time.UTC)
+	m.Gauge, m.Trend = chart.DrawGauge(o.Score, o.Level, levels), chart.DrawTrend(o.Trend, levels, time.UTC)
 	for _, r := range o.Roles {
-		m.Roles = append(m.Roles, rowOfGroup("role", string(r.Role), roleName(r.Role), r.People, r.Mean, r.High, personal))
+		m.Roles = append(m.Roles, rowOfGroup("role", string(r.Role), words.RoleName(r.Role), r.People, r.Mean, r.High, personal))
 	}
 	for _, t := range o.Teams {
-		m.Teams = append(m.Teams, rowOfGroup("team", t.Team, sentence(t.Team), t.People, t.Mean, t.High, personal))
+		m.Teams = append(m.Teams, rowOfGroup("team", t.Team, words.Sentence(t.Team), t.People, t.Mean, t.High, personal))
 	}
 	m.Late, m.Told = lateOf(people)
 	if m.Beside, err = l.beside(v, people, o.Profile); err != nil {
@@ -197,21 +199,21 @@ func (l *LMS) showOrganisation(v *visit) error {
 	}
 	for _, c := range causes[:min(10, len(causes))] {
 		g := groupOf(c.Verb.Source())
-		m.Causes = append(m.Causes, causeRow{cause: c, Class: groupClass[g], Bar: bar(float64(c.Part)/float64(most), groupClass[g])})
+		m.Causes = append(m.Causes, causeRow{cause: c, Class: groupClass[g], Bar: chart.Bar(float64(c.Part)/float64(most), groupClass[g])})
 	}
 	return l.render(v, "organisation", "Organisation", "/organisation", m)
 }
 
 func rowOfStanding(s risk.Standing) standingRow {
-	return standingRow{Standing: s, Bar: bar(s.Score.Float(), strings.ToLower(string(s.Level))), Due: dueOfStanding(s, time.UTC)}
+	return standingRow{Standing: s, Bar: chart.Bar(s.Score.Float(), strings.ToLower(string(s.Level))), Due: dueOfStanding(s, time.UTC)}
 }
 
 // rowOfGroup is a role or a team as the scorer sums it up; its name leads to its people.
-func rowOfGroup(parameter, id, name string, people int, mean risk.Score, high int, levels bounds) groupRow {
-	level := levels.level(mean)
+func rowOfGroup(parameter, id, name string, people int, mean risk.Score, high int, levels chart.Bounds) groupRow {
+	level := levels.Level(mean)
 	return groupRow{
 		Name: name, People: people, Mean: mean, Level: level, High: high,
-		Bar: bar(mean.Float(), strings.ToLower(string(level))), Query: "/people?" + url.Values{parameter: {id}}.Encode(),
+		Bar: chart.Bar(mean.Float(), strings.ToLower(string(level))), Query: "/people?" + url.Values{parameter: {id}}.Encode(),
 	}
 }
 
@@ -248,7 +250,7 @@ func (l *LMS) showPeople(v *visit) error {
 	var found []risk.Standing
 	roles, teams := map[string]string{}, map[string]string{}
 	for _, p := range people {
-		roles[string(p.Role)], teams[p.Team] = roleName(p.Role), sentence(p.Team)
+		roles[string(p.Role)], teams[p.Team] = words.RoleName(p.Role), words.Sentence(p.Team)
 		if (m.Role == "" || string(p.Role) == m.Role) && (m.Team == "" || p.Team == m.Team) && (m.Level == "" || string(p.Level) == m.Level) &&
 			(training == "" || inTraining(p, training)) &&
 			(find == "" || strings.Contains(strings.ToLower(p.Name), find) || strings.Contains(p.ID, find) || strings.Contains(strings.ToLower(p.Email), find)) {
@@ -257,7 +259,7 @@ func (l *LMS) showPeople(v *visit) error {
 	}
 	m.Roles, m.Teams = choices(roles, m.Role), choices(teams, m.Team)
 	for _, level := range slices.Backward(risk.Levels) {
-		m.Levels = append(m.Levels, choice{Value: string(level), Name: levelName(level), Chosen: string(level) == m.Level})
+		m.Levels = append(m.Levels, choice{Value: string(level), Name: words.LevelName(level), Chosen: string(level) == m.Level})
 	}
 	m.Training = []choice{{dueOverdue, "Overdue", training == dueOverdue}, {dueEscalated, "Escalated", training == dueEscalated}}
 	m.Found = len(found)
@@ -301,7 +303,7 @@ type exerciseRow struct {
 	exercise.Exercise
 	Done   int // steps with an outcome
 	Failed int
-	Bar    share
+	Bar    chart.Share
 	Steps  []stepRow
 	Live   bool
 }
@@ -342,7 +344,7 @@ func (l *LMS) showExercises(v *visit) error {
 			}
 			row.Steps = append(row.Steps, step)
 		}
-		row.Bar = bar(float64(row.Done)/float64(max(1, len(e.Steps))), "accent")
+		row.Bar = chart.Bar(float64(row.Done)/float64(max(1, len(e.Steps))), "accent")
 		m.Rows = append(m.Rows, row)
 	}
 	return l.render(v, "exercises", "Exercises", "/exercises", m)
@@ -447,7 +449,7 @@ func (l *LMS) showAudit(v *visit) error {
 		m.Newest = "/audit?" + q.Encode()
 	}
 	for _, k := range auditKinds {
-		m.Kinds = append(m.Kinds, choice{Value: k, Name: sentence(spaced.Replace(k)), Chosen: k == s.Kind})
+		m.Kinds = append(m.Kinds, choice{Value: k, Name: words.Sentence(words.Spaced.Replace(k)), Chosen: k == s.Kind})
 	}
 	return l.render(v, "audit", "Audit", "/audit", m)
 }

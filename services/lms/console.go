@@ -13,6 +13,7 @@ import (
 
 	"example.org/security-training/services/exercise"
 	"example.org/security-training/services/httpjson"
+	"example.org/security-training/services/lms/words"
 	"example.org/security-training/services/topology"
 )
 
@@ -592,7 +593,7 @@ func asked(p placed) string {
 	case exercise.OrderForget:
 		return "Delete learners’ records"
 	case exercise.OrderRotate, exercise.OrderWithdraw:
-		return sentence(o.Kind) + " the identity of " + o.Workload
+		return words.Sentence(o.Kind) + " the identity of " + o.Workload
 	case exercise.OrderReturn:
 		return "Give " + o.Workload + " its identity back"
 	case exercise.OrderTry:
@@ -602,7 +603,7 @@ func asked(p placed) string {
 	case exercise.OrderRestore:
 		return "Let " + o.Caller + " call " + string(o.Route) + " of " + o.Callee + " again"
 	}
-	return sentence(o.Kind)
+	return words.Sentence(o.Kind)
 }
 
 // factsOfLine takes the detail of a line of a story apart.

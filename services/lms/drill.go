@@ -15,18 +15,17 @@ import (
 
 	"example.org/security-training/services/activity"
 	"example.org/security-training/services/httpjson"
+	"example.org/security-training/services/lms/chart"
+	"example.org/security-training/services/lms/words"
 	"example.org/security-training/services/risk"
 )
 
-// A drill is an assessment in practice, and this service may report training alone: who clicks fails one of module
-// phishing, and who types something in fails another; who reports the mail passes a module of its own, also after a click. It
-// teaches about phishing; only after a click does it teach about the assessment that was failed by it, since a score knows failed
-// assessments without their modules, and one press of a button must not make every failed quiz count half. The lesson that
-// follows teaches the same once more. No event pretends to be the SIEM's.
 const (
-	drillModule   = "phishing"       // the module of the catalogue that teaches what a drill tries
-	drillReported = "phishing-drill" // what reporting passes
-	drillPrefix   = "Drill: "
+	drillModule = "phishing" // the module of the catalogue that teaches what a drill tries
+)
+
+const (
+	drillPrefix = "Drill: "
 )
 
 // What GoPhish calls what happens to a mail.
@@ -139,7 +138,7 @@ func drillEvent(m mailing, x lure, step string, at time.Time) activity.Event {
 	case mailSubmitted:
 		e.Detail = drillPrefix + "typed something into the form behind “" + x.Subject + "”"
 	case mailReported:
-		e.Verb, e.Module, e.Score, e.Detail = activity.TrainingPassed, drillReported, &passed, drillPrefix+"reported “"+x.Subject+"”"
+		e.Verb, e.Module, e.Score, e.Detail = activity.TrainingPassed, words.DrillReported, &passed, drillPrefix+"reported “"+x.Subject+"”"
 		e.Teaches = []activity.Verb{activity.PhishingClick}
 		if m.Clicked != nil {
 			e.Teaches = append(e.Teaches, activity.FailedAssessment)
@@ -216,8 +215,6 @@ func (s *store) beginCampaign(ctx context.Context, x, beside lure, team string, 
 	})
 }
 
-// ---- the learner's mailbox
-
 type mailView struct {
 	ID       string
 	Lure     lure
@@ -246,7 +243,7 @@ func (l *LMS) showMailbox(v *visit) error {
 	var m mailboxView
 	for _, x := range all {
 		if lure, known := l.lures.byID(x.LureID); known {
-			m.Mails = append(m.Mails, l.mailViewOf(x, lure, location(v.viewer.zone())))
+			m.Mails = append(m.Mails, l.mailViewOf(x, lure, words.Location(v.viewer.zone())))
 		}
 	}
 	return l.render(v, "mailbox", "Mailbox", "/mailbox", m)
@@ -296,7 +293,7 @@ func (l *LMS) showMail(v *visit) error {
 			return err
 		}
 	}
-	model := l.mailViewOf(m, x, location(v.viewer.zone()))
+	model := l.mailViewOf(m, x, words.Location(v.viewer.zone()))
 	return l.render(v, "mail", x.Subject, "/mailbox", model)
 }
 
@@ -317,7 +314,7 @@ func (l *LMS) showLink(v *visit) error {
 	if !x.Form || m.Submitted != nil {
 		return v.to("/mailbox/" + m.ID.String())
 	}
-	model := l.mailViewOf(m, x, location(v.viewer.zone()))
+	model := l.mailViewOf(m, x, words.Location(v.viewer.zone()))
 	v.viewer = nil // it looks like somebody else's page
 	return l.render(v, "lure", x.From, "", model)
 }
@@ -349,8 +346,6 @@ func (l *LMS) doReport(v *visit) error {
 	return v.to("/mailbox/" + m.ID.String())
 }
 
-// ---- the instructor's drills
-
 type drillsView struct {
 	Lures     []lure
 	Teams     []choice
@@ -371,7 +366,7 @@ type drillStep struct {
 	Name  string
 	Count int
 	Part  float64
-	Bar   share
+	Bar   chart.Share
 }
 
 type drillPerson struct {
@@ -393,7 +388,7 @@ func (l *LMS) campaignViewOf(c campaign) campaignView {
 		class string
 	}{{mailSent, c.Sent, "accent"}, {mailOpened, c.Opened, "accent"}, {mailClicked, c.Clicked, "high"}, {mailSubmitted, c.Submitted, "critical"}, {mailReported, c.Reported, "low"}} {
 		part := float64(s.n) / float64(max(1, c.Sent))
-		m.Steps = append(m.Steps, drillStep{Name: s.name, Count: s.n, Part: part, Bar: bar(part, s.class)})
+		m.Steps = append(m.Steps, drillStep{Name: s.name, Count: s.n, Part: part, Bar: chart.Bar(part, s.class)})
 	}
 	return m
 }
@@ -415,7 +410,7 @@ func (l *LMS) showDrills(v *visit) error {
 	}
 	teams := map[string]string{}
 	for _, p := range people {
-		teams[p.Team] = sentence(p.Team)
+		teams[p.Team] = words.Sentence(p.Team)
 	}
 	m.Teams = choices(teams, "")
 	for _, c := range all {

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"example.org/security-training/services/activity"
+	"example.org/security-training/services/lms/words"
 	"example.org/security-training/services/risk"
 )
 
@@ -226,7 +227,7 @@ func TestReportingAMailCountsForThePersonAndForgivesNoFailedQuiz(t *testing.T) {
 		return list[len(list)-1]
 	}
 	s.campaign("mfa-reset", "")
-	if e := report("tom.brandt"); e.Verb != activity.TrainingPassed || e.Module != drillReported || !slices.Equal(e.Teaches, []activity.Verb{activity.PhishingClick}) {
+	if e := report("tom.brandt"); e.Verb != activity.TrainingPassed || e.Module != words.DrillReported || !slices.Equal(e.Teaches, []activity.Verb{activity.PhishingClick}) {
 		t.Errorf("reporting means %+v", e)
 	}
 	if e := report("mira.keller", "/link"); !slices.Equal(e.Teaches, []activity.Verb{activity.PhishingClick, activity.FailedAssessment}) {

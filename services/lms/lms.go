@@ -14,7 +14,7 @@ import (
 	"net/url"
 	"sync"
 	"time"
-	_ "time/tzdata" // people's time zones, also where the system has none
+	_ "time/tzdata"
 
 	"github.com/alexedwards/scs/v2"
 	"github.com/google/uuid"
@@ -23,6 +23,7 @@ import (
 
 	"example.org/security-training/services/audit"
 	"example.org/security-training/services/env"
+	"example.org/security-training/services/lms/words"
 	"example.org/security-training/services/mesh"
 	"example.org/security-training/services/postgres"
 	"example.org/security-training/services/topology"
@@ -190,12 +191,5 @@ func (l *LMS) labNow(ctx context.Context, zone string) (time.Time, error) {
 	if err != nil {
 		return time.Time{}, fmt.Errorf("ask the lab's clock: %w", err)
 	}
-	return now.In(location(zone)), nil
-}
-
-func location(zone string) *time.Location {
-	if loc, err := time.LoadLocation(zone); err == nil {
-		return loc
-	}
-	return time.UTC
+	return now.In(words.Location(zone)), nil
 }

@@ -12,6 +12,8 @@ import (
 
 	"example.org/security-training/services/activity"
 	"example.org/security-training/services/httpjson"
+	"example.org/security-training/services/lms/chart"
+	"example.org/security-training/services/lms/words"
 	"example.org/security-training/services/risk"
 )
 
@@ -21,8 +23,8 @@ type riskView struct {
 	Mine    bool   // whether the viewer is that person
 	Away    string // why there is nothing to show, if so
 	A       risk.Assessment
-	Gauge   gauge
-	Trend   *trendChart
+	Gauge   chart.Gauge
+	Trend   *chart.TrendChart
 	Sources []sourceRow
 	Reasons []reasonRow
 	Lower   []lowerRow
@@ -40,14 +42,14 @@ type sourceRow struct {
 	Name, What, Class string
 	Weight, Used      float64
 	Part              int64 // millionths of the score, without pattern and cap
-	Bar, Stack        share
+	Bar, Stack        chart.Share
 }
 
 type reasonRow struct {
 	risk.Reason
 	Source activity.Source
 	Class  string
-	Bar    share
+	Bar    chart.Share
 	Lasts  string // until when it weighs in full, where it is a state
 	Events []eventRow
 	All    int    // events that add something; Events are the first of them
@@ -92,11 +94,11 @@ var lasting = map[activity.Verb]string{
 
 // weighs says how what happened loses its weight.
 func weighs(p *risk.Profile) string {
-	words := fmt.Sprintf("What happened weighs in full for %s, and nothing after that.", span(time.Duration(p.Window)))
+	text := fmt.Sprintf("What happened weighs in full for %s, and nothing after that.", words.Span(time.Duration(p.Window)))
 	if p.HalfLife > 0 {
-		words = fmt.Sprintf("What happened weighs half as much %s later.", span(time.Duration(p.HalfLife)))
+		text = fmt.Sprintf("What happened weighs half as much %s later.", words.Span(time.Duration(p.HalfLife)))
 	}
-	return words + " What lasts, such as an overdue ticket, weighs in full until it ends."
+	return text + " What lasts, such as an overdue ticket, weighs in full until it ends."
 }
 
 type lowerRow struct {
@@ -130,7 +132,7 @@ type patternRow struct {
 	Part        int64
 	Events      []eventRow // what it is made of, in order of time
 	All         int        // how many those are; Events are the first of them
-	Stack       share
+	Stack       chart.Share
 }
 
 // due is when the next training is due.
@@ -166,11 +168,11 @@ func dueOf(a risk.Assessment, manager string, loc *time.Location) due {
 	d.State = dueState(a.Due.Sub(a.At), a.Escalation)
 	switch left := a.Due.Sub(a.At); {
 	case left < 0:
-		d.Late, d.Words = true, span(-left)+" overdue"
+		d.Late, d.Words = true, words.Span(-left)+" overdue"
 	case left < 24*time.Hour:
 		d.Words = "within a day"
 	default:
-		d.Words = "in " + span(left)
+		d.Words = "in " + words.Span(left)
 	}
 	return d
 }
@@ -205,7 +207,7 @@ func patternOf(a risk.Assessment, c risk.Contribution) *patternRow {
 		parts[e.Event] = e.Part
 	}
 	for _, e := range c.Events {
-		row.Events = append(row.Events, eventRow{ID: e.Event, Words: sentence(risk.Words(e.Verb, 1)), Detail: e.Detail, At: e.At, Part: parts[e.Event]})
+		row.Events = append(row.Events, eventRow{ID: e.Event, Words: words.Sentence(risk.Words(e.Verb, 1)), Detail: e.Detail, At: e.At, Part: parts[e.Event]})
 	}
 	if a.Floor > 0 {
 		row.How = fmt.Sprintf("at least %.2f", a.Floor.Float())
@@ -221,14 +223,14 @@ func patternOf(a risk.Assessment, c risk.Contribution) *patternRow {
 
 // explain makes a view of an assessment, with the events of every reason.
 func explain(p risk.Standing, a risk.Assessment) riskView {
-	loc := location(p.Zone)
-	profile := profileOf(a.Profile)
-	levels := boundsOf(profile.Levels)
+	loc := words.Location(p.Zone)
+	profile := chart.ProfileOf(a.Profile)
+	levels := chart.BoundsOf(profile.Levels)
 	weights, known := profile.Weights[a.Role]
 	if !known {
 		weights = profile.Otherwise
 	}
-	v := riskView{Person: p, A: a, Gauge: drawGauge(a.Score, a.Level, levels), Trend: drawTrend(a.Trend, levels, loc), Due: dueOf(a, p.Manager, loc), Weighs: weighs(profile)}
+	v := riskView{Person: p, A: a, Gauge: chart.DrawGauge(a.Score, a.Level, levels), Trend: chart.DrawTrend(a.Trend, levels, loc), Due: dueOf(a, p.Manager, loc), Weighs: weighs(profile)}
 
 	used := [...]risk.Score{a.Sources.Git, a.Sources.IAM, a.Sources.SIEM, a.Sources.Training}
 	share4 := [...]risk.Micro{weights.Git, weights.IAM, weights.SIEM, weights.Training}
@@ -249,13 +251,13 @@ func explain(p risk.Standing, a risk.Assessment) riskView {
 	at := 0.0
 	for i := range parts {
 		width := float64(parts[i]) / 1e6
-		row := sourceRow{Name: groupNames[i], What: groupWhat[i], Class: groupClass[i], Weight: share4[i].Float(), Used: used[i].Float(), Part: parts[i], Bar: bar(used[i].Float(), groupClass[i])}
-		row.Stack = share{X: fmt.Sprintf("%.1f", 1000*at), W: fmt.Sprintf("%.1f", max(0, 1000*width-2)), Class: groupClass[i]}
+		row := sourceRow{Name: words.GroupNames[i], What: groupWhat[i], Class: groupClass[i], Weight: share4[i].Float(), Used: used[i].Float(), Part: parts[i], Bar: chart.Bar(used[i].Float(), groupClass[i])}
+		row.Stack = chart.Share{X: fmt.Sprintf("%.1f", 1000*at), W: fmt.Sprintf("%.1f", max(0, 1000*width-2)), Class: groupClass[i]}
 		at += width
 		v.Sources = append(v.Sources, row)
 	}
 	if pattern != nil {
-		pattern.Stack = share{X: fmt.Sprintf("%.1f", 1000*at), W: fmt.Sprintf("%.1f", max(0, 1000*min(1-at, float64(pattern.Part)/1e6))), Class: "pattern"}
+		pattern.Stack = chart.Share{X: fmt.Sprintf("%.1f", 1000*at), W: fmt.Sprintf("%.1f", max(0, 1000*min(1-at, float64(pattern.Part)/1e6))), Class: "pattern"}
 		v.Pattern = pattern
 	}
 	var most int64 = 1
@@ -264,7 +266,7 @@ func explain(p risk.Standing, a risk.Assessment) riskView {
 	}
 	for _, r := range a.Reasons {
 		g := groupOf(r.Verb.Source())
-		row := reasonRow{Reason: r, Source: r.Verb.Source(), Class: groupClass[g], Bar: bar(float64(r.Part)/float64(most), groupClass[g])}
+		row := reasonRow{Reason: r, Source: r.Verb.Source(), Class: groupClass[g], Bar: chart.Bar(float64(r.Part)/float64(most), groupClass[g])}
 		row.Events, row.Lasts = events[r.Verb], lasting[r.Verb]
 		row.All, row.Light = len(row.Events), max(0, r.Count-len(row.Events))
 		if m := risk.ModulesFor(r.Verb); len(m) > 0 {
@@ -273,7 +275,7 @@ func explain(p risk.Standing, a risk.Assessment) riskView {
 		v.Reasons = append(v.Reasons, row)
 	}
 	for _, x := range a.Lower {
-		row := lowerRow{LowerAct: x, Drop: x.After.Micro() - a.Score.Micro(), Level: levels.level(x.After)}
+		row := lowerRow{LowerAct: x, Drop: x.After.Micro() - a.Score.Micro(), Level: levels.Level(x.After)}
 		row.Change = row.Level != a.Level
 		v.Lower = append(v.Lower, row)
 	}
@@ -282,7 +284,7 @@ func explain(p risk.Standing, a risk.Assessment) riskView {
 	} else if len(a.Reasons) > 0 {
 		// So much has come together that no single lesson lowers the score; the first of several is worth it all the same.
 		id := recommended(a)
-		v.First = &lowerRow{LowerAct: risk.LowerAct{Act: risk.PassModule, ID: id, Title: moduleTitle(id), After: a.Score}, Level: a.Level}
+		v.First = &lowerRow{LowerAct: risk.LowerAct{Act: risk.PassModule, ID: id, Title: words.ModuleTitle(id), After: a.Score}, Level: a.Level}
 	}
 	return v
 }
@@ -344,7 +346,7 @@ func (l *LMS) showRisk(v *visit, p *risk.Standing, at, title string) error {
 	if model.Mine = v.viewer.Learner(); !model.Mine {
 		model.Base = "/people/" + model.Person.ID
 	}
-	model.History = historyOf(lessons, location(model.Person.Zone))
+	model.History = historyOf(lessons, words.Location(model.Person.Zone))
 	model.First.open(model.History)
 	return l.render(v, "risk", title, at, model)
 }
@@ -438,7 +440,7 @@ func (l *LMS) showReason(v *visit, p risk.Standing, home string) error {
 	name := v.r.PathValue("reason")
 	if i := slices.IndexFunc(why.Reasons, func(r reasonRow) bool { return string(r.Verb) == name }); i >= 0 {
 		r := why.Reasons[i]
-		m.Title, m.Part, m.Events, m.Light = sentence(risk.Words(r.Verb, r.Count)), r.Part, r.Events, r.Light
+		m.Title, m.Part, m.Events, m.Light = words.Sentence(risk.Words(r.Verb, r.Count)), r.Part, r.Events, r.Light
 		m.Words = cmp.Or(r.Lasts, why.Weighs)
 	} else if name == patternReason && why.Pattern != nil {
 		m.Title, m.Words, m.Part, m.Events = "Pattern: "+why.Pattern.Name+", "+why.Pattern.How, why.Pattern.Words, why.Pattern.Part, why.Pattern.Events

@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"html/template"
 	"io/fs"
-	"math"
 	"net/http"
 	"path"
 	"slices"
@@ -17,6 +16,7 @@ import (
 
 	"example.org/security-training/services/activity"
 	"example.org/security-training/services/lesson"
+	"example.org/security-training/services/lms/words"
 	"example.org/security-training/services/risk"
 )
 
@@ -132,12 +132,12 @@ func (p *pages) words() template.FuncMap {
 			}
 			return served, nil
 		},
-		"verb":       func(v activity.Verb, n int) string { return sentence(risk.Words(v, n)) },
-		"source":     sourceName,
-		"level":      levelName,
+		"verb":       func(v activity.Verb, n int) string { return words.Sentence(risk.Words(v, n)) },
+		"source":     words.SourceName,
+		"level":      words.LevelName,
 		"lower":      func(s any) string { return strings.ToLower(fmt.Sprint(s)) },
-		"words":      func(s any) string { return sentence(spaced.Replace(fmt.Sprint(s))) },
-		"role":       roleName,
+		"words":      func(s any) string { return words.Sentence(words.Spaced.Replace(fmt.Sprint(s))) },
+		"role":       words.RoleName,
 		"day":        func(t time.Time) string { return t.Format("Mon 2 Jan 2006") },
 		"short":      func(t time.Time) string { return t.Format("2 Jan, 15:04") },
 		"moment":     func(t time.Time) string { return t.Format("Mon 2 Jan 2006, 15:04:05") },
@@ -145,109 +145,15 @@ func (p *pages) words() template.FuncMap {
 		"exact":      func(t time.Time) string { return t.Format(time.RFC3339) },
 		"score":      func(s risk.Score) string { return s.String() },
 		"raw":        func(s risk.Score) (string, error) { b, err := s.MarshalJSON(); return string(b), err },
-		"part":       func(micro int64) string { return signed(micro) },
+		"part":       func(micro int64) string { return words.Signed(micro) },
 		"percent":    func(f float64) string { return fmt.Sprintf("%.0f %%", 100*f) },
-		"signal":     func(l risk.Level) []signalBar { return signal(l) },
-		"sentence":   sentence,
-		"plural":     func(n int, one, many string) string { return plural(n, one, many) },
-		"module":     moduleTitle,
-		"duration":   func(d time.Duration) string { return span(d) },
+		"signal":     func(l risk.Level) []words.SignalBar { return words.Signal(l) },
+		"sentence":   words.Sentence,
+		"plural":     func(n int, one, many string) string { return words.Plural(n, one, many) },
+		"module":     words.ModuleTitle,
+		"duration":   func(d time.Duration) string { return words.Span(d) },
 		"asked":      asked,
 		"consolebar": func(title string, at consolePage) consoleBar { return consoleBar{title, at.frame()} },
 		"parts":      factsOfLine,
 	}
-}
-
-// spaced makes words of a code.
-var spaced = strings.NewReplacer("_", " ", ".", " ")
-
-func plural(n int, one, many string) string {
-	if n == 1 {
-		return "1 " + one
-	}
-	return fmt.Sprintf("%d %s", n, many)
-}
-
-// sentence begins with a capital letter.
-func sentence(s string) string {
-	if s == "" {
-		return s
-	}
-	return strings.ToUpper(s[:1]) + s[1:]
-}
-
-// signed is a part of a score, in millionths, with its sign and three decimals.
-func signed(micro int64) string {
-	s := fmt.Sprintf("%+.3f", float64(micro)/1e6)
-	return strings.Replace(s, "-", "−", 1)
-}
-
-// groupNames are the four groups of sources, in the order of the model.
-var groupNames = [...]string{"Code", "Access", "Alerts", "Training"}
-
-func sourceName(s activity.Source) string {
-	switch s {
-	case activity.Git:
-		return groupNames[0]
-	case activity.IAM:
-		return groupNames[1]
-	case activity.SIEM:
-		return groupNames[2]
-	}
-	return groupNames[3]
-}
-
-func levelName(l risk.Level) string { return sentence(strings.ToLower(string(l))) }
-
-func roleName(r risk.Role) string {
-	switch r {
-	case risk.DevOpsEngineer:
-		return "DevOps engineer"
-	case risk.DevSecOpsEngineer:
-		return "DevSecOps engineer"
-	case risk.SRE:
-		return "Site reliability engineer"
-	}
-	return sentence(strings.ReplaceAll(string(r), "_", " "))
-}
-
-func moduleTitle(id string) string {
-	if m, ok := risk.ModuleByID(id); ok {
-		return m.Title
-	}
-	if id == drillReported {
-		return "Report a drill's mail"
-	}
-	return id
-}
-
-// span is a duration in the largest unit that fits.
-func span(d time.Duration) string {
-	switch d = max(d, 0); {
-	case d >= 48*time.Hour:
-		return fmt.Sprintf("%d days", int(math.Round(d.Hours()/24)))
-	case d >= 2*time.Hour:
-		return fmt.Sprintf("%d hours", int(math.Round(d.Hours())))
-	case d >= 2*time.Minute:
-		return fmt.Sprintf("%d minutes", int(math.Round(d.Minutes())))
-	}
-	return plural(int(math.Ceil(d.Seconds())), "second", "seconds")
-}
-
-// signalBar is one of four bars that show a level without colour.
-type signalBar struct {
-	X, Y, H int
-	Class   string
-}
-
-func signal(l risk.Level) []signalBar {
-	bars := make([]signalBar, 4)
-	for i := range bars {
-		h := 4 + 3*i
-		bars[i] = signalBar{X: 4 * i, Y: 13 - h, H: h, Class: "off"}
-		if i <= l.Rank() {
-			bars[i].Class = "on"
-		}
-	}
-	return bars
 }

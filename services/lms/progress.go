@@ -4,6 +4,8 @@ import (
 	"encoding/json"
 	"fmt"
 	"time"
+
+	"example.org/security-training/services/lms/words"
 )
 
 // progressEvery is how often the page hears how its lesson is doing.
@@ -23,9 +25,9 @@ func noteAt(begun, now time.Time) progressNote {
 	case waited < 2*time.Second:
 		n.Words = "The gateway was asked, with your role and the reasons and without your name."
 	case waited < 15*time.Second:
-		n.Words = fmt.Sprintf("The model is writing; %s so far.", span(waited))
+		n.Words = fmt.Sprintf("The model is writing; %s so far.", words.Span(waited))
 	default:
-		n.Words = fmt.Sprintf("This takes longer than usual: %s so far. After %s you get the built-in lesson.", span(waited), span(writeWithin))
+		n.Words = fmt.Sprintf("This takes longer than usual: %s so far. After %s you get the built-in lesson.", words.Span(waited), words.Span(writeWithin))
 	}
 	return n
 }

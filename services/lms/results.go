@@ -13,6 +13,7 @@ import (
 
 	"example.org/security-training/services/exercise"
 	"example.org/security-training/services/httpjson"
+	"example.org/security-training/services/lms/words"
 	"example.org/security-training/services/mesh"
 )
 
@@ -148,7 +149,7 @@ func (l *LMS) PostReset(w http.ResponseWriter, r *http.Request) error {
 	l.outbox.delivering.Lock()
 	defer l.outbox.delivering.Unlock()
 	name := l.names()
-	given := func(person string, at time.Time) time.Time { return at.In(location(name(person).zone)) }
+	given := func(person string, at time.Time) time.Time { return at.In(words.Location(name(person).zone)) }
 	if err := l.store.reset(r.Context(), order, given, mesh.Caller(r.Context()).Name); err != nil {
 		return err
 	}

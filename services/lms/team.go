@@ -12,6 +12,8 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"example.org/security-training/services/activity"
+	"example.org/security-training/services/lms/chart"
+	"example.org/security-training/services/lms/words"
 	"example.org/security-training/services/risk"
 )
 
@@ -110,12 +112,12 @@ type teamRoleRow struct {
 	People  int
 	Mean    *risk.Score // nil: too few to be shown
 	Level   risk.Level
-	Bar     share
+	Bar     chart.Share
 	Company *risk.Score // nil: too few, or not known
 }
 
 // rolesOf are the roles in a team; a mean of fewer than smallestGroup people is nobody's to see.
-func rolesOf(reports []risk.Standing, company *risk.Organisation, levels bounds) []teamRoleRow {
+func rolesOf(reports []risk.Standing, company *risk.Organisation, levels chart.Bounds) []teamRoleRow {
 	members := map[risk.Role][]risk.Standing{}
 	for _, p := range reports {
 		members[p.Role] = append(members[p.Role], p)
@@ -125,8 +127,8 @@ func rolesOf(reports []risk.Standing, company *risk.Organisation, levels bounds)
 		row := teamRoleRow{Role: role, People: len(list)}
 		if len(list) >= smallestGroup {
 			mean := risk.Mean(list)
-			row.Mean, row.Level = &mean, levels.level(mean)
-			row.Bar = bar(mean.Float(), strings.ToLower(string(row.Level)))
+			row.Mean, row.Level = &mean, levels.Level(mean)
+			row.Bar = chart.Bar(mean.Float(), strings.ToLower(string(row.Level)))
 		}
 		if company != nil {
 			for _, r := range company.Roles {
@@ -146,7 +148,7 @@ type repeatRow struct {
 	Module string
 	People int
 	Times  int
-	Bar    share
+	Bar    chart.Share
 }
 
 // repeatsOf counts, for each module, who did again what it teaches after having passed it.
@@ -171,7 +173,7 @@ func repeatsOf(all []risk.Assessment, passes map[string][]activity.Event) []repe
 		}
 		for module, n := range times {
 			if byModule[module] == nil {
-				byModule[module] = &repeatRow{Module: moduleTitle(module)}
+				byModule[module] = &repeatRow{Module: words.ModuleTitle(module)}
 			}
 			byModule[module].People++
 			byModule[module].Times += n
@@ -179,7 +181,7 @@ func repeatsOf(all []risk.Assessment, passes map[string][]activity.Event) []repe
 	}
 	var rows []repeatRow
 	for _, r := range byModule {
-		r.Bar = bar(float64(r.People)/float64(len(all)), "high")
+		r.Bar = chart.Bar(float64(r.People)/float64(len(all)), "high")
 		rows = append(rows, *r)
 	}
 	slices.SortFunc(rows, func(a, b repeatRow) int {

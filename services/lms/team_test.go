@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"example.org/security-training/services/activity"
+	"example.org/security-training/services/lms/words"
 	"example.org/security-training/services/risk"
 )
 
@@ -88,7 +89,7 @@ func TestOnlyWhatHappenedAfterTheLessonAboutItIsARepetition(t *testing.T) {
 		"a": {pass("secret-hygiene", 10, activity.SecretCommitted)},
 		"b": {pass("secret-hygiene", 30, activity.SecretCommitted), pass("keys-and-service-accounts", 9, activity.SecretCommitted)},
 	})
-	if len(rows) != 2 || rows[0].Module != moduleTitle("keys-and-service-accounts") || rows[0].People != 1 || rows[0].Times != 2 || rows[1].Times != 1 {
+	if len(rows) != 2 || rows[0].Module != words.ModuleTitle("keys-and-service-accounts") || rows[0].People != 1 || rows[0].Times != 2 || rows[1].Times != 1 {
 		t.Errorf("%+v", rows)
 	}
 }
@@ -199,7 +200,7 @@ func TestAnInstructorSeesWhomAnotherProfileWouldScoreHowAndItChangesNothing(t *t
 	if !strings.HasPrefix(table[first:], `href="/people/`+who.ID+`"`) {
 		t.Errorf("the biggest difference is %s's, %d: %.200s", who.ID, widest, table[first:])
 	}
-	if differ == 0 || !strings.Contains(p.text(), plural(differ, "person", "people")+" at another level") {
+	if differ == 0 || !strings.Contains(p.text(), words.Plural(differ, "person", "people")+" at another level") {
 		t.Errorf("%d differ in level: %s", differ, p.text())
 	}
 	if p.status != 200 || !strings.Contains(b.get("/organisation").body, `data-score="`+strings.Split(strings.Split(p.body, `data-score="`)[1], `"`)[0]+`"`) {

@@ -15,6 +15,8 @@ import (
 
 	"example.org/security-training/services/httpjson"
 	"example.org/security-training/services/lesson"
+	"example.org/security-training/services/lms/chart"
+	"example.org/security-training/services/lms/words"
 	"example.org/security-training/services/risk"
 )
 
@@ -109,7 +111,7 @@ var fallbackWords = map[lesson.Fallback]string{
 }
 
 func (l *LMS) showTraining(v *visit) error {
-	loc := location(v.viewer.zone())
+	loc := words.Location(v.viewer.zone())
 	lessons, err := l.store.lessons(v.ctx(), v.viewer.Person, 100)
 	if err != nil {
 		return err
@@ -588,8 +590,8 @@ type resultView struct {
 	Before     *risk.Score
 	After      *risk.Score
 	Drop       int64
-	BeforeBar  share
-	AfterBar   share
+	BeforeBar  chart.Share
+	AfterBar   chart.Share
 	LevelThen  risk.Level
 	LevelNow   risk.Level
 	Waiting    bool // for the scorer
@@ -667,13 +669,13 @@ func resultOf(t taught, who *viewer) resultView {
 	if c == nil {
 		return r
 	}
-	levels := boundsOf(profileOf(risk.Default).Levels)
+	levels := chart.BoundsOf(chart.ProfileOf(risk.Default).Levels)
 	r.Event, r.Before, r.After, r.Waiting = c.Event, c.Before, c.After, c.After == nil
 	if c.Before != nil {
-		r.BeforeBar, r.LevelThen = bar(c.Before.Float(), "before"), levels.level(*c.Before)
+		r.BeforeBar, r.LevelThen = chart.Bar(c.Before.Float(), "before"), levels.Level(*c.Before)
 	}
 	if c.After != nil {
-		r.AfterBar, r.LevelNow = bar(c.After.Float(), "after"), levels.level(*c.After)
+		r.AfterBar, r.LevelNow = chart.Bar(c.After.Float(), "after"), levels.Level(*c.After)
 	}
 	if c.Before != nil && c.After != nil {
 		r.Drop = c.After.Micro() - c.Before.Micro()

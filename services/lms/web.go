@@ -20,6 +20,7 @@ import (
 
 	"example.org/security-training/services/audit"
 	"example.org/security-training/services/httpjson"
+	"example.org/security-training/services/lms/words"
 	"example.org/security-training/services/risk"
 )
 
@@ -297,7 +298,7 @@ func (l *LMS) recognise(v *visit) error {
 		}
 	}
 	if p.Role != rolePerson {
-		v.viewer = &viewer{principal: p, Name: sentence(p.Role)}
+		v.viewer = &viewer{principal: p, Name: words.Sentence(p.Role)}
 		return nil
 	}
 	people, err := l.scorer.people()
@@ -392,7 +393,8 @@ type unavailable struct {
 	cause  error
 }
 
-func (u *unavailable) Error() string   { return fmt.Sprintf("%v: %v", u.answer, u.cause) }
+func (u *unavailable) Error() string { return fmt.Sprintf("%v: %v", u.answer, u.cause) }
+
 func (u *unavailable) Unwrap() []error { return []error{u.answer, u.cause} }
 
 // lostDatabase says whether an error is of a database that is not there, or not there any more, rather than of a statement.

@@ -1,17 +1,20 @@
-package lms
+// Package chart draws what pages show of scores as SVG: a trend, a gauge, a distribution, bars. It computes places and words;
+// the templates hold the shapes.
+package chart
 
 import (
 	"fmt"
 	"strings"
 	"time"
 
+	"example.org/security-training/services/lms/words"
 	"example.org/security-training/services/risk"
 )
 
 // Charts are numbers for SVG templates: coordinates are formatted here, so that no text of a person ever becomes markup.
 
-// trendChart is a score over time.
-type trendChart struct {
+// TrendChart is a score over time.
+type TrendChart struct {
 	W, H         int
 	Line, Area   string // path data
 	Bands        []trendBand
@@ -41,10 +44,10 @@ type trendRow struct {
 	Step  int64 // millionths since the row before it in time
 }
 
-// bounds are where MEDIUM, HIGH and CRITICAL begin.
-type bounds [3]float64
+// Bounds are where MEDIUM, HIGH and CRITICAL begin.
+type Bounds [3]float64
 
-func (b bounds) level(s risk.Score) risk.Level {
+func (b Bounds) Level(s risk.Score) risk.Level {
 	l := risk.Low
 	for i, from := range b {
 		if s.Float() >= from {
@@ -54,12 +57,12 @@ func (b bounds) level(s risk.Score) risk.Level {
 	return l
 }
 
-func boundsOf(b risk.Bounds) bounds {
-	return bounds{b.Medium.Float(), b.High.Float(), b.Critical.Float()}
+func BoundsOf(b risk.Bounds) Bounds {
+	return Bounds{b.Medium.Float(), b.High.Float(), b.Critical.Float()}
 }
 
-// profileOf is the profile that made a score, or the default one for a name that this release does not know.
-func profileOf(name string) *risk.Profile {
+// ProfileOf is the profile that made a score, or the default one for a name that this release does not know.
+func ProfileOf(name string) *risk.Profile {
 	p, err := risk.ProfileByName(name)
 	if err != nil {
 		p, err = risk.ProfileByName(risk.Default)
@@ -70,13 +73,13 @@ func profileOf(name string) *risk.Profile {
 	return p
 }
 
-// drawTrend makes a chart of points, the last being now; nil when there are fewer than two.
-func drawTrend(points []risk.Point, b bounds, loc *time.Location) *trendChart {
+// DrawTrend makes a chart of points, the last being now; nil when there are fewer than two.
+func DrawTrend(points []risk.Point, b Bounds, loc *time.Location) *TrendChart {
 	if len(points) < 2 {
 		return nil
 	}
 	const w, h, left, right, top, bottom = 720, 272, 34, 66, 10, 26
-	c := &trendChart{W: w, H: h, Left: left, Right: w - right, Bottom: h - bottom, Base: h - 8}
+	c := &TrendChart{W: w, H: h, Left: left, Right: w - right, Bottom: h - bottom, Base: h - 8}
 	first, last := points[0].At, points[len(points)-1].At
 	length := last.Sub(first).Seconds()
 	if length <= 0 {
@@ -113,9 +116,9 @@ func drawTrend(points []risk.Point, b bounds, loc *time.Location) *trendChart {
 	}
 	end := points[len(points)-1]
 	c.X, c.Y = fmt.Sprintf("%.1f", x(end.At)), fmt.Sprintf("%.1f", y(end.Score.Float()))
-	c.Now, c.Level = end.Score, b.level(end.Score)
+	c.Now, c.Level = end.Score, b.Level(end.Score)
 	for i := len(points) - 1; i >= 0 && len(c.Rows) < 31; i-- {
-		row := trendRow{At: points[i].At.In(loc), Score: points[i].Score, Level: b.level(points[i].Score)}
+		row := trendRow{At: points[i].At.In(loc), Score: points[i].Score, Level: b.Level(points[i].Score)}
 		if i > 0 {
 			row.Step = points[i].Score.Micro() - points[i-1].Score.Micro()
 		}
@@ -130,17 +133,17 @@ func drawTrend(points []risk.Point, b bounds, loc *time.Location) *trendChart {
 	days := int(last.Sub(week.At).Hours()/24 + 0.5)
 	switch change := end.Score.Float() - week.Score.Float(); {
 	case change > 0.0005:
-		c.Change = fmt.Sprintf("up %.3f in %s", change, plural(days, "day", "days"))
+		c.Change = fmt.Sprintf("up %.3f in %s", change, words.Plural(days, "day", "days"))
 	case change < -0.0005:
-		c.Change = fmt.Sprintf("down %.3f in %s", -change, plural(days, "day", "days"))
+		c.Change = fmt.Sprintf("down %.3f in %s", -change, words.Plural(days, "day", "days"))
 	default:
-		c.Change = fmt.Sprintf("unchanged in %s", plural(days, "day", "days"))
+		c.Change = fmt.Sprintf("unchanged in %s", words.Plural(days, "day", "days"))
 	}
 	return c
 }
 
-// gauge is a half circle whose length is 1000 units.
-type gauge struct {
+// Gauge is a half circle whose length is 1000 units.
+type Gauge struct {
 	Score risk.Score
 	Level risk.Level
 	Dash  string
@@ -152,8 +155,8 @@ type gaugeBand struct {
 	Dash, Offset string
 }
 
-func drawGauge(s risk.Score, l risk.Level, b bounds) gauge {
-	g := gauge{Score: s, Level: l, Dash: fmt.Sprintf("%d 2000", int(1000*s.Float()+0.5))}
+func DrawGauge(s risk.Score, l risk.Level, b Bounds) Gauge {
+	g := Gauge{Score: s, Level: l, Dash: fmt.Sprintf("%d 2000", int(1000*s.Float()+0.5))}
 	from := 0.0
 	for i, level := range risk.Levels {
 		to := 1.0
@@ -170,14 +173,14 @@ func drawGauge(s risk.Score, l risk.Level, b bounds) gauge {
 	return g
 }
 
-// share is a horizontal bar of 1000 units.
-type share struct {
+// Share is a horizontal bar of 1000 units.
+type Share struct {
 	X, W  string
 	Class string
 }
 
-// distribution is how many people are at each level.
-type distribution struct {
+// Distribution is how many people are at each level.
+type Distribution struct {
 	Rows  []distributionRow
 	Total int
 }
@@ -186,12 +189,12 @@ type distributionRow struct {
 	Level risk.Level
 	Count int
 	Part  float64
-	Bar   share
+	Bar   Share
 }
 
-func drawDistribution(c risk.LevelCounts) distribution {
+func DrawDistribution(c risk.LevelCounts) Distribution {
 	counts := []int{c.Low, c.Medium, c.High, c.Critical}
-	d := distribution{}
+	d := Distribution{}
 	for _, n := range counts {
 		d.Total += n
 	}
@@ -199,18 +202,18 @@ func drawDistribution(c risk.LevelCounts) distribution {
 	for i, n := range counts {
 		part := float64(n) / float64(max(1, d.Total))
 		d.Rows = append(d.Rows, distributionRow{Level: risk.Levels[i], Count: n, Part: part,
-			Bar: share{X: fmt.Sprintf("%.1f", at), W: fmt.Sprintf("%.1f", max(0, 1000*part-3)), Class: strings.ToLower(string(risk.Levels[i]))}})
+			Bar: Share{X: fmt.Sprintf("%.1f", at), W: fmt.Sprintf("%.1f", max(0, 1000*part-3)), Class: strings.ToLower(string(risk.Levels[i]))}})
 		at += 1000 * part
 	}
 	return d
 }
 
-// bar is a value in [0, 1] as 1000 units.
-func bar(v float64, class string) share {
-	return share{X: "0", W: fmt.Sprintf("%.1f", 1000*min(1, max(0, v))), Class: class}
+// Bar is a value in [0, 1] as 1000 units.
+func Bar(v float64, class string) Share {
+	return Share{X: "0", W: fmt.Sprintf("%.1f", 1000*min(1, max(0, v))), Class: class}
 }
 
-func countLevels(people []risk.Standing) risk.LevelCounts {
+func CountLevels(people []risk.Standing) risk.LevelCounts {
 	var c risk.LevelCounts
 	for _, p := range people {
 		switch p.Level {

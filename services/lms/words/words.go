@@ -1,0 +1,118 @@
+// Package words puts figures and codes into words, as the learning system's pages show them: plurals, durations, the names of
+// levels, roles, sources and modules.
+package words
+
+import (
+	"fmt"
+	"math"
+	"strings"
+	"time"
+
+	"example.org/security-training/services/activity"
+	"example.org/security-training/services/risk"
+)
+
+const (
+	DrillReported = "phishing-drill" // what reporting passes
+)
+
+func Location(zone string) *time.Location {
+	if loc, err := time.LoadLocation(zone); err == nil {
+		return loc
+	}
+	return time.UTC
+}
+
+// Spaced makes words of a code.
+var Spaced = strings.NewReplacer("_", " ", ".", " ")
+
+func Plural(n int, one, many string) string {
+	if n == 1 {
+		return "1 " + one
+	}
+	return fmt.Sprintf("%d %s", n, many)
+}
+
+// Sentence begins with a capital letter.
+func Sentence(s string) string {
+	if s == "" {
+		return s
+	}
+	return strings.ToUpper(s[:1]) + s[1:]
+}
+
+// Signed is a part of a score, in millionths, with its sign and three decimals.
+func Signed(micro int64) string {
+	s := fmt.Sprintf("%+.3f", float64(micro)/1e6)
+	return strings.Replace(s, "-", "−", 1)
+}
+
+// GroupNames are the four groups of sources, in the order of the model.
+var GroupNames = [...]string{"Code", "Access", "Alerts", "Training"}
+
+func SourceName(s activity.Source) string {
+	switch s {
+	case activity.Git:
+		return GroupNames[0]
+	case activity.IAM:
+		return GroupNames[1]
+	case activity.SIEM:
+		return GroupNames[2]
+	}
+	return GroupNames[3]
+}
+
+func LevelName(l risk.Level) string { return Sentence(strings.ToLower(string(l))) }
+
+func RoleName(r risk.Role) string {
+	switch r {
+	case risk.DevOpsEngineer:
+		return "DevOps engineer"
+	case risk.DevSecOpsEngineer:
+		return "DevSecOps engineer"
+	case risk.SRE:
+		return "Site reliability engineer"
+	}
+	return Sentence(strings.ReplaceAll(string(r), "_", " "))
+}
+
+func ModuleTitle(id string) string {
+	if m, ok := risk.ModuleByID(id); ok {
+		return m.Title
+	}
+	if id == DrillReported {
+		return "Report a drill's mail"
+	}
+	return id
+}
+
+// Span is a duration in the largest unit that fits.
+func Span(d time.Duration) string {
+	switch d = max(d, 0); {
+	case d >= 48*time.Hour:
+		return fmt.Sprintf("%d days", int(math.Round(d.Hours()/24)))
+	case d >= 2*time.Hour:
+		return fmt.Sprintf("%d hours", int(math.Round(d.Hours())))
+	case d >= 2*time.Minute:
+		return fmt.Sprintf("%d minutes", int(math.Round(d.Minutes())))
+	}
+	return Plural(int(math.Ceil(d.Seconds())), "second", "seconds")
+}
+
+// SignalBar is one of four bars that show a level without colour.
+type SignalBar struct {
+	X, Y, H int
+	Class   string
+}
+
+func Signal(l risk.Level) []SignalBar {
+	bars := make([]SignalBar, 4)
+	for i := range bars {
+		h := 4 + 3*i
+		bars[i] = SignalBar{X: 4 * i, Y: 13 - h, H: h, Class: "off"}
+		if i <= l.Rank() {
+			bars[i].Class = "on"
+		}
+	}
+	return bars
+}
