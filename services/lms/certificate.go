@@ -1,19 +1,17 @@
 package lms
 
 import (
-	"context"
 	"crypto/hmac"
-	"crypto/rand"
 	"crypto/sha256"
 	"encoding/base32"
 	"errors"
-	"fmt"
 	"slices"
 	"strings"
 	"time"
 
 	"github.com/google/uuid"
 
+	"example.org/security-training/services/lms/store"
 	"example.org/security-training/services/lms/words"
 	"example.org/security-training/services/risk"
 )
@@ -58,20 +56,6 @@ func readNumber(key []byte, number string) (uuid.UUID, bool) {
 	return lesson, hmac.Equal(b[16:], sealOf(key, lesson))
 }
 
-// certificateKey is the key of this lab's certificates, made when first needed.
-func (s *store) certificateKey(ctx context.Context) ([]byte, error) {
-	fresh := make([]byte, 32)
-	_, _ = rand.Read(fresh) // never fails: https://pkg.go.dev/crypto/rand#Read
-	if _, err := s.pool.Exec(ctx, `INSERT INTO training.certificate_key (sole, key) SELECT true, $1 WHERE NOT EXISTS (SELECT FROM training.certificate_key) ON CONFLICT DO NOTHING`, fresh); err != nil {
-		return nil, fmt.Errorf("make certificate key: %w", err)
-	}
-	var key []byte
-	if err := s.pool.QueryRow(ctx, `SELECT key FROM training.certificate_key`).Scan(&key); err != nil {
-		return nil, fmt.Errorf("read certificate key: %w", err)
-	}
-	return key, nil
-}
-
 type certificateView struct {
 	Number  string
 	Holder  string
@@ -104,7 +88,7 @@ func (l *LMS) showCertificate(v *visit) error {
 	if t.Completion == nil || !t.Completion.Passed {
 		return notFound()
 	}
-	key, err := l.store.certificateKey(v.ctx())
+	key, err := l.store.CertificateKey(v.ctx())
 	if err != nil {
 		return err
 	}
@@ -138,17 +122,17 @@ func (l *LMS) showVerify(v *visit) error {
 	if len(m.Asked) > 100 {
 		m.Asked = ""
 	}
-	key, err := l.store.certificateKey(v.ctx())
+	key, err := l.store.CertificateKey(v.ctx())
 	if err != nil {
 		return err
 	}
 	m.Known = true
 	if id, ok := readNumber(key, m.Asked); ok {
 		t, err := l.store.lesson(v.ctx(), id)
-		if err != nil && !errors.Is(err, errGone) {
+		if err != nil && !errors.Is(err, store.ErrNotFound) {
 			return err
 		}
-		if errors.Is(err, errGone) { // only a certificate that was given out has a seal
+		if errors.Is(err, store.ErrNotFound) { // only a certificate that was given out has a seal
 			m.Deleted = true
 			if m.On, err = l.store.deletedCertificate(v.ctx(), id); err != nil {
 				return err

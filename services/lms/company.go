@@ -18,6 +18,7 @@ import (
 	"example.org/security-training/services/exercise"
 	"example.org/security-training/services/httpjson"
 	"example.org/security-training/services/lms/chart"
+	"example.org/security-training/services/lms/store"
 	"example.org/security-training/services/lms/words"
 	"example.org/security-training/services/risk"
 )
@@ -421,7 +422,7 @@ func (l *LMS) showAudit(v *visit) error {
 	}
 	if s.Person != "" || s.Event != "" {
 		// Looking somebody up is an act, and the audit says so as well.
-		if err := l.store.record(v.ctx(), note("search", "", "", struct {
+		if err := l.store.Record(v.ctx(), store.Note("search", "", "", struct {
 			By     principal `json:"by"`
 			Person string    `json:"person,omitempty"`
 			Event  string    `json:"event,omitempty"`

@@ -15,6 +15,7 @@ import (
 
 	"example.org/security-training/services/audit"
 	"example.org/security-training/services/exercise"
+	"example.org/security-training/services/lms/store"
 	"example.org/security-training/services/topology"
 )
 
@@ -248,7 +249,7 @@ func TestAFeedThatCannotBeKeptIsRefusedAndTheNextOneIsTaken(t *testing.T) {
 
 func TestOfTheStaffTheFeedSaysWhichRoleSignsIn(t *testing.T) {
 	for who, want := range map[principal]string{{Role: roleAdmin}: "an admin signs in", {Role: roleInstructor}: "an instructor signs in", {Role: rolePerson, Person: "mira.keller"}: "signs in"} {
-		if line, ok := lineOf(note("sign_in", who.Person, "", who), labNow); !ok || line.What != want || line.Kind != "sign-in" {
+		if line, ok := lineOf(store.Note("sign_in", who.Person, "", who), labNow); !ok || line.What != want || line.Kind != "sign-in" {
 			t.Errorf("%+v: %+v, %v", who, line, ok)
 		}
 	}
@@ -334,7 +335,7 @@ func TestTheChainIsAskedForWhatItSaysOfAPersonFromATimeOn(t *testing.T) {
 		}
 	}
 	// A row has one text, however it is asked for.
-	if err := s.store.record(t.Context(), note("search", "", "git:<a> & b", struct{}{})); err != nil {
+	if err := s.store.Record(t.Context(), store.Note("search", "", "git:<a> & b", struct{}{})); err != nil {
 		t.Fatal(err)
 	}
 	whole, one := s.wire(s.GetAudit, "GET", "/v1/audit", "", "").Body.String(), s.wire(s.GetAudit, "GET", "/v1/audit?"+url.Values{"event": {"git:<a> & b"}}.Encode(), "", "").Body.String()

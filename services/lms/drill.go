@@ -16,6 +16,7 @@ import (
 	"example.org/security-training/services/activity"
 	"example.org/security-training/services/httpjson"
 	"example.org/security-training/services/lms/chart"
+	"example.org/security-training/services/lms/store"
 	"example.org/security-training/services/lms/words"
 	"example.org/security-training/services/risk"
 )
@@ -54,10 +55,10 @@ func scanMail(row pgx.Row) (mailing, error) {
 }
 
 // mail reads one person's mail; errGone if there is none of theirs.
-func (s *store) mail(ctx context.Context, id uuid.UUID, person string) (mailing, error) {
-	m, err := scanMail(s.pool.QueryRow(ctx, `SELECT `+mailColumns+` FROM training.mail WHERE id = $1 AND person = $2`, [16]byte(id), person))
+func (s *records) mail(ctx context.Context, id uuid.UUID, person string) (mailing, error) {
+	m, err := scanMail(s.Pool.QueryRow(ctx, `SELECT `+mailColumns+` FROM training.mail WHERE id = $1 AND person = $2`, [16]byte(id), person))
 	if errors.Is(err, pgx.ErrNoRows) {
-		return m, errGone
+		return m, store.ErrNotFound
 	}
 	if err != nil {
 		return m, fmt.Errorf("read mail: %w", err)
@@ -65,8 +66,8 @@ func (s *store) mail(ctx context.Context, id uuid.UUID, person string) (mailing,
 	return m, nil
 }
 
-func (s *store) mails(ctx context.Context, query string, args ...any) ([]mailing, error) {
-	rows, err := s.pool.Query(ctx, query, args...)
+func (s *records) mails(ctx context.Context, query string, args ...any) ([]mailing, error) {
+	rows, err := s.Pool.Query(ctx, query, args...)
 	if err != nil {
 		return nil, fmt.Errorf("read mails: %w", err)
 	}
@@ -79,7 +80,7 @@ func (s *store) mails(ctx context.Context, query string, args ...any) ([]mailing
 
 const mailsShown = 100
 
-func (s *store) mailsOf(ctx context.Context, person string) ([]mailing, error) {
+func (s *records) mailsOf(ctx context.Context, person string) ([]mailing, error) {
 	return s.mails(ctx, `SELECT `+mailColumns+` FROM training.mail WHERE person = $1 ORDER BY sent DESC, id LIMIT $2`, person, mailsShown)
 }
 
@@ -96,9 +97,9 @@ var mailSteps = map[string]struct {
 }
 
 // happened records that a step was taken, the first time; mail, event and audit rows commit together. At is lab time.
-func (s *store) happened(ctx context.Context, m mailing, x lure, step string, at time.Time) error {
+func (s *records) happened(ctx context.Context, m mailing, x lure, step string, at time.Time) error {
 	how := mailSteps[step]
-	return s.write(ctx, func(tx pgx.Tx) ([]auditRow, error) {
+	return s.Write(ctx, func(tx pgx.Tx) ([]store.Row, error) {
 		err := tx.QueryRow(ctx, how.update, [16]byte(m.ID), at).Scan(&m.Clicked)
 		if errors.Is(err, pgx.ErrNoRows) {
 			return nil, nil // it was taken already
@@ -118,7 +119,7 @@ func (s *store) happened(ctx context.Context, m mailing, x lure, step string, at
 				return nil, fmt.Errorf("store event: %w", err)
 			}
 		}
-		return []auditRow{note(how.kind, m.Person, id, struct {
+		return []store.Row{store.Note(how.kind, m.Person, id, struct {
 			Campaign uuid.UUID `json:"campaign"`
 			Mail     uuid.UUID `json:"mail"`
 			Lure     string    `json:"lure"`
@@ -164,8 +165,8 @@ func scanCampaign(row pgx.CollectableRow) (campaign, error) {
 	return c, err
 }
 
-func (s *store) campaigns(ctx context.Context) ([]campaign, error) {
-	rows, err := s.pool.Query(ctx, `SELECT `+campaignColumns+` GROUP BY c.id ORDER BY c.made DESC LIMIT 100`)
+func (s *records) campaigns(ctx context.Context) ([]campaign, error) {
+	rows, err := s.Pool.Query(ctx, `SELECT `+campaignColumns+` GROUP BY c.id ORDER BY c.made DESC LIMIT 100`)
 	if err != nil {
 		return nil, fmt.Errorf("read campaigns: %w", err)
 	}
@@ -176,14 +177,14 @@ func (s *store) campaigns(ctx context.Context) ([]campaign, error) {
 	return all, nil
 }
 
-func (s *store) campaign(ctx context.Context, id uuid.UUID) (campaign, []mailing, error) {
-	rows, err := s.pool.Query(ctx, `SELECT `+campaignColumns+` WHERE c.id = $1 GROUP BY c.id`, [16]byte(id))
+func (s *records) campaign(ctx context.Context, id uuid.UUID) (campaign, []mailing, error) {
+	rows, err := s.Pool.Query(ctx, `SELECT `+campaignColumns+` WHERE c.id = $1 GROUP BY c.id`, [16]byte(id))
 	if err != nil {
 		return campaign{}, nil, fmt.Errorf("read campaign: %w", err)
 	}
 	c, err := pgx.CollectExactlyOneRow(rows, scanCampaign)
 	if errors.Is(err, pgx.ErrNoRows) {
-		return c, nil, errGone
+		return c, nil, store.ErrNotFound
 	}
 	if err != nil {
 		return c, nil, fmt.Errorf("read campaign: %w", err)
@@ -194,9 +195,9 @@ func (s *store) campaign(ctx context.Context, id uuid.UUID) (campaign, []mailing
 }
 
 // beginCampaign sends a lure, and an ordinary mail beside it, to people, who each have one mailbox page here.
-func (s *store) beginCampaign(ctx context.Context, x, beside lure, team string, people []string, at time.Time, by principal) (uuid.UUID, error) {
+func (s *records) beginCampaign(ctx context.Context, x, beside lure, team string, people []string, at time.Time, by principal) (uuid.UUID, error) {
 	id := uuid.New()
-	return id, s.write(ctx, func(tx pgx.Tx) ([]auditRow, error) {
+	return id, s.Write(ctx, func(tx pgx.Tx) ([]store.Row, error) {
 		if _, err := tx.Exec(ctx, `INSERT INTO training.campaign (id, lure, team, begun) VALUES ($1, $2, $3, $4)`, [16]byte(id), x.ID, team, at); err != nil {
 			return nil, fmt.Errorf("store campaign: %w", err)
 		}
@@ -205,7 +206,7 @@ func (s *store) beginCampaign(ctx context.Context, x, beside lure, team string, 
 				return nil, fmt.Errorf("store mails: %w", err)
 			}
 		}
-		return []auditRow{note("drill.begun", "", "", struct {
+		return []store.Row{store.Note("drill.begun", "", "", struct {
 			Campaign uuid.UUID `json:"campaign"`
 			Lure     string    `json:"lure"`
 			Team     string    `json:"team"`
@@ -256,7 +257,7 @@ func (l *LMS) ownMail(v *visit) (mailing, lure, error) {
 		return mailing{}, lure{}, notFound()
 	}
 	m, err := l.store.mail(v.ctx(), id, v.viewer.Person)
-	if errors.Is(err, errGone) {
+	if errors.Is(err, store.ErrNotFound) {
 		v.wrong = true
 		return m, lure{}, l.gone(v, "not_own")
 	}
@@ -457,7 +458,7 @@ func (l *LMS) showDrill(v *visit) error {
 		return notFound()
 	}
 	c, mails, err := l.store.campaign(v.ctx(), id)
-	if errors.Is(err, errGone) {
+	if errors.Is(err, store.ErrNotFound) {
 		return notFound()
 	}
 	if err != nil {

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+
+	"example.org/security-training/services/lms/store"
 )
 
 func TestAPageHearsWhenItsLessonIsWritten(t *testing.T) {
@@ -178,11 +180,11 @@ func TestACertificateCanBeVerifiedByAnybodyAndMadeUpByNobody(t *testing.T) {
 			t.Errorf("%s: %d %s", typed, p.status, p.text())
 		}
 	}
-	key, err := s.store.certificateKey(t.Context())
+	key, err := s.store.CertificateKey(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
-	if again, err := s.store.certificateKey(t.Context()); err != nil || string(again) != string(key) {
+	if again, err := s.store.CertificateKey(t.Context()); err != nil || string(again) != string(key) {
 		t.Errorf("the key changes: %v", err)
 	}
 	if p := verify(certificateNumber(key, uuid.New())); !strings.Contains(p.body, `data-valid="deleted"`) {
@@ -197,11 +199,11 @@ func TestACertificateCanBeVerifiedByAnybodyAndMadeUpByNobody(t *testing.T) {
 func TestAPersonsOlderRowsOfAnEventAreFoundBehindOthers(t *testing.T) {
 	s := newSchool(t)
 	const event = "git:secret/payments/1/a"
-	rows := []auditRow{note("lesson.asked", "mira.keller", event, struct{}{})}
+	rows := []store.Row{store.Note("lesson.asked", "mira.keller", event, struct{}{})}
 	for range auditShown + 5 {
-		rows = append(rows, note("lesson.asked", "tom.brandt", event, struct{}{}))
+		rows = append(rows, store.Note("lesson.asked", "tom.brandt", event, struct{}{}))
 	}
-	if err := s.store.record(t.Context(), rows...); err != nil {
+	if err := s.store.Record(t.Context(), rows...); err != nil {
 		t.Fatal(err)
 	}
 	found, err := s.store.audit(t.Context(), search{Event: event, Person: "mira.keller", Limit: auditShown + 1})

@@ -23,6 +23,7 @@ import (
 
 	"example.org/security-training/services/audit"
 	"example.org/security-training/services/env"
+	"example.org/security-training/services/lms/store"
 	"example.org/security-training/services/lms/words"
 	"example.org/security-training/services/mesh"
 	"example.org/security-training/services/postgres"
@@ -53,7 +54,7 @@ type Config struct {
 // LMS answers people and the instructor's command line. Its methods are safe for concurrent use.
 type LMS struct {
 	cfg      Config
-	store    *store
+	store    *records
 	scorer   *scorer
 	sessions *scs.SessionManager
 	pages    *pages
@@ -81,14 +82,14 @@ func New(cfg Config) (*LMS, error) {
 	}
 	l := &LMS{
 		cfg:     cfg,
-		store:   &store{pool: cfg.Pool},
+		store:   &records{&store.Store{Pool: cfg.Pool}},
 		pages:   pages,
 		console: newConsole(),
 		brake:   newBrake(time.Now),
 		writing: map[uuid.UUID]chan struct{}{},
 		teams:   map[string]*remembered[teamFacts]{},
 	}
-	l.store.wrote = l.console.wrote
+	l.store.Wrote = l.console.wrote
 	if l.lures, err = readLures(lureText); err != nil {
 		return nil, err
 	}

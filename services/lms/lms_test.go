@@ -54,7 +54,7 @@ func (s *school) exercise(id string, state exercise.State) {
 func (s *school) rows(query string, args ...any) int {
 	s.t.Helper()
 	var n int
-	if err := s.store.pool.QueryRow(s.t.Context(), query, args...).Scan(&n); err != nil {
+	if err := s.store.Pool.QueryRow(s.t.Context(), query, args...).Scan(&n); err != nil {
 		s.t.Fatal(err)
 	}
 	return n
@@ -406,7 +406,7 @@ func TestLinkWorksOnceHoweverManyTryAndLookingDoesNotUseItUp(t *testing.T) {
 
 func (s *school) exec(query string) {
 	s.t.Helper()
-	if _, err := s.store.pool.Exec(s.t.Context(), query); err != nil {
+	if _, err := s.store.Pool.Exec(s.t.Context(), query); err != nil {
 		s.t.Fatal(err)
 	}
 }

@@ -13,6 +13,7 @@ import (
 	"example.org/security-training/services/activity"
 	"example.org/security-training/services/httpjson"
 	"example.org/security-training/services/lms/chart"
+	"example.org/security-training/services/lms/store"
 	"example.org/security-training/services/lms/words"
 	"example.org/security-training/services/risk"
 )
@@ -385,7 +386,7 @@ func (l *LMS) lookAt(v *visit, id string) (risk.Standing, error) {
 	if i < 0 {
 		return risk.Standing{}, notFound()
 	}
-	return people[i], l.store.record(v.ctx(), note("view", id, "", struct {
+	return people[i], l.store.Record(v.ctx(), store.Note("view", id, "", struct {
 		By principal `json:"by"`
 	}{v.viewer.principal}))
 }

@@ -2,11 +2,8 @@ package lms
 
 import (
 	"context"
-	"crypto/aes"
 	"crypto/cipher"
-	"crypto/hkdf"
 	"crypto/rand"
-	"crypto/sha256"
 	"crypto/subtle"
 	"encoding/base64"
 	"encoding/json"
@@ -26,6 +23,7 @@ import (
 
 	"example.org/security-training/services/env"
 	"example.org/security-training/services/httpjson"
+	"example.org/security-training/services/lms/store"
 	"example.org/security-training/services/risk"
 )
 
@@ -131,24 +129,6 @@ func (p *Provider) discover(ctx context.Context) (*oidc.Provider, *oauth2.Config
 	}, nil
 }
 
-// signInKey encrypts and authenticates pending sign-ins. It is derived from a key that every replica has, and that no restart
-// changes.
-func (s *store) signInKey(ctx context.Context) (cipher.AEAD, error) {
-	key, err := s.certificateKey(ctx)
-	if err != nil {
-		return nil, err
-	}
-	own, err := hkdf.Key(sha256.New, key, nil, "pending sign-in by a provider", 32)
-	if err != nil {
-		return nil, fmt.Errorf("derive key of sign-ins: %w", err)
-	}
-	block, err := aes.NewCipher(own)
-	if err != nil {
-		return nil, fmt.Errorf("derive key of sign-ins: %w", err)
-	}
-	return cipher.NewGCMWithRandomNonce(block)
-}
-
 func beginSignIn(key cipher.AEAD, now time.Time) (cookie string, s pendingSignIn, err error) {
 	s = pendingSignIn{State: rand.Text(), Nonce: rand.Text(), Verifier: oauth2.GenerateVerifier(), Ends: now.Add(providerEnd)}
 	text, err := json.Marshal(s)
@@ -182,7 +162,7 @@ func (l *LMS) doProvider(v *visit) error {
 	if err != nil {
 		return providerAway(err)
 	}
-	key, err := l.store.signInKey(v.ctx())
+	key, err := l.store.SignInKey(v.ctx())
 	if err != nil {
 		return err
 	}
@@ -224,7 +204,7 @@ func (l *LMS) doCallback(v *visit) error {
 		return refuse("bad_state", again)
 	}
 	http.SetCookie(v.w, &http.Cookie{Name: providerCookie, Path: providerPath, MaxAge: -1, HttpOnly: true, Secure: v.r.TLS != nil, SameSite: http.SameSiteLaxMode})
-	key, err := l.store.signInKey(v.ctx())
+	key, err := l.store.SignInKey(v.ctx())
 	if err != nil {
 		return err
 	}
@@ -267,7 +247,7 @@ func (l *LMS) doCallback(v *visit) error {
 		}
 		signed.Role, signed.Person = rolePerson, people[i].ID
 	}
-	if err := l.store.record(v.ctx(), note("sign_in", signed.Person, "", signed)); err != nil {
+	if err := l.store.Record(v.ctx(), store.Note("sign_in", signed.Person, "", signed)); err != nil {
 		return err
 	}
 	if err := l.signIn(v.ctx(), signed); err != nil {
@@ -283,6 +263,7 @@ func (l *LMS) doCallback(v *visit) error {
 type badToken struct{ cause error }
 
 func (b *badToken) Error() string { return fmt.Sprintf("bad token: %v", b.cause) }
+
 func (b *badToken) Unwrap() error { return b.cause }
 
 // exchange redeems a code and verifies the ID token: its signature, issuer, audience, authorized party, life and nonce.

@@ -16,6 +16,7 @@ import (
 
 	"example.org/security-training/services/exercise"
 	"example.org/security-training/services/httpjson"
+	"example.org/security-training/services/lms/store"
 	"example.org/security-training/services/mesh"
 )
 
@@ -85,7 +86,7 @@ func (c *console) watched(now time.Time) bool {
 }
 
 // wrote tells the feed of rows that this service has just committed.
-func (c *console) wrote(rows []auditRow) {
+func (c *console) wrote(rows []store.Row) {
 	var lines []exercise.FeedLine
 	for _, r := range rows {
 		if line, ok := lineOf(r, time.Now().UTC()); ok {
@@ -96,7 +97,7 @@ func (c *console) wrote(rows []auditRow) {
 }
 
 // lineOf is a row of the audit as a line of the feed, if it is one for people.
-func lineOf(r auditRow, at time.Time) (exercise.FeedLine, bool) {
+func lineOf(r store.Row, at time.Time) (exercise.FeedLine, bool) {
 	what, ok := feedWords[r.Kind]
 	kind := "lesson"
 	if r.Kind == "sign_in" {
@@ -268,11 +269,11 @@ func (l *LMS) placeOrder(ctx context.Context, by principal, o exercise.Order) (i
 	if err != nil {
 		return 0, fmt.Errorf("encode order: %w", err)
 	}
-	err = l.store.write(ctx, func(tx pgx.Tx) ([]auditRow, error) {
+	err = l.store.Write(ctx, func(tx pgx.Tx) ([]store.Row, error) {
 		if err := tx.QueryRow(ctx, `INSERT INTO training.console_order (kind, body, role) VALUES ($1, $2, $3) RETURNING number`, o.Kind, string(body), by.Role).Scan(&o.Number); err != nil {
 			return nil, fmt.Errorf("store order: %w", err)
 		}
-		return []auditRow{note("order", "", o.Event, struct {
+		return []store.Row{store.Note("order", "", o.Event, struct {
 			exercise.Order
 			By principal `json:"by"`
 		}{o, by})}, nil
@@ -284,8 +285,8 @@ func (l *LMS) placeOrder(ctx context.Context, by principal, o exercise.Order) (i
 	return o.Number, nil
 }
 
-func (s *store) waitingOrders(ctx context.Context) ([]exercise.Order, error) {
-	rows, err := s.pool.Query(ctx, `SELECT number, body FROM training.console_order WHERE state = $1 ORDER BY number LIMIT 50`, exercise.OrderWaiting)
+func (s *records) waitingOrders(ctx context.Context) ([]exercise.Order, error) {
+	rows, err := s.Pool.Query(ctx, `SELECT number, body FROM training.console_order WHERE state = $1 ORDER BY number LIMIT 50`, exercise.OrderWaiting)
 	if err != nil {
 		return nil, fmt.Errorf("read orders: %w", err)
 	}
@@ -310,8 +311,8 @@ func (s *store) waitingOrders(ctx context.Context) ([]exercise.Order, error) {
 }
 
 // orders are the latest of some kinds, the newest first.
-func (s *store) orders(ctx context.Context, limit int, kinds ...string) ([]placed, error) {
-	rows, err := s.pool.Query(ctx, `SELECT number, body, role, state, note, result, made, changed FROM training.console_order WHERE kind = ANY($1) ORDER BY number DESC LIMIT $2`, kinds, limit)
+func (s *records) orders(ctx context.Context, limit int, kinds ...string) ([]placed, error) {
+	rows, err := s.Pool.Query(ctx, `SELECT number, body, role, state, note, result, made, changed FROM training.console_order WHERE kind = ANY($1) ORDER BY number DESC LIMIT $2`, kinds, limit)
 	if err != nil {
 		return nil, fmt.Errorf("read orders: %w", err)
 	}
@@ -335,7 +336,7 @@ func (s *store) orders(ctx context.Context, limit int, kinds ...string) ([]place
 	return all, nil
 }
 
-func (s *store) reportOrder(ctx context.Context, n int64, report exercise.Report, by string) error {
+func (s *records) reportOrder(ctx context.Context, n int64, report exercise.Report, by string) error {
 	var result *string
 	if report.Result != nil {
 		b, err := json.Marshal(report.Result)
@@ -345,7 +346,7 @@ func (s *store) reportOrder(ctx context.Context, n int64, report exercise.Report
 		text := string(b)
 		result = &text
 	}
-	return s.write(ctx, func(tx pgx.Tx) ([]auditRow, error) {
+	return s.Write(ctx, func(tx pgx.Tx) ([]store.Row, error) {
 		var kind, state string
 		err := tx.QueryRow(ctx, `SELECT kind, state FROM training.console_order WHERE number = $1 FOR UPDATE`, n).Scan(&kind, &state)
 		if errors.Is(err, pgx.ErrNoRows) {
@@ -363,7 +364,7 @@ func (s *store) reportOrder(ctx context.Context, n int64, report exercise.Report
 		if report.State == exercise.ReportTaken {
 			return nil, nil
 		}
-		return []auditRow{note("order."+report.State, "", "", struct {
+		return []store.Row{store.Note("order."+report.State, "", "", struct {
 			Number int64  `json:"number"`
 			Order  string `json:"order"`
 			Note   string `json:"note,omitempty"`
@@ -372,8 +373,8 @@ func (s *store) reportOrder(ctx context.Context, n int64, report exercise.Report
 	})
 }
 
-func (s *store) putScenarios(ctx context.Context, told exercise.Scenarios, by string) error {
-	return s.write(ctx, func(tx pgx.Tx) ([]auditRow, error) {
+func (s *records) putScenarios(ctx context.Context, told exercise.Scenarios, by string) error {
+	return s.Write(ctx, func(tx pgx.Tx) ([]store.Row, error) {
 		if _, err := tx.Exec(ctx, `DELETE FROM training.scenario`); err != nil {
 			return nil, fmt.Errorf("store scenarios: %w", err)
 		}
@@ -394,7 +395,7 @@ func (s *store) putScenarios(ctx context.Context, told exercise.Scenarios, by st
 		if err != nil {
 			return nil, fmt.Errorf("end old orders: %w", err)
 		}
-		return []auditRow{note("scenarios", "", "", struct {
+		return []store.Row{store.Note("scenarios", "", "", struct {
 			Scenarios int    `json:"scenarios"`
 			Ended     int64  `json:"orders_ended"`
 			By        string `json:"by"`
@@ -402,8 +403,8 @@ func (s *store) putScenarios(ctx context.Context, told exercise.Scenarios, by st
 	})
 }
 
-func (s *store) scenarios(ctx context.Context) ([]exercise.Scenario, error) {
-	rows, err := s.pool.Query(ctx, `SELECT body FROM training.scenario ORDER BY place`)
+func (s *records) scenarios(ctx context.Context) ([]exercise.Scenario, error) {
+	rows, err := s.Pool.Query(ctx, `SELECT body FROM training.scenario ORDER BY place`)
 	if err != nil {
 		return nil, fmt.Errorf("read scenarios: %w", err)
 	}
@@ -422,8 +423,8 @@ func (s *store) scenarios(ctx context.Context) ([]exercise.Scenario, error) {
 }
 
 // giveHint records that a hint was shown; again costs nothing.
-func (s *store) giveHint(ctx context.Context, exercise string, number int, hint exercise.Hint, by principal) error {
-	return s.write(ctx, func(tx pgx.Tx) ([]auditRow, error) {
+func (s *records) giveHint(ctx context.Context, exercise string, number int, hint exercise.Hint, by principal) error {
+	return s.Write(ctx, func(tx pgx.Tx) ([]store.Row, error) {
 		tag, err := tx.Exec(ctx, `INSERT INTO training.hint (exercise, number, cost) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING`, exercise, number, hint.Cost)
 		if err != nil {
 			return nil, fmt.Errorf("store hint: %w", err)
@@ -431,7 +432,7 @@ func (s *store) giveHint(ctx context.Context, exercise string, number int, hint 
 		if tag.RowsAffected() == 0 {
 			return nil, nil
 		}
-		return []auditRow{note("hint", "", "", struct {
+		return []store.Row{store.Note("hint", "", "", struct {
 			Exercise string    `json:"exercise"`
 			Number   int       `json:"number"`
 			Cost     int       `json:"cost"`
@@ -441,8 +442,8 @@ func (s *store) giveHint(ctx context.Context, exercise string, number int, hint 
 }
 
 // hintsGiven are the numbers of the hints of an exercise that were shown, from 1.
-func (s *store) hintsGiven(ctx context.Context, exercise string) ([]int, error) {
-	rows, err := s.pool.Query(ctx, `SELECT number FROM training.hint WHERE exercise = $1`, exercise)
+func (s *records) hintsGiven(ctx context.Context, exercise string) ([]int, error) {
+	rows, err := s.Pool.Query(ctx, `SELECT number FROM training.hint WHERE exercise = $1`, exercise)
 	if err != nil {
 		return nil, fmt.Errorf("read hints: %w", err)
 	}
@@ -462,8 +463,8 @@ type stuck struct {
 	Attempts int
 }
 
-func (s *store) stuck(ctx context.Context, limit int) ([]stuck, error) {
-	rows, err := s.pool.Query(ctx, `SELECT l.person, l.module, l.state, l.made, count(a.number) FROM training.lesson l LEFT JOIN training.attempt a ON a.lesson = l.id
+func (s *records) stuck(ctx context.Context, limit int) ([]stuck, error) {
+	rows, err := s.Pool.Query(ctx, `SELECT l.person, l.module, l.state, l.made, count(a.number) FROM training.lesson l LEFT JOIN training.attempt a ON a.lesson = l.id
 		WHERE l.state IN ('writing', 'ready', 'refused') GROUP BY l.id ORDER BY count(a.number) DESC, l.made LIMIT $1`, limit)
 	if err != nil {
 		return nil, fmt.Errorf("read open lessons: %w", err)

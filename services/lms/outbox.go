@@ -14,7 +14,7 @@ import (
 
 // outbox delivers training events to the scorer, at least once and in order.
 type outbox struct {
-	store  *store
+	store  *records
 	scorer *scorer
 	log    *slog.Logger
 	wake   chan struct{}
@@ -25,8 +25,8 @@ type outbox struct {
 	waiters map[string][]chan struct{}
 }
 
-func newOutbox(store *store, scorer *scorer, log *slog.Logger) *outbox {
-	return &outbox{store: store, scorer: scorer, log: log, wake: make(chan struct{}, 1), waiters: map[string][]chan struct{}{}}
+func newOutbox(db *records, scorer *scorer, log *slog.Logger) *outbox {
+	return &outbox{store: db, scorer: scorer, log: log, wake: make(chan struct{}, 1), waiters: map[string][]chan struct{}{}}
 }
 
 // kick says that there is something to deliver.

@@ -13,6 +13,7 @@ import (
 
 	"example.org/security-training/services/exercise"
 	"example.org/security-training/services/httpjson"
+	"example.org/security-training/services/lms/store"
 	"example.org/security-training/services/lms/words"
 	"example.org/security-training/services/mesh"
 )
@@ -23,12 +24,12 @@ import (
 // results are the records as they are, with names by the roster.
 func (l *LMS) results(ctx context.Context) (exercise.Results, error) {
 	r := exercise.Results{At: l.cfg.Now().UTC(), Lessons: []exercise.LessonResult{}, Drills: []exercise.DrillResult{}}
-	key, err := l.store.certificateKey(ctx)
+	key, err := l.store.CertificateKey(ctx)
 	if err != nil {
 		return r, err
 	}
 	name := l.names()
-	if r.Mark, err = l.store.recordsMark(ctx, l.store.pool); err != nil { // first: what comes after it makes it another
+	if r.Mark, err = l.store.recordsMark(ctx, l.store.Pool); err != nil { // first: what comes after it makes it another
 		return r, err
 	}
 	err = l.store.eachLesson(ctx, time.Time{}, func(t taught) error {
@@ -88,14 +89,14 @@ func (l *LMS) GetResults(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	if err := l.store.record(r.Context(), resultsRow(mesh.Caller(r.Context()).Name)); err != nil {
+	if err := l.store.Record(r.Context(), resultsRow(mesh.Caller(r.Context()).Name)); err != nil {
 		return err
 	}
 	return httpjson.Write(w, http.StatusOK, results)
 }
 
-func resultsRow[By string | principal](by By) auditRow {
-	return note("export", "", "", struct {
+func resultsRow[By string | principal](by By) store.Row {
+	return store.Note("export", "", "", struct {
 		By   By     `json:"by"`
 		What string `json:"what"`
 	}{by, "results"})
@@ -111,7 +112,7 @@ func (l *LMS) showResults(v *visit) error {
 	if err != nil {
 		return err
 	}
-	if err := l.store.record(v.ctx(), resultsRow(v.viewer.principal)); err != nil {
+	if err := l.store.Record(v.ctx(), resultsRow(v.viewer.principal)); err != nil {
 		return err
 	}
 	v.w.Header().Set("Content-Disposition", `attachment; filename="`+file+`"`)
@@ -163,7 +164,7 @@ type querier interface {
 }
 
 // recordsMark tells learners' records from others: it changes when there is one more, one less, or one that went on.
-func (s *store) recordsMark(ctx context.Context, q querier) (mark string, err error) {
+func (s *records) recordsMark(ctx context.Context, q querier) (mark string, err error) {
 	err = q.QueryRow(ctx, `SELECT md5(coalesce(string_agg(line, chr(10) ORDER BY line), '')) FROM (
 		SELECT concat_ws(' ', 'lesson', id, state) AS line FROM training.lesson
 		UNION ALL SELECT concat_ws(' ', 'attempt', lesson, number) FROM training.attempt
@@ -175,8 +176,8 @@ func (s *store) recordsMark(ctx context.Context, q querier) (mark string, err er
 	return mark, nil
 }
 
-func (s *store) drillResults(ctx context.Context) ([]exercise.DrillResult, error) {
-	rows, err := s.pool.Query(ctx, `SELECT person, campaign::text, lure, sent, opened, clicked, submitted, reported
+func (s *records) drillResults(ctx context.Context) ([]exercise.DrillResult, error) {
+	rows, err := s.Pool.Query(ctx, `SELECT person, campaign::text, lure, sent, opened, clicked, submitted, reported
 		FROM training.mail ORDER BY sent, id`)
 	if err != nil {
 		return nil, fmt.Errorf("read mails: %w", err)
@@ -206,10 +207,10 @@ const lockRecords = `LOCK TABLE training.lesson, training.mail IN EXCLUSIVE MODE
 // reset takes away what PostReset says. Given is the time of a person's certificate in the zone that it bears its
 // date in. Sessions, links and the audit stay, and of everybody's training what was imported and has been delivered:
 // the scorer goes back to a position behind it, and counts it still.
-func (s *store) reset(
+func (s *records) reset(
 	ctx context.Context, order ResetOrder, given func(person string, at time.Time) time.Time, by string,
 ) error {
-	return s.write(ctx, func(tx pgx.Tx) ([]auditRow, error) {
+	return s.Write(ctx, func(tx pgx.Tx) ([]store.Row, error) {
 		if order.All {
 			if _, err := tx.Exec(ctx, lockRecords); err != nil {
 				return nil, fmt.Errorf("reset: %w", err)
@@ -251,7 +252,7 @@ func (s *store) reset(
 				*q.count = tag.RowsAffected()
 			}
 		}
-		return []auditRow{note("reset", "", "", struct {
+		return []store.Row{store.Note("reset", "", "", struct {
 			By           string `json:"by"`
 			Lessons      int64  `json:"lessons"`
 			Certificates int    `json:"certificates"`
@@ -294,9 +295,9 @@ func keepCertificates(
 }
 
 // deletedCertificate is the date on a certificate whose record was deleted; zero if nothing says it.
-func (s *store) deletedCertificate(ctx context.Context, lesson uuid.UUID) (given time.Time, err error) {
+func (s *records) deletedCertificate(ctx context.Context, lesson uuid.UUID) (given time.Time, err error) {
 	const query = `SELECT given FROM training.deleted_certificate WHERE lesson = $1`
-	err = s.pool.QueryRow(ctx, query, [16]byte(lesson)).Scan(&given)
+	err = s.Pool.QueryRow(ctx, query, [16]byte(lesson)).Scan(&given)
 	if err != nil && !errors.Is(err, pgx.ErrNoRows) {
 		return time.Time{}, fmt.Errorf("read deleted certificates: %w", err)
 	}
@@ -315,7 +316,7 @@ const deleteWord = "delete"
 
 func (l *LMS) showRecords(v *visit) error {
 	m := recordsView{consoleFrame: l.consoleFrame(v, "/console/records")}
-	err := l.store.pool.QueryRow(v.ctx(), `SELECT
+	err := l.store.Pool.QueryRow(v.ctx(), `SELECT
 		(SELECT count(*) FROM (SELECT person FROM training.lesson UNION SELECT person FROM training.mail) p),
 		(SELECT count(*) FROM training.lesson), (SELECT count(*) FROM training.attempt),
 		(SELECT count(*) FROM training.completion WHERE passed),

@@ -11,6 +11,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"example.org/security-training/services/httpjson"
+	"example.org/security-training/services/lms/store"
 	"example.org/security-training/services/mesh"
 )
 
@@ -48,9 +49,9 @@ func (l *LMS) PostRevocation(w http.ResponseWriter, r *http.Request) error {
 }
 
 // revoke answers the time that holds for the name and role from now on.
-func (s *store) revoke(ctx context.Context, o Revocation, by string) (time.Time, error) {
+func (s *records) revoke(ctx context.Context, o Revocation, by string) (time.Time, error) {
 	var holds time.Time
-	err := s.write(ctx, func(tx pgx.Tx) ([]auditRow, error) {
+	err := s.Write(ctx, func(tx pgx.Tx) ([]store.Row, error) {
 		err := tx.QueryRow(ctx, `INSERT INTO training.revoked_certificate AS r (role, name, before, by) VALUES ($1, $2, $3, $4)
 			ON CONFLICT (role, name) DO UPDATE SET before = excluded.before, by = excluded.by, at = excluded.at WHERE excluded.before > r.before
 			RETURNING before`, o.Role, o.Name, o.Before, by).Scan(&holds)
@@ -64,7 +65,7 @@ func (s *store) revoke(ctx context.Context, o Revocation, by string) (time.Time,
 		if o.Role == rolePerson {
 			person = o.Name
 		}
-		return []auditRow{note("certificate.revoked", person, "", struct {
+		return []store.Row{store.Note("certificate.revoked", person, "", struct {
 			Role   string    `json:"role"`
 			By     string    `json:"by"`
 			Asked  time.Time `json:"asked"`
@@ -75,9 +76,9 @@ func (s *store) revoke(ctx context.Context, o Revocation, by string) (time.Time,
 }
 
 // revoked says whether a certificate is good no more.
-func (s *store) revoked(ctx context.Context, c mesh.Certificate) (bool, error) {
+func (s *records) revoked(ctx context.Context, c mesh.Certificate) (bool, error) {
 	var before time.Time
-	err := s.pool.QueryRow(ctx, `SELECT before FROM training.revoked_certificate WHERE role = $1 AND name = $2`, c.Role, c.Name).Scan(&before)
+	err := s.Pool.QueryRow(ctx, `SELECT before FROM training.revoked_certificate WHERE role = $1 AND name = $2`, c.Role, c.Name).Scan(&before)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return false, nil
 	}

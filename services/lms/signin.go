@@ -8,6 +8,7 @@ import (
 	"slices"
 
 	"example.org/security-training/services/httpjson"
+	"example.org/security-training/services/lms/store"
 	"example.org/security-training/services/mesh"
 	"example.org/security-training/services/risk"
 )
@@ -84,7 +85,7 @@ func (l *LMS) doCertificate(v *visit) error {
 
 // welcome begins a session, with its audit row.
 func (l *LMS) welcome(v *visit, p principal) error {
-	if err := l.store.record(v.ctx(), note("sign_in", p.Person, "", p)); err != nil {
+	if err := l.store.Record(v.ctx(), store.Note("sign_in", p.Person, "", p)); err != nil {
 		return err
 	}
 	if err := l.signIn(v.ctx(), p); err != nil {
@@ -95,11 +96,11 @@ func (l *LMS) welcome(v *visit, p principal) error {
 
 func (l *LMS) doSignIn(v *visit) error {
 	token := v.r.PostForm.Get("token")
-	p, err := principal{}, errGone
+	p, err := principal{}, store.ErrNotFound
 	if tokenPattern.MatchString(token) {
 		p, err = l.store.useLink(v.ctx(), token, l.cfg.Now())
 	}
-	if errors.Is(err, errGone) {
+	if errors.Is(err, store.ErrNotFound) {
 		v.wrong = true
 		l.refused(v, "", "bad_link")
 		v.status, v.viewer = http.StatusForbidden, nil
@@ -115,7 +116,7 @@ func (l *LMS) doSignIn(v *visit) error {
 }
 
 func (l *LMS) doSignOut(v *visit) error {
-	if err := l.store.record(v.ctx(), note("sign_out", v.viewer.Person, "", v.viewer.principal)); err != nil {
+	if err := l.store.Record(v.ctx(), store.Note("sign_out", v.viewer.Person, "", v.viewer.principal)); err != nil {
 		return err
 	}
 	if err := l.sessions.Destroy(v.ctx()); err != nil {

@@ -461,11 +461,11 @@ func TestStrangersWhoBeginToSignInPushNobodyOut(t *testing.T) {
 
 func TestACookieOfASignInIsGoodForItsTimeAndAsItWasSealed(t *testing.T) {
 	s := newSchool(t)
-	key, err := s.store.signInKey(t.Context())
+	key, err := s.store.SignInKey(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
-	again, err := s.store.signInKey(t.Context()) // as of another replica, or after a restart
+	again, err := s.store.SignInKey(t.Context()) // as of another replica, or after a restart
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -13,82 +13,28 @@ import (
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgxpool"
 
 	"example.org/security-training/services/activity"
 	"example.org/security-training/services/audit"
 	"example.org/security-training/services/exercise"
 	"example.org/security-training/services/lesson"
+	"example.org/security-training/services/lms/store"
 	"example.org/security-training/services/risk"
 )
 
-// store is the schema training. Whatever changes it in a way that matters commits with its audit row.
-type store struct {
-	pool  *pgxpool.Pool
-	wrote func([]auditRow) // told of audit rows that have committed; may be nil
-}
+// records is the schema training.
+type records struct{ *store.Store }
 
-// auditRow is an entry of this workload's chain in the database.
-type auditRow struct {
-	Kind   string `json:"kind"`
-	Person string `json:"person,omitempty"`
-	Event  string `json:"event,omitempty"`
-	Detail string `json:"detail,omitempty"`
-}
-
-// note makes a row whose detail is v as JSON.
-func note(kind, person, event string, v any) auditRow {
-	b, err := json.Marshal(v)
-	if err != nil {
-		b = []byte(`{}`) // none of the structs given here can fail
-	}
-	return auditRow{Kind: kind, Person: person, Event: event, Detail: string(b)}
-}
-
-// errGone is the answer to something that is not there, or is not for the one who asks.
-var errGone = errors.New("not found")
-
-// write runs act in a transaction and appends the audit rows that it returns, last, so that the chain is locked briefly.
-func (s *store) write(ctx context.Context, act func(pgx.Tx) ([]auditRow, error)) error {
-	var rows []auditRow
-	err := pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error {
-		var err error
-		rows, err = act(tx)
-		if err != nil || len(rows) == 0 {
-			return err
-		}
-		b, err := json.Marshal(rows)
-		if err != nil {
-			return fmt.Errorf("encode audit rows: %w", err)
-		}
-		if _, err := tx.Exec(ctx, `SELECT audit.append($1::jsonb)`, string(b)); err != nil {
-			return fmt.Errorf("append to audit: %w", err)
-		}
-		return nil
-	})
-	if err == nil && s.wrote != nil {
-		s.wrote(rows)
-	}
-	return err
-}
-
-// record appends rows that report nothing but themselves.
-func (s *store) record(ctx context.Context, rows ...auditRow) error {
-	return s.write(ctx, func(pgx.Tx) ([]auditRow, error) { return rows, nil })
-}
-
-func (s *store) sweep(ctx context.Context) error {
-	_, err := s.pool.Exec(ctx, `DELETE FROM training.session WHERE expiry < now()`)
+func (s *records) sweep(ctx context.Context) error {
+	_, err := s.Pool.Exec(ctx, `DELETE FROM training.session WHERE expiry < now()`)
 	if err != nil {
 		return fmt.Errorf("delete sessions: %w", err)
 	}
-	if _, err = s.pool.Exec(ctx, `DELETE FROM training.link WHERE expires < now() - interval '1 day'`); err != nil {
+	if _, err = s.Pool.Exec(ctx, `DELETE FROM training.link WHERE expires < now() - interval '1 day'`); err != nil {
 		return fmt.Errorf("delete links: %w", err)
 	}
 	return nil
 }
-
-// ---- sign-in
 
 // Roles of a session. Whether a person is a manager is the roster's to say.
 const (
@@ -123,12 +69,12 @@ func digest(token string) []byte {
 	return sum[:]
 }
 
-func (s *store) addLink(ctx context.Context, token string, p principal, expires time.Time, by string) error {
-	return s.write(ctx, func(tx pgx.Tx) ([]auditRow, error) {
+func (s *records) addLink(ctx context.Context, token string, p principal, expires time.Time, by string) error {
+	return s.Write(ctx, func(tx pgx.Tx) ([]store.Row, error) {
 		if _, err := tx.Exec(ctx, `INSERT INTO training.link (token, role, person, expires) VALUES ($1, $2, $3, $4)`, digest(token), p.Role, p.Person, expires); err != nil {
 			return nil, fmt.Errorf("store link: %w", err)
 		}
-		return []auditRow{note("link.made", p.Person, "", struct {
+		return []store.Row{store.Note("link.made", p.Person, "", struct {
 			Role    string    `json:"role"`
 			By      string    `json:"by"`
 			Expires time.Time `json:"expires"`
@@ -137,21 +83,19 @@ func (s *store) addLink(ctx context.Context, token string, p principal, expires 
 }
 
 // useLink consumes a link: of many who try, one gets it. errGone if it was used, has ended, or never was.
-func (s *store) useLink(ctx context.Context, token string, now time.Time) (principal, error) {
+func (s *records) useLink(ctx context.Context, token string, now time.Time) (principal, error) {
 	var p principal
-	err := s.write(ctx, func(tx pgx.Tx) ([]auditRow, error) {
+	err := s.Write(ctx, func(tx pgx.Tx) ([]store.Row, error) {
 		row := tx.QueryRow(ctx, `UPDATE training.link SET used = $2 WHERE token = $1 AND used IS NULL AND expires > $2 RETURNING role, person`, digest(token), now)
 		if err := row.Scan(&p.Role, &p.Person); errors.Is(err, pgx.ErrNoRows) {
-			return nil, errGone
+			return nil, store.ErrNotFound
 		} else if err != nil {
 			return nil, fmt.Errorf("use link: %w", err)
 		}
-		return []auditRow{note("sign_in", p.Person, "", p)}, nil
+		return []store.Row{store.Note("sign_in", p.Person, "", p)}, nil
 	})
 	return p, err
 }
-
-// ---- lessons
 
 // States of a lesson.
 const (
@@ -195,9 +139,9 @@ type completion struct {
 }
 
 // subject is the person's pseudonym, made when first asked for.
-func (s *store) subject(ctx context.Context, person string) (string, error) {
+func (s *records) subject(ctx context.Context, person string) (string, error) {
 	var subject string
-	err := s.pool.QueryRow(ctx, `INSERT INTO training.learner (person) VALUES ($1) ON CONFLICT (person) DO UPDATE SET person = excluded.person RETURNING subject`, person).Scan(&subject)
+	err := s.Pool.QueryRow(ctx, `INSERT INTO training.learner (person) VALUES ($1) ON CONFLICT (person) DO UPDATE SET person = excluded.person RETURNING subject`, person).Scan(&subject)
 	if err != nil {
 		return "", fmt.Errorf("find pseudonym: %w", err)
 	}
@@ -205,9 +149,9 @@ func (s *store) subject(ctx context.Context, person string) (string, error) {
 }
 
 // lessonsSince counts the lessons that were asked for within span.
-func (s *store) lessonsSince(ctx context.Context, person string, span time.Duration) (int, error) {
+func (s *records) lessonsSince(ctx context.Context, person string, span time.Duration) (int, error) {
 	var n int
-	err := s.pool.QueryRow(ctx, `SELECT count(*) FROM training.lesson WHERE person = $1 AND made > clock_timestamp() - make_interval(secs => $2)`, person, span.Seconds()).Scan(&n)
+	err := s.Pool.QueryRow(ctx, `SELECT count(*) FROM training.lesson WHERE person = $1 AND made > clock_timestamp() - make_interval(secs => $2)`, person, span.Seconds()).Scan(&n)
 	if err != nil {
 		return 0, fmt.Errorf("count lessons: %w", err)
 	}
@@ -215,11 +159,11 @@ func (s *store) lessonsSince(ctx context.Context, person string, span time.Durat
 }
 
 // openLesson is the id of the person's open lesson of a module, if there is one.
-func (s *store) openLesson(ctx context.Context, person, module string) (uuid.UUID, error) {
+func (s *records) openLesson(ctx context.Context, person, module string) (uuid.UUID, error) {
 	var id uuid.UUID
-	err := s.pool.QueryRow(ctx, `SELECT id FROM training.lesson WHERE person = $1 AND module = $2 AND state IN ('writing', 'ready')`, person, module).Scan((*[16]byte)(&id))
+	err := s.Pool.QueryRow(ctx, `SELECT id FROM training.lesson WHERE person = $1 AND module = $2 AND state IN ('writing', 'ready')`, person, module).Scan((*[16]byte)(&id))
 	if errors.Is(err, pgx.ErrNoRows) {
-		return id, errGone
+		return id, store.ErrNotFound
 	}
 	if err != nil {
 		return id, fmt.Errorf("find open lesson: %w", err)
@@ -228,13 +172,13 @@ func (s *store) openLesson(ctx context.Context, person, module string) (uuid.UUI
 }
 
 // begin makes a lesson to be written, or finds the open one of the same module.
-func (s *store) begin(ctx context.Context, person string, req lesson.Request, asked time.Time) (uuid.UUID, error) {
+func (s *records) begin(ctx context.Context, person string, req lesson.Request, asked time.Time) (uuid.UUID, error) {
 	body, err := json.Marshal(req)
 	if err != nil {
 		return uuid.Nil, fmt.Errorf("encode lesson request: %w", err)
 	}
 	id := uuid.New()
-	err = s.write(ctx, func(tx pgx.Tx) ([]auditRow, error) {
+	err = s.Write(ctx, func(tx pgx.Tx) ([]store.Row, error) {
 		tag, err := tx.Exec(ctx, `INSERT INTO training.lesson (id, person, module, state, request, asked) VALUES ($1, $2, $3, 'writing', $4, $5) ON CONFLICT DO NOTHING`,
 			[16]byte(id), person, req.Module, string(body), asked)
 		if err != nil {
@@ -248,7 +192,7 @@ func (s *store) begin(ctx context.Context, person string, req lesson.Request, as
 		for _, r := range req.Reasons {
 			verbs = append(verbs, r.Verb)
 		}
-		return []auditRow{note("lesson.asked", person, "", struct {
+		return []store.Row{store.Note("lesson.asked", person, "", struct {
 			Lesson  uuid.UUID       `json:"lesson"`
 			Module  string          `json:"module"`
 			Reasons []activity.Verb `json:"reasons"`
@@ -261,12 +205,12 @@ func (s *store) begin(ctx context.Context, person string, req lesson.Request, as
 }
 
 // written keeps what the gateway wrote. A lesson that a reset has taken away stays away.
-func (s *store) written(ctx context.Context, id uuid.UUID, l lesson.Lesson) error {
+func (s *records) written(ctx context.Context, id uuid.UUID, l lesson.Lesson) error {
 	body, err := json.Marshal(l)
 	if err != nil {
 		return fmt.Errorf("encode lesson: %w", err)
 	}
-	return s.write(ctx, func(tx pgx.Tx) ([]auditRow, error) {
+	return s.Write(ctx, func(tx pgx.Tx) ([]store.Row, error) {
 		var person string
 		err := tx.QueryRow(ctx, `UPDATE training.lesson SET state = 'ready', lesson = $2, origin = $3 WHERE id = $1 AND state = 'writing' RETURNING person`, [16]byte(id), string(body), string(l.Origin)).Scan(&person)
 		if errors.Is(err, pgx.ErrNoRows) {
@@ -275,7 +219,7 @@ func (s *store) written(ctx context.Context, id uuid.UUID, l lesson.Lesson) erro
 		if err != nil {
 			return nil, fmt.Errorf("store written lesson: %w", err)
 		}
-		return []auditRow{note("lesson.written", person, "", struct {
+		return []store.Row{store.Note("lesson.written", person, "", struct {
 			Lesson   uuid.UUID       `json:"lesson"`
 			Module   string          `json:"module"`
 			Origin   lesson.Origin   `json:"origin"`
@@ -286,8 +230,8 @@ func (s *store) written(ctx context.Context, id uuid.UUID, l lesson.Lesson) erro
 }
 
 // refuse says that the gateway would not write the lesson before again.
-func (s *store) refuse(ctx context.Context, id uuid.UUID, again time.Time, code string) error {
-	return s.write(ctx, func(tx pgx.Tx) ([]auditRow, error) {
+func (s *records) refuse(ctx context.Context, id uuid.UUID, again time.Time, code string) error {
+	return s.Write(ctx, func(tx pgx.Tx) ([]store.Row, error) {
 		var person string
 		err := tx.QueryRow(ctx, `UPDATE training.lesson SET state = 'refused', again = $2 WHERE id = $1 AND state = 'writing' RETURNING person`, [16]byte(id), again).Scan(&person)
 		if errors.Is(err, pgx.ErrNoRows) {
@@ -296,7 +240,7 @@ func (s *store) refuse(ctx context.Context, id uuid.UUID, again time.Time, code 
 		if err != nil {
 			return nil, fmt.Errorf("store refused lesson: %w", err)
 		}
-		return []auditRow{note("lesson.refused", person, "", struct {
+		return []store.Row{store.Note("lesson.refused", person, "", struct {
 			Lesson uuid.UUID `json:"lesson"`
 			Code   string    `json:"code"`
 		}{id, code})}, nil
@@ -333,10 +277,10 @@ func scanLesson(row pgx.Row) (taught, error) {
 }
 
 // lesson reads one lesson with its attempts; errGone if there is none.
-func (s *store) lesson(ctx context.Context, id uuid.UUID) (taught, error) {
-	t, err := scanLesson(s.pool.QueryRow(ctx, `SELECT `+lessonColumns+` FROM training.lesson l LEFT JOIN training.completion c ON c.lesson = l.id WHERE l.id = $1`, [16]byte(id)))
+func (s *records) lesson(ctx context.Context, id uuid.UUID) (taught, error) {
+	t, err := scanLesson(s.Pool.QueryRow(ctx, `SELECT `+lessonColumns+` FROM training.lesson l LEFT JOIN training.completion c ON c.lesson = l.id WHERE l.id = $1`, [16]byte(id)))
 	if errors.Is(err, pgx.ErrNoRows) {
-		return t, errGone
+		return t, store.ErrNotFound
 	}
 	if err != nil {
 		return t, fmt.Errorf("read lesson: %w", err)
@@ -347,8 +291,8 @@ func (s *store) lesson(ctx context.Context, id uuid.UUID) (taught, error) {
 }
 
 // lessons reads a person's lessons, the newest first, at most limit.
-func (s *store) lessons(ctx context.Context, person string, limit int) ([]taught, error) {
-	rows, err := s.pool.Query(ctx, `SELECT `+lessonColumns+` FROM training.lesson l LEFT JOIN training.completion c ON c.lesson = l.id WHERE l.person = $1 ORDER BY l.made DESC LIMIT $2`, person, limit)
+func (s *records) lessons(ctx context.Context, person string, limit int) ([]taught, error) {
+	rows, err := s.Pool.Query(ctx, `SELECT `+lessonColumns+` FROM training.lesson l LEFT JOIN training.completion c ON c.lesson = l.id WHERE l.person = $1 ORDER BY l.made DESC LIMIT $2`, person, limit)
 	if err != nil {
 		return nil, fmt.Errorf("read lessons: %w", err)
 	}
@@ -360,14 +304,14 @@ func (s *store) lessons(ctx context.Context, person string, limit int) ([]taught
 }
 
 // attach reads the attempts of all.
-func (s *store) attach(ctx context.Context, all []taught) error {
+func (s *records) attach(ctx context.Context, all []taught) error {
 	ids := make([][16]byte, len(all))
 	index := map[[16]byte]int{}
 	for i, t := range all {
 		ids[i] = t.ID
 		index[t.ID] = i
 	}
-	rows, err := s.pool.Query(ctx, `SELECT lesson, number, answers, correct, questions, passed, at FROM training.attempt WHERE lesson = ANY($1) ORDER BY lesson, number`, ids)
+	rows, err := s.Pool.Query(ctx, `SELECT lesson, number, answers, correct, questions, passed, at FROM training.attempt WHERE lesson = ANY($1) ORDER BY lesson, number`, ids)
 	if err != nil {
 		return fmt.Errorf("read attempts: %w", err)
 	}
@@ -399,14 +343,14 @@ var (
 // grade records attempt number of a lesson: answers are indices of options, before is the score of the moment, at is lab
 // time with the person's offset. The last attempt, or one that passes, completes the lesson: completion, event and audit
 // rows commit together.
-func (s *store) grade(ctx context.Context, id uuid.UUID, person string, number int, answers []int, before *risk.Score, at time.Time) (graded, error) {
+func (s *records) grade(ctx context.Context, id uuid.UUID, person string, number int, answers []int, before *risk.Score, at time.Time) (graded, error) {
 	var g graded
-	err := s.write(ctx, func(tx pgx.Tx) ([]auditRow, error) {
+	err := s.Write(ctx, func(tx pgx.Tx) ([]store.Row, error) {
 		var module, state string
 		var body []byte
 		err := tx.QueryRow(ctx, `SELECT module, state, lesson FROM training.lesson WHERE id = $1 AND person = $2 FOR UPDATE`, [16]byte(id), person).Scan(&module, &state, &body)
 		if errors.Is(err, pgx.ErrNoRows) {
-			return nil, errGone
+			return nil, store.ErrNotFound
 		}
 		if err != nil {
 			return nil, fmt.Errorf("read lesson: %w", err)
@@ -439,7 +383,7 @@ func (s *store) grade(ctx context.Context, id uuid.UUID, person string, number i
 			[16]byte(id), g.Number, g.Answers, g.Correct, g.Questions, g.Passed, at); err != nil {
 			return nil, fmt.Errorf("store attempt: %w", err)
 		}
-		rows := []auditRow{note("attempt", person, "", struct {
+		rows := []store.Row{store.Note("attempt", person, "", struct {
 			Lesson    uuid.UUID `json:"lesson"`
 			Number    int       `json:"number"`
 			Correct   int       `json:"correct"`
@@ -476,7 +420,7 @@ func (s *store) grade(ctx context.Context, id uuid.UUID, person string, number i
 		if _, err := tx.Exec(ctx, `INSERT INTO training.outbox (id, event) VALUES ($1, $2)`, e.ID, string(event)); err != nil {
 			return nil, fmt.Errorf("store event: %w", err)
 		}
-		return append(rows, note("completion", person, e.ID, struct {
+		return append(rows, store.Note("completion", person, e.ID, struct {
 			Lesson uuid.UUID     `json:"lesson"`
 			Module string        `json:"module"`
 			Verb   activity.Verb `json:"verb"`
@@ -505,8 +449,6 @@ func completed(id uuid.UUID, person, module string, a attempt) activity.Event {
 	return e
 }
 
-// ---- outbox
-
 type waiting struct {
 	Seq   int64
 	ID    string
@@ -514,8 +456,8 @@ type waiting struct {
 	Ends  bool // it ends a lesson here, whose page shows the score after it
 }
 
-func (s *store) waiting(ctx context.Context, limit int) ([]waiting, error) {
-	rows, err := s.pool.Query(ctx, `SELECT seq, id, event, EXISTS (SELECT FROM training.completion c WHERE c.event = o.id) FROM training.outbox o WHERE delivered IS NULL ORDER BY seq LIMIT $1`, limit)
+func (s *records) waiting(ctx context.Context, limit int) ([]waiting, error) {
+	rows, err := s.Pool.Query(ctx, `SELECT seq, id, event, EXISTS (SELECT FROM training.completion c WHERE c.event = o.id) FROM training.outbox o WHERE delivered IS NULL ORDER BY seq LIMIT $1`, limit)
 	if err != nil {
 		return nil, fmt.Errorf("read outbox: %w", err)
 	}
@@ -534,15 +476,15 @@ func (s *store) waiting(ctx context.Context, limit int) ([]waiting, error) {
 }
 
 // delivered keeps the receipts of a batch, one for each event.
-func (s *store) delivered(ctx context.Context, batch []waiting, receipts []activity.Receipt) error {
-	return s.write(ctx, func(tx pgx.Tx) ([]auditRow, error) {
+func (s *records) delivered(ctx context.Context, batch []waiting, receipts []activity.Receipt) error {
+	return s.Write(ctx, func(tx pgx.Tx) ([]store.Row, error) {
 		var seqs []int64
 		var statuses, reasons []string
-		var rows []auditRow
+		var rows []store.Row
 		for i, w := range batch {
 			r := receipts[i]
 			seqs, statuses, reasons = append(seqs, w.Seq), append(statuses, string(r.Status)), append(reasons, r.Reason)
-			rows = append(rows, note("delivery", w.Event.Person, w.ID, r))
+			rows = append(rows, store.Note("delivery", w.Event.Person, w.ID, r))
 		}
 		if _, err := tx.Exec(ctx, `UPDATE training.outbox o SET delivered = clock_timestamp(), status = r.status, reason = r.reason
 			FROM unnest($1::bigint[], $2::text[], $3::text[]) AS r (seq, status, reason) WHERE o.seq = r.seq`, seqs, statuses, reasons); err != nil {
@@ -553,8 +495,8 @@ func (s *store) delivered(ctx context.Context, batch []waiting, receipts []activ
 }
 
 // addRecords puts training records from elsewhere into the outbox; those that are known already stay as they are.
-func (s *store) addRecords(ctx context.Context, events []activity.Event, by string) error {
-	return s.write(ctx, func(tx pgx.Tx) ([]auditRow, error) {
+func (s *records) addRecords(ctx context.Context, events []activity.Event, by string) error {
+	return s.Write(ctx, func(tx pgx.Tx) ([]store.Row, error) {
 		var ids, texts []string
 		for _, e := range events {
 			b, err := json.Marshal(e)
@@ -567,7 +509,7 @@ func (s *store) addRecords(ctx context.Context, events []activity.Event, by stri
 		if err != nil {
 			return nil, fmt.Errorf("store training records: %w", err)
 		}
-		return []auditRow{note("import", "", "", imported{By: by, Records: len(events), New: tag.RowsAffected()})}, nil
+		return []store.Row{store.Note("import", "", "", imported{By: by, Records: len(events), New: tag.RowsAffected()})}, nil
 	})
 }
 
@@ -579,30 +521,28 @@ type imported struct {
 }
 
 // undelivered counts those of the events that the scorer has not taken yet.
-func (s *store) undelivered(ctx context.Context, ids []string) (n int64, err error) {
-	if err := s.pool.QueryRow(ctx, `SELECT count(*) FROM training.outbox WHERE id = ANY ($1) AND delivered IS NULL`, ids).Scan(&n); err != nil {
+func (s *records) undelivered(ctx context.Context, ids []string) (n int64, err error) {
+	if err := s.Pool.QueryRow(ctx, `SELECT count(*) FROM training.outbox WHERE id = ANY ($1) AND delivered IS NULL`, ids).Scan(&n); err != nil {
 		return 0, fmt.Errorf("read outbox: %w", err)
 	}
 	return n, nil
 }
 
 // scored keeps the score that the scorer gave after the event.
-func (s *store) scored(ctx context.Context, event string, after risk.Score) error {
-	_, err := s.pool.Exec(ctx, `UPDATE training.completion SET after = $2 WHERE event = $1`, event, int64(after))
+func (s *records) scored(ctx context.Context, event string, after risk.Score) error {
+	_, err := s.Pool.Exec(ctx, `UPDATE training.completion SET after = $2 WHERE event = $1`, event, int64(after))
 	if err != nil {
 		return fmt.Errorf("store score after training: %w", err)
 	}
 	return nil
 }
 
-// ---- exercises
-
-func (s *store) putExercise(ctx context.Context, e exercise.Exercise, by string) error {
+func (s *records) putExercise(ctx context.Context, e exercise.Exercise, by string) error {
 	steps, err := json.Marshal(e.Steps)
 	if err != nil {
 		return fmt.Errorf("encode steps: %w", err)
 	}
-	return s.write(ctx, func(tx pgx.Tx) ([]auditRow, error) {
+	return s.Write(ctx, func(tx pgx.Tx) ([]store.Row, error) {
 		var before exercise.State
 		err := tx.QueryRow(ctx, `SELECT state FROM training.exercise WHERE id = $1 FOR UPDATE`, e.ID).Scan(&before)
 		if err != nil && !errors.Is(err, pgx.ErrNoRows) {
@@ -619,7 +559,7 @@ func (s *store) putExercise(ctx context.Context, e exercise.Exercise, by string)
 		if before == e.State {
 			return nil, nil // progress within a state is no act of its own
 		}
-		return []auditRow{note("exercise", "", "", struct {
+		return []store.Row{store.Note("exercise", "", "", struct {
 			ID    string         `json:"id"`
 			State exercise.State `json:"state"`
 			By    string         `json:"by"`
@@ -627,8 +567,8 @@ func (s *store) putExercise(ctx context.Context, e exercise.Exercise, by string)
 	})
 }
 
-func (s *store) exercises(ctx context.Context) ([]exercise.Exercise, error) {
-	rows, err := s.pool.Query(
+func (s *records) exercises(ctx context.Context) ([]exercise.Exercise, error) {
+	rows, err := s.Pool.Query(
 		ctx,
 		`SELECT id, title, brief, difficulty, minutes, attack, state, steps, players, begun, changed FROM training.exercise ORDER BY begun DESC, id LIMIT 200`,
 	)
@@ -661,8 +601,6 @@ func (s *store) exercises(ctx context.Context) ([]exercise.Exercise, error) {
 	return all, nil
 }
 
-// ---- audit
-
 // search is a question about the audit; empty fields do not matter.
 type search struct {
 	Person, Event, Kind string
@@ -670,7 +608,7 @@ type search struct {
 	Limit               int
 }
 
-func (s *store) audit(ctx context.Context, q search) ([]audit.Row, error) {
+func (s *records) audit(ctx context.Context, q search) ([]audit.Row, error) {
 	// Each way of looking for rows has a statement, and so an index, of its own; somebody's or an event's rows are few.
 	const columns = `SELECT chain, seq, at, kind, person, event, detail, prev, hash FROM `
 	const rest = ` AND ($2 = '' OR kind = $2) AND ($3 = 0 OR seq < $3) ORDER BY seq DESC LIMIT $4`
@@ -681,7 +619,7 @@ func (s *store) audit(ctx context.Context, q search) ([]audit.Row, error) {
 	case q.Person != "":
 		query, args = columns+`audit.own WHERE person = $1`+rest, []any{q.Person, q.Kind, q.Before, q.Limit}
 	}
-	rows, err := s.pool.Query(ctx, query, args...)
+	rows, err := s.Pool.Query(ctx, query, args...)
 	if err != nil {
 		return nil, fmt.Errorf("read audit: %w", err)
 	}
@@ -693,8 +631,8 @@ func (s *store) audit(ctx context.Context, q search) ([]audit.Row, error) {
 }
 
 // export writes the chain behind seq after, in order, one JSON object a line, at most limit of them (0: all).
-func (s *store) export(ctx context.Context, w io.Writer, after, limit int64) error {
-	rows, err := s.pool.Query(ctx, `SELECT chain, seq, at, kind, person, event, detail, prev, hash FROM audit.own WHERE seq > $1 ORDER BY seq LIMIT nullif($2::bigint, 0)`, after, limit)
+func (s *records) export(ctx context.Context, w io.Writer, after, limit int64) error {
+	rows, err := s.Pool.Query(ctx, `SELECT chain, seq, at, kind, person, event, detail, prev, hash FROM audit.own WHERE seq > $1 ORDER BY seq LIMIT nullif($2::bigint, 0)`, after, limit)
 	if err != nil {
 		return fmt.Errorf("read audit: %w", err)
 	}
@@ -716,8 +654,8 @@ func (s *store) export(ctx context.Context, w io.Writer, after, limit int64) err
 }
 
 // story is what the chain says of an event, or of a person from a time on.
-func (s *store) story(ctx context.Context, event, person string, since time.Time, most int) ([]audit.Row, error) {
-	rows, err := s.pool.Query(ctx, `SELECT chain, seq, at, kind, person, event, detail, prev, hash FROM audit.story($1, $2, $3, 'infinity', $4) ORDER BY seq`, event, person, since, most)
+func (s *records) story(ctx context.Context, event, person string, since time.Time, most int) ([]audit.Row, error) {
+	rows, err := s.Pool.Query(ctx, `SELECT chain, seq, at, kind, person, event, detail, prev, hash FROM audit.story($1, $2, $3, 'infinity', $4) ORDER BY seq`, event, person, since, most)
 	if err != nil {
 		return nil, fmt.Errorf("read audit: %w", err)
 	}
@@ -728,10 +666,8 @@ func (s *store) story(ctx context.Context, event, person string, since time.Time
 	return list, nil
 }
 
-// ---- the console's feed
-
 // keepFeed keeps lines, and lets go of those that are too old to be shown.
-func (s *store) keepFeed(ctx context.Context, lines []exercise.FeedLine) error {
+func (s *records) keepFeed(ctx context.Context, lines []exercise.FeedLine) error {
 	if len(lines) == 0 {
 		return nil
 	}
@@ -739,7 +675,7 @@ func (s *store) keepFeed(ctx context.Context, lines []exercise.FeedLine) error {
 	if err != nil {
 		return fmt.Errorf("encode feed: %w", err)
 	}
-	err = pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error {
+	err = pgx.BeginFunc(ctx, s.Pool, func(tx pgx.Tx) error {
 		if _, err := tx.Exec(ctx, `INSERT INTO training.feed (line) SELECT x FROM jsonb_array_elements($1::jsonb) x`, string(text)); err != nil {
 			return err
 		}
@@ -753,8 +689,8 @@ func (s *store) keepFeed(ctx context.Context, lines []exercise.FeedLine) error {
 }
 
 // feedOf is the feed as it was at a time: what the conductor had told, and what this service had written in its audit.
-func (s *store) feedOf(ctx context.Context, before time.Time) ([]exercise.FeedLine, error) {
-	rows, err := s.pool.Query(ctx, `SELECT line FROM training.feed WHERE told < $1 ORDER BY number`, before)
+func (s *records) feedOf(ctx context.Context, before time.Time) ([]exercise.FeedLine, error) {
+	rows, err := s.Pool.Query(ctx, `SELECT line FROM training.feed WHERE told < $1 ORDER BY number`, before)
 	if err != nil {
 		return nil, fmt.Errorf("read feed: %w", err)
 	}
@@ -770,7 +706,7 @@ func (s *store) feedOf(ctx context.Context, before time.Time) ([]exercise.FeedLi
 		if !r.At.Before(before) {
 			continue
 		}
-		if line, ok := lineOf(auditRow{Kind: r.Kind, Person: r.Person, Event: r.Event, Detail: r.Detail}, r.At.UTC()); ok {
+		if line, ok := lineOf(store.Row{Kind: r.Kind, Person: r.Person, Event: r.Event, Detail: r.Detail}, r.At.UTC()); ok {
 			lines = append(lines, line)
 		}
 	}

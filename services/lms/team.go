@@ -191,12 +191,12 @@ func repeatsOf(all []risk.Assessment, passes map[string][]activity.Event) []repe
 }
 
 // passes are the events of people who passed something, by person, those of before this system included.
-func (s *store) passes(ctx context.Context, people []risk.Standing) (map[string][]activity.Event, error) {
+func (s *records) passes(ctx context.Context, people []risk.Standing) (map[string][]activity.Event, error) {
 	ids := make([]string, len(people))
 	for i, p := range people {
 		ids[i] = p.ID
 	}
-	rows, err := s.pool.Query(ctx, `SELECT event FROM training.outbox WHERE event->>'verb' = 'training.passed' AND event->>'person' = ANY ($1)`, ids)
+	rows, err := s.Pool.Query(ctx, `SELECT event FROM training.outbox WHERE event->>'verb' = 'training.passed' AND event->>'person' = ANY ($1)`, ids)
 	if err != nil {
 		return nil, fmt.Errorf("read passes: %w", err)
 	}

@@ -16,6 +16,7 @@ import (
 	"example.org/security-training/services/httpjson"
 	"example.org/security-training/services/lesson"
 	"example.org/security-training/services/lms/chart"
+	"example.org/security-training/services/lms/store"
 	"example.org/security-training/services/lms/words"
 	"example.org/security-training/services/risk"
 )
@@ -187,7 +188,7 @@ func (l *LMS) doStart(v *visit) error {
 		module = recommended(a)
 	}
 	id, err := l.store.openLesson(v.ctx(), person, module)
-	if errors.Is(err, errGone) {
+	if errors.Is(err, store.ErrNotFound) {
 		id, err = l.newLesson(v, a, module)
 	}
 	if err != nil {
@@ -390,7 +391,7 @@ func (l *LMS) ownLesson(v *visit) (taught, error) {
 		return taught{}, notFound()
 	}
 	t, err := l.store.lesson(v.ctx(), id)
-	if errors.Is(err, errGone) {
+	if errors.Is(err, store.ErrNotFound) {
 		return t, notFound()
 	}
 	if err != nil {
@@ -564,7 +565,7 @@ func (l *LMS) doQuiz(v *visit) error {
 	}
 	g, err := l.store.grade(v.ctx(), t.ID, v.viewer.Person, number, answers, before, at)
 	switch {
-	case errors.Is(err, errGone):
+	case errors.Is(err, store.ErrNotFound):
 		return notFound()
 	case errors.Is(err, errAttempted), errors.Is(err, errFinished):
 	case err != nil:

@@ -13,6 +13,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"example.org/security-training/services/httpjson"
+	"example.org/security-training/services/lms/store"
 	"example.org/security-training/services/mesh"
 	"example.org/security-training/services/risk"
 )
@@ -160,7 +161,7 @@ func isoDuration(d time.Duration) string {
 // GetXAPI is GET /v1/xapi?since=RFC3339: every statement of lessons begun at or after since (wall clock; all without it), in
 // the order in which they were begun, as NDJSON. It names no person.
 func (l *LMS) GetXAPI(w http.ResponseWriter, r *http.Request) error {
-	return l.exportStatements(w, r, func(since time.Time) auditRow {
+	return l.exportStatements(w, r, func(since time.Time) store.Row {
 		return exportRow(mesh.Caller(r.Context()).Name, since)
 	})
 }
@@ -168,19 +169,19 @@ func (l *LMS) GetXAPI(w http.ResponseWriter, r *http.Request) error {
 // showXAPI is the same for an instructor's browser, to be saved as a file.
 func (l *LMS) showXAPI(v *visit) error {
 	v.w.Header().Set("Content-Disposition", `attachment; filename="training.xapi.ndjson"`)
-	return l.exportStatements(v.w, v.r, func(since time.Time) auditRow { return exportRow(v.viewer.principal, since) })
+	return l.exportStatements(v.w, v.r, func(since time.Time) store.Row { return exportRow(v.viewer.principal, since) })
 }
 
 // exportRow is the audit's word of an export: by a workload's name, or by who is signed in.
-func exportRow[By string | principal](by By, since time.Time) auditRow {
-	return note("export", "", "", struct {
+func exportRow[By string | principal](by By, since time.Time) store.Row {
+	return store.Note("export", "", "", struct {
 		By    By        `json:"by"`
 		What  string    `json:"what"`
 		Since time.Time `json:"since,omitzero"`
 	}{by, "xapi", since})
 }
 
-func (l *LMS) exportStatements(w http.ResponseWriter, r *http.Request, row func(since time.Time) auditRow) error {
+func (l *LMS) exportStatements(w http.ResponseWriter, r *http.Request, row func(since time.Time) store.Row) error {
 	var since time.Time
 	if text := r.URL.Query().Get("since"); text != "" {
 		var err error
@@ -188,7 +189,7 @@ func (l *LMS) exportStatements(w http.ResponseWriter, r *http.Request, row func(
 			return httpjson.Errorf(http.StatusBadRequest, "bad_time", "since %q: want a time as in 2026-10-01T10:00:00Z", text)
 		}
 	}
-	if err := l.store.record(r.Context(), row(since)); err != nil {
+	if err := l.store.Record(r.Context(), row(since)); err != nil {
 		return err
 	}
 	w.Header().Set("X-Experience-API-Version", xapiVersion)
@@ -213,11 +214,11 @@ func (l *LMS) exportStatements(w http.ResponseWriter, r *http.Request, row func(
 }
 
 // eachLesson calls visit for every lesson begun since, the oldest first, a few hundred at a time.
-func (s *store) eachLesson(ctx context.Context, since time.Time, visit func(taught) error) error {
+func (s *records) eachLesson(ctx context.Context, since time.Time, visit func(taught) error) error {
 	const few = 200
 	last := uuid.Nil
 	for {
-		rows, err := s.pool.Query(ctx, `SELECT `+lessonColumns+` FROM training.lesson l LEFT JOIN training.completion c ON c.lesson = l.id
+		rows, err := s.Pool.Query(ctx, `SELECT `+lessonColumns+` FROM training.lesson l LEFT JOIN training.completion c ON c.lesson = l.id
 			WHERE (l.made, l.id) > ($1, $2) ORDER BY l.made, l.id LIMIT $3`, since, [16]byte(last), few)
 		if err != nil {
 			return fmt.Errorf("read lessons: %w", err)
