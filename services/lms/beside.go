@@ -1,11 +1,8 @@
 package lms
 
 import (
-	"context"
 	"errors"
-	"fmt"
 	"net/http"
-	"net/url"
 	"slices"
 	"strings"
 	"time"
@@ -95,7 +92,7 @@ func (l *LMS) beside(v *visit, people []risk.Standing, own string) (besideView, 
 			return m, httpjson.Errorf(http.StatusBadRequest, "unknown_profile", "There is no such profile.")
 		}
 		var err error
-		if people, err = l.scorer.peopleBeside(name); err != nil && !errors.As(err, &v.stale) {
+		if people, err = l.scorer.PeopleWith(name); err != nil && !errors.As(err, &v.stale) {
 			l.cfg.Log.Warn("compare profiles", "error", err.Error())
 			m.Away = true
 		}
@@ -124,25 +121,4 @@ func (l *LMS) beside(v *visit, people []risk.Standing, own string) (besideView, 
 		}
 	}
 	return m, nil
-}
-
-// peopleBeside is everybody with what another profile says of them. Few ask, so each answer is kept for a while.
-func (s *scorer) peopleBeside(profile string) ([]risk.Standing, error) {
-	s.mu.Lock()
-	if s.compared == nil {
-		s.compared = map[string]*remembered[[]risk.Standing]{}
-	}
-	kept := s.compared[profile]
-	if kept == nil {
-		kept = &remembered[[]risk.Standing]{fresh: s.roster.fresh, usable: s.roster.usable, atMost: time.Minute, last: s.roster.last}
-		s.compared[profile] = kept
-	}
-	s.mu.Unlock()
-	return kept.get(s.wall, func(ctx context.Context) ([]risk.Standing, error) {
-		var list []risk.Standing
-		if err := s.fetch(ctx, "/v1/people?"+url.Values{"shadow": {profile}}.Encode(), &list); err != nil {
-			return nil, fmt.Errorf("compare profiles: %w", err)
-		}
-		return list, nil
-	})
 }

@@ -11,6 +11,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"example.org/security-training/services/lms/riskclient"
 	"example.org/security-training/services/lms/store"
 	"example.org/security-training/services/lms/words"
 	"example.org/security-training/services/risk"
@@ -100,8 +101,8 @@ func (l *LMS) showCertificate(v *visit) error {
 
 // holder is a person's name and zone by the roster, or the id where the roster does not say.
 func (l *LMS) holder(person string) (name, zone string) {
-	people, err := l.scorer.people()
-	var old *stale
+	people, err := l.scorer.People()
+	var old *riskclient.Stale
 	if err == nil || errors.As(err, &old) {
 		for _, p := range people {
 			if p.ID == person {

@@ -18,6 +18,7 @@ import (
 	"example.org/security-training/services/exercise"
 	"example.org/security-training/services/httpjson"
 	"example.org/security-training/services/lms/chart"
+	"example.org/security-training/services/lms/riskclient"
 	"example.org/security-training/services/lms/store"
 	"example.org/security-training/services/lms/words"
 	"example.org/security-training/services/risk"
@@ -62,7 +63,7 @@ type needRow struct {
 func (l *LMS) showTeam(v *visit) error {
 	reports := v.viewer.Reports
 	m, profile := teamView{People: len(reports), Fewest: smallestGroup}, ""
-	if o, err := l.scorer.organisation(); err == nil || errors.As(err, &v.stale) {
+	if o, err := l.scorer.Organisation(); err == nil || errors.As(err, &v.stale) {
 		m.Company, profile = &o, o.Profile
 	}
 	if len(reports) < smallestGroup {
@@ -147,21 +148,21 @@ type standingRow struct {
 }
 
 type causeRow struct {
-	cause
+	riskclient.Cause
 	Class string
 	Bar   chart.Share
 }
 
 func (l *LMS) showOrganisation(v *visit) error {
-	o, err := l.scorer.organisation()
+	o, err := l.scorer.Organisation()
 	if err != nil && !errors.As(err, &v.stale) {
 		return lost(v.ctx(), err)
 	}
-	people, err := l.scorer.staff()
+	people, err := l.scorer.Staff()
 	if err != nil && !errors.As(err, &v.stale) {
 		return lost(v.ctx(), err)
 	}
-	m := organisationView{O: o, Levels: chart.DrawDistribution(o.Levels), Asked: min(mostAsked, len(people))}
+	m := organisationView{O: o, Levels: chart.DrawDistribution(o.Levels), Asked: min(riskclient.MostAsked, len(people))}
 	p := chart.ProfileOf(o.Profile)
 	levels, personal := chart.BoundsOf(p.Company.Levels), chart.BoundsOf(p.Levels)
 	high := 0.0
@@ -190,7 +191,7 @@ func (l *LMS) showOrganisation(v *visit) error {
 	for _, s := range people[:min(10, len(people))] {
 		m.Top = append(m.Top, rowOfStanding(s))
 	}
-	causes, err := l.scorer.reasons()
+	causes, err := l.scorer.Reasons()
 	if err != nil && !errors.As(err, &v.stale) {
 		l.cfg.Log.Warn("show organisation's reasons", "error", err.Error())
 	}
@@ -200,7 +201,7 @@ func (l *LMS) showOrganisation(v *visit) error {
 	}
 	for _, c := range causes[:min(10, len(causes))] {
 		g := groupOf(c.Verb.Source())
-		m.Causes = append(m.Causes, causeRow{cause: c, Class: groupClass[g], Bar: chart.Bar(float64(c.Part)/float64(most), groupClass[g])})
+		m.Causes = append(m.Causes, causeRow{Cause: c, Class: groupClass[g], Bar: chart.Bar(float64(c.Part)/float64(most), groupClass[g])})
 	}
 	return l.render(v, "organisation", "Organisation", "/organisation", m)
 }
@@ -237,7 +238,7 @@ type choice struct {
 }
 
 func (l *LMS) showPeople(v *visit) error {
-	people, err := l.scorer.staff()
+	people, err := l.scorer.Staff()
 	if err != nil && !errors.As(err, &v.stale) {
 		return lost(v.ctx(), err)
 	}

@@ -273,7 +273,7 @@ func (l *LMS) ownMail(v *visit) (mailing, lure, error) {
 
 // take records a step of the viewer's, by the lab's clock.
 func (l *LMS) take(v *visit, m mailing, x lure, step string) error {
-	at, err := l.labNow(v.ctx(), v.viewer.zone())
+	at, err := l.scorer.NowIn(v.ctx(), v.viewer.zone())
 	if err != nil {
 		return away(err)
 	}
@@ -395,7 +395,7 @@ func (l *LMS) campaignViewOf(c campaign) campaignView {
 }
 
 func (l *LMS) showDrills(v *visit) error {
-	people, err := l.scorer.staff()
+	people, err := l.scorer.Staff()
 	if err != nil && !errors.As(err, &v.stale) {
 		return lost(v.ctx(), err)
 	}
@@ -426,11 +426,11 @@ func (l *LMS) doDrill(v *visit) error {
 	if !known || x.Ordinary {
 		return httpjson.Errorf(http.StatusUnprocessableEntity, "unknown_lure", "There is no such mail to send.")
 	}
-	people, err := l.scorer.staff()
+	people, err := l.scorer.Staff()
 	if err != nil {
 		return away(err)
 	}
-	at, err := l.labNow(v.ctx(), "UTC")
+	at, err := l.scorer.NowIn(v.ctx(), "UTC")
 	if err != nil {
 		return away(err)
 	}
@@ -464,7 +464,7 @@ func (l *LMS) showDrill(v *visit) error {
 	if err != nil {
 		return err
 	}
-	people, err := l.scorer.people()
+	people, err := l.scorer.People()
 	if err != nil && !errors.As(err, &v.stale) {
 		return lost(v.ctx(), err)
 	}

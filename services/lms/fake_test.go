@@ -231,9 +231,9 @@ func newSchool(t testing.TB) *school {
 		t.Fatal(err)
 	}
 	// Tests change the company between two requests, so nothing is remembered, however long asking takes.
-	l.scorer.roster.fresh, l.scorer.roster.usable, l.scorer.roster.atMost = 0, 0, 0
-	l.scorer.company.fresh, l.scorer.company.usable, l.scorer.company.atMost = 0, 0, 0
-	l.scorer.causes.fresh, l.scorer.causes.usable, l.scorer.causes.atMost = 0, 0, 0 // and what is known of teams
+	l.scorer.Roster.Fresh, l.scorer.Roster.Usable, l.scorer.Roster.AtMost = 0, 0, 0
+	l.scorer.Company.Fresh, l.scorer.Company.Usable, l.scorer.Company.AtMost = 0, 0, 0
+	l.scorer.Causes.Fresh, l.scorer.Causes.Usable, l.scorer.Causes.AtMost = 0, 0, 0 // and what is known of teams
 	s.LMS = l
 	ctx, stop := context.WithCancel(context.Background())
 	done := make(chan struct{})

@@ -8,7 +8,6 @@ package lms
 
 import (
 	"context"
-	"fmt"
 	"log/slog"
 	"net/http"
 	"net/url"
@@ -23,21 +22,18 @@ import (
 
 	"example.org/security-training/services/audit"
 	"example.org/security-training/services/env"
+	"example.org/security-training/services/lms/riskclient"
 	"example.org/security-training/services/lms/store"
-	"example.org/security-training/services/lms/words"
 	"example.org/security-training/services/mesh"
 	"example.org/security-training/services/postgres"
 	"example.org/security-training/services/topology"
 )
 
-// Call sends one request to a peer; mesh's Client.Do is one. The caller closes the answer's body.
-type Call func(ctx context.Context, method, path, contentType string, body []byte) (*http.Response, error)
-
 // Config is what an LMS needs.
 type Config struct {
 	Pool      *pgxpool.Pool
-	Scorer    Call
-	Gateway   Call
+	Scorer    riskclient.Call
+	Gateway   riskclient.Call
 	Decisions func(audit.Entry)         // gets every refusal on the people's port
 	Turned    func(string, audit.Entry) // gets those of people who are not known, with where they come from; nil: Decisions does
 	Topology  func() *topology.Topology // the one in force, for the console; nil: none is shown
@@ -55,7 +51,7 @@ type Config struct {
 type LMS struct {
 	cfg      Config
 	store    *records
-	scorer   *scorer
+	scorer   *riskclient.Client
 	sessions *scs.SessionManager
 	pages    *pages
 	outbox   *outbox
@@ -64,8 +60,8 @@ type LMS struct {
 	brake    *brake
 
 	mu      sync.Mutex
-	writing map[uuid.UUID]chan struct{}       // lessons that the gateway is writing; closed when done
-	teams   map[string]*remembered[teamFacts] // by who leads them
+	writing map[uuid.UUID]chan struct{}             // lessons that the gateway is writing; closed when done
+	teams   map[string]*riskclient.Cache[teamFacts] // by who leads them
 }
 
 // New makes an LMS. Deliver must run for training to reach the scorer.
@@ -87,13 +83,13 @@ func New(cfg Config) (*LMS, error) {
 		console: newConsole(),
 		brake:   newBrake(time.Now),
 		writing: map[uuid.UUID]chan struct{}{},
-		teams:   map[string]*remembered[teamFacts]{},
+		teams:   map[string]*riskclient.Cache[teamFacts]{},
 	}
 	l.store.Wrote = l.console.wrote
 	if l.lures, err = readLures(lureText); err != nil {
 		return nil, err
 	}
-	l.scorer = newScorer(cfg.Scorer, cfg.Now)
+	l.scorer = riskclient.New(cfg.Scorer, cfg.Now)
 	l.sessions = newSessions(cfg.Pool)
 	l.outbox = newOutbox(l.store, l.scorer, cfg.Log)
 	return l, nil
@@ -184,13 +180,4 @@ func (l *LMS) sweep(ctx context.Context) {
 			l.cfg.Log.Warn("clear away ended sessions", "error", err.Error())
 		}
 	}
-}
-
-// labNow is the lab's time, in the zone given (UTC where it is unknown).
-func (l *LMS) labNow(ctx context.Context, zone string) (time.Time, error) {
-	now, err := l.scorer.now(ctx)
-	if err != nil {
-		return time.Time{}, fmt.Errorf("ask the lab's clock: %w", err)
-	}
-	return now.In(words.Location(zone)), nil
 }

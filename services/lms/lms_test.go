@@ -3,11 +3,9 @@ package lms
 import (
 	"bufio"
 	"compress/gzip"
-	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -432,7 +430,7 @@ func TestSessionEndsBySigningOutBeingIdleOrLeaving(t *testing.T) {
 	s.scorer.set(func() {
 		s.scorer.people = slices.DeleteFunc(s.scorer.people, func(p risk.Person) bool { return p.ID == "tom.brandt" })
 	})
-	forget(&s.LMS.scorer.roster)
+	s.LMS.scorer.Roster.Forget()
 	if p := left.get("/"); p.status != 403 {
 		t.Errorf("after leaving: %d", p.status)
 	}
@@ -545,7 +543,7 @@ func TestPassingTheQuizOfALessonAboutWhatHappenedLowersTheScore(t *testing.T) {
 
 func (s *school) assess(person string) risk.Assessment {
 	s.t.Helper()
-	a, err := s.LMS.scorer.risk(s.t.Context(), person)
+	a, err := s.LMS.scorer.Risk(s.t.Context(), person)
 	if err != nil {
 		s.t.Fatal(err)
 	}
@@ -837,7 +835,7 @@ func TestMeshRoutesRefuseWhatIsWrongBeforeAnythingElse(t *testing.T) {
 		t.Errorf("link %+v", l)
 	}
 	s.scorer.set(func() { s.scorer.away = true })
-	forget(&s.LMS.scorer.roster)
+	s.LMS.scorer.Roster.Forget()
 	if w := s.wire(s.PostLink, "POST", "/", "application/json", `{"person":"mira.keller"}`); w.Code != 503 || w.Header().Get("Retry-After") == "" {
 		t.Errorf("link while the scorer is away: %d", w.Code)
 	}
@@ -854,27 +852,12 @@ func TestASilentSourceIsShownAsMissingAndNotAsInnocence(t *testing.T) {
 		}
 	}
 	s.scorer.set(func() { s.scorer.missing = []activity.Source{activity.SIEM, activity.Git} })
-	forget(&s.LMS.scorer.company)
+	s.LMS.scorer.Company.Forget()
 	if text := learner.get("/").text(); !strings.Contains(text, words+"alerts, code.") {
 		t.Errorf("my risk does not name the silent sources: %.600s", text)
 	}
 	if text := instructor.get("/organisation").text(); !strings.Contains(text, words+"alerts, code.") {
 		t.Errorf("the organisation does not name the silent sources: %.600s", text)
-	}
-}
-
-// forget drops a remembered answer, also one that is being asked for at this moment.
-func forget[T any](m *remembered[T]) {
-	for {
-		m.mu.Lock()
-		asking := m.asking
-		if asking == nil {
-			m.at, m.err = time.Time{}, nil
-			m.mu.Unlock()
-			return
-		}
-		m.mu.Unlock()
-		<-asking
 	}
 }
 
@@ -1045,60 +1028,6 @@ func TestDetailsReachTheGatewayWithoutNames(t *testing.T) {
 	}
 	if got := anonymous(strings.Repeat("é", 400), people); len(got) > 500 {
 		t.Errorf("%d bytes", len(got))
-	}
-}
-
-func TestRememberedAnswersAreAskedForOnceAndStandInWhileThePeerIsAway(t *testing.T) {
-	var mu sync.Mutex
-	now, asked := time.Unix(1000, 0), 0
-	var fail error
-	clock := func() time.Time { mu.Lock(); defer mu.Unlock(); return now }
-	ask := func(context.Context) (int, error) { mu.Lock(); defer mu.Unlock(); asked++; return asked, fail }
-	pass := func(d time.Duration, err error) { mu.Lock(); defer mu.Unlock(); now, fail = now.Add(d), err }
-	m := remembered[int]{fresh: time.Second, usable: time.Second, last: time.Minute}
-	var group sync.WaitGroup
-	for range 20 {
-		group.Go(func() {
-			if v, err := m.get(clock, ask); v != 1 || err != nil {
-				t.Errorf("%d %v", v, err)
-			}
-		})
-	}
-	group.Wait()
-	pass(2*time.Second, errors.New("away"))
-	var old *stale
-	if v, err := m.get(clock, ask); v != 1 || !errors.As(err, &old) {
-		t.Errorf("while away: %d %v", v, err)
-	}
-	pass(2*time.Minute, errors.New("away"))
-	if _, err := m.get(clock, ask); err == nil || errors.As(err, &old) && err == error(old) {
-		t.Errorf("away for long: %v", err)
-	}
-	pass(0, nil)
-	if v, err := m.get(clock, ask); v != 4 || err != nil {
-		t.Errorf("back: %d %v", v, err)
-	}
-}
-
-func TestWhoHasLeftIsOutAfterTenSecondsHoweverLongTheScorerTakes(t *testing.T) {
-	var mu sync.Mutex
-	now, roster := time.Unix(1000, 0), []risk.Standing{{Person: risk.Person{ID: "mira.keller"}}}
-	pass := func(d time.Duration) time.Time { mu.Lock(); defer mu.Unlock(); now = now.Add(d); return now }
-	s := newScorer(func(context.Context, string, string, string, []byte) (*http.Response, error) {
-		pass(6 * time.Second)
-		mu.Lock()
-		defer mu.Unlock()
-		return answer(httptest.NewRecorder(), roster)
-	}, func() time.Time { return pass(0) })
-	if people, err := s.people(); err != nil || len(people) != 1 {
-		t.Fatalf("%v, %v", people, err)
-	}
-	mu.Lock()
-	roster = []risk.Standing{}
-	mu.Unlock()
-	pass(11 * time.Second)
-	if people, err := s.people(); err != nil || len(people) != 0 {
-		t.Errorf("eleven seconds later the roster is still %v, %v", people, err)
 	}
 }
 

@@ -13,6 +13,7 @@ import (
 	"example.org/security-training/services/activity"
 	"example.org/security-training/services/httpjson"
 	"example.org/security-training/services/lms/chart"
+	"example.org/security-training/services/lms/riskclient"
 	"example.org/security-training/services/lms/store"
 	"example.org/security-training/services/lms/words"
 	"example.org/security-training/services/risk"
@@ -330,13 +331,13 @@ func (l *LMS) showRisk(v *visit, p *risk.Standing, at, title string) error {
 	} else {
 		model.Person = *p
 		var a risk.Assessment
-		if a, err = l.scorer.risk(v.ctx(), p.ID); err == nil {
+		if a, err = l.scorer.Risk(v.ctx(), p.ID); err == nil {
 			model = explain(*p, a)
 			model.shorten()
 		}
 	}
 	switch {
-	case errors.Is(err, errUnknownPerson):
+	case errors.Is(err, riskclient.ErrUnknownPerson):
 		return l.gone(v, "no_such_person")
 	case err != nil:
 		l.cfg.Log.Warn("show risk", "error", err.Error())
@@ -378,7 +379,7 @@ func (l *LMS) showPerson(v *visit) error {
 
 // lookAt is somebody of the roster, for an instructor. That they looked is in the audit.
 func (l *LMS) lookAt(v *visit, id string) (risk.Standing, error) {
-	people, err := l.scorer.people()
+	people, err := l.scorer.People()
 	if err != nil && !errors.As(err, &v.stale) {
 		return risk.Standing{}, away(err)
 	}
@@ -429,8 +430,8 @@ func (l *LMS) showReason(v *visit, p risk.Standing, home string) error {
 	if err != nil || from < 0 {
 		return httpjson.Errorf(http.StatusBadRequest, "bad_number", "There is no such page of the list.")
 	}
-	a, err := l.scorer.risk(v.ctx(), p.ID)
-	if errors.Is(err, errUnknownPerson) {
+	a, err := l.scorer.Risk(v.ctx(), p.ID)
+	if errors.Is(err, riskclient.ErrUnknownPerson) {
 		return notFound()
 	}
 	if err != nil {

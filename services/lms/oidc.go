@@ -237,7 +237,7 @@ func (l *LMS) doCallback(v *visit) error {
 	case !bool(who.Verified) || who.Email == "":
 		return refuse("email_not_verified", "The provider has not verified your email address, so it says nothing about who you are.")
 	default:
-		people, err := l.scorer.people()
+		people, err := l.scorer.People()
 		if err != nil {
 			return away(err)
 		}

@@ -10,12 +10,13 @@ import (
 
 	"example.org/security-training/services/activity"
 	"example.org/security-training/services/httpjson"
+	"example.org/security-training/services/lms/riskclient"
 )
 
 // outbox delivers training events to the scorer, at least once and in order.
 type outbox struct {
 	store  *records
-	scorer *scorer
+	scorer *riskclient.Client
 	log    *slog.Logger
 	wake   chan struct{}
 
@@ -25,7 +26,7 @@ type outbox struct {
 	waiters map[string][]chan struct{}
 }
 
-func newOutbox(db *records, scorer *scorer, log *slog.Logger) *outbox {
+func newOutbox(db *records, scorer *riskclient.Client, log *slog.Logger) *outbox {
 	return &outbox{store: db, scorer: scorer, log: log, wake: make(chan struct{}, 1), waiters: map[string][]chan struct{}{}}
 }
 
@@ -91,7 +92,7 @@ func (o *outbox) deliver(ctx context.Context) (bool, error) {
 	for i := range batch {
 		entries[i] = activity.Entry{Seq: uint64(batch[i].Seq), Event: &batch[i].Event}
 	}
-	receipts, err := o.scorer.send(ctx, entries)
+	receipts, err := o.scorer.Send(ctx, entries)
 	if err != nil {
 		return false, err
 	}
@@ -101,8 +102,8 @@ func (o *outbox) deliver(ctx context.Context) (bool, error) {
 		}
 		// The new score first: once the receipt is kept, nobody would ask for it again. Without one the batch goes out once more,
 		// and is a duplicate then.
-		a, err := o.scorer.risk(ctx, w.Event.Person)
-		if errors.Is(err, errUnknownPerson) {
+		a, err := o.scorer.Risk(ctx, w.Event.Person)
+		if errors.Is(err, riskclient.ErrUnknownPerson) {
 			continue // whoever has left has no score
 		}
 		if err != nil {

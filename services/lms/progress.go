@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"time"
 
+	"example.org/security-training/services/lms/riskclient"
 	"example.org/security-training/services/lms/words"
 )
 
@@ -52,7 +53,7 @@ func (l *LMS) showProgress(v *visit) error {
 		written := l.writeLesson(t.ID)
 		tick := time.NewTicker(progressEvery)
 		defer tick.Stop()
-		end := time.NewTimer(writeWithin + askWithin)
+		end := time.NewTimer(writeWithin + riskclient.AskWithin)
 		defer end.Stop()
 		for waiting := true; waiting; {
 			if !say("writing", noteAt(begun, l.cfg.Now())) {

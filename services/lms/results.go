@@ -28,13 +28,13 @@ func (l *LMS) results(ctx context.Context) (exercise.Results, error) {
 	if err != nil {
 		return r, err
 	}
-	name := l.names()
+	name := l.scorer.Names()
 	if r.Mark, err = l.store.recordsMark(ctx, l.store.Pool); err != nil { // first: what comes after it makes it another
 		return r, err
 	}
 	err = l.store.eachLesson(ctx, time.Time{}, func(t taught) error {
 		x := exercise.LessonResult{
-			Person: t.Person, Name: name(t.Person).name, Module: t.Module, State: t.State, Asked: t.Asked.UTC(),
+			Person: t.Person, Name: name(t.Person).Name, Module: t.Module, State: t.State, Asked: t.Asked.UTC(),
 			Attempts: []exercise.AttemptResult{},
 		}
 		for _, a := range t.Attempts {
@@ -56,31 +56,10 @@ func (l *LMS) results(ctx context.Context) (exercise.Results, error) {
 	}
 	drills, err := l.store.drillResults(ctx)
 	for i := range drills {
-		drills[i].Name = name(drills[i].Person).name
+		drills[i].Name = name(drills[i].Person).Name
 	}
 	r.Drills = append(r.Drills, drills...)
 	return r, err
-}
-
-// named is what the roster says of a person.
-type named struct{ name, zone string }
-
-// names looks persons up in the roster as it is now; whom it does not list is called by the id.
-func (l *LMS) names() func(person string) named {
-	all := map[string]named{}
-	people, err := l.scorer.people()
-	var old *stale
-	if err == nil || errors.As(err, &old) {
-		for _, p := range people {
-			all[p.ID] = named{p.Name, p.Zone}
-		}
-	}
-	return func(person string) named {
-		if n, ok := all[person]; ok {
-			return n
-		}
-		return named{person, "UTC"}
-	}
 }
 
 // GetResults is GET /v1/results: Results.
@@ -149,8 +128,8 @@ func (l *LMS) PostReset(w http.ResponseWriter, r *http.Request) error {
 	}
 	l.outbox.delivering.Lock()
 	defer l.outbox.delivering.Unlock()
-	name := l.names()
-	given := func(person string, at time.Time) time.Time { return at.In(words.Location(name(person).zone)) }
+	name := l.scorer.Names()
+	given := func(person string, at time.Time) time.Time { return at.In(words.Location(name(person).Zone)) }
 	if err := l.store.reset(r.Context(), order, given, mesh.Caller(r.Context()).Name); err != nil {
 		return err
 	}

@@ -68,7 +68,7 @@ func (l *LMS) doCertificate(v *visit) error {
 	case roleInstructor, roleAdmin:
 	case rolePerson:
 		p.Person = c.Name
-		people, err := l.scorer.people()
+		people, err := l.scorer.People()
 		if err != nil {
 			return away(err)
 		}

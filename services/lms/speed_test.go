@@ -69,21 +69,21 @@ func BenchmarkPagesOfALargeCompany(b *testing.B) {
 	// The scorer reads a million events once, when it starts.
 	begun := time.Now()
 	for {
-		if _, err = l.scorer.people(); err == nil {
+		if _, err = l.scorer.People(); err == nil {
 			break
 		}
 		if time.Since(begun) > 3*time.Minute {
 			b.Fatal(err)
 		}
 	}
-	b.Logf("the first roster: %v; the next: %v", time.Since(begun).Round(time.Millisecond), l.scorer.roster.took.Round(time.Millisecond))
+	b.Logf("the first roster: %v; the next: %v", time.Since(begun).Round(time.Millisecond), l.scorer.Roster.Took().Round(time.Millisecond))
 
 	for _, warm := range []string{"/organisation", "/v1/people"} {
 		at := time.Now()
 		if warm == "/organisation" {
-			for _, err := l.scorer.organisation(); err != nil; _, err = l.scorer.organisation() {
+			for _, err := l.scorer.Organisation(); err != nil; _, err = l.scorer.Organisation() {
 			}
-			_, _ = l.scorer.reasons()
+			_, _ = l.scorer.Reasons()
 		} else if resp, err := call(ctx, "GET", warm, "", nil); err == nil {
 			resp.Body.Close()
 		}
@@ -92,7 +92,7 @@ func BenchmarkPagesOfALargeCompany(b *testing.B) {
 	lessonOf, letter := s.one(`SELECT id::text FROM training.lesson WHERE person = 'p10' AND state = 'ready' LIMIT 1`), s.one(`SELECT id::text FROM training.mail WHERE person = 'p10' LIMIT 1`)
 	passed := s.one(`SELECT lesson::text FROM training.completion WHERE person = 'p10' LIMIT 1`)
 	campaign := s.one(`SELECT id::text FROM training.campaign LIMIT 1`)
-	why, err := l.scorer.risk(ctx, "p10")
+	why, err := l.scorer.Risk(ctx, "p10")
 	if err != nil || len(why.Reasons) == 0 {
 		b.Fatal(len(why.Reasons), err)
 	}

@@ -13,6 +13,7 @@ import (
 
 	"example.org/security-training/services/activity"
 	"example.org/security-training/services/lms/chart"
+	"example.org/security-training/services/lms/riskclient"
 	"example.org/security-training/services/lms/words"
 	"example.org/security-training/services/risk"
 )
@@ -56,13 +57,13 @@ func (l *LMS) teamFacts(v *viewer) (teamFacts, error) {
 	l.mu.Lock()
 	kept := l.teams[v.Person]
 	if kept == nil {
-		kept = &remembered[teamFacts]{fresh: l.scorer.causes.fresh, usable: l.scorer.causes.usable, atMost: l.scorer.causes.atMost, last: l.scorer.causes.last}
+		kept = &riskclient.Cache[teamFacts]{Fresh: l.scorer.Causes.Fresh, Usable: l.scorer.Causes.Usable, AtMost: l.scorer.Causes.AtMost, Last: l.scorer.Causes.Last}
 		l.teams[v.Person] = kept
 	}
 	l.mu.Unlock()
 	reports := v.Reports
-	return kept.get(l.cfg.Now, func(ctx context.Context) (teamFacts, error) {
-		all, err := l.scorer.risks(ctx, reports)
+	return kept.Get(l.cfg.Now, func(ctx context.Context) (teamFacts, error) {
+		all, err := l.scorer.Risks(ctx, reports)
 		if err != nil {
 			return teamFacts{}, err
 		}

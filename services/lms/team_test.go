@@ -152,7 +152,7 @@ func TestAnInstructorSeesWhoseTrainingIsOverdueSinceWhenAndToWhomItIsEscalated(t
 	if n := regexp.MustCompile(`Escalated to the manager ([0-9]+) .* To the security team as well ([0-9]+) `).FindStringSubmatch(p.text()); n == nil || n[2] == "0" {
 		t.Errorf("how many are escalated to whom: %q", n)
 	}
-	people, err := s.LMS.scorer.people()
+	people, err := s.LMS.scorer.People()
 	i := slices.IndexFunc(people, func(p risk.Standing) bool { return p.ID == "luca.moretti" })
 	if err != nil || i < 0 {
 		t.Fatal(i, err)
@@ -243,7 +243,7 @@ func TestWhatWasTaughtBeforeIsKnownAfterAReset(t *testing.T) {
 
 func TestLookingAtATeamAgainAsksTheScorerForNobodyAgain(t *testing.T) {
 	s := newSchool(t)
-	s.LMS.scorer.causes.fresh, s.LMS.scorer.causes.usable = time.Hour, time.Hour
+	s.LMS.scorer.Causes.Fresh, s.LMS.scorer.Causes.Usable = time.Hour, time.Hour
 	vera := s.as("vera.holm")
 	for range 3 {
 		if p := vera.get("/team"); p.status != 200 || !strings.Contains(p.body, `class="trend"`) {

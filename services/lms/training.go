@@ -16,6 +16,7 @@ import (
 	"example.org/security-training/services/httpjson"
 	"example.org/security-training/services/lesson"
 	"example.org/security-training/services/lms/chart"
+	"example.org/security-training/services/lms/riskclient"
 	"example.org/security-training/services/lms/store"
 	"example.org/security-training/services/lms/words"
 	"example.org/security-training/services/risk"
@@ -119,7 +120,7 @@ func (l *LMS) showTraining(v *visit) error {
 	}
 	m := trainingView{History: historyOf(lessons, loc)}
 	var explained riskView
-	a, err := l.scorer.risk(v.ctx(), v.viewer.Person)
+	a, err := l.scorer.Risk(v.ctx(), v.viewer.Person)
 	if err == nil && v.viewer.Self != nil {
 		explained = explain(*v.viewer.Self, a)
 		m.Due, m.Known, m.First, m.Score, m.Level = explained.Due, true, explained.First, a.Score, a.Level
@@ -180,7 +181,7 @@ func (l *LMS) doStart(v *visit) error {
 	if v.viewer.Self == nil {
 		return away(v.stale)
 	}
-	a, err := l.scorer.risk(v.ctx(), person)
+	a, err := l.scorer.Risk(v.ctx(), person)
 	if err != nil {
 		return away(err)
 	}
@@ -233,7 +234,7 @@ func (l *LMS) newLesson(v *visit, a risk.Assessment, module string) (uuid.UUID, 
 	if err != nil {
 		return uuid.Nil, err
 	}
-	people, err := l.scorer.people()
+	people, err := l.scorer.People()
 	if err != nil && people == nil {
 		return uuid.Nil, away(err)
 	}
@@ -345,7 +346,7 @@ func (l *LMS) generate(ctx context.Context, id uuid.UUID) error {
 		written.Fallback = lesson.ModelUnavailable
 	}
 	// The gateway may have taken all the time there was; keeping the lesson gets its own.
-	keep, cancel := context.WithTimeout(context.WithoutCancel(ctx), askWithin)
+	keep, cancel := context.WithTimeout(context.WithoutCancel(ctx), riskclient.AskWithin)
 	defer cancel()
 	return l.store.written(keep, id, written)
 }
@@ -555,12 +556,12 @@ func (l *LMS) doQuiz(v *visit) error {
 		v.status = http.StatusUnprocessableEntity
 		return l.render(v, "quiz", "Quiz", "/training", quizOf(t, answers))
 	}
-	at, err := l.labNow(v.ctx(), v.viewer.zone())
+	at, err := l.scorer.NowIn(v.ctx(), v.viewer.zone())
 	if err != nil {
 		return away(err)
 	}
 	var before *risk.Score
-	if a, err := l.scorer.risk(v.ctx(), v.viewer.Person); err == nil {
+	if a, err := l.scorer.Risk(v.ctx(), v.viewer.Person); err == nil {
 		before = &a.Score
 	}
 	g, err := l.store.grade(v.ctx(), t.ID, v.viewer.Person, number, answers, before, at)

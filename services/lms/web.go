@@ -20,6 +20,7 @@ import (
 
 	"example.org/security-training/services/audit"
 	"example.org/security-training/services/httpjson"
+	"example.org/security-training/services/lms/riskclient"
 	"example.org/security-training/services/lms/words"
 	"example.org/security-training/services/risk"
 )
@@ -173,10 +174,10 @@ func (v *viewer) may(a access) bool {
 type visit struct {
 	w      http.ResponseWriter
 	r      *http.Request
-	viewer *viewer // nil: nobody is signed in
-	stale  *stale  // set when the roster is an old one
-	status int     // of the answer; 0: 200
-	wrong  bool    // what was asked with was a guess that failed
+	viewer *viewer           // nil: nobody is signed in
+	stale  *riskclient.Stale // set when the roster is an old one
+	status int               // of the answer; 0: 200
+	wrong  bool              // what was asked with was a guess that failed
 }
 
 func (v *visit) ctx() context.Context { return v.r.Context() }
@@ -301,11 +302,11 @@ func (l *LMS) recognise(v *visit) error {
 		v.viewer = &viewer{principal: p, Name: words.Sentence(p.Role)}
 		return nil
 	}
-	people, err := l.scorer.people()
+	people, err := l.scorer.People()
 	if err != nil && !errors.As(err, &v.stale) {
 		// Who the session stands for is known all the same; what the roster would grant beyond that is not.
 		v.viewer = &viewer{principal: p, Name: p.Person}
-		v.stale = &stale{cause: err}
+		v.stale = &riskclient.Stale{Cause: err}
 		return nil
 	}
 	who := &viewer{principal: p}
@@ -470,8 +471,8 @@ func (l *LMS) render(v *visit, name, title, at string, model any) error {
 	frame := frame{Title: title, Viewer: v.viewer, Model: model}
 	if v.stale != nil {
 		frame.Stale = "The risk scorer does not answer at the moment. What it would say is missing here."
-		if !v.stale.since.IsZero() {
-			frame.Stale = "The risk scorer does not answer at the moment. Names and scores are those of " + v.stale.since.UTC().Format("15:04:05") + " UTC."
+		if !v.stale.Since.IsZero() {
+			frame.Stale = "The risk scorer does not answer at the moment. Names and scores are those of " + v.stale.Since.UTC().Format("15:04:05") + " UTC."
 		}
 	}
 	if v.viewer != nil {

@@ -53,7 +53,7 @@ func (l *LMS) PostLink(w http.ResponseWriter, r *http.Request) error {
 		if !personPattern.MatchString(order.Person) {
 			return httpjson.Errorf(http.StatusUnprocessableEntity, "bad_link", "person: want an id of the roster, or the role instructor")
 		}
-		people, err := l.scorer.people()
+		people, err := l.scorer.People()
 		if err != nil {
 			return away(err)
 		}

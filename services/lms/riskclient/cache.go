@@ -1,0 +1,125 @@
+package riskclient
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+)
+
+// AskWithin is how long a page waits for an answer of the scorer.
+const AskWithin = 5 * time.Second
+
+const (
+	askAtMost = 100 * time.Second // what many readers share
+	askAhead  = 10                // an answer is usable for so many times what asking takes
+	askRarely = 5                 // and fresh for so many times, so that asking takes a small part of the scorer's time
+)
+
+// Cache keeps one answer. While it is fresh nobody asks again; while it is usable it is answered at once and renewed
+// behind the reader's back; until last it stands in for a peer that does not answer. What takes long to ask for is fresh and usable
+// for longer, but by atMost.
+type Cache[T any] struct {
+	Fresh, Usable, AtMost, Last time.Duration
+
+	mu     sync.Mutex
+	value  T
+	at     time.Time
+	took   time.Duration // asking, the last time
+	err    error         // of the last time
+	asking chan struct{} // closed when the asking under way has ended; nil: nobody asks
+}
+
+// Stale says that a remembered answer was given because the peer is away.
+type Stale struct {
+	Since time.Time
+	Cause error
+}
+
+func (s *Stale) Error() string {
+	return fmt.Sprintf("answer of %s: %v", s.Since.Format(time.TimeOnly), s.Cause)
+}
+
+func (s *Stale) Unwrap() error { return s.Cause }
+
+// Get answers with the value and nil, an older value and *stale, or no value and the error of ask.
+func (m *Cache[T]) Get(now func() time.Time, ask func(context.Context) (T, error)) (T, error) {
+	m.mu.Lock()
+	age := now().Sub(m.at)
+	// What takes long to ask for is renewed behind the readers' backs for longer: in a large company nobody waits for it, in a
+	// small one nobody reads what is older than a moment.
+	if !m.at.IsZero() && age < max(m.Usable, min(askAhead*m.took, m.AtMost)) {
+		defer m.mu.Unlock()
+		if age >= max(m.Fresh, min(askRarely*m.took, m.AtMost/2)) {
+			m.begin(now, ask)
+		}
+		return m.value, nil
+	}
+	asking := m.begin(now, ask)
+	m.mu.Unlock()
+	timer := time.NewTimer(AskWithin)
+	defer timer.Stop()
+	select {
+	case <-asking:
+	case <-timer.C: // the asking goes on: a scorer that has just started reads everything first
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	err := m.err
+	if m.asking == asking { // not ended: of an answer and the timer that come at once, the answer is taken
+		err = fmt.Errorf("no answer yet: %w", context.DeadlineExceeded)
+	}
+	if err != nil && !m.at.IsZero() && now().Sub(m.at) < m.Last {
+		return m.value, &Stale{Since: m.at, Cause: err}
+	}
+	if err != nil {
+		var none T
+		return none, err
+	}
+	return m.value, nil
+}
+
+// begin asks, unless somebody does: many readers ask once, and not for the first of them alone. The caller holds mu.
+func (m *Cache[T]) begin(now func() time.Time, ask func(context.Context) (T, error)) <-chan struct{} {
+	if m.asking != nil {
+		return m.asking
+	}
+	done := make(chan struct{})
+	m.asking = done
+	begun := now()
+	go func() {
+		ctx, cancel := context.WithTimeout(context.Background(), askAtMost)
+		defer cancel()
+		next, err := ask(ctx)
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		if m.err = err; err == nil {
+			m.value, m.at, m.took = next, now(), now().Sub(begun)
+		}
+		m.asking = nil
+		close(done)
+	}()
+	return done
+}
+
+// Forget drops what is remembered, also what is being asked for at this moment.
+func (m *Cache[T]) Forget() {
+	for {
+		m.mu.Lock()
+		asking := m.asking
+		if asking == nil {
+			m.at, m.err = time.Time{}, nil
+			m.mu.Unlock()
+			return
+		}
+		m.mu.Unlock()
+		<-asking
+	}
+}
+
+// Took says how long asking took, the last time.
+func (m *Cache[T]) Took() time.Duration {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.took
+}

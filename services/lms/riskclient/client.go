@@ -1,0 +1,292 @@
+// Package riskclient asks the risk scorer on behalf of the learning system, and remembers for a moment what every page needs:
+// the roster, the organisation's figures, the weightiest causes. While the scorer is away, an old answer stands in for a new
+// one, and says so.
+package riskclient
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"slices"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"example.org/security-training/services/activity"
+	"example.org/security-training/services/httpjson"
+	"example.org/security-training/services/lms/words"
+	"example.org/security-training/services/risk"
+)
+
+// Client asks the risk scorer, and remembers for a moment what every page needs.
+type Client struct {
+	call    Call
+	wall    func() time.Time
+	Roster  Cache[[]risk.Standing]
+	Company Cache[risk.Organisation]
+	Causes  Cache[[]Cause]
+
+	mu       sync.Mutex
+	compared map[string]*Cache[[]risk.Standing] // by the profile beside
+	clock    *risk.Clock
+	read     time.Time // wall clock
+}
+
+func New(call Call, wall func() time.Time) *Client {
+	return &Client{
+		call: call, wall: wall,
+		Roster:  Cache[[]risk.Standing]{Fresh: time.Second, Usable: time.Second, AtMost: 10 * time.Second, Last: 10 * time.Minute},
+		Company: Cache[risk.Organisation]{Fresh: time.Second, Usable: 5 * time.Second, AtMost: time.Minute, Last: 10 * time.Minute},
+		Causes:  Cache[[]Cause]{Fresh: 3 * time.Second, Usable: 5 * time.Minute, AtMost: time.Minute, Last: 10 * time.Minute},
+	}
+}
+
+const (
+	longestAnswer = 64 << 20
+)
+
+// get asks the scorer; a request of a page gives up after askWithin.
+func (s *Client) get(ctx context.Context, path string, v any) error {
+	ctx, cancel := context.WithTimeout(ctx, AskWithin)
+	defer cancel()
+	return s.fetch(ctx, path, v)
+}
+
+// fetch asks the scorer for as long as ctx lasts.
+func (s *Client) fetch(ctx context.Context, path string, v any) error {
+	resp, err := s.call(ctx, http.MethodGet, path, "", nil)
+	if err != nil {
+		return err
+	}
+	return httpjson.ReadAnswer(resp, longestAnswer, v)
+}
+
+// Staff is everybody who works here, the highest score first, without those who were made for a run of an exercise: the
+// company's figures and lists are of them alone. With *stale the list is an old one.
+func (s *Client) Staff() ([]risk.Standing, error) {
+	people, err := s.People()
+	own := make([]risk.Standing, 0, len(people))
+	for _, p := range people {
+		if p.Run == "" {
+			own = append(own, p)
+		}
+	}
+	return own, err
+}
+
+// People is everybody whom the roster lists, those of runs among them, the highest score first. With *stale the list is
+// an old one.
+func (s *Client) People() ([]risk.Standing, error) {
+	return s.Roster.Get(s.wall, func(ctx context.Context) ([]risk.Standing, error) {
+		var list []risk.Standing
+		if err := s.fetch(ctx, "/v1/people?runs=all", &list); err != nil {
+			return nil, fmt.Errorf("read roster: %w", err)
+		}
+		return list, nil
+	})
+}
+
+func (s *Client) Organisation() (risk.Organisation, error) {
+	return s.Company.Get(s.wall, func(ctx context.Context) (risk.Organisation, error) {
+		var o risk.Organisation
+		if err := s.fetch(ctx, "/v1/organisation", &o); err != nil {
+			return o, fmt.Errorf("read organisation: %w", err)
+		}
+		return o, nil
+	})
+}
+
+// ErrUnknownPerson says that the roster does not list the person.
+var ErrUnknownPerson = errors.New("the roster does not list this person")
+
+// Risk is a person's assessment of this moment.
+func (s *Client) Risk(ctx context.Context, person string) (risk.Assessment, error) {
+	var a risk.Assessment
+	err := s.get(ctx, "/v1/people/"+url.PathEscape(person)+"/risk", &a)
+	var answered *httpjson.Error
+	if errors.As(err, &answered) && answered.Status == http.StatusNotFound {
+		return a, ErrUnknownPerson
+	}
+	if err != nil {
+		return a, fmt.Errorf("read risk: %w", err)
+	}
+	return a, nil
+}
+
+// Risks are the assessments of several people, in their order. Somebody who has left meanwhile has an empty one.
+func (s *Client) Risks(ctx context.Context, people []risk.Standing) ([]risk.Assessment, error) {
+	list := make([]risk.Assessment, len(people))
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(8)
+	for i, p := range people {
+		g.Go(func() error {
+			a, err := s.Risk(ctx, p.ID)
+			if errors.Is(err, ErrUnknownPerson) {
+				return nil
+			}
+			list[i] = a
+			return err
+		})
+	}
+	return list, g.Wait()
+}
+
+// Cause is a verb that weighs on the company.
+type Cause struct {
+	Verb   activity.Verb
+	People int   // on whom it weighs
+	Count  int   // how often
+	Part   int64 // whole millionths, summed over people
+}
+
+// MostAsked bounds the people whose reasons make up the company's: those with the highest scores.
+const MostAsked = 60
+
+// Reasons are the company's causes, the weightiest first, over the mostAsked people with the highest scores.
+func (s *Client) Reasons() ([]Cause, error) {
+	return s.Causes.Get(s.wall, func(ctx context.Context) ([]Cause, error) {
+		people, err := s.Staff()
+		if err != nil {
+			return nil, err
+		}
+		all, err := s.Risks(ctx, people[:min(MostAsked, len(people))])
+		if err != nil {
+			return nil, err
+		}
+		sum := map[activity.Verb]*Cause{}
+		for _, a := range all {
+			for _, r := range a.Reasons {
+				c := sum[r.Verb]
+				if c == nil {
+					c = &Cause{Verb: r.Verb}
+					sum[r.Verb] = c
+				}
+				c.People++
+				c.Count += r.Count
+				c.Part += r.Part
+			}
+		}
+		list := make([]Cause, 0, len(sum))
+		for _, c := range sum {
+			list = append(list, *c)
+		}
+		slices.SortFunc(list, func(a, b Cause) int {
+			if a.Part != b.Part {
+				return int(min(1, max(-1, b.Part-a.Part)))
+			}
+			return bytes.Compare([]byte(a.Verb), []byte(b.Verb))
+		})
+		return list, nil
+	})
+}
+
+// now is the lab's time: asked for, or carried on from the last answer by its pace while the scorer is away.
+func (s *Client) now(ctx context.Context) (time.Time, error) {
+	var c risk.Clock
+	err := s.get(ctx, "/v1/clock", &c)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err == nil {
+		s.clock, s.read = &c, s.wall()
+		return c.Now, nil
+	}
+	if s.clock == nil {
+		return time.Time{}, err
+	}
+	return s.clock.Now.Add(time.Duration(float64(s.wall().Sub(s.read)) * s.clock.Pace)), nil
+}
+
+// Send hands in events, and answers with their receipts in the same order.
+func (s *Client) Send(ctx context.Context, entries []activity.Entry) ([]activity.Receipt, error) {
+	var body bytes.Buffer
+	line := json.NewEncoder(&body)
+	for _, e := range entries {
+		if err := line.Encode(e); err != nil {
+			return nil, fmt.Errorf("encode event: %w", err)
+		}
+	}
+	ctx, cancel := context.WithTimeout(ctx, AskWithin)
+	defer cancel()
+	resp, err := s.call(ctx, http.MethodPost, "/v1/events", "application/x-ndjson", body.Bytes())
+	if err != nil {
+		return nil, err
+	}
+	// 422 with receipts: none of the events can be stored, and each receipt says why.
+	if resp.StatusCode != http.StatusOK && (resp.StatusCode != http.StatusUnprocessableEntity || resp.Header.Get("Content-Type") != "application/x-ndjson") {
+		if err := httpjson.ReadAnswer(resp, longestAnswer, nil); err != nil {
+			return nil, err
+		}
+		return nil, fmt.Errorf("hand in events: unexpected status %d", resp.StatusCode)
+	}
+	defer resp.Body.Close()
+	receipts := make([]activity.Receipt, len(entries))
+	d := json.NewDecoder(resp.Body)
+	for i := range receipts {
+		if err := d.Decode(&receipts[i]); err != nil {
+			return nil, fmt.Errorf("read receipt %d of %d: %w", i+1, len(entries), err)
+		}
+		if receipts[i].Seq != entries[i].Seq {
+			return nil, fmt.Errorf("read receipt %d: it is for %d, not %d", i+1, receipts[i].Seq, entries[i].Seq)
+		}
+	}
+	return receipts, nil
+}
+
+// NowIn is the lab's time, in the zone given (UTC where it is unknown).
+func (s *Client) NowIn(ctx context.Context, zone string) (time.Time, error) {
+	now, err := s.now(ctx)
+	if err != nil {
+		return time.Time{}, fmt.Errorf("ask the lab's clock: %w", err)
+	}
+	return now.In(words.Location(zone)), nil
+}
+
+// named is what the roster says of a person.
+type named struct{ Name, Zone string }
+
+// Names looks persons up in the roster as it is now; whom it does not list is called by the id.
+func (s *Client) Names() func(person string) named {
+	all := map[string]named{}
+	people, err := s.People()
+	var old *Stale
+	if err == nil || errors.As(err, &old) {
+		for _, p := range people {
+			all[p.ID] = named{p.Name, p.Zone}
+		}
+	}
+	return func(person string) named {
+		if n, ok := all[person]; ok {
+			return n
+		}
+		return named{person, "UTC"}
+	}
+}
+
+// PeopleWith is everybody with what another profile says of them. Few ask, so each answer is kept for a while.
+func (s *Client) PeopleWith(profile string) ([]risk.Standing, error) {
+	s.mu.Lock()
+	if s.compared == nil {
+		s.compared = map[string]*Cache[[]risk.Standing]{}
+	}
+	kept := s.compared[profile]
+	if kept == nil {
+		kept = &Cache[[]risk.Standing]{Fresh: s.Roster.Fresh, Usable: s.Roster.Usable, AtMost: time.Minute, Last: s.Roster.Last}
+		s.compared[profile] = kept
+	}
+	s.mu.Unlock()
+	return kept.Get(s.wall, func(ctx context.Context) ([]risk.Standing, error) {
+		var list []risk.Standing
+		if err := s.fetch(ctx, "/v1/people?"+url.Values{"shadow": {profile}}.Encode(), &list); err != nil {
+			return nil, fmt.Errorf("compare profiles: %w", err)
+		}
+		return list, nil
+	})
+}
+
+// Call sends one request to a peer; mesh's Client.Do is one. The caller closes the answer's body.
+type Call func(ctx context.Context, method, path, contentType string, body []byte) (*http.Response, error)
