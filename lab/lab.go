@@ -158,6 +158,7 @@ func Entries(ctx context.Context, l Lab, workload string) ([]audit.Entry, error)
 	return audit.Read(r)
 }
 
+// SortedKeys are the keys of m in order.
 func SortedKeys[V any](m map[string]V) []string {
 	keys := make([]string, 0, len(m))
 	for k := range m {

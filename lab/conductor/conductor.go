@@ -61,7 +61,7 @@ type conductor struct {
 	work    sync.WaitGroup
 }
 
-// Conduct does what is asked for on the console of s until ctx ends. Original is the topology that the lab came up with.
+// Run does what is asked for on the console of s until ctx ends. Original is the topology that the lab came up with.
 // What goes wrong is said in the answer to whoever asked; what keeps the conductor from asking is logged, and tried again.
 func Run(ctx context.Context, s Controllable, original []byte, log *slog.Logger) {
 	topo, err := topology.FromYAML(original)

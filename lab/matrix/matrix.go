@@ -41,7 +41,7 @@ const (
 	AgainstRunning = "running" // the one in force, as it was edited
 )
 
-// MatrixOptions narrow a matrix, and say what it is held against.
+// Options narrow a matrix, and say what it is held against.
 type Options struct {
 	Against string // AgainstShipped, which is the default, or AgainstRunning
 	Caller  string // a workload, or one of Strangers; all where it is empty

@@ -60,6 +60,7 @@ type Training struct {
 	Events []activity.Event `json:"events"`
 }
 
+// EachSimulator calls f with the name of each simulator, all at once, and ends with the first error.
 func (o *Operator) EachSimulator(ctx context.Context, f func(ctx context.Context, name string) error) error {
 	group, ctx := errgroup.WithContext(ctx)
 	for _, w := range o.Node.Topology().OfKind(topology.KindSimulator) {

@@ -13,6 +13,7 @@ import (
 	"example.org/security-training/services/topology"
 )
 
+// RouteAudit is how a service exports its business rows.
 const RouteAudit topology.Route = "GET /v1/audit"
 
 // BusinessRows reads a writer's rows, page by page.
@@ -35,6 +36,7 @@ func (o *Operator) BusinessRows(ctx context.Context, workload string) ([]audit.R
 	}
 }
 
+// BusinessPage reads at most limit business rows of a workload, in order, behind the row after.
 func (o *Operator) BusinessPage(ctx context.Context, workload string, after int64, limit int) ([]audit.Row, error) {
 	resp, err := o.Node.Peer(workload).Get(ctx, fmt.Sprintf("%s?after=%d&limit=%d", RouteAudit.Path(), after, limit))
 	if err != nil {

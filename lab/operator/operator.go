@@ -156,6 +156,7 @@ func (o *Operator) Ask(ctx context.Context, route topology.Route, in, out any) e
 	return o.Call(ctx, name, route.Method(), route.Path(), in, out)
 }
 
+// Pause waits for d, or until ctx ends, whose error it answers then.
 func Pause(ctx context.Context, d time.Duration) error {
 	t := time.NewTimer(d)
 	defer t.Stop()
@@ -172,6 +173,7 @@ func IsConflict(err error) bool {
 	return err != nil && httpjson.FromError(err).Status == http.StatusConflict
 }
 
+// IsNotFound says whether err is a peer's answer that there is no such thing.
 func IsNotFound(err error) bool {
 	return err != nil && httpjson.FromError(err).Status == http.StatusNotFound
 }

@@ -90,6 +90,7 @@ func RunOf(s *scenario.Scenario, millis int64) string {
 	return s.Name + "-" + strconv.FormatInt(millis, 36)
 }
 
+// IsRunOf says whether id is that of a run of s.
 func IsRunOf(s *scenario.Scenario, id string) bool {
 	rest, ok := strings.CutPrefix(id, s.Name+"-")
 	millis, err := strconv.ParseInt(rest, 36, 64)

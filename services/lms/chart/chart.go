@@ -47,6 +47,7 @@ type trendRow struct {
 // Bounds are where MEDIUM, HIGH and CRITICAL begin.
 type Bounds [3]float64
 
+// Level is the level of a score.
 func (b Bounds) Level(s risk.Score) risk.Level {
 	l := risk.Low
 	for i, from := range b {
@@ -57,6 +58,7 @@ func (b Bounds) Level(s risk.Score) risk.Level {
 	return l
 }
 
+// BoundsOf reads the bounds of a profile.
 func BoundsOf(b risk.Bounds) Bounds {
 	return Bounds{b.Medium.Float(), b.High.Float(), b.Critical.Float()}
 }
@@ -155,6 +157,7 @@ type gaugeBand struct {
 	Dash, Offset string
 }
 
+// DrawGauge draws a score on a scale that shows the levels.
 func DrawGauge(s risk.Score, l risk.Level, b Bounds) Gauge {
 	g := Gauge{Score: s, Level: l, Dash: fmt.Sprintf("%d 2000", int(1000*s.Float()+0.5))}
 	from := 0.0
@@ -192,6 +195,7 @@ type distributionRow struct {
 	Bar   Share
 }
 
+// DrawDistribution draws how many people have each level.
 func DrawDistribution(c risk.LevelCounts) Distribution {
 	counts := []int{c.Low, c.Medium, c.High, c.Critical}
 	d := Distribution{}
@@ -213,6 +217,7 @@ func Bar(v float64, class string) Share {
 	return Share{X: "0", W: fmt.Sprintf("%.1f", 1000*min(1, max(0, v))), Class: class}
 }
 
+// CountLevels counts how many people have each level.
 func CountLevels(people []risk.Standing) risk.LevelCounts {
 	var c risk.LevelCounts
 	for _, p := range people {

@@ -37,6 +37,7 @@ type Client struct {
 	read     time.Time // wall clock
 }
 
+// New makes a client that asks by call; wall is the wall clock.
 func New(call Call, wall func() time.Time) *Client {
 	return &Client{
 		call: call, wall: wall,
@@ -91,6 +92,7 @@ func (s *Client) People() ([]risk.Standing, error) {
 	})
 }
 
+// Organisation is the organisation's figures. With *Stale they are old ones.
 func (s *Client) Organisation() (risk.Organisation, error) {
 	return s.Company.Get(s.wall, func(ctx context.Context) (risk.Organisation, error) {
 		var o risk.Organisation

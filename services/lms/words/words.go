@@ -12,10 +12,10 @@ import (
 	"example.org/security-training/services/risk"
 )
 
-const (
-	DrillReported = "phishing-drill" // what reporting passes
-)
+// DrillReported is the module that reporting the mail of a drill passes.
+const DrillReported = "phishing-drill"
 
+// Location is a time zone by its name; UTC where it is unknown.
 func Location(zone string) *time.Location {
 	if loc, err := time.LoadLocation(zone); err == nil {
 		return loc
@@ -26,6 +26,7 @@ func Location(zone string) *time.Location {
 // Spaced makes words of a code.
 var Spaced = strings.NewReplacer("_", " ", ".", " ")
 
+// Plural is a number with its noun.
 func Plural(n int, one, many string) string {
 	if n == 1 {
 		return "1 " + one
@@ -50,6 +51,7 @@ func Signed(micro int64) string {
 // GroupNames are the four groups of sources, in the order of the model.
 var GroupNames = [...]string{"Code", "Access", "Alerts", "Training"}
 
+// SourceName is the name of the group that a source belongs to.
 func SourceName(s activity.Source) string {
 	switch s {
 	case activity.Git:
@@ -62,8 +64,10 @@ func SourceName(s activity.Source) string {
 	return GroupNames[3]
 }
 
+// LevelName is a level in words.
 func LevelName(l risk.Level) string { return Sentence(strings.ToLower(string(l))) }
 
+// RoleName is a role in words.
 func RoleName(r risk.Role) string {
 	switch r {
 	case risk.DevOpsEngineer:
@@ -76,6 +80,7 @@ func RoleName(r risk.Role) string {
 	return Sentence(strings.ReplaceAll(string(r), "_", " "))
 }
 
+// ModuleTitle is the title of a training module; its id where it is in no catalogue.
 func ModuleTitle(id string) string {
 	if m, ok := risk.ModuleByID(id); ok {
 		return m.Title
@@ -105,6 +110,7 @@ type SignalBar struct {
 	Class   string
 }
 
+// Signal draws a level as four bars, of which so many are on.
 func Signal(l risk.Level) []SignalBar {
 	bars := make([]SignalBar, 4)
 	for i := range bars {
