@@ -3,6 +3,7 @@ package lms
 import (
 	"cmp"
 	"encoding/json"
+	"html/template"
 	"maps"
 	"net/http"
 	"net/url"
@@ -35,6 +36,15 @@ type consolePage interface{ frame() consoleFrame }
 type consoleBar struct {
 	Title string
 	At    consoleFrame
+}
+
+// consoleWords are the functions that the console's templates know.
+func consoleWords() template.FuncMap {
+	return template.FuncMap{
+		"asked":      asked,
+		"consolebar": func(title string, at consolePage) consoleBar { return consoleBar{title, at.frame()} },
+		"parts":      factsOfLine,
+	}
 }
 
 func (l *LMS) consoleFrame(v *visit, here string) consoleFrame {
@@ -197,7 +207,7 @@ var consolePages = []string{
 }
 
 // back leads to the page that a form came from.
-func (v *visit) back(otherwise string) error {
+func back(v *visit, otherwise string) error {
 	to := v.r.PostForm.Get("back")
 	u, err := url.Parse(to)
 	if err != nil || u.Scheme != "" || u.Host != "" || !slices.Contains(consolePages, u.Path) {
@@ -258,7 +268,7 @@ func (l *LMS) doOrder(v *visit) error {
 	if _, err := l.placeOrder(v.ctx(), v.viewer.principal, o); err != nil {
 		return err
 	}
-	return v.back(home)
+	return back(v, home)
 }
 
 func (l *LMS) checkCell(o exercise.Order) error {
@@ -321,7 +331,7 @@ func (l *LMS) doIdentity(v *visit) error {
 	if _, err := l.placeOrder(v.ctx(), v.viewer.principal, o); err != nil {
 		return err
 	}
-	return v.back("/console/identities")
+	return back(v, "/console/identities")
 }
 
 func withdrawable(w topology.Workload) bool {
@@ -351,7 +361,7 @@ func (l *LMS) doHint(v *visit) error {
 			if err := l.store.giveHint(v.ctx(), id, n, s.Hints[n-1], v.viewer.principal); err != nil {
 				return err
 			}
-			return v.back("/console")
+			return back(v, "/console")
 		}
 	}
 	return notFound()

@@ -89,7 +89,7 @@ func harmless(body string) error {
 // TestAThousandHostileLessonsShowNothingActive renders what a model might have written, as the lesson, its quiz and its result.
 func TestAThousandHostileLessonsShowNothingActive(t *testing.T) {
 	t.Parallel() // it mostly waits, or keeps a core busy for seconds
-	pages, err := loadPages()
+	pages, err := loadPages(consoleWords())
 	if err != nil {
 		t.Fatal(err)
 	}

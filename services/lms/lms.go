@@ -72,7 +72,7 @@ func New(cfg Config) (*LMS, error) {
 	if cfg.Home == "" {
 		cfg.Home = "urn:security-training"
 	}
-	pages, err := loadPages()
+	pages, err := loadPages(consoleWords())
 	if err != nil {
 		return nil, err
 	}

@@ -38,7 +38,8 @@ type asset struct {
 
 var assetKinds = map[string]string{".css": "text/css; charset=utf-8", ".js": "text/javascript; charset=utf-8", ".svg": "image/svg+xml"}
 
-func loadPages() (*pages, error) {
+// loadPages parses the templates, which know more besides the words.
+func loadPages(more template.FuncMap) (*pages, error) {
 	p := &pages{byName: map[string]*template.Template{}, assets: map[string]asset{}, names: map[string]string{}}
 	list, err := fs.ReadDir(files, "static")
 	if err != nil {
@@ -70,7 +71,7 @@ func loadPages() (*pages, error) {
 			continue
 		}
 		name := strings.TrimSuffix(path.Base(f), ".html")
-		t, err := template.New(name).Option("missingkey=error").Funcs(p.words()).ParseFS(files, append(slices.Clone(parts), f)...)
+		t, err := template.New(name).Option("missingkey=error").Funcs(p.words()).Funcs(more).ParseFS(files, append(slices.Clone(parts), f)...)
 		if err != nil {
 			return nil, fmt.Errorf("read templates: %w", err)
 		}
@@ -132,28 +133,25 @@ func (p *pages) words() template.FuncMap {
 			}
 			return served, nil
 		},
-		"verb":       func(v activity.Verb, n int) string { return words.Sentence(risk.Words(v, n)) },
-		"source":     words.SourceName,
-		"level":      words.LevelName,
-		"lower":      func(s any) string { return strings.ToLower(fmt.Sprint(s)) },
-		"words":      func(s any) string { return words.Sentence(words.Spaced.Replace(fmt.Sprint(s))) },
-		"role":       words.RoleName,
-		"day":        func(t time.Time) string { return t.Format("Mon 2 Jan 2006") },
-		"short":      func(t time.Time) string { return t.Format("2 Jan, 15:04") },
-		"moment":     func(t time.Time) string { return t.Format("Mon 2 Jan 2006, 15:04:05") },
-		"clock":      func(t time.Time) string { return t.Format("2 Jan 15:04:05") },
-		"exact":      func(t time.Time) string { return t.Format(time.RFC3339) },
-		"score":      func(s risk.Score) string { return s.String() },
-		"raw":        func(s risk.Score) (string, error) { b, err := s.MarshalJSON(); return string(b), err },
-		"part":       func(micro int64) string { return words.Signed(micro) },
-		"percent":    func(f float64) string { return fmt.Sprintf("%.0f %%", 100*f) },
-		"signal":     func(l risk.Level) []words.SignalBar { return words.Signal(l) },
-		"sentence":   words.Sentence,
-		"plural":     func(n int, one, many string) string { return words.Plural(n, one, many) },
-		"module":     words.ModuleTitle,
-		"duration":   func(d time.Duration) string { return words.Span(d) },
-		"asked":      asked,
-		"consolebar": func(title string, at consolePage) consoleBar { return consoleBar{title, at.frame()} },
-		"parts":      factsOfLine,
+		"verb":     func(v activity.Verb, n int) string { return words.Sentence(risk.Words(v, n)) },
+		"source":   words.SourceName,
+		"level":    words.LevelName,
+		"lower":    func(s any) string { return strings.ToLower(fmt.Sprint(s)) },
+		"words":    func(s any) string { return words.Sentence(words.Spaced.Replace(fmt.Sprint(s))) },
+		"role":     words.RoleName,
+		"day":      func(t time.Time) string { return t.Format("Mon 2 Jan 2006") },
+		"short":    func(t time.Time) string { return t.Format("2 Jan, 15:04") },
+		"moment":   func(t time.Time) string { return t.Format("Mon 2 Jan 2006, 15:04:05") },
+		"clock":    func(t time.Time) string { return t.Format("2 Jan 15:04:05") },
+		"exact":    func(t time.Time) string { return t.Format(time.RFC3339) },
+		"score":    func(s risk.Score) string { return s.String() },
+		"raw":      func(s risk.Score) (string, error) { b, err := s.MarshalJSON(); return string(b), err },
+		"part":     func(micro int64) string { return words.Signed(micro) },
+		"percent":  func(f float64) string { return fmt.Sprintf("%.0f %%", 100*f) },
+		"signal":   func(l risk.Level) []words.SignalBar { return words.Signal(l) },
+		"sentence": words.Sentence,
+		"plural":   func(n int, one, many string) string { return words.Plural(n, one, many) },
+		"module":   words.ModuleTitle,
+		"duration": func(d time.Duration) string { return words.Span(d) },
 	}
 }

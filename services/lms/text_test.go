@@ -30,7 +30,7 @@ func TestWhatIsNoTextIsTheCallersFaultOnEveryRoute(t *testing.T) {
 func TestWhatIsNoTextIsTheBrowsersFaultOnEveryPage(t *testing.T) {
 	s := newSchool(t)
 	people := map[string]*browser{"a stranger": s.browser(), "mira": s.as("mira.keller"), "admin": s.as("admin")}
-	for _, p := range routes {
+	for _, p := range s.LMS.routes() {
 		method, path, _ := strings.Cut(p.pattern, " ")
 		path = strings.ReplaceAll(path, "{$}", "")
 		for who, b := range people {

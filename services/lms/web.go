@@ -21,7 +21,6 @@ import (
 	"example.org/security-training/services/audit"
 	"example.org/security-training/services/httpjson"
 	"example.org/security-training/services/lms/riskclient"
-	"example.org/security-training/services/lms/words"
 	"example.org/security-training/services/risk"
 )
 
@@ -42,65 +41,7 @@ const (
 type page struct {
 	pattern string
 	access  access
-	show    func(*LMS, *visit) error
-}
-
-// guessable are the pages at which a stranger could try what they do not know: what fails there is counted.
-var guessable = map[string]bool{
-	"POST /sign-in":               true,
-	"GET /sign-in/callback":       true,
-	"GET /verify":                 true,
-	"GET /mailbox/{mail}":         true,
-	"GET /mailbox/{mail}/link":    true,
-	"POST /mailbox/{mail}/link":   true,
-	"POST /mailbox/{mail}/report": true,
-}
-
-// routes are all pages. What is not here does not exist.
-var routes = []page{
-	{"GET /{$}", signedIn, (*LMS).showHome},
-	{"GET /sign-in", anyone, (*LMS).showSignIn},
-	{"POST /sign-in", anyone, (*LMS).doSignIn},
-	{"POST /sign-in/certificate", anyone, (*LMS).doCertificate},
-	{"GET /sign-in/provider", anyone, (*LMS).doProvider},
-	{"GET /sign-in/callback", anyone, (*LMS).doCallback},
-	{"POST /sign-out", signedIn, (*LMS).doSignOut},
-	{"GET /training", learners, (*LMS).showTraining},
-	{"POST /training", learners, (*LMS).doStart},
-	{"GET /training/{lesson}", signedIn, (*LMS).showLesson},
-	{"GET /training/{lesson}/progress", signedIn, (*LMS).showProgress},
-	{"GET /training/{lesson}/quiz", learners, (*LMS).showQuiz},
-	{"POST /training/{lesson}/quiz", learners, (*LMS).doQuiz},
-	{"GET /training/{lesson}/result", signedIn, (*LMS).showResult},
-	{"GET /certificates/{lesson}", signedIn, (*LMS).showCertificate},
-	{"GET /verify", anyone, (*LMS).showVerify},
-	{"GET /xapi", instructors, (*LMS).showXAPI},
-	{"GET /mailbox", learners, (*LMS).showMailbox},
-	{"GET /mailbox/{mail}", learners, (*LMS).showMail},
-	{"GET /mailbox/{mail}/link", learners, (*LMS).showLink},
-	{"POST /mailbox/{mail}/link", learners, (*LMS).doSubmit},
-	{"POST /mailbox/{mail}/report", learners, (*LMS).doReport},
-	{"GET /drills", instructors, (*LMS).showDrills},
-	{"POST /drills", instructors, (*LMS).doDrill},
-	{"GET /drills/{campaign}", instructors, (*LMS).showDrill},
-	{"GET /team", leaders, (*LMS).showTeam},
-	{"GET /organisation", instructors, (*LMS).showOrganisation},
-	{"GET /people", instructors, (*LMS).showPeople},
-	{"GET /people/{person}", signedIn, (*LMS).showPerson},
-	{"GET /people/{person}/reasons/{reason}", instructors, (*LMS).showPersonsReason},
-	{"GET /reasons/{reason}", learners, (*LMS).showOwnReason},
-	{"GET /exercises", instructors, (*LMS).showExercises},
-	{"GET /audit", instructors, (*LMS).showAudit},
-	{"GET /console", instructors, (*LMS).showConsole},
-	{"GET /console/events", instructors, (*LMS).showConsoleEvents},
-	{"GET /console/identities", instructors, (*LMS).showIdentities},
-	{"GET /console/matrix", instructors, (*LMS).showMatrix},
-	{"GET /console/records", instructors, (*LMS).showRecords},
-	{"GET /console/results/{file}", instructors, (*LMS).showResults},
-	{"GET /console/story", instructors, (*LMS).showStory},
-	{"POST /console/hints", instructors, (*LMS).doHint},
-	{"POST /console/identities", admins, (*LMS).doIdentity},
-	{"POST /console/orders", instructors, (*LMS).doOrder},
+	show    func(*visit) error
 }
 
 // viewer is who looks at a page.
@@ -186,14 +127,15 @@ func (v *visit) ctx() context.Context { return v.r.Context() }
 // else.
 const policy = "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; img-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
 
-// Pages is the handler for people. Every answer, whatever it says, has the headers of headers.
-func (l *LMS) Pages() http.Handler {
+// handler serves pages, each within a session, and the assets. Guessable are the patterns of pages at which a stranger could
+// try what they do not know: what fails there is counted. Every answer, whatever it says, has the headers of headers.
+func (l *LMS) handler(pages []page, guessable map[string]bool, session func(http.Handler) http.Handler) http.Handler {
 	mux := http.NewServeMux()
-	for _, p := range routes {
-		mux.Handle(p.pattern, l.withSession(l.page(p)))
+	for _, p := range pages {
+		mux.Handle(p.pattern, session(l.page(p, guessable[p.pattern])))
 	}
 	mux.HandleFunc("GET /static/{file}", l.pages.serveAsset)
-	mux.Handle("/", l.withSession(l.page(page{"/", anyone, func(*LMS, *visit) error { return notFound() }})))
+	mux.Handle("/", session(l.page(page{pattern: "/", access: anyone, show: func(*visit) error { return notFound() }}, false)))
 	guard := http.NewCrossOriginProtection()
 	guard.SetDenyHandler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		l.fail(&visit{w: w, r: r}, httpjson.Errorf(http.StatusForbidden, "cross_site", "This request came from another site. Nothing was done."))
@@ -220,7 +162,7 @@ func headers(next http.Handler) http.Handler {
 const longestForm = 64 << 10
 
 // page decides who may, then shows.
-func (l *LMS) page(p page) http.Handler {
+func (l *LMS) page(p page, guessable bool) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		v := &visit{w: w, r: r}
 		defer func() {
@@ -233,10 +175,7 @@ func (l *LMS) page(p page) http.Handler {
 		}()
 		err := httpjson.Address(r)
 		if err == nil {
-			err = l.unrevoked(v)
-		}
-		if err == nil {
-			err = l.recognise(v)
+			err = l.known(v)
 		}
 		if err == nil {
 			err = l.admit(p, v)
@@ -245,7 +184,7 @@ func (l *LMS) page(p page) http.Handler {
 			err = readForm(w, r)
 		}
 		if err == nil {
-			err = l.braked(p, v)
+			err = l.braked(p, guessable, v)
 		}
 		if err != nil {
 			l.fail(v, err)
@@ -254,9 +193,9 @@ func (l *LMS) page(p page) http.Handler {
 }
 
 // braked shows p, unless it could be guessed at and too much failed there from where v comes.
-func (l *LMS) braked(p page, v *visit) error {
-	if !guessable[p.pattern] {
-		return p.show(l, v)
+func (l *LMS) braked(p page, guessable bool, v *visit) error {
+	if !guessable {
+		return p.show(v)
 	}
 	right, err := l.brake.begin(v.r.RemoteAddr)
 	if err != nil {
@@ -264,7 +203,7 @@ func (l *LMS) braked(p page, v *visit) error {
 		l.refused(v, "", "too_many_failures")
 		return err
 	}
-	err = p.show(l, v)
+	err = p.show(v)
 	if !v.wrong {
 		right()
 	}
@@ -284,59 +223,6 @@ func readForm(w http.ResponseWriter, r *http.Request) error {
 		return httpjson.Errorf(http.StatusBadRequest, "bad_form", "The form cannot be read.")
 	}
 	return httpjson.Values(r.PostForm)
-}
-
-// recognise finds who asks, by the session and a roster that is ten seconds old at most, ten minutes while the scorer is away.
-// Somebody who has left is nobody.
-func (l *LMS) recognise(v *visit) error {
-	p, ok := l.signedIn(v.ctx())
-	if !ok {
-		return nil
-	}
-	if p.Certificate != "" {
-		if c, shown := l.certificate(v.r); !shown || c.Serial != p.Certificate {
-			return nil // a stolen cookie alone is nobody
-		}
-	}
-	if p.Role != rolePerson {
-		v.viewer = &viewer{principal: p, Name: words.Sentence(p.Role)}
-		return nil
-	}
-	people, err := l.scorer.People()
-	if err != nil && !errors.As(err, &v.stale) {
-		// Who the session stands for is known all the same; what the roster would grant beyond that is not.
-		v.viewer = &viewer{principal: p, Name: p.Person}
-		v.stale = &riskclient.Stale{Cause: err}
-		return nil
-	}
-	who := &viewer{principal: p}
-	for i, s := range people {
-		if s.ID == p.Person {
-			who.Self, who.Name = &people[i], s.Name
-		} else if s.Manager == p.Person {
-			who.Reports = append(who.Reports, s)
-		}
-	}
-	for _, s := range people {
-		if who.Self == nil || who.Self.Manager == "" {
-			break
-		}
-		if s.ID == who.Self.Manager {
-			who.Manager = s.ID
-		}
-		if s.Manager == who.Self.Manager {
-			who.Peers++
-		}
-	}
-	if who.Self == nil {
-		if err := l.sessions.Destroy(v.ctx()); err != nil {
-			return fmt.Errorf("end session: %w", err)
-		}
-		l.refused(v, p.Person, "left")
-		return httpjson.Errorf(http.StatusForbidden, "left", "The roster does not list you any more, so you were signed out.")
-	}
-	v.viewer = who
-	return nil
 }
 
 // errSignIn asks for a sign-in.
