@@ -85,7 +85,7 @@ func printed(t *testing.T) map[string]string {
 
 func pages(t *testing.T) []string {
 	t.Helper()
-	all, err := filepath.Glob("../services/lms/templates/*.html")
+	all, err := filepath.Glob("../services/lms/site/templates/*.html")
 	if err != nil || len(all) < 10 {
 		t.Fatalf("%d pages, %v", len(all), err)
 	}

@@ -23,6 +23,7 @@ import (
 
 	"example.org/security-training/services/env/needtest"
 	"example.org/security-training/services/exercise"
+	"example.org/security-training/services/lms/site"
 )
 
 // axe is the source of axe-core, a development dependency that is not shipped, or "" with a skipped test that says so.
@@ -160,7 +161,7 @@ func enter(t *testing.T, ctx context.Context, s *school, who string) {
 	switch who {
 	case "":
 		return
-	case roleInstructor:
+	case site.RoleInstructor:
 		order = `{"role":"instructor"}`
 	}
 	do(t, ctx, chromedp.Navigate(s.web.URL+s.link(order).Path), chromedp.Click(chromedp.CSS("#sign-in")), chromedp.WaitVisible(chromedp.CSS("nav")))
@@ -223,9 +224,9 @@ func TestEveryPageHoldsInABrowser(t *testing.T) {
 			})
 		}
 	})
-	p := open(t, roleInstructor)
+	p := open(t, site.RoleInstructor)
 	s.scorer.set(func() { s.scorer.away = true })
-	p.look(t, sight{roleInstructor, "away", "/organisation"})
+	p.look(t, sight{site.RoleInstructor, "away", "/organisation"})
 }
 
 func (p *pass) look(t *testing.T, page sight) {

@@ -9,6 +9,7 @@ import (
 
 	"example.org/security-training/services/httpjson"
 	"example.org/security-training/services/lms/chart"
+	"example.org/security-training/services/lms/site"
 	"example.org/security-training/services/risk"
 )
 
@@ -66,8 +67,8 @@ func lateOf(people []risk.Standing) ([]lateRow, lateCounts) {
 
 // besideView is what another profile says of the same events.
 type besideView struct {
-	Choices []choice // of profiles
-	Profile string   // none: nobody asked
+	Choices []site.Choice // of profiles
+	Profile string        // none: nobody asked
 	Version int
 	Away    bool
 	Differ  int // people whose level differs
@@ -84,15 +85,15 @@ type besideRow struct {
 
 // beside compares with the profile that ?shadow= names, else with the one that the scorer has beside anyway: who would be
 // scored how, the biggest differences first. own is the scorer's own profile.
-func (l *LMS) beside(v *visit, people []risk.Standing, own string) (besideView, error) {
-	name := v.r.URL.Query().Get("shadow")
+func (l *LMS) beside(v *site.Request, people []risk.Standing, own string) (besideView, error) {
+	name := v.R.URL.Query().Get("shadow")
 	var m besideView
 	if name != "" {
 		if _, err := risk.ProfileByName(name); err != nil {
 			return m, httpjson.Errorf(http.StatusBadRequest, "unknown_profile", "There is no such profile.")
 		}
 		var err error
-		if people, err = l.scorer.PeopleWith(name); err != nil && !errors.As(err, &v.stale) {
+		if people, err = l.scorer.PeopleWith(name); err != nil && !errors.As(err, &v.Stale) {
 			l.cfg.Log.Warn("compare profiles", "error", err.Error())
 			m.Away = true
 		}
@@ -117,7 +118,7 @@ func (l *LMS) beside(v *visit, people []risk.Standing, own string) (besideView, 
 	m.Rows = m.Rows[:min(rowsOfInterest, len(m.Rows))]
 	for _, p := range risk.Profiles() {
 		if p.Name != own {
-			m.Choices = append(m.Choices, choice{Value: p.Name, Name: p.Name, Chosen: p.Name == m.Profile})
+			m.Choices = append(m.Choices, site.Choice{Value: p.Name, Name: p.Name, Chosen: p.Name == m.Profile})
 		}
 	}
 	return m, nil

@@ -12,6 +12,7 @@ import (
 	"github.com/google/uuid"
 
 	"example.org/security-training/services/lms/riskclient"
+	"example.org/security-training/services/lms/site"
 	"example.org/security-training/services/lms/store"
 	"example.org/security-training/services/lms/words"
 	"example.org/security-training/services/risk"
@@ -81,22 +82,22 @@ func (l *LMS) certificateOf(t taught, holder, zone string) certificateView {
 }
 
 // showCertificate shows a page to be printed, to the learner or an instructor; there is none for a lesson that was not passed.
-func (l *LMS) showCertificate(v *visit) error {
+func (l *LMS) showCertificate(v *site.Request) error {
 	t, err := l.ownLesson(v)
 	if err != nil {
 		return err
 	}
 	if t.Completion == nil || !t.Completion.Passed {
-		return notFound()
+		return site.NotFound()
 	}
-	key, err := l.store.CertificateKey(v.ctx())
+	key, err := l.store.CertificateKey(v.Ctx())
 	if err != nil {
 		return err
 	}
 	name, zone := l.holder(t.Person)
 	m := l.certificateOf(t, name, zone)
 	m.Number = certificateNumber(key, t.ID)
-	return l.render(v, "certificate", "Certificate", "/training", m)
+	return l.site.Render(v, "certificate", "Certificate", "/training", m)
 }
 
 // holder is a person's name and zone by the roster, or the id where the roster does not say.
@@ -115,27 +116,27 @@ func (l *LMS) holder(person string) (name, zone string) {
 
 // showVerify says to anybody who has a certificate's number whether it is valid, and what it says. Whoever has no number
 // learns nothing.
-func (l *LMS) showVerify(v *visit) error {
-	m := certificateView{Asked: strings.TrimSpace(v.r.URL.Query().Get("number"))}
+func (l *LMS) showVerify(v *site.Request) error {
+	m := certificateView{Asked: strings.TrimSpace(v.R.URL.Query().Get("number"))}
 	if m.Asked == "" {
-		return l.render(v, "verify", "Verify a certificate", "", m)
+		return l.site.Render(v, "verify", "Verify a certificate", "", m)
 	}
 	if len(m.Asked) > 100 {
 		m.Asked = ""
 	}
-	key, err := l.store.CertificateKey(v.ctx())
+	key, err := l.store.CertificateKey(v.Ctx())
 	if err != nil {
 		return err
 	}
 	m.Known = true
 	if id, ok := readNumber(key, m.Asked); ok {
-		t, err := l.store.lesson(v.ctx(), id)
+		t, err := l.store.lesson(v.Ctx(), id)
 		if err != nil && !errors.Is(err, store.ErrNotFound) {
 			return err
 		}
 		if errors.Is(err, store.ErrNotFound) { // only a certificate that was given out has a seal
 			m.Deleted = true
-			if m.On, err = l.store.deletedCertificate(v.ctx(), id); err != nil {
+			if m.On, err = l.store.deletedCertificate(v.Ctx(), id); err != nil {
 				return err
 			}
 			m.Number = certificateNumber(key, id)
@@ -146,6 +147,6 @@ func (l *LMS) showVerify(v *visit) error {
 			m.Asked, m.Number, m.Known, m.Valid = asked, certificateNumber(key, id), true, true
 		}
 	}
-	v.wrong = !m.Valid
-	return l.render(v, "verify", "Verify a certificate", "", m)
+	v.Wrong = !m.Valid
+	return l.site.Render(v, "verify", "Verify a certificate", "", m)
 }

@@ -19,13 +19,11 @@ import (
 	"example.org/security-training/services/httpjson"
 	"example.org/security-training/services/lms/chart"
 	"example.org/security-training/services/lms/riskclient"
+	"example.org/security-training/services/lms/site"
 	"example.org/security-training/services/lms/store"
 	"example.org/security-training/services/lms/words"
 	"example.org/security-training/services/risk"
 )
-
-// smallestGroup is how many people a group has before a leader sees anything about it: fewer would be individuals.
-const smallestGroup = 5
 
 type teamView struct {
 	Hidden  bool // too few people to be shown
@@ -60,30 +58,30 @@ type needRow struct {
 	Bar    chart.Share
 }
 
-func (l *LMS) showTeam(v *visit) error {
-	reports := v.viewer.Reports
-	m, profile := teamView{People: len(reports), Fewest: smallestGroup}, ""
-	if o, err := l.scorer.Organisation(); err == nil || errors.As(err, &v.stale) {
+func (l *LMS) showTeam(v *site.Request) error {
+	reports := v.Viewer.Reports
+	m, profile := teamView{People: len(reports), Fewest: site.SmallestGroup}, ""
+	if o, err := l.scorer.Organisation(); err == nil || errors.As(err, &v.Stale) {
 		m.Company, profile = &o, o.Profile
 	}
-	if len(reports) < smallestGroup {
+	if len(reports) < site.SmallestGroup {
 		m.Hidden = true
-		return l.render(v, "team", "My team", "/team", m)
+		return l.site.Render(v, "team", "My team", "/team", m)
 	}
 	m.Mean, m.Levels = risk.Mean(reports), chart.DrawDistribution(chart.CountLevels(reports))
 	levels := chart.BoundsOf(chart.ProfileOf(profile).Levels)
 	m.Level, m.Roles = levels.Level(m.Mean), rolesOf(reports, m.Company, levels)
-	facts, err := l.teamFacts(v.viewer)
-	if err != nil && !errors.As(err, &v.stale) {
+	facts, err := l.teamFacts(v.Viewer)
+	if err != nil && !errors.As(err, &v.Stale) {
 		l.cfg.Log.Warn("show team", "error", err.Error())
 		m.Away = "The risk scorer does not answer at the moment, so what each person needs cannot be shown."
-		v.status = http.StatusServiceUnavailable
-		v.w.Header().Set("Retry-After", "5")
+		v.Status = http.StatusServiceUnavailable
+		v.W.Header().Set("Retry-After", "5")
 	}
-	m.Trend, m.Repeats = chart.DrawTrend(facts.trend, levels, words.Location(v.viewer.zone())), facts.repeats
+	m.Trend, m.Repeats = chart.DrawTrend(facts.trend, levels, words.Location(v.Viewer.Zone())), facts.repeats
 	needs := map[string]int{}
 	for _, p := range reports {
-		row := teamRow{Person: p, Bar: chart.Bar(p.Score.Float(), strings.ToLower(string(p.Level))), Due: dueOfStanding(p, words.Location(v.viewer.zone()))}
+		row := teamRow{Person: p, Bar: chart.Bar(p.Score.Float(), strings.ToLower(string(p.Level))), Due: dueOfStanding(p, words.Location(v.Viewer.Zone()))}
 		row.Due.To = toYou[p.Escalation]
 		switch row.Due.State {
 		case dueEscalated:
@@ -104,7 +102,7 @@ func (l *LMS) showTeam(v *visit) error {
 	}
 	slices.SortStableFunc(m.Rows, func(a, b teamRow) int { return urgency[b.Due.State] - urgency[a.Due.State] })
 	slices.SortFunc(m.Needs, func(a, b needRow) int { return cmp.Or(b.People-a.People, cmp.Compare(a.Module, b.Module)) })
-	return l.render(v, "team", "My team", "/team", m)
+	return l.site.Render(v, "team", "My team", "/team", m)
 }
 
 type organisationView struct {
@@ -153,14 +151,14 @@ type causeRow struct {
 	Bar   chart.Share
 }
 
-func (l *LMS) showOrganisation(v *visit) error {
+func (l *LMS) showOrganisation(v *site.Request) error {
 	o, err := l.scorer.Organisation()
-	if err != nil && !errors.As(err, &v.stale) {
-		return lost(v.ctx(), err)
+	if err != nil && !errors.As(err, &v.Stale) {
+		return site.Canceled(v.Ctx(), err)
 	}
 	people, err := l.scorer.Staff()
-	if err != nil && !errors.As(err, &v.stale) {
-		return lost(v.ctx(), err)
+	if err != nil && !errors.As(err, &v.Stale) {
+		return site.Canceled(v.Ctx(), err)
 	}
 	m := organisationView{O: o, Levels: chart.DrawDistribution(o.Levels), Asked: min(riskclient.MostAsked, len(people))}
 	p := chart.ProfileOf(o.Profile)
@@ -192,7 +190,7 @@ func (l *LMS) showOrganisation(v *visit) error {
 		m.Top = append(m.Top, rowOfStanding(s))
 	}
 	causes, err := l.scorer.Reasons()
-	if err != nil && !errors.As(err, &v.stale) {
+	if err != nil && !errors.As(err, &v.Stale) {
 		l.cfg.Log.Warn("show organisation's reasons", "error", err.Error())
 	}
 	most := int64(1)
@@ -203,7 +201,7 @@ func (l *LMS) showOrganisation(v *visit) error {
 		g := groupOf(c.Verb.Source())
 		m.Causes = append(m.Causes, causeRow{Cause: c, Class: groupClass[g], Bar: chart.Bar(float64(c.Part)/float64(most), groupClass[g])})
 	}
-	return l.render(v, "organisation", "Organisation", "/organisation", m)
+	return l.site.Render(v, "organisation", "Organisation", "/organisation", m)
 }
 
 func rowOfStanding(s risk.Standing) standingRow {
@@ -223,26 +221,21 @@ const peopleShown = 50
 
 type peopleView struct {
 	Query, Role, Team, Level string
-	Roles                    []choice
-	Teams                    []choice
-	Levels                   []choice
-	Training                 []choice
+	Roles                    []site.Choice
+	Teams                    []site.Choice
+	Levels                   []site.Choice
+	Training                 []site.Choice
 	Rows                     []standingRow
 	Found, From, To          int
 	Earlier, Later           string // addresses of the other pages, if there are any
 }
 
-type choice struct {
-	Value, Name string
-	Chosen      bool
-}
-
-func (l *LMS) showPeople(v *visit) error {
+func (l *LMS) showPeople(v *site.Request) error {
 	people, err := l.scorer.Staff()
-	if err != nil && !errors.As(err, &v.stale) {
-		return lost(v.ctx(), err)
+	if err != nil && !errors.As(err, &v.Stale) {
+		return site.Canceled(v.Ctx(), err)
 	}
-	q := v.r.URL.Query()
+	q := v.R.URL.Query()
 	m := peopleView{Query: strings.TrimSpace(q.Get("q")), Role: q.Get("role"), Team: q.Get("team"), Level: q.Get("level")}
 	from, err := strconv.Atoi(cmp.Or(q.Get("from"), "0"))
 	if err != nil || from < 0 {
@@ -259,11 +252,14 @@ func (l *LMS) showPeople(v *visit) error {
 			found = append(found, p)
 		}
 	}
-	m.Roles, m.Teams = choices(roles, m.Role), choices(teams, m.Team)
+	m.Roles, m.Teams = site.Choices(roles, m.Role), site.Choices(teams, m.Team)
 	for _, level := range slices.Backward(risk.Levels) {
-		m.Levels = append(m.Levels, choice{Value: string(level), Name: words.LevelName(level), Chosen: string(level) == m.Level})
+		m.Levels = append(m.Levels, site.Choice{Value: string(level), Name: words.LevelName(level), Chosen: string(level) == m.Level})
 	}
-	m.Training = []choice{{dueOverdue, "Overdue", training == dueOverdue}, {dueEscalated, "Escalated", training == dueEscalated}}
+	m.Training = []site.Choice{
+		{Value: dueOverdue, Name: "Overdue", Chosen: training == dueOverdue},
+		{Value: dueEscalated, Name: "Escalated", Chosen: training == dueEscalated},
+	}
 	m.Found = len(found)
 	from = min(from, max(0, m.Found-1)) / peopleShown * peopleShown
 	to := min(from+peopleShown, m.Found)
@@ -281,22 +277,13 @@ func (l *LMS) showPeople(v *visit) error {
 	if to < m.Found {
 		m.Later = page(to)
 	}
-	return l.render(v, "people", "People", "/people", m)
+	return l.site.Render(v, "people", "People", "/people", m)
 }
 
 // inTraining says whether a training is as pressing as that; what is escalated is overdue as well.
 func inTraining(p risk.Standing, state string) bool {
 	is := dueOfStanding(p, time.UTC).State
 	return is == state || is == dueEscalated && state == dueOverdue
-}
-
-func choices(names map[string]string, chosen string) []choice {
-	list := make([]choice, 0, len(names))
-	for id, name := range names {
-		list = append(list, choice{Value: id, Name: name, Chosen: id == chosen})
-	}
-	slices.SortFunc(list, func(a, b choice) int { return cmp.Compare(a.Name, b.Name) })
-	return list
 }
 
 type exercisesView struct{ Rows []exerciseRow }
@@ -328,8 +315,8 @@ func markOf(outcome string) string {
 	return "said"
 }
 
-func (l *LMS) showExercises(v *visit) error {
-	all, err := l.store.exercises(v.ctx())
+func (l *LMS) showExercises(v *site.Request) error {
+	all, err := l.store.exercises(v.Ctx())
 	if err != nil {
 		return err
 	}
@@ -349,7 +336,7 @@ func (l *LMS) showExercises(v *visit) error {
 		row.Bar = chart.Bar(float64(row.Done)/float64(max(1, len(e.Steps))), "accent")
 		m.Rows = append(m.Rows, row)
 	}
-	return l.render(v, "exercises", "Exercises", "/exercises", m)
+	return l.site.Render(v, "exercises", "Exercises", "/exercises", m)
 }
 
 const auditShown = 50
@@ -359,7 +346,7 @@ type auditView struct {
 	Rows   []auditLine
 	Older  string
 	Newest string
-	Kinds  []choice
+	Kinds  []site.Choice
 }
 
 // auditLine is an entry with its detail in parts.
@@ -393,15 +380,15 @@ func factsOf(detail string) []fact {
 		f := fact{Name: name.(string), Value: string(raw)} // a key of an object is a string
 		var text string
 		var list []string
-		var who principal
+		var who site.Principal
 		strict := json.NewDecoder(bytes.NewReader(raw))
 		strict.DisallowUnknownFields()
 		if json.Unmarshal(raw, &text) == nil {
 			f.Value = text
 		} else if json.Unmarshal(raw, &list) == nil {
 			f.Value = strings.Join(list, ", ")
-		} else if strict.Decode(&who) == nil && who != (principal{}) {
-			f.Value = who.words()
+		} else if strict.Decode(&who) == nil && who != (site.Principal{}) {
+			f.Value = who.Words()
 		}
 		facts = append(facts, f)
 	}
@@ -413,8 +400,8 @@ var auditKinds = []string{"link.made", "sign_in", "sign_out", "view", "search", 
 
 var kindPattern = regexp.MustCompile(`^[a-z_.]{0,40}$`)
 
-func (l *LMS) showAudit(v *visit) error {
-	q := v.r.URL.Query()
+func (l *LMS) showAudit(v *site.Request) error {
+	q := v.R.URL.Query()
 	s := search{Person: strings.TrimSpace(q.Get("person")), Event: strings.TrimSpace(q.Get("event")), Kind: q.Get("kind"), Limit: auditShown + 1}
 	var err error
 	if s.Before, err = strconv.ParseInt(cmp.Or(q.Get("before"), "0"), 10, 64); err != nil || s.Before < 0 || !kindPattern.MatchString(s.Kind) || len(s.Person) > 200 || len(s.Event) > 300 ||
@@ -423,16 +410,16 @@ func (l *LMS) showAudit(v *visit) error {
 	}
 	if s.Person != "" || s.Event != "" {
 		// Looking somebody up is an act, and the audit says so as well.
-		if err := l.store.Record(v.ctx(), store.Note("search", "", "", struct {
-			By     principal `json:"by"`
-			Person string    `json:"person,omitempty"`
-			Event  string    `json:"event,omitempty"`
-		}{v.viewer.principal, s.Person, s.Event})); err != nil {
+		if err := l.store.Record(v.Ctx(), store.Note("search", "", "", struct {
+			By     site.Principal `json:"by"`
+			Person string         `json:"person,omitempty"`
+			Event  string         `json:"event,omitempty"`
+		}{v.Viewer.Principal, s.Person, s.Event})); err != nil {
 			return err
 		}
 	}
 	m := auditView{Query: s}
-	entries, err := l.store.audit(v.ctx(), s)
+	entries, err := l.store.audit(v.Ctx(), s)
 	if err != nil {
 		return err
 	}
@@ -451,7 +438,7 @@ func (l *LMS) showAudit(v *visit) error {
 		m.Newest = "/audit?" + q.Encode()
 	}
 	for _, k := range auditKinds {
-		m.Kinds = append(m.Kinds, choice{Value: k, Name: words.Sentence(words.Spaced.Replace(k)), Chosen: k == s.Kind})
+		m.Kinds = append(m.Kinds, site.Choice{Value: k, Name: words.Sentence(words.Spaced.Replace(k)), Chosen: k == s.Kind})
 	}
-	return l.render(v, "audit", "Audit", "/audit", m)
+	return l.site.Render(v, "audit", "Audit", "/audit", m)
 }

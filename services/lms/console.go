@@ -14,6 +14,7 @@ import (
 
 	"example.org/security-training/services/exercise"
 	"example.org/security-training/services/httpjson"
+	"example.org/security-training/services/lms/site"
 	"example.org/security-training/services/lms/words"
 	"example.org/security-training/services/topology"
 )
@@ -47,7 +48,7 @@ func consoleWords() template.FuncMap {
 	}
 }
 
-func (l *LMS) consoleFrame(v *visit, here string) consoleFrame {
+func (l *LMS) consoleFrame(v *site.Request, here string) consoleFrame {
 	l.console.mu.Lock()
 	defer l.console.mu.Unlock()
 	now := l.cfg.Now()
@@ -57,7 +58,7 @@ func (l *LMS) consoleFrame(v *visit, here string) consoleFrame {
 	}
 	l.console.looked = now
 	return consoleFrame{
-		Here: here, Projector: v.r.URL.Query().Get("view") == "projector", Admin: v.viewer.Admin(), Again: v.r.URL.RequestURI(),
+		Here: here, Projector: v.R.URL.Query().Get("view") == "projector", Admin: v.Viewer.Admin(), Again: v.R.URL.RequestURI(),
 		Listening: !l.console.asked.IsZero() && now.Sub(l.console.asked) < 40*time.Second,
 	}
 }
@@ -112,16 +113,16 @@ var actKinds = []string{
 	exercise.OrderRestore,
 }
 
-func (l *LMS) showConsole(v *visit) error {
+func (l *LMS) showConsole(v *site.Request) error {
 	m := consoleView{consoleFrame: l.consoleFrame(v, "/console")}
-	err := l.recall(v.ctx())
+	err := l.recall(v.Ctx())
 	if err != nil {
 		return err
 	}
-	if m.Scenarios, err = l.store.scenarios(v.ctx()); err != nil {
+	if m.Scenarios, err = l.store.scenarios(v.Ctx()); err != nil {
 		return err
 	}
-	exercises, err := l.store.exercises(v.ctx())
+	exercises, err := l.store.exercises(v.Ctx())
 	if err != nil {
 		return err
 	}
@@ -131,10 +132,10 @@ func (l *LMS) showConsole(v *visit) error {
 		}
 		m.Busy = m.Run.Live
 	}
-	if m.Orders, err = l.store.orders(v.ctx(), 6, actKinds...); err != nil {
+	if m.Orders, err = l.store.orders(v.Ctx(), 6, actKinds...); err != nil {
 		return err
 	}
-	open, err := l.store.stuck(v.ctx(), 12)
+	open, err := l.store.stuck(v.Ctx(), 12)
 	if err != nil {
 		return err
 	}
@@ -142,7 +143,7 @@ func (l *LMS) showConsole(v *visit) error {
 		m.Stuck = append(m.Stuck, stuckRow{s, l.cfg.Now().Sub(s.Since)})
 	}
 	m.Feed = l.feedRows(40)
-	return l.render(v, "console", "Console", "/console", m)
+	return l.site.Render(v, "console", "Console", "/console", m)
 }
 
 func (l *LMS) feedRows(most int) []feedRow {
@@ -160,7 +161,7 @@ func (l *LMS) feedRows(most int) []feedRow {
 	return rows
 }
 
-func (l *LMS) run(v *visit, e exercise.Exercise, scenarios []exercise.Scenario) (*runView, error) {
+func (l *LMS) run(v *site.Request, e exercise.Exercise, scenarios []exercise.Scenario) (*runView, error) {
 	r := &runView{exerciseRow: exerciseRow{Exercise: e, Live: e.State.On()}, Points: 100}
 	for _, s := range e.Steps {
 		step := stepRow{Step: s, Mark: markOf(s.Outcome)}
@@ -178,7 +179,7 @@ func (l *LMS) run(v *visit, e exercise.Exercise, scenarios []exercise.Scenario) 
 	if i < 0 {
 		return r, nil
 	}
-	given, err := l.store.hintsGiven(v.ctx(), e.ID)
+	given, err := l.store.hintsGiven(v.Ctx(), e.ID)
 	if err != nil {
 		return nil, err
 	}
@@ -207,13 +208,13 @@ var consolePages = []string{
 }
 
 // back leads to the page that a form came from.
-func back(v *visit, otherwise string) error {
-	to := v.r.PostForm.Get("back")
+func back(v *site.Request, otherwise string) error {
+	to := v.R.PostForm.Get("back")
 	u, err := url.Parse(to)
 	if err != nil || u.Scheme != "" || u.Host != "" || !slices.Contains(consolePages, u.Path) {
 		to = otherwise
 	}
-	return v.to(to)
+	return v.Redirect(to)
 }
 
 func badOrder(format string, args ...any) error {
@@ -221,14 +222,14 @@ func badOrder(format string, args ...any) error {
 }
 
 // doOrder takes what an instructor asks for: everything but identities.
-func (l *LMS) doOrder(v *visit) error {
-	f := v.r.PostForm
+func (l *LMS) doOrder(v *site.Request) error {
+	f := v.R.PostForm
 	o := exercise.Order{Kind: f.Get("kind")}
 	home := "/console"
 	switch o.Kind {
 	case exercise.OrderPlay:
 		o.Scenario, o.Stepwise = f.Get("scenario"), f.Get("stepwise") == "yes"
-		all, err := l.store.scenarios(v.ctx())
+		all, err := l.store.scenarios(v.Ctx())
 		if err != nil {
 			return err
 		}
@@ -265,7 +266,7 @@ func (l *LMS) doOrder(v *visit) error {
 	default:
 		return badOrder("The console cannot do %q.", o.Kind)
 	}
-	if _, err := l.placeOrder(v.ctx(), v.viewer.principal, o); err != nil {
+	if _, err := l.placeOrder(v.Ctx(), v.Viewer.Principal, o); err != nil {
 		return err
 	}
 	return back(v, home)
@@ -312,8 +313,8 @@ func (l *LMS) topology() *topology.Topology {
 }
 
 // doIdentity takes orders about identities, which only an admin may give.
-func (l *LMS) doIdentity(v *visit) error {
-	o := exercise.Order{Kind: v.r.PostForm.Get("kind"), Workload: v.r.PostForm.Get("workload")}
+func (l *LMS) doIdentity(v *site.Request) error {
+	o := exercise.Order{Kind: v.R.PostForm.Get("kind"), Workload: v.R.PostForm.Get("workload")}
 	if !slices.Contains([]string{exercise.OrderRotate, exercise.OrderWithdraw, exercise.OrderReturn}, o.Kind) {
 		return badOrder("The console cannot do %q to an identity.", o.Kind)
 	}
@@ -328,7 +329,7 @@ func (l *LMS) doIdentity(v *visit) error {
 	if o.Kind == exercise.OrderWithdraw && !withdrawable(w) {
 		return badOrder("Without the identity of %s this page could not give it back. Use the command line for that.", o.Workload)
 	}
-	if _, err := l.placeOrder(v.ctx(), v.viewer.principal, o); err != nil {
+	if _, err := l.placeOrder(v.Ctx(), v.Viewer.Principal, o); err != nil {
 		return err
 	}
 	return back(v, "/console/identities")
@@ -338,39 +339,39 @@ func withdrawable(w topology.Workload) bool {
 	return w.Kind != topology.KindDashboard && w.Kind != topology.KindDatabase
 }
 
-func (l *LMS) doHint(v *visit) error {
-	id := v.r.PostForm.Get("exercise")
-	n, err := strconv.Atoi(v.r.PostForm.Get("number"))
+func (l *LMS) doHint(v *site.Request) error {
+	id := v.R.PostForm.Get("exercise")
+	n, err := strconv.Atoi(v.R.PostForm.Get("number"))
 	if err != nil {
 		return badOrder("Which hint?")
 	}
-	all, err := l.store.scenarios(v.ctx())
+	all, err := l.store.scenarios(v.Ctx())
 	if err != nil {
 		return err
 	}
-	exercises, err := l.store.exercises(v.ctx())
+	exercises, err := l.store.exercises(v.Ctx())
 	if err != nil {
 		return err
 	}
 	i := slices.IndexFunc(exercises, func(e exercise.Exercise) bool { return e.ID == id })
 	if i < 0 {
-		return notFound()
+		return site.NotFound()
 	}
 	for _, s := range all {
 		if j := strings.LastIndexByte(id, '-'); j > 0 && s.Name == id[:j] && n >= 1 && n <= len(s.Hints) {
-			if err := l.store.giveHint(v.ctx(), id, n, s.Hints[n-1], v.viewer.principal); err != nil {
+			if err := l.store.giveHint(v.Ctx(), id, n, s.Hints[n-1], v.Viewer.Principal); err != nil {
 				return err
 			}
 			return back(v, "/console")
 		}
 	}
-	return notFound()
+	return site.NotFound()
 }
 
 // showConsoleEvents says that something has changed, as often as it does. What has, the page itself tells.
-func (l *LMS) showConsoleEvents(v *visit) error {
+func (l *LMS) showConsoleEvents(v *site.Request) error {
 	const longest, settle = 5 * time.Minute, 120 * time.Millisecond
-	out := newStream(v.w)
+	out := site.NewStream(v.W)
 	l.console.update(func() { l.console.viewers++ })
 	defer l.console.update(func() { l.console.viewers-- })
 	end := time.NewTimer(longest) // then the browser asks again, and who it is for is looked up again
@@ -380,11 +381,11 @@ func (l *LMS) showConsoleEvents(v *visit) error {
 	text := "retry: 500\n\n"
 	for n := 0; ; n++ {
 		changed := l.console.wait()
-		if err := out.send(text); err != nil {
+		if err := out.Send(text); err != nil {
 			return nil //nolint:nilerr // the reader has gone, or asks again
 		}
 		select {
-		case <-v.ctx().Done():
+		case <-v.Ctx().Done():
 			return nil
 		case <-end.C:
 			return nil
@@ -397,7 +398,7 @@ func (l *LMS) showConsoleEvents(v *visit) error {
 			return nil
 		}
 		select { // a burst is one change
-		case <-v.ctx().Done():
+		case <-v.Ctx().Done():
 			return nil
 		case <-time.After(settle):
 		}
@@ -418,7 +419,7 @@ type identityRow struct {
 	Withdrawable bool
 }
 
-func (l *LMS) showIdentities(v *visit) error {
+func (l *LMS) showIdentities(v *site.Request) error {
 	m := identitiesView{consoleFrame: l.consoleFrame(v, "/console/identities")}
 	l.console.mu.Lock()
 	known := slices.Clone(l.console.identities)
@@ -430,16 +431,16 @@ func (l *LMS) showIdentities(v *visit) error {
 		}
 	}
 	var err error
-	if m.Orders, err = l.store.orders(v.ctx(), 6, exercise.OrderRotate, exercise.OrderWithdraw, exercise.OrderReturn); err != nil {
+	if m.Orders, err = l.store.orders(v.Ctx(), 6, exercise.OrderRotate, exercise.OrderWithdraw, exercise.OrderReturn); err != nil {
 		return err
 	}
-	return l.render(v, "console_identities", "Identities", "/console", m)
+	return l.site.Render(v, "console_identities", "Identities", "/console", m)
 }
 
 type matrixView struct {
 	consoleFrame
 	Callee  string
-	Callees []choice
+	Callees []site.Choice
 	Routes  []matrixRoute
 	Rows    []matrixRow
 	Latest  []placed // calls that were tried, the newest first
@@ -471,13 +472,13 @@ type matrixCell struct {
 	Wrong    bool
 }
 
-func (l *LMS) showMatrix(v *visit) error {
+func (l *LMS) showMatrix(v *site.Request) error {
 	m := matrixView{consoleFrame: l.consoleFrame(v, "/console/matrix")}
 	topo := l.topology()
 	if topo == nil {
-		return l.render(v, "console_matrix", "Who may call what", "/console", m)
+		return l.site.Render(v, "console_matrix", "Who may call what", "/console", m)
 	}
-	m.Callee = v.r.URL.Query().Get("callee")
+	m.Callee = v.R.URL.Query().Get("callee")
 	if w, ok := topo.Workload(m.Callee); !ok || len(w.Serves) == 0 {
 		m.Callee = ""
 		for _, w := range topo.OfKind(topology.KindGateway) {
@@ -486,10 +487,10 @@ func (l *LMS) showMatrix(v *visit) error {
 	}
 	for _, w := range topo.Workloads {
 		if len(w.Serves) > 0 {
-			m.Callees = append(m.Callees, choice{Value: "/console/matrix?" + url.Values{"callee": {w.Name}}.Encode(), Name: w.Name, Chosen: w.Name == m.Callee})
+			m.Callees = append(m.Callees, site.Choice{Value: "/console/matrix?" + url.Values{"callee": {w.Name}}.Encode(), Name: w.Name, Chosen: w.Name == m.Callee})
 		}
 	}
-	tries, err := l.store.orders(v.ctx(), 400, exercise.OrderTry)
+	tries, err := l.store.orders(v.Ctx(), 400, exercise.OrderTry)
 	if err != nil {
 		return err
 	}
@@ -537,7 +538,7 @@ func (l *LMS) showMatrix(v *visit) error {
 	for _, r := range revoked {
 		m.Revoked = append(m.Revoked, revokedRow{r, cellOf(r.Caller, r.Callee, r.Route)})
 	}
-	return l.render(v, "console_matrix", "Who may call what", "/console", m)
+	return l.site.Render(v, "console_matrix", "Who may call what", "/console", m)
 }
 
 func cellOf(caller, callee string, route topology.Route) string {
@@ -553,12 +554,12 @@ type storyView struct {
 	Recent  []string
 }
 
-func (l *LMS) showStory(v *visit) error {
-	m := storyView{consoleFrame: l.consoleFrame(v, "/console/story"), Event: strings.TrimSpace(v.r.URL.Query().Get("event"))}
-	if err := l.recall(v.ctx()); err != nil {
+func (l *LMS) showStory(v *site.Request) error {
+	m := storyView{consoleFrame: l.consoleFrame(v, "/console/story"), Event: strings.TrimSpace(v.R.URL.Query().Get("event"))}
+	if err := l.recall(v.Ctx()); err != nil {
 		return err
 	}
-	stories, err := l.store.orders(v.ctx(), 100, exercise.OrderStory)
+	stories, err := l.store.orders(v.Ctx(), 100, exercise.OrderStory)
 	if err != nil {
 		return err
 	}
@@ -569,7 +570,7 @@ func (l *LMS) showStory(v *visit) error {
 			break
 		}
 	}
-	verified, err := l.store.orders(v.ctx(), 1, exercise.OrderVerify)
+	verified, err := l.store.orders(v.Ctx(), 1, exercise.OrderVerify)
 	if err != nil {
 		return err
 	}
@@ -583,7 +584,7 @@ func (l *LMS) showStory(v *visit) error {
 		}
 	}
 	m.Recent = slices.Sorted(maps.Keys(ids))
-	return l.render(v, "console_story", "Follow an event", "/console", m)
+	return l.site.Render(v, "console_story", "Follow an event", "/console", m)
 }
 
 // asked is an order in words.

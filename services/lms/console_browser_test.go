@@ -9,6 +9,7 @@ import (
 	"github.com/chromedp/chromedp"
 
 	"example.org/security-training/services/exercise"
+	"example.org/security-training/services/lms/site"
 )
 
 // whole is what a part of the page says, once it says want.
@@ -30,7 +31,7 @@ func TestAnOrderThatFailsSaysSoOnTheConsole(t *testing.T) {
 	defer stop()
 	s := conducted(t)
 	s.exercise("leaked-secret-1", "passed")
-	enter(t, ctx, s, roleInstructor)
+	enter(t, ctx, s, site.RoleInstructor)
 	do(t, ctx, chromedp.Navigate(s.web.URL+"/console"), chromedp.WaitVisible(chromedp.CSS("#play-leaked-secret")))
 	if role := look(t, ctx, chromedp.Evaluate[string](`document.querySelector("#trouble").role + document.querySelector("#trouble").innerText`)); role != "alert" {
 		t.Errorf("before anything failed: %q", role)
@@ -58,7 +59,7 @@ func TestWhatHappensIsPutInPlaceAndLeavesTheRestOfThePageAlone(t *testing.T) {
 	s := conducted(t)
 	s.exercise("one", exercise.Passed)
 	s.exercise("two", exercise.Passed)
-	enter(t, ctx, s, roleInstructor)
+	enter(t, ctx, s, site.RoleInstructor)
 	do(t, ctx, chromedp.Navigate(s.web.URL+"/exercises"), chromedp.WaitVisible(chromedp.CSS("#timeline-one")))
 	look(t, ctx, chromedp.Evaluate[bool](`(() => {
 		document.querySelector("#timeline-one").open = true;

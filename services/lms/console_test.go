@@ -15,6 +15,7 @@ import (
 
 	"example.org/security-training/services/audit"
 	"example.org/security-training/services/exercise"
+	"example.org/security-training/services/lms/site"
 	"example.org/security-training/services/lms/store"
 	"example.org/security-training/services/topology"
 )
@@ -61,7 +62,7 @@ func TestAnOrderOfTheConsoleReachesTheConductorOnceAndItsResultIsShown(t *testin
 	s := conducted(t)
 	got := make(chan exercise.Orders, 1)
 	go func() { got <- s.orders("?wait=20s") }()
-	instructor := s.as(roleInstructor)
+	instructor := s.as(site.RoleInstructor)
 	if p := instructor.get("/console"); p.status != 200 || !strings.Contains(p.body, `id="play-leaked-secret"`) {
 		t.Fatalf("console: %d %s", p.status, p.body)
 	}
@@ -116,7 +117,7 @@ func TestOnlyAnAdminGivesAndTakesIdentitiesAndNobodyShutsTheConsoleOut(t *testin
 	if p := admin.post("/sign-in", url.Values{"token": {token}}); p.status != 303 {
 		t.Fatalf("sign in as admin: %d", p.status)
 	}
-	instructor, learner := s.as(roleInstructor), s.as("mira.keller")
+	instructor, learner := s.as(site.RoleInstructor), s.as("mira.keller")
 	take := func(w string) url.Values { return url.Values{"kind": {"withdraw"}, "workload": {w}} }
 	order := func(kind, cell string) url.Values { return url.Values{"kind": {kind}, "cell": {cell}} }
 	for _, c := range []struct {
@@ -169,7 +170,7 @@ func TestAHintIsShownForItsPriceOnce(t *testing.T) {
 	if w := s.wire(s.PostExercise, "POST", "/v1/exercises", "application/json", `{"id":"leaked-secret-abc","title":"A token leaves","brief":"Late.","difficulty":2,"minutes":15,"attack":[],"state":"playing","steps":[{"at":"1h","who":"mira","what":"pushes","outcome":"happened"}]}`); w.Code != 204 {
 		t.Fatalf("exercise: %d %s", w.Code, w.Body)
 	}
-	instructor := s.as(roleInstructor)
+	instructor := s.as(site.RoleInstructor)
 	before := instructor.get("/console").text()
 	if !strings.Contains(before, "100 of 100 points") || strings.Contains(before, "Look at the author.") || !strings.Contains(before, "Show for 10 points") {
 		t.Errorf("before: %s", before)
@@ -193,7 +194,7 @@ func TestAHintIsShownForItsPriceOnce(t *testing.T) {
 
 func TestWhoWatchesHearsOfAChangeAtOnce(t *testing.T) {
 	s := conducted(t)
-	instructor := s.as(roleInstructor)
+	instructor := s.as(site.RoleInstructor)
 	r, err := http.NewRequestWithContext(t.Context(), "GET", s.web.URL+"/console/events", nil)
 	if err != nil {
 		t.Fatal(err)
@@ -203,7 +204,7 @@ func TestWhoWatchesHearsOfAChangeAtOnce(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer resp.Body.Close()
-	if kind := resp.Header.Get("Content-Type"); resp.StatusCode != 200 || kind != eventStream || resp.Header.Get("Content-Security-Policy") != policy {
+	if kind := resp.Header.Get("Content-Type"); resp.StatusCode != 200 || kind != site.EventStream || resp.Header.Get("Content-Security-Policy") != site.Policy {
 		t.Fatalf("%d %s", resp.StatusCode, kind)
 	}
 	lines := bufio.NewScanner(resp.Body)
@@ -248,7 +249,7 @@ func TestAFeedThatCannotBeKeptIsRefusedAndTheNextOneIsTaken(t *testing.T) {
 }
 
 func TestOfTheStaffTheFeedSaysWhichRoleSignsIn(t *testing.T) {
-	for who, want := range map[principal]string{{Role: roleAdmin}: "an admin signs in", {Role: roleInstructor}: "an instructor signs in", {Role: rolePerson, Person: "mira.keller"}: "signs in"} {
+	for who, want := range map[site.Principal]string{{Role: site.RoleAdmin}: "an admin signs in", {Role: site.RoleInstructor}: "an instructor signs in", {Role: site.RolePerson, Person: "mira.keller"}: "signs in"} {
 		if line, ok := lineOf(store.Note("sign_in", who.Person, "", who), labNow); !ok || line.What != want || line.Kind != "sign-in" {
 			t.Errorf("%+v: %+v, %v", who, line, ok)
 		}
@@ -274,7 +275,7 @@ func TestTheFeedSurvivesARestartAndKeepsItsLatestLines(t *testing.T) {
 	if n := s.rows(`SELECT count(*) FROM training.feed`); n != feedKept {
 		t.Errorf("%d lines are kept, want %d", n, feedKept)
 	}
-	before := s.as(roleInstructor).get("/console").body
+	before := s.as(site.RoleInstructor).get("/console").body
 
 	again, err := New(s.cfg) // the same database, and no memory
 	if err != nil {
@@ -283,7 +284,7 @@ func TestTheFeedSurvivesARestartAndKeepsItsLatestLines(t *testing.T) {
 	web := httptest.NewServer(again.Pages())
 	defer web.Close()
 	next := &school{LMS: again, t: t, scorer: s.scorer, gateway: s.gateway, web: web}
-	after := next.as(roleInstructor).get("/console").body
+	after := next.as(site.RoleInstructor).get("/console").body
 	feed := func(page string) string {
 		_, text, _ := strings.Cut(page, `id="feed"`)
 		text, _, _ = strings.Cut(text, "</ol>")
@@ -297,7 +298,7 @@ func TestTheFeedSurvivesARestartAndKeepsItsLatestLines(t *testing.T) {
 	if n := strings.Count(feed(after), fmt.Sprintf("git: commit %04d", feedKept+39)); n != 1 {
 		t.Errorf("the latest line is shown %d times", n)
 	}
-	if p := next.as(roleInstructor).get("/console").body; strings.Count(feed(p), fmt.Sprintf("git: commit %04d", feedKept+39)) != 1 {
+	if p := next.as(site.RoleInstructor).get("/console").body; strings.Count(feed(p), fmt.Sprintf("git: commit %04d", feedKept+39)) != 1 {
 		t.Error("another look shows it twice")
 	}
 }
@@ -347,7 +348,7 @@ func TestTheChainIsAskedForWhatItSaysOfAPersonFromATimeOn(t *testing.T) {
 func TestWhatChangesOnTheConsoleIsAnnouncedByItselfAlone(t *testing.T) {
 	s := conducted(t)
 	s.exercise("leaked-secret-1", exercise.Playing)
-	b := s.as(roleInstructor)
+	b := s.as(site.RoleInstructor)
 	if p := b.post("/console/orders", url.Values{"kind": {"verify"}}); p.status != 303 {
 		t.Fatalf("verify: %d", p.status)
 	}

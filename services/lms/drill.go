@@ -16,6 +16,7 @@ import (
 	"example.org/security-training/services/activity"
 	"example.org/security-training/services/httpjson"
 	"example.org/security-training/services/lms/chart"
+	"example.org/security-training/services/lms/site"
 	"example.org/security-training/services/lms/store"
 	"example.org/security-training/services/lms/words"
 	"example.org/security-training/services/risk"
@@ -195,7 +196,7 @@ func (s *records) campaign(ctx context.Context, id uuid.UUID) (campaign, []maili
 }
 
 // beginCampaign sends a lure, and an ordinary mail beside it, to people, who each have one mailbox page here.
-func (s *records) beginCampaign(ctx context.Context, x, beside lure, team string, people []string, at time.Time, by principal) (uuid.UUID, error) {
+func (s *records) beginCampaign(ctx context.Context, x, beside lure, team string, people []string, at time.Time, by site.Principal) (uuid.UUID, error) {
 	id := uuid.New()
 	return id, s.Write(ctx, func(tx pgx.Tx) ([]store.Row, error) {
 		if _, err := tx.Exec(ctx, `INSERT INTO training.campaign (id, lure, team, begun) VALUES ($1, $2, $3, $4)`, [16]byte(id), x.ID, team, at); err != nil {
@@ -207,11 +208,11 @@ func (s *records) beginCampaign(ctx context.Context, x, beside lure, team string
 			}
 		}
 		return []store.Row{store.Note("drill.begun", "", "", struct {
-			Campaign uuid.UUID `json:"campaign"`
-			Lure     string    `json:"lure"`
-			Team     string    `json:"team"`
-			People   int       `json:"people"`
-			By       principal `json:"by"`
+			Campaign uuid.UUID      `json:"campaign"`
+			Lure     string         `json:"lure"`
+			Team     string         `json:"team"`
+			People   int            `json:"people"`
+			By       site.Principal `json:"by"`
 		}{id, x.ID, team, len(people), by})}, nil
 	})
 }
@@ -236,55 +237,55 @@ func (l *LMS) mailViewOf(m mailing, x lure, loc *time.Location) mailView {
 
 type mailboxView struct{ Mails []mailView }
 
-func (l *LMS) showMailbox(v *visit) error {
-	all, err := l.store.mailsOf(v.ctx(), v.viewer.Person)
+func (l *LMS) showMailbox(v *site.Request) error {
+	all, err := l.store.mailsOf(v.Ctx(), v.Viewer.Person)
 	if err != nil {
 		return err
 	}
 	var m mailboxView
 	for _, x := range all {
 		if lure, known := l.lures.byID(x.LureID); known {
-			m.Mails = append(m.Mails, l.mailViewOf(x, lure, words.Location(v.viewer.zone())))
+			m.Mails = append(m.Mails, l.mailViewOf(x, lure, words.Location(v.Viewer.Zone())))
 		}
 	}
-	return l.render(v, "mailbox", "Mailbox", "/mailbox", m)
+	return l.site.Render(v, "mailbox", "Mailbox", "/mailbox", m)
 }
 
 // ownMail is the mail that the path names, if it is the viewer's.
-func (l *LMS) ownMail(v *visit) (mailing, lure, error) {
-	id, err := uuid.Parse(v.r.PathValue("mail"))
+func (l *LMS) ownMail(v *site.Request) (mailing, lure, error) {
+	id, err := uuid.Parse(v.R.PathValue("mail"))
 	if err != nil {
-		return mailing{}, lure{}, notFound()
+		return mailing{}, lure{}, site.NotFound()
 	}
-	m, err := l.store.mail(v.ctx(), id, v.viewer.Person)
+	m, err := l.store.mail(v.Ctx(), id, v.Viewer.Person)
 	if errors.Is(err, store.ErrNotFound) {
-		v.wrong = true
-		return m, lure{}, l.gone(v, "not_own")
+		v.Wrong = true
+		return m, lure{}, l.site.DenyAsNotFound(v, "not_own")
 	}
 	if err != nil {
 		return m, lure{}, err
 	}
 	x, known := l.lures.byID(m.LureID)
 	if !known {
-		return m, x, notFound()
+		return m, x, site.NotFound()
 	}
 	return m, x, nil
 }
 
 // take records a step of the viewer's, by the lab's clock.
-func (l *LMS) take(v *visit, m mailing, x lure, step string) error {
-	at, err := l.scorer.NowIn(v.ctx(), v.viewer.zone())
+func (l *LMS) take(v *site.Request, m mailing, x lure, step string) error {
+	at, err := l.scorer.NowIn(v.Ctx(), v.Viewer.Zone())
 	if err != nil {
-		return away(err)
+		return site.Unavailable(err)
 	}
-	if err := l.store.happened(v.ctx(), m, x, step, at); err != nil {
+	if err := l.store.happened(v.Ctx(), m, x, step, at); err != nil {
 		return err
 	}
 	l.outbox.kick()
 	return nil
 }
 
-func (l *LMS) showMail(v *visit) error {
+func (l *LMS) showMail(v *site.Request) error {
 	m, x, err := l.ownMail(v)
 	if err != nil {
 		return err
@@ -294,18 +295,18 @@ func (l *LMS) showMail(v *visit) error {
 			return err
 		}
 	}
-	model := l.mailViewOf(m, x, words.Location(v.viewer.zone()))
-	return l.render(v, "mail", x.Subject, "/mailbox", model)
+	model := l.mailViewOf(m, x, words.Location(v.Viewer.Zone()))
+	return l.site.Render(v, "mail", x.Subject, "/mailbox", model)
 }
 
 // showLink is what the mail's link opens. Following it is what the drill is about, so looking is the act here.
-func (l *LMS) showLink(v *visit) error {
+func (l *LMS) showLink(v *site.Request) error {
 	m, x, err := l.ownMail(v)
 	if err != nil {
 		return err
 	}
 	if x.Ordinary {
-		return notFound()
+		return site.NotFound()
 	}
 	if m.Clicked == nil {
 		if err := l.take(v, m, x, mailClicked); err != nil {
@@ -313,30 +314,30 @@ func (l *LMS) showLink(v *visit) error {
 		}
 	}
 	if !x.Form || m.Submitted != nil {
-		return v.to("/mailbox/" + m.ID.String())
+		return v.Redirect("/mailbox/" + m.ID.String())
 	}
-	model := l.mailViewOf(m, x, words.Location(v.viewer.zone()))
-	v.viewer = nil // it looks like somebody else's page
-	return l.render(v, "lure", x.From, "", model)
+	model := l.mailViewOf(m, x, words.Location(v.Viewer.Zone()))
+	v.Viewer = nil // it looks like somebody else's page
+	return l.site.Render(v, "lure", x.From, "", model)
 }
 
 // doSubmit notes that the form was sent. Its fields have no names, so a browser sends nothing of what was typed, and nothing
 // of what is sent is read.
-func (l *LMS) doSubmit(v *visit) error {
+func (l *LMS) doSubmit(v *site.Request) error {
 	m, x, err := l.ownMail(v)
 	if err != nil {
 		return err
 	}
 	if x.Ordinary || !x.Form {
-		return notFound()
+		return site.NotFound()
 	}
 	if err := l.take(v, m, x, mailSubmitted); err != nil {
 		return err
 	}
-	return v.to("/mailbox/" + m.ID.String())
+	return v.Redirect("/mailbox/" + m.ID.String())
 }
 
-func (l *LMS) doReport(v *visit) error {
+func (l *LMS) doReport(v *site.Request) error {
 	m, x, err := l.ownMail(v)
 	if err != nil {
 		return err
@@ -344,12 +345,12 @@ func (l *LMS) doReport(v *visit) error {
 	if err := l.take(v, m, x, mailReported); err != nil {
 		return err
 	}
-	return v.to("/mailbox/" + m.ID.String())
+	return v.Redirect("/mailbox/" + m.ID.String())
 }
 
 type drillsView struct {
 	Lures     []lure
-	Teams     []choice
+	Teams     []site.Choice
 	Campaigns []campaignView
 }
 
@@ -394,12 +395,12 @@ func (l *LMS) campaignViewOf(c campaign) campaignView {
 	return m
 }
 
-func (l *LMS) showDrills(v *visit) error {
+func (l *LMS) showDrills(v *site.Request) error {
 	people, err := l.scorer.Staff()
-	if err != nil && !errors.As(err, &v.stale) {
-		return lost(v.ctx(), err)
+	if err != nil && !errors.As(err, &v.Stale) {
+		return site.Canceled(v.Ctx(), err)
 	}
-	all, err := l.store.campaigns(v.ctx())
+	all, err := l.store.campaigns(v.Ctx())
 	if err != nil {
 		return err
 	}
@@ -413,28 +414,28 @@ func (l *LMS) showDrills(v *visit) error {
 	for _, p := range people {
 		teams[p.Team] = words.Sentence(p.Team)
 	}
-	m.Teams = choices(teams, "")
+	m.Teams = site.Choices(teams, "")
 	for _, c := range all {
 		m.Campaigns = append(m.Campaigns, l.campaignViewOf(c))
 	}
-	return l.render(v, "drills", "Drills", "/drills", m)
+	return l.site.Render(v, "drills", "Drills", "/drills", m)
 }
 
 // doDrill begins a campaign for a team, or for everybody.
-func (l *LMS) doDrill(v *visit) error {
-	x, known := l.lures.byID(v.r.PostForm.Get("lure"))
+func (l *LMS) doDrill(v *site.Request) error {
+	x, known := l.lures.byID(v.R.PostForm.Get("lure"))
 	if !known || x.Ordinary {
 		return httpjson.Errorf(http.StatusUnprocessableEntity, "unknown_lure", "There is no such mail to send.")
 	}
 	people, err := l.scorer.Staff()
 	if err != nil {
-		return away(err)
+		return site.Unavailable(err)
 	}
-	at, err := l.scorer.NowIn(v.ctx(), "UTC")
+	at, err := l.scorer.NowIn(v.Ctx(), "UTC")
 	if err != nil {
-		return away(err)
+		return site.Unavailable(err)
 	}
-	team := v.r.PostForm.Get("team")
+	team := v.R.PostForm.Get("team")
 	var to []string
 	for _, p := range people {
 		if team == "" || p.Team == team {
@@ -445,28 +446,28 @@ func (l *LMS) doDrill(v *visit) error {
 		return httpjson.Errorf(http.StatusUnprocessableEntity, "nobody", "Nobody is in this team.")
 	}
 	ordinary := slices.DeleteFunc(slices.Clone(l.lures), func(x lure) bool { return !x.Ordinary })
-	id, err := l.store.beginCampaign(v.ctx(), x, ordinary[len(to)%len(ordinary)], team, to, at, v.viewer.principal)
+	id, err := l.store.beginCampaign(v.Ctx(), x, ordinary[len(to)%len(ordinary)], team, to, at, v.Viewer.Principal)
 	if err != nil {
 		return err
 	}
-	return v.to("/drills/" + id.String())
+	return v.Redirect("/drills/" + id.String())
 }
 
-func (l *LMS) showDrill(v *visit) error {
-	id, err := uuid.Parse(v.r.PathValue("campaign"))
+func (l *LMS) showDrill(v *site.Request) error {
+	id, err := uuid.Parse(v.R.PathValue("campaign"))
 	if err != nil {
-		return notFound()
+		return site.NotFound()
 	}
-	c, mails, err := l.store.campaign(v.ctx(), id)
+	c, mails, err := l.store.campaign(v.Ctx(), id)
 	if errors.Is(err, store.ErrNotFound) {
-		return notFound()
+		return site.NotFound()
 	}
 	if err != nil {
 		return err
 	}
 	people, err := l.scorer.People()
-	if err != nil && !errors.As(err, &v.stale) {
-		return lost(v.ctx(), err)
+	if err != nil && !errors.As(err, &v.Stale) {
+		return site.Canceled(v.Ctx(), err)
 	}
 	names := map[string]string{}
 	for _, p := range people {
@@ -493,7 +494,7 @@ func (l *LMS) showDrill(v *visit) error {
 		}
 	}
 	m.More = c.Sent - len(mails)
-	return l.render(v, "drill", "Drill: "+m.Lure.Subject, "/drills", m)
+	return l.site.Render(v, "drill", "Drill: "+m.Lure.Subject, "/drills", m)
 }
 
 // alsoTeaches is what a person's lesson about phishing teaches besides: what a drill of theirs failed.

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"example.org/security-training/services/activity"
+	"example.org/security-training/services/lms/site"
 	"example.org/security-training/services/lms/words"
 	"example.org/security-training/services/risk"
 )
@@ -15,7 +16,7 @@ import (
 // campaign begins one as the instructor, and answers its path.
 func (s *school) campaign(lure, team string) string {
 	s.t.Helper()
-	p := s.as(roleInstructor).post("/drills", url.Values{"lure": {lure}, "team": {team}})
+	p := s.as(site.RoleInstructor).post("/drills", url.Values{"lure": {lure}, "team": {team}})
 	if p.status != 303 || !strings.HasPrefix(p.location(), "/drills/") {
 		s.t.Fatalf("begin a drill: %d %s", p.status, p.text())
 	}
@@ -51,7 +52,7 @@ func (s *school) heard() {
 func TestAClickRaisesTheScoreAndReportingAndTheLessonLowerIt(t *testing.T) {
 	s := newSchool(t)
 	drill := s.campaign("mfa-reset", "payments")
-	b, teacher := s.as("tom.brandt"), s.as(roleInstructor)
+	b, teacher := s.as("tom.brandt"), s.as(site.RoleInstructor)
 	box := b.get("/mailbox")
 	if n := strings.Count(box.body, `href="/mailbox/`); box.status != 200 || n != 2 {
 		t.Fatalf("%d mails in the box, want the drill's and an ordinary one", n)
@@ -244,7 +245,7 @@ func TestPeopleOfARunAreNotOfTheCompany(t *testing.T) {
 		s.scorer.people = append(s.scorer.people, cast)
 		s.scorer.events[cast.ID] = s.scorer.events["luca.moretti"]
 	})
-	teacher := s.as(roleInstructor)
+	teacher := s.as(site.RoleInstructor)
 	for _, page := range []string{"/organisation", "/people"} {
 		if p := teacher.get(page); p.status != 200 || strings.Contains(p.body, "nina.0a1b2c") {
 			t.Errorf("%s: %d, with a person of a run", page, p.status)

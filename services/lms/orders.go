@@ -16,6 +16,7 @@ import (
 
 	"example.org/security-training/services/exercise"
 	"example.org/security-training/services/httpjson"
+	"example.org/security-training/services/lms/site"
 	"example.org/security-training/services/lms/store"
 	"example.org/security-training/services/mesh"
 )
@@ -102,7 +103,7 @@ func lineOf(r store.Row, at time.Time) (exercise.FeedLine, bool) {
 	kind := "lesson"
 	if r.Kind == "sign_in" {
 		kind = "sign-in"
-		var who principal
+		var who site.Principal
 		if r.Person == "" && json.Unmarshal([]byte(r.Detail), &who) == nil && who.Role != "" {
 			what = "an " + who.Role + " signs in"
 		}
@@ -264,7 +265,7 @@ type placed struct {
 var eventPattern = regexp.MustCompile(`^[a-z]+:[\x21-\x7e]{1,250}$`)
 
 // placeOrder keeps an order and its audit row, and wakes the conductor.
-func (l *LMS) placeOrder(ctx context.Context, by principal, o exercise.Order) (int64, error) {
+func (l *LMS) placeOrder(ctx context.Context, by site.Principal, o exercise.Order) (int64, error) {
 	body, err := json.Marshal(o)
 	if err != nil {
 		return 0, fmt.Errorf("encode order: %w", err)
@@ -275,7 +276,7 @@ func (l *LMS) placeOrder(ctx context.Context, by principal, o exercise.Order) (i
 		}
 		return []store.Row{store.Note("order", "", o.Event, struct {
 			exercise.Order
-			By principal `json:"by"`
+			By site.Principal `json:"by"`
 		}{o, by})}, nil
 	})
 	if err != nil {
@@ -423,7 +424,7 @@ func (s *records) scenarios(ctx context.Context) ([]exercise.Scenario, error) {
 }
 
 // giveHint records that a hint was shown; again costs nothing.
-func (s *records) giveHint(ctx context.Context, exercise string, number int, hint exercise.Hint, by principal) error {
+func (s *records) giveHint(ctx context.Context, exercise string, number int, hint exercise.Hint, by site.Principal) error {
 	return s.Write(ctx, func(tx pgx.Tx) ([]store.Row, error) {
 		tag, err := tx.Exec(ctx, `INSERT INTO training.hint (exercise, number, cost) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING`, exercise, number, hint.Cost)
 		if err != nil {
@@ -433,10 +434,10 @@ func (s *records) giveHint(ctx context.Context, exercise string, number int, hin
 			return nil, nil
 		}
 		return []store.Row{store.Note("hint", "", "", struct {
-			Exercise string    `json:"exercise"`
-			Number   int       `json:"number"`
-			Cost     int       `json:"cost"`
-			By       principal `json:"by"`
+			Exercise string         `json:"exercise"`
+			Number   int            `json:"number"`
+			Cost     int            `json:"cost"`
+			By       site.Principal `json:"by"`
 		}{exercise, number, hint.Cost, by})}, nil
 	})
 }

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"example.org/security-training/services/lms/riskclient"
+	"example.org/security-training/services/lms/site"
 	"example.org/security-training/services/lms/words"
 )
 
@@ -35,18 +36,18 @@ func noteAt(begun, now time.Time) progressNote {
 
 // showProgress is a feed of server-sent events about a lesson that is being written: "writing" with a progressNote as JSON,
 // then one "done". It ends then, when the reader goes, or a little after the gateway's time is up.
-func (l *LMS) showProgress(v *visit) error {
+func (l *LMS) showProgress(v *site.Request) error {
 	t, err := l.ownLesson(v)
 	if err != nil {
 		return err
 	}
-	out := newStream(v.w)
+	out := site.NewStream(v.W)
 	say := func(event string, m any) bool {
 		b, err := json.Marshal(m)
 		if err != nil {
 			return false
 		}
-		return out.send(fmt.Sprintf("event: %s\ndata: %s\n\n", event, b)) == nil
+		return out.Send(fmt.Sprintf("event: %s\ndata: %s\n\n", event, b)) == nil
 	}
 	begun := t.Made
 	if t.State == stateWriting {
@@ -64,7 +65,7 @@ func (l *LMS) showProgress(v *visit) error {
 				waiting = false
 			case <-end.C:
 				waiting = false
-			case <-v.ctx().Done():
+			case <-v.Ctx().Done():
 				return nil
 			case <-tick.C:
 			}

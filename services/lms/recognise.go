@@ -7,33 +7,34 @@ import (
 
 	"example.org/security-training/services/httpjson"
 	"example.org/security-training/services/lms/riskclient"
+	"example.org/security-training/services/lms/site"
 	"example.org/security-training/services/lms/words"
 )
 
 // recognise finds who asks, by the session and a roster that is ten seconds old at most, ten minutes while the scorer is away.
 // Somebody who has left is nobody.
-func (l *LMS) recognise(v *visit) error {
-	p, ok := l.signedIn(v.ctx())
+func (l *LMS) recognise(v *site.Request) error {
+	p, ok := l.signedIn(v.Ctx())
 	if !ok {
 		return nil
 	}
 	if p.Certificate != "" {
-		if c, shown := l.certificate(v.r); !shown || c.Serial != p.Certificate {
+		if c, shown := l.site.Certificate(v.R); !shown || c.Serial != p.Certificate {
 			return nil // a stolen cookie alone is nobody
 		}
 	}
-	if p.Role != rolePerson {
-		v.viewer = &viewer{principal: p, Name: words.Sentence(p.Role)}
+	if p.Role != site.RolePerson {
+		v.Viewer = &site.Viewer{Principal: p, Name: words.Sentence(p.Role)}
 		return nil
 	}
 	people, err := l.scorer.People()
-	if err != nil && !errors.As(err, &v.stale) {
+	if err != nil && !errors.As(err, &v.Stale) {
 		// Who the session stands for is known all the same; what the roster would grant beyond that is not.
-		v.viewer = &viewer{principal: p, Name: p.Person}
-		v.stale = &riskclient.Stale{Cause: err}
+		v.Viewer = &site.Viewer{Principal: p, Name: p.Person}
+		v.Stale = &riskclient.Stale{Cause: err}
 		return nil
 	}
-	who := &viewer{principal: p}
+	who := &site.Viewer{Principal: p}
 	for i, s := range people {
 		if s.ID == p.Person {
 			who.Self, who.Name = &people[i], s.Name
@@ -53,12 +54,12 @@ func (l *LMS) recognise(v *visit) error {
 		}
 	}
 	if who.Self == nil {
-		if err := l.sessions.Destroy(v.ctx()); err != nil {
+		if err := l.sessions.Destroy(v.Ctx()); err != nil {
 			return fmt.Errorf("end session: %w", err)
 		}
-		l.refused(v, p.Person, "left")
+		l.site.RecordRefusal(v, p.Person, "left")
 		return httpjson.Errorf(http.StatusForbidden, "left", "The roster does not list you any more, so you were signed out.")
 	}
-	v.viewer = who
+	v.Viewer = who
 	return nil
 }

@@ -13,6 +13,7 @@ import (
 
 	"example.org/security-training/services/exercise"
 	"example.org/security-training/services/httpjson"
+	"example.org/security-training/services/lms/site"
 	"example.org/security-training/services/lms/store"
 	"example.org/security-training/services/lms/words"
 	"example.org/security-training/services/mesh"
@@ -74,7 +75,7 @@ func (l *LMS) GetResults(w http.ResponseWriter, r *http.Request) error {
 	return httpjson.Write(w, http.StatusOK, results)
 }
 
-func resultsRow[By string | principal](by By) store.Row {
+func resultsRow[By string | site.Principal](by By) store.Row {
 	return store.Note("export", "", "", struct {
 		By   By     `json:"by"`
 		What string `json:"what"`
@@ -82,25 +83,25 @@ func resultsRow[By string | principal](by By) store.Row {
 }
 
 // showResults is the same for an instructor's browser, to be saved: results.csv or results.json.
-func (l *LMS) showResults(v *visit) error {
-	file := v.r.PathValue("file")
+func (l *LMS) showResults(v *site.Request) error {
+	file := v.R.PathValue("file")
 	if file != "results.csv" && file != "results.json" {
-		return notFound()
+		return site.NotFound()
 	}
-	results, err := l.results(v.ctx())
+	results, err := l.results(v.Ctx())
 	if err != nil {
 		return err
 	}
-	if err := l.store.Record(v.ctx(), resultsRow(v.viewer.principal)); err != nil {
+	if err := l.store.Record(v.Ctx(), resultsRow(v.Viewer.Principal)); err != nil {
 		return err
 	}
-	v.w.Header().Set("Content-Disposition", `attachment; filename="`+file+`"`)
+	v.W.Header().Set("Content-Disposition", `attachment; filename="`+file+`"`)
 	if file == "results.csv" {
-		v.w.Header().Set("Content-Type", "text/csv; charset=utf-8")
-		return results.WriteCSV(v.w)
+		v.W.Header().Set("Content-Type", "text/csv; charset=utf-8")
+		return results.WriteCSV(v.W)
 	}
-	v.w.Header().Set("Content-Type", "application/json")
-	return json.NewEncoder(v.w).Encode(results)
+	v.W.Header().Set("Content-Type", "application/json")
+	return json.NewEncoder(v.W).Encode(results)
 }
 
 // ResetOrder is the body of POST /v1/reset: these exercises, and what these people, their cast, were taught; or All,
@@ -293,9 +294,9 @@ type recordsView struct {
 // deleteWord is what is to be typed before learners' records are deleted.
 const deleteWord = "delete"
 
-func (l *LMS) showRecords(v *visit) error {
+func (l *LMS) showRecords(v *site.Request) error {
 	m := recordsView{consoleFrame: l.consoleFrame(v, "/console/records")}
-	err := l.store.Pool.QueryRow(v.ctx(), `SELECT
+	err := l.store.Pool.QueryRow(v.Ctx(), `SELECT
 		(SELECT count(*) FROM (SELECT person FROM training.lesson UNION SELECT person FROM training.mail) p),
 		(SELECT count(*) FROM training.lesson), (SELECT count(*) FROM training.attempt),
 		(SELECT count(*) FROM training.completion WHERE passed),
@@ -303,8 +304,8 @@ func (l *LMS) showRecords(v *visit) error {
 	if err != nil {
 		return fmt.Errorf("count records: %w", err)
 	}
-	if m.Orders, err = l.store.orders(v.ctx(), 6, exercise.OrderReset, exercise.OrderForget); err != nil {
+	if m.Orders, err = l.store.orders(v.Ctx(), 6, exercise.OrderReset, exercise.OrderForget); err != nil {
 		return err
 	}
-	return l.render(v, "console_records", "Learners' records", "/console", m)
+	return l.site.Render(v, "console_records", "Learners' records", "/console", m)
 }

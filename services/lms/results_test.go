@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"example.org/security-training/services/exercise"
+	"example.org/security-training/services/lms/site"
 )
 
 // results asks for the records as the operator does.
@@ -178,7 +179,7 @@ func TestRecordsAreDeletedOnlyAsTheyWereKept(t *testing.T) {
 		t.Errorf("%d mails, %d opened", len(r.Drills), opened)
 	}
 	// An instructor's files hold the same, and no cell is a formula.
-	i := s.as(roleInstructor)
+	i := s.as(site.RoleInstructor)
 	p := i.get("/console/results/results.csv")
 	rows, err := csv.NewReader(strings.NewReader(p.body)).ReadAll()
 	if err != nil || p.status != 200 || len(rows) != 1+len(r.Lessons)+len(r.Drills) ||
@@ -230,7 +231,7 @@ func TestDeletingRecordsOnTheConsoleWantsAWordAndResettingAnExerciseNamesIt(t *t
 	s := conducted(t)
 	s.exercise("leaked-secret-1", "passed")
 	s.as("mira.keller").start("secret-hygiene")
-	i := s.as(roleInstructor)
+	i := s.as(site.RoleInstructor)
 	p := i.get("/console")
 	if !strings.Contains(p.body, `name="exercise" value="leaked-secret-1"><button name="kind" value="reset"`) ||
 		strings.Contains(p.body, `value="forget"`) ||

@@ -11,6 +11,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"example.org/security-training/services/httpjson"
+	"example.org/security-training/services/lms/site"
 	"example.org/security-training/services/lms/store"
 	"example.org/security-training/services/mesh"
 )
@@ -36,7 +37,7 @@ func (l *LMS) PostRevocation(w http.ResponseWriter, r *http.Request) error {
 	switch {
 	case !personPattern.MatchString(order.Name):
 		return httpjson.Errorf(http.StatusUnprocessableEntity, "bad_revocation", "name: want an id of the roster, or a role")
-	case !slices.Contains([]string{rolePerson, roleInstructor, roleAdmin}, order.Role):
+	case !slices.Contains([]string{site.RolePerson, site.RoleInstructor, site.RoleAdmin}, order.Role):
 		return httpjson.Errorf(http.StatusUnprocessableEntity, "bad_revocation", "role %q: want person, instructor or admin", order.Role)
 	case order.Before.IsZero() || order.Before.After(l.cfg.Now().Add(clockSkew)):
 		return httpjson.Errorf(http.StatusUnprocessableEntity, "bad_revocation", "before: want a time that has come")
@@ -62,7 +63,7 @@ func (s *records) revoke(ctx context.Context, o Revocation, by string) (time.Tim
 			return nil, fmt.Errorf("revoke certificates: %w", err)
 		}
 		person := ""
-		if o.Role == rolePerson {
+		if o.Role == site.RolePerson {
 			person = o.Name
 		}
 		return []store.Row{store.Note("certificate.revoked", person, "", struct {
@@ -91,25 +92,25 @@ func (s *records) revoked(ctx context.Context, c mesh.Certificate) (bool, error)
 // unrevoked refuses whoever shows a revoked certificate, whatever the page and whoever the session is, and ends the session that it
 // began. It asks the database each time, so that a revocation holds from the next request on, in each replica, on a connection that
 // is open, and after a restart.
-func (l *LMS) unrevoked(v *visit) error {
-	c, ok := l.certificate(v.r)
+func (l *LMS) unrevoked(v *site.Request) error {
+	c, ok := l.site.Certificate(v.R)
 	if !ok {
 		return nil
 	}
-	revoked, err := l.store.revoked(v.ctx(), c)
+	revoked, err := l.store.revoked(v.Ctx(), c)
 	if err != nil || !revoked {
 		return err
 	}
-	if p, ok := l.signedIn(v.ctx()); ok && p.Certificate == c.Serial {
-		if err := l.sessions.Destroy(v.ctx()); err != nil {
+	if p, ok := l.signedIn(v.Ctx()); ok && p.Certificate == c.Serial {
+		if err := l.sessions.Destroy(v.Ctx()); err != nil {
 			return fmt.Errorf("end session: %w", err)
 		}
 	}
 	person := ""
-	if c.Role == rolePerson {
+	if c.Role == site.RolePerson {
 		person = c.Name
 	}
-	l.refused(v, person, "certificate_revoked")
-	v.w.Header().Set("Connection", "close") // so that the next one can be made with another certificate
+	l.site.RecordRefusal(v, person, "certificate_revoked")
+	v.W.Header().Set("Connection", "close") // so that the next one can be made with another certificate
 	return httpjson.Errorf(http.StatusForbidden, "certificate_revoked", "The certificate that your browser shows was revoked. Remove it, ask your instructor for a new one, and come again.")
 }

@@ -1,6 +1,10 @@
 package lms
 
-import "net/http"
+import (
+	"net/http"
+
+	"example.org/security-training/services/lms/site"
+)
 
 // guessable are the pages at which a stranger could try what they do not know: what fails there is counted.
 var guessable = map[string]bool{
@@ -13,62 +17,73 @@ var guessable = map[string]bool{
 	"POST /mailbox/{mail}/report": true,
 }
 
+// page is site.Page, for a table without the names of its columns.
+type page struct {
+	Pattern string
+	Access  site.Access
+	Show    func(*site.Request) error
+}
+
 // routes are all pages. What is not here does not exist.
 func (l *LMS) routes() []page {
 	return []page{
-		{"GET /{$}", signedIn, l.showHome},
-		{"GET /sign-in", anyone, l.showSignIn},
-		{"POST /sign-in", anyone, l.doSignIn},
-		{"POST /sign-in/certificate", anyone, l.doCertificate},
-		{"GET /sign-in/provider", anyone, l.doProvider},
-		{"GET /sign-in/callback", anyone, l.doCallback},
-		{"POST /sign-out", signedIn, l.doSignOut},
-		{"GET /training", learners, l.showTraining},
-		{"POST /training", learners, l.doStart},
-		{"GET /training/{lesson}", signedIn, l.showLesson},
-		{"GET /training/{lesson}/progress", signedIn, l.showProgress},
-		{"GET /training/{lesson}/quiz", learners, l.showQuiz},
-		{"POST /training/{lesson}/quiz", learners, l.doQuiz},
-		{"GET /training/{lesson}/result", signedIn, l.showResult},
-		{"GET /certificates/{lesson}", signedIn, l.showCertificate},
-		{"GET /verify", anyone, l.showVerify},
-		{"GET /xapi", instructors, l.showXAPI},
-		{"GET /mailbox", learners, l.showMailbox},
-		{"GET /mailbox/{mail}", learners, l.showMail},
-		{"GET /mailbox/{mail}/link", learners, l.showLink},
-		{"POST /mailbox/{mail}/link", learners, l.doSubmit},
-		{"POST /mailbox/{mail}/report", learners, l.doReport},
-		{"GET /drills", instructors, l.showDrills},
-		{"POST /drills", instructors, l.doDrill},
-		{"GET /drills/{campaign}", instructors, l.showDrill},
-		{"GET /team", leaders, l.showTeam},
-		{"GET /organisation", instructors, l.showOrganisation},
-		{"GET /people", instructors, l.showPeople},
-		{"GET /people/{person}", signedIn, l.showPerson},
-		{"GET /people/{person}/reasons/{reason}", instructors, l.showPersonsReason},
-		{"GET /reasons/{reason}", learners, l.showOwnReason},
-		{"GET /exercises", instructors, l.showExercises},
-		{"GET /audit", instructors, l.showAudit},
-		{"GET /console", instructors, l.showConsole},
-		{"GET /console/events", instructors, l.showConsoleEvents},
-		{"GET /console/identities", instructors, l.showIdentities},
-		{"GET /console/matrix", instructors, l.showMatrix},
-		{"GET /console/records", instructors, l.showRecords},
-		{"GET /console/results/{file}", instructors, l.showResults},
-		{"GET /console/story", instructors, l.showStory},
-		{"POST /console/hints", instructors, l.doHint},
-		{"POST /console/identities", admins, l.doIdentity},
-		{"POST /console/orders", instructors, l.doOrder},
+		{"GET /{$}", site.SignedIn, l.showHome},
+		{"GET /sign-in", site.Anyone, l.showSignIn},
+		{"POST /sign-in", site.Anyone, l.doSignIn},
+		{"POST /sign-in/certificate", site.Anyone, l.doCertificate},
+		{"GET /sign-in/provider", site.Anyone, l.doProvider},
+		{"GET /sign-in/callback", site.Anyone, l.doCallback},
+		{"POST /sign-out", site.SignedIn, l.doSignOut},
+		{"GET /training", site.Learners, l.showTraining},
+		{"POST /training", site.Learners, l.doStart},
+		{"GET /training/{lesson}", site.SignedIn, l.showLesson},
+		{"GET /training/{lesson}/progress", site.SignedIn, l.showProgress},
+		{"GET /training/{lesson}/quiz", site.Learners, l.showQuiz},
+		{"POST /training/{lesson}/quiz", site.Learners, l.doQuiz},
+		{"GET /training/{lesson}/result", site.SignedIn, l.showResult},
+		{"GET /certificates/{lesson}", site.SignedIn, l.showCertificate},
+		{"GET /verify", site.Anyone, l.showVerify},
+		{"GET /xapi", site.Instructors, l.showXAPI},
+		{"GET /mailbox", site.Learners, l.showMailbox},
+		{"GET /mailbox/{mail}", site.Learners, l.showMail},
+		{"GET /mailbox/{mail}/link", site.Learners, l.showLink},
+		{"POST /mailbox/{mail}/link", site.Learners, l.doSubmit},
+		{"POST /mailbox/{mail}/report", site.Learners, l.doReport},
+		{"GET /drills", site.Instructors, l.showDrills},
+		{"POST /drills", site.Instructors, l.doDrill},
+		{"GET /drills/{campaign}", site.Instructors, l.showDrill},
+		{"GET /team", site.Leaders, l.showTeam},
+		{"GET /organisation", site.Instructors, l.showOrganisation},
+		{"GET /people", site.Instructors, l.showPeople},
+		{"GET /people/{person}", site.SignedIn, l.showPerson},
+		{"GET /people/{person}/reasons/{reason}", site.Instructors, l.showPersonsReason},
+		{"GET /reasons/{reason}", site.Learners, l.showOwnReason},
+		{"GET /exercises", site.Instructors, l.showExercises},
+		{"GET /audit", site.Instructors, l.showAudit},
+		{"GET /console", site.Instructors, l.showConsole},
+		{"GET /console/events", site.Instructors, l.showConsoleEvents},
+		{"GET /console/identities", site.Instructors, l.showIdentities},
+		{"GET /console/matrix", site.Instructors, l.showMatrix},
+		{"GET /console/records", site.Instructors, l.showRecords},
+		{"GET /console/results/{file}", site.Instructors, l.showResults},
+		{"GET /console/story", site.Instructors, l.showStory},
+		{"POST /console/hints", site.Instructors, l.doHint},
+		{"POST /console/identities", site.Admins, l.doIdentity},
+		{"POST /console/orders", site.Instructors, l.doOrder},
 	}
 }
 
 // Pages is the handler for people.
 func (l *LMS) Pages() http.Handler {
-	return l.handler(l.routes(), guessable, l.withSession)
+	var pages []site.Page
+	for _, p := range l.routes() {
+		pages = append(pages, site.Page(p))
+	}
+	return l.site.Handler(pages, guessable, l.withSession)
 }
 
 // known finds who asks; somebody whose certificate was revoked is refused.
-func (l *LMS) known(v *visit) error {
+func (l *LMS) known(v *site.Request) error {
 	if err := l.unrevoked(v); err != nil {
 		return err
 	}

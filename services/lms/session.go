@@ -11,6 +11,8 @@ import (
 	"github.com/alexedwards/scs/v2"
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
+
+	"example.org/security-training/services/lms/site"
 )
 
 // A session ends after idleEnd without a request, and after absoluteEnd whatever happens.
@@ -46,7 +48,7 @@ func withCertificates(m *scs.SessionManager) *scs.SessionManager {
 // withSession loads and keeps the session of a request, by the cookie of the port that it came in by.
 func (l *LMS) withSession(next http.Handler) http.Handler {
 	l.sessions.ErrorFunc = func(w http.ResponseWriter, r *http.Request, err error) {
-		l.fail(&visit{w: w, r: r}, fmt.Errorf("session: %w", err))
+		l.site.Fail(&site.Request{W: w, R: r}, fmt.Errorf("session: %w", err))
 	}
 	plain, secure := l.sessions.LoadAndSave(next), withCertificates(l.sessions).LoadAndSave(next)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -108,7 +110,7 @@ func (s *sessionTable) Commit(token string, b []byte, expiry time.Time) error {
 func (s *sessionTable) Delete(token string) error { return s.DeleteCtx(context.Background(), token) }
 
 // signIn begins a session for p under a new token.
-func (l *LMS) signIn(ctx context.Context, p principal) error {
+func (l *LMS) signIn(ctx context.Context, p site.Principal) error {
 	if err := l.sessions.RenewToken(ctx); err != nil {
 		return fmt.Errorf("begin session: %w", err)
 	}
@@ -121,11 +123,11 @@ func (l *LMS) signIn(ctx context.Context, p principal) error {
 }
 
 // signedIn is who the session stands for, if anybody.
-func (l *LMS) signedIn(ctx context.Context) (principal, bool) {
-	var p principal
+func (l *LMS) signedIn(ctx context.Context) (site.Principal, bool) {
+	var p site.Principal
 	text := l.sessions.GetString(ctx, principalKey)
 	if text == "" || json.Unmarshal([]byte(text), &p) != nil {
-		return principal{}, false
+		return site.Principal{}, false
 	}
-	return p, (p.Role == roleInstructor || p.Role == roleAdmin) && p.Person == "" || p.Role == rolePerson && p.Person != ""
+	return p, (p.Role == site.RoleInstructor || p.Role == site.RoleAdmin) && p.Person == "" || p.Role == site.RolePerson && p.Person != ""
 }

@@ -8,8 +8,8 @@ import (
 	"slices"
 
 	"example.org/security-training/services/httpjson"
+	"example.org/security-training/services/lms/site"
 	"example.org/security-training/services/lms/store"
-	"example.org/security-training/services/mesh"
 	"example.org/security-training/services/risk"
 )
 
@@ -25,10 +25,10 @@ type signInView struct {
 var tokenPattern = regexp.MustCompile(`^[A-Z2-7]{26,64}$`)
 
 // showSignIn shows a button. Only pressing it uses the link up: previews of links, and scanners of mail, only look.
-func (l *LMS) showSignIn(v *visit) error {
-	token := v.r.URL.Query().Get("token")
-	if token == "" && v.viewer != nil {
-		return v.to("/")
+func (l *LMS) showSignIn(v *site.Request) error {
+	token := v.R.URL.Query().Get("token")
+	if token == "" && v.Viewer != nil {
+		return v.Redirect("/")
 	}
 	m := l.door(v)
 	if tokenPattern.MatchString(token) {
@@ -36,93 +36,86 @@ func (l *LMS) showSignIn(v *visit) error {
 	} else if token != "" {
 		m.Used = true
 	}
-	v.viewer = nil // whoever is signed in already: this page is about the link
-	return l.render(v, "signin", "Sign in", "", m)
+	v.Viewer = nil // whoever is signed in already: this page is about the link
+	return l.site.Render(v, "signin", "Sign in", "", m)
 }
 
 // door is how else one may come in.
-func (l *LMS) door(v *visit) signInView {
+func (l *LMS) door(v *site.Request) signInView {
 	m := signInView{Provider: l.cfg.Provider.host()}
-	if c, ok := l.certificate(v.r); ok {
+	if c, ok := l.site.Certificate(v.R); ok {
 		m.Certificate = c.Name
 	}
 	return m
 }
 
-func (l *LMS) certificate(r *http.Request) (mesh.Certificate, bool) {
-	if l.cfg.Certificate == nil {
-		return mesh.PersonOf(r)
-	}
-	return l.cfg.Certificate(r)
-}
-
 // doCertificate signs in whom the browser's certificate names: somebody of the roster, or a role that is nobody's own.
-func (l *LMS) doCertificate(v *visit) error {
-	c, ok := l.certificate(v.r)
+func (l *LMS) doCertificate(v *site.Request) error {
+	c, ok := l.site.Certificate(v.R)
 	if !ok {
-		l.refused(v, "", "no_certificate")
+		l.site.RecordRefusal(v, "", "no_certificate")
 		return httpjson.Errorf(http.StatusForbidden, "no_certificate", "Your browser shows no certificate here. Import the file that you were given, and come in by the address with https.")
 	}
-	p := principal{Role: c.Role, Via: "certificate", Certificate: c.Serial}
+	p := site.Principal{Role: c.Role, Via: "certificate", Certificate: c.Serial}
 	switch c.Role {
-	case roleInstructor, roleAdmin:
-	case rolePerson:
+	case site.RoleInstructor, site.RoleAdmin:
+	case site.RolePerson:
 		p.Person = c.Name
 		people, err := l.scorer.People()
 		if err != nil {
-			return away(err)
+			return site.Unavailable(err)
 		}
 		if !slices.ContainsFunc(people, func(s risk.Standing) bool { return s.ID == c.Name }) {
-			l.refused(v, c.Name, "not_in_roster")
+			l.site.RecordRefusal(v, c.Name, "not_in_roster")
 			return httpjson.Errorf(http.StatusForbidden, "not_in_roster", "The roster does not list who your certificate is for.")
 		}
 	default:
-		l.refused(v, c.Name, "no_role")
+		l.site.RecordRefusal(v, c.Name, "no_role")
 		return httpjson.Errorf(http.StatusForbidden, "no_role", "Your certificate names no role.")
 	}
 	return l.welcome(v, p)
 }
 
 // welcome begins a session, with its audit row.
-func (l *LMS) welcome(v *visit, p principal) error {
-	if err := l.store.Record(v.ctx(), store.Note("sign_in", p.Person, "", p)); err != nil {
+func (l *LMS) welcome(v *site.Request, p site.Principal) error {
+	if err := l.store.Record(v.Ctx(), store.Note("sign_in", p.Person, "", p)); err != nil {
 		return err
 	}
-	if err := l.signIn(v.ctx(), p); err != nil {
+	if err := l.signIn(v.Ctx(), p); err != nil {
 		return err
 	}
-	return v.to("/")
+	return v.Redirect("/")
 }
 
-func (l *LMS) doSignIn(v *visit) error {
-	token := v.r.PostForm.Get("token")
-	p, err := principal{}, store.ErrNotFound
+func (l *LMS) doSignIn(v *site.Request) error {
+	token := v.R.PostForm.Get("token")
+	p, err := site.Principal{}, store.ErrNotFound
 	if tokenPattern.MatchString(token) {
-		p, err = l.store.useLink(v.ctx(), token, l.cfg.Now())
+		p, err = l.store.useLink(v.Ctx(), token, l.cfg.Now())
 	}
 	if errors.Is(err, store.ErrNotFound) {
-		v.wrong = true
-		l.refused(v, "", "bad_link")
-		v.status, v.viewer = http.StatusForbidden, nil
-		return l.render(v, "signin", "Sign in", "", signInView{Used: true})
+		v.Wrong = true
+		l.site.RecordRefusal(v, "", "bad_link")
+		v.Status, v.Viewer = http.StatusForbidden, nil
+		return l.site.Render(v, "signin", "Sign in", "", signInView{Used: true})
 	}
 	if err != nil {
 		return err
 	}
-	if err := l.signIn(v.ctx(), p); err != nil {
+	if err := l.signIn(v.Ctx(), p); err != nil {
 		return err
 	}
-	return v.to("/")
+	return v.Redirect("/")
 }
 
-func (l *LMS) doSignOut(v *visit) error {
-	if err := l.store.Record(v.ctx(), store.Note("sign_out", v.viewer.Person, "", v.viewer.principal)); err != nil {
+func (l *LMS) doSignOut(v *site.Request) error {
+	if err := l.store.Record(v.Ctx(), store.Note("sign_out", v.Viewer.Person, "", v.Viewer.Principal)); err != nil {
 		return err
 	}
-	if err := l.sessions.Destroy(v.ctx()); err != nil {
+	if err := l.sessions.Destroy(v.Ctx()); err != nil {
 		return fmt.Errorf("end session: %w", err)
 	}
-	return v.to("/sign-in")
+	return v.Redirect("/sign-in")
 }
 
 // unknownPerson is the answer to a link for somebody who is not in the roster.

@@ -24,6 +24,7 @@ import (
 
 	"github.com/go-jose/go-jose/v4"
 
+	"example.org/security-training/services/lms/site"
 	"example.org/security-training/services/mesh"
 )
 
@@ -397,9 +398,9 @@ func TestTheAuditSaysWhichOfTwoInstructorsActed(t *testing.T) {
 	anna := map[string]any{"sub": "7", "email": "anna@example.org", "email_verified": true, "roles": []string{"instructor"}}
 	boris := map[string]any{"sub": "8", "email": "anna@example.org", "roles": []string{"admin"}} // says that he is Anna; nobody has verified it
 	host := s.cfg.Provider.host()
-	want := map[string]principal{
-		"7": {Role: roleInstructor, Via: "provider " + host, Subject: "7", Email: "anna@example.org"},
-		"8": {Role: roleAdmin, Via: "provider " + host, Subject: "8"},
+	want := map[string]site.Principal{
+		"7": {Role: site.RoleInstructor, Via: "provider " + host, Subject: "7", Email: "anna@example.org"},
+		"8": {Role: site.RoleAdmin, Via: "provider " + host, Subject: "8"},
 	}
 	for subject, who := range map[string]map[string]any{"7": anna, "8": boris} {
 		before := len(s.chain())
@@ -418,7 +419,7 @@ func TestTheAuditSaysWhichOfTwoInstructorsActed(t *testing.T) {
 		var acts []string
 		for _, row := range s.chain()[before:] {
 			if row.Kind == "sign_in" {
-				var by principal
+				var by site.Principal
 				if err := json.Unmarshal([]byte(row.Detail), &by); err != nil || by != want[subject] {
 					t.Errorf("%s signs in as %+v, %v", subject, by, err)
 				}
@@ -426,7 +427,7 @@ func TestTheAuditSaysWhichOfTwoInstructorsActed(t *testing.T) {
 			}
 			acts = append(acts, row.Kind)
 			var detail struct {
-				By principal `json:"by"`
+				By site.Principal `json:"by"`
 			}
 			if err := json.Unmarshal([]byte(row.Detail), &detail); err != nil || detail.By != want[subject] {
 				t.Errorf("%s by %+v, want %+v: %v", row.Kind, detail.By, want[subject], err)
@@ -435,7 +436,7 @@ func TestTheAuditSaysWhichOfTwoInstructorsActed(t *testing.T) {
 		if got := strings.Join(acts, " "); got != "view view search export drill.begun order" {
 			t.Errorf("%s did: %s", subject, got)
 		}
-		if page := b.get("/audit?kind=search"); !strings.Contains(page.text(), want[subject].words()) {
+		if page := b.get("/audit?kind=search"); !strings.Contains(page.text(), want[subject].Words()) {
 			t.Errorf("the page of the audit does not say who searched: %s", page.text())
 		}
 	}

@@ -17,6 +17,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"example.org/security-training/services/httpjson"
+	"example.org/security-training/services/lms/site"
 	"example.org/security-training/services/mesh"
 	"example.org/security-training/services/risk"
 	"example.org/security-training/services/riskscorer"
@@ -101,7 +102,7 @@ func BenchmarkPagesOfALargeCompany(b *testing.B) {
 		paths []string
 	}{
 		{"p10", []string{"/", "/training", "/training/" + lessonOf, "/training/" + lessonOf + "/quiz", "/training/" + passed + "/result", "/certificates/" + passed, "/mailbox", "/mailbox/" + letter, "/team", "/reasons/" + string(why.Reasons[0].Verb)}},
-		{roleInstructor, []string{"/organisation", "/people", "/people?q=person+49", "/people?from=4000", "/people/p77", "/exercises", "/drills", "/drills/" + campaign, "/audit", "/audit?person=p77", "/audit?kind=export", "/console", "/console/identities"}},
+		{site.RoleInstructor, []string{"/organisation", "/people", "/people?q=person+49", "/people?from=4000", "/people/p77", "/exercises", "/drills", "/drills/" + campaign, "/audit", "/audit?person=p77", "/audit?kind=export", "/console", "/console/identities"}},
 		{fmt.Sprintf("p%d", manyPeople), []string{"/team"}}, // whom 252 people report to: as many as somebody leads in the company that the project makes
 		{"", []string{"/sign-in", "/verify"}},
 	} {

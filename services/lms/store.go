@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/google/uuid"
@@ -18,6 +17,7 @@ import (
 	"example.org/security-training/services/audit"
 	"example.org/security-training/services/exercise"
 	"example.org/security-training/services/lesson"
+	"example.org/security-training/services/lms/site"
 	"example.org/security-training/services/lms/store"
 	"example.org/security-training/services/risk"
 )
@@ -36,40 +36,12 @@ func (s *records) sweep(ctx context.Context) error {
 	return nil
 }
 
-// Roles of a session. Whether a person is a manager is the roster's to say.
-const (
-	rolePerson     = "person"
-	roleInstructor = "instructor"
-	roleAdmin      = "admin" // an instructor who may also give and take identities
-)
-
-// principal is who a link or a session stands for.
-type principal struct {
-	Role        string `json:"role"`
-	Person      string `json:"person,omitempty"`
-	Via         string `json:"via,omitempty"`         // how it was proven, where not by a link
-	Certificate string `json:"certificate,omitempty"` // serial number, hex: the session is good with it alone
-
-	// Whom a provider of identities signed in, for roles that are nobody's own: its name for them, and an address that it has verified.
-	Subject string `json:"subject,omitempty"`
-	Email   string `json:"email,omitempty"`
-}
-
-// words name a principal in a line: "instructor, anna@example.org, 42, provider id.example.org".
-func (p principal) words() string {
-	certificate := ""
-	if p.Certificate != "" {
-		certificate = "serial number " + p.Certificate
-	}
-	return strings.Join(slices.DeleteFunc([]string{p.Role, p.Person, p.Email, p.Subject, p.Via, certificate}, func(s string) bool { return s == "" }), ", ")
-}
-
 func digest(token string) []byte {
 	sum := sha256.Sum256([]byte(token))
 	return sum[:]
 }
 
-func (s *records) addLink(ctx context.Context, token string, p principal, expires time.Time, by string) error {
+func (s *records) addLink(ctx context.Context, token string, p site.Principal, expires time.Time, by string) error {
 	return s.Write(ctx, func(tx pgx.Tx) ([]store.Row, error) {
 		if _, err := tx.Exec(ctx, `INSERT INTO training.link (token, role, person, expires) VALUES ($1, $2, $3, $4)`, digest(token), p.Role, p.Person, expires); err != nil {
 			return nil, fmt.Errorf("store link: %w", err)
@@ -83,8 +55,8 @@ func (s *records) addLink(ctx context.Context, token string, p principal, expire
 }
 
 // useLink consumes a link: of many who try, one gets it. errGone if it was used, has ended, or never was.
-func (s *records) useLink(ctx context.Context, token string, now time.Time) (principal, error) {
-	var p principal
+func (s *records) useLink(ctx context.Context, token string, now time.Time) (site.Principal, error) {
+	var p site.Principal
 	err := s.Write(ctx, func(tx pgx.Tx) ([]store.Row, error) {
 		row := tx.QueryRow(ctx, `UPDATE training.link SET used = $2 WHERE token = $1 AND used IS NULL AND expires > $2 RETURNING role, person`, digest(token), now)
 		if err := row.Scan(&p.Role, &p.Person); errors.Is(err, pgx.ErrNoRows) {

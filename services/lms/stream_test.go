@@ -9,6 +9,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"example.org/security-training/services/lms/site"
 )
 
 // timed is a server whose answers have a deadline that is over at once, which lets it be renewed so many times.
@@ -37,7 +39,7 @@ func TestAStreamRenewsItsDeadlineAtEachEventAndEndsWhenItCannot(t *testing.T) {
 	hold := make(chan struct{})
 	s.gateway.set(func() { s.gateway.hold = hold })
 	defer close(hold)
-	mira, instructor := s.as("mira.keller"), s.as(roleInstructor)
+	mira, instructor := s.as("mira.keller"), s.as(site.RoleInstructor)
 	lesson := mira.start("phishing")
 	for _, c := range []struct {
 		who  *browser

@@ -14,6 +14,7 @@ import (
 	"example.org/security-training/services/activity"
 	"example.org/security-training/services/lms/chart"
 	"example.org/security-training/services/lms/riskclient"
+	"example.org/security-training/services/lms/site"
 	"example.org/security-training/services/lms/words"
 	"example.org/security-training/services/risk"
 )
@@ -53,7 +54,7 @@ type teamFacts struct {
 }
 
 // teamFacts are those of the viewer's team, with *stale old ones.
-func (l *LMS) teamFacts(v *viewer) (teamFacts, error) {
+func (l *LMS) teamFacts(v *site.Viewer) (teamFacts, error) {
 	l.mu.Lock()
 	kept := l.teams[v.Person]
 	if kept == nil {
@@ -126,14 +127,14 @@ func rolesOf(reports []risk.Standing, company *risk.Organisation, levels chart.B
 	var rows []teamRoleRow
 	for role, list := range members {
 		row := teamRoleRow{Role: role, People: len(list)}
-		if len(list) >= smallestGroup {
+		if len(list) >= site.SmallestGroup {
 			mean := risk.Mean(list)
 			row.Mean, row.Level = &mean, levels.Level(mean)
 			row.Bar = chart.Bar(mean.Float(), strings.ToLower(string(row.Level)))
 		}
 		if company != nil {
 			for _, r := range company.Roles {
-				if r.Role == role && r.People >= smallestGroup {
+				if r.Role == role && r.People >= site.SmallestGroup {
 					row.Company = &r.Mean
 				}
 			}

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"example.org/security-training/services/activity"
+	"example.org/security-training/services/lms/site"
 	"example.org/security-training/services/lms/words"
 	"example.org/security-training/services/risk"
 )
@@ -97,11 +98,11 @@ func TestOnlyWhatHappenedAfterTheLessonAboutItIsARepetition(t *testing.T) {
 func TestThePageOfAProfileIsComparedWithEachOther(t *testing.T) {
 	s := newSchool(t)
 	for _, own := range risk.Profiles() {
-		m, err := s.beside(&visit{r: httptest.NewRequest("GET", "/organisation", nil)}, nil, own.Name)
+		m, err := s.beside(&site.Request{R: httptest.NewRequest("GET", "/organisation", nil)}, nil, own.Name)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if len(m.Choices) != len(risk.Profiles())-1 || slices.ContainsFunc(m.Choices, func(c choice) bool { return c.Value == own.Name }) {
+		if len(m.Choices) != len(risk.Profiles())-1 || slices.ContainsFunc(m.Choices, func(c site.Choice) bool { return c.Value == own.Name }) {
 			t.Errorf("%s is compared with %v", own.Name, m.Choices)
 		}
 	}
@@ -138,7 +139,7 @@ func TestWhateverIsEscalatedToTheSecurityTeamIsToTheManagerToo(t *testing.T) {
 
 func TestAnInstructorSeesWhoseTrainingIsOverdueSinceWhenAndToWhomItIsEscalated(t *testing.T) {
 	s := newSchool(t)
-	b := s.as(roleInstructor)
+	b := s.as(site.RoleInstructor)
 	if p := b.get("/organisation"); !strings.Contains(p.text(), "Everybody's training is done or not due yet") && !strings.Contains(p.body, `id="escalations"`) {
 		t.Errorf("no word about overdue training: %s", p.text())
 	}
@@ -175,7 +176,7 @@ func TestAnInstructorSeesWhoseTrainingIsOverdueSinceWhenAndToWhomItIsEscalated(t
 
 func TestAnInstructorSeesWhomAnotherProfileWouldScoreHowAndItChangesNothing(t *testing.T) {
 	s := newSchool(t)
-	b := s.as(roleInstructor)
+	b := s.as(site.RoleInstructor)
 	if p := b.get("/organisation"); strings.Contains(p.body, `id="differences"`) || !strings.Contains(p.body, `<option value="classic-v1">`) {
 		t.Errorf("nobody asked, or cannot: %s", p.text())
 	}
@@ -266,16 +267,16 @@ func TestLookingAtATeamAgainAsksTheScorerForNobodyAgain(t *testing.T) {
 
 func TestALearnerIsToldOfAnEscalationWhatIsSo(t *testing.T) {
 	for _, c := range []struct {
-		who  viewer
+		who  site.Viewer
 		to   risk.Escalation
 		want string
 	}{
-		{viewer{Manager: "vera.holm", Peers: 7}, risk.ToManager, "It is overdue by half of its interval or more. Your manager's page lists it among the first."},
-		{viewer{Manager: "otto.lang", Peers: 2}, risk.ToManager, "It is overdue by half of its interval or more. Your manager's page hides a team of fewer than 5, so it is an instructor who sees that."},
-		{viewer{}, risk.ToManager, "It is overdue by half of its interval or more. The roster lists no manager of yours, so it is an instructor who sees that."},
-		{viewer{Manager: "vera.holm", Peers: 7}, risk.ToSecurity, "It is overdue by its whole interval or more. Your manager's page lists it among the first. To an instructor it is marked for the security team as well."},
+		{site.Viewer{Manager: "vera.holm", Peers: 7}, risk.ToManager, "It is overdue by half of its interval or more. Your manager's page lists it among the first."},
+		{site.Viewer{Manager: "otto.lang", Peers: 2}, risk.ToManager, "It is overdue by half of its interval or more. Your manager's page hides a team of fewer than 5, so it is an instructor who sees that."},
+		{site.Viewer{}, risk.ToManager, "It is overdue by half of its interval or more. The roster lists no manager of yours, so it is an instructor who sees that."},
+		{site.Viewer{Manager: "vera.holm", Peers: 7}, risk.ToSecurity, "It is overdue by its whole interval or more. Your manager's page lists it among the first. To an instructor it is marked for the security team as well."},
 	} {
-		if got := c.who.escalated(c.to); got != c.want {
+		if got := c.who.Escalated(c.to); got != c.want {
 			t.Errorf("%+v, %s: %s", c.who, c.to, got)
 		}
 	}

@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"example.org/security-training/services/lms/site"
 	"example.org/security-training/services/mesh/meshtest"
 )
 
@@ -31,7 +32,7 @@ func TestWhatIsNoTextIsTheBrowsersFaultOnEveryPage(t *testing.T) {
 	s := newSchool(t)
 	people := map[string]*browser{"a stranger": s.browser(), "mira": s.as("mira.keller"), "admin": s.as("admin")}
 	for _, p := range s.LMS.routes() {
-		method, path, _ := strings.Cut(p.pattern, " ")
+		method, path, _ := strings.Cut(p.Pattern, " ")
 		path = strings.ReplaceAll(path, "{$}", "")
 		for who, b := range people {
 			for _, bad := range []string{"a%00b", "%ff"} {
@@ -50,8 +51,8 @@ func TestWhatIsNoTextIsTheBrowsersFaultOnEveryPage(t *testing.T) {
 						t.Errorf("%s %s by %s: %d, want 400", method, target, who, got.status)
 					}
 				}
-				if method == http.MethodPost && p.access == anyone ||
-					who == "admin" && method == http.MethodPost && (p.access == admins || p.access == instructors) {
+				if method == http.MethodPost && p.Access == site.Anyone ||
+					who == "admin" && method == http.MethodPost && (p.Access == site.Admins || p.Access == site.Instructors) {
 					text, err := url.QueryUnescape(bad)
 					if err != nil {
 						t.Fatal(err)

@@ -17,6 +17,7 @@ import (
 	"example.org/security-training/services/lesson"
 	"example.org/security-training/services/lms/chart"
 	"example.org/security-training/services/lms/riskclient"
+	"example.org/security-training/services/lms/site"
 	"example.org/security-training/services/lms/store"
 	"example.org/security-training/services/lms/words"
 	"example.org/security-training/services/risk"
@@ -112,25 +113,25 @@ var fallbackWords = map[lesson.Fallback]string{
 	lesson.ModelRefused:     "the model refused the request",
 }
 
-func (l *LMS) showTraining(v *visit) error {
-	loc := words.Location(v.viewer.zone())
-	lessons, err := l.store.lessons(v.ctx(), v.viewer.Person, 100)
+func (l *LMS) showTraining(v *site.Request) error {
+	loc := words.Location(v.Viewer.Zone())
+	lessons, err := l.store.lessons(v.Ctx(), v.Viewer.Person, 100)
 	if err != nil {
 		return err
 	}
 	m := trainingView{History: historyOf(lessons, loc)}
 	var explained riskView
-	a, err := l.scorer.Risk(v.ctx(), v.viewer.Person)
-	if err == nil && v.viewer.Self != nil {
-		explained = explain(*v.viewer.Self, a)
+	a, err := l.scorer.Risk(v.Ctx(), v.Viewer.Person)
+	if err == nil && v.Viewer.Self != nil {
+		explained = explain(*v.Viewer.Self, a)
 		m.Due, m.Known, m.First, m.Score, m.Level = explained.Due, true, explained.First, a.Score, a.Level
 		if m.Due.State == dueEscalated {
-			m.Escalated = v.viewer.escalated(a.Escalation)
+			m.Escalated = v.Viewer.Escalated(a.Escalation)
 		}
 	} else {
 		m.Away = "The risk scorer does not answer at the moment, so no new lesson can be chosen for you. Open lessons and what you have learnt are here."
-		v.status = http.StatusServiceUnavailable
-		v.w.Header().Set("Retry-After", "5")
+		v.Status = http.StatusServiceUnavailable
+		v.W.Header().Set("Retry-After", "5")
 	}
 	m.First.open(m.History)
 	for _, module := range risk.Modules {
@@ -168,35 +169,35 @@ func (l *LMS) showTraining(v *visit) error {
 		}
 		return 0
 	})
-	return l.render(v, "training", "My training", "/training", m)
+	return l.site.Render(v, "training", "My training", "/training", m)
 }
 
 // doStart begins a lesson of a module, or of what would lower the score most, or finds the open one.
-func (l *LMS) doStart(v *visit) error {
-	person := v.viewer.Person
-	module := v.r.PostForm.Get("module")
+func (l *LMS) doStart(v *site.Request) error {
+	person := v.Viewer.Person
+	module := v.R.PostForm.Get("module")
 	if _, known := risk.ModuleByID(module); module != "" && !known {
 		return httpjson.Errorf(http.StatusUnprocessableEntity, "unknown_module", "There is no such module in the catalogue.")
 	}
-	if v.viewer.Self == nil {
-		return away(v.stale)
+	if v.Viewer.Self == nil {
+		return site.Unavailable(v.Stale)
 	}
-	a, err := l.scorer.Risk(v.ctx(), person)
+	a, err := l.scorer.Risk(v.Ctx(), person)
 	if err != nil {
-		return away(err)
+		return site.Unavailable(err)
 	}
 	if module == "" {
 		module = recommended(a)
 	}
-	id, err := l.store.openLesson(v.ctx(), person, module)
+	id, err := l.store.openLesson(v.Ctx(), person, module)
 	if errors.Is(err, store.ErrNotFound) {
 		id, err = l.newLesson(v, a, module)
 	}
 	if err != nil {
 		return err
 	}
-	l.await(v.ctx(), l.writeLesson(id), showWithin)
-	return v.to("/training/" + id.String())
+	l.await(v.Ctx(), l.writeLesson(id), showWithin)
+	return v.Redirect("/training/" + id.String())
 }
 
 // recommended is the module that lowers the score most, else the one about what weighs most.
@@ -221,28 +222,28 @@ func recommended(a risk.Assessment) string {
 	return best
 }
 
-func (l *LMS) newLesson(v *visit, a risk.Assessment, module string) (uuid.UUID, error) {
-	person := v.viewer.Person
-	n, err := l.store.lessonsSince(v.ctx(), person, time.Hour)
+func (l *LMS) newLesson(v *site.Request, a risk.Assessment, module string) (uuid.UUID, error) {
+	person := v.Viewer.Person
+	n, err := l.store.lessonsSince(v.Ctx(), person, time.Hour)
 	if err != nil {
 		return uuid.Nil, err
 	}
 	if n >= mostLessons {
 		return uuid.Nil, httpjson.Errorf(http.StatusTooManyRequests, "too_many_lessons", "You have begun %d lessons within an hour. Finish one of them, or come back later.", n).After(10 * time.Minute)
 	}
-	subject, err := l.store.subject(v.ctx(), person)
+	subject, err := l.store.subject(v.Ctx(), person)
 	if err != nil {
 		return uuid.Nil, err
 	}
 	people, err := l.scorer.People()
 	if err != nil && people == nil {
-		return uuid.Nil, away(err)
+		return uuid.Nil, site.Unavailable(err)
 	}
 	req := ask(subject, a, module, people)
 	if err := req.Validate(); err != nil {
 		return uuid.Nil, fmt.Errorf("ask for lesson: %w", err)
 	}
-	return l.store.begin(v.ctx(), person, req, a.At)
+	return l.store.begin(v.Ctx(), person, req, a.At)
 }
 
 // mostReasons is how many reasons a lesson is about.
@@ -386,20 +387,20 @@ func (l *LMS) await(ctx context.Context, c <-chan struct{}, d time.Duration) {
 }
 
 // ownLesson reads the lesson that the path names, for whoever may see it: the learner, or an instructor who reads.
-func (l *LMS) ownLesson(v *visit) (taught, error) {
-	id, err := uuid.Parse(v.r.PathValue("lesson"))
+func (l *LMS) ownLesson(v *site.Request) (taught, error) {
+	id, err := uuid.Parse(v.R.PathValue("lesson"))
 	if err != nil {
-		return taught{}, notFound()
+		return taught{}, site.NotFound()
 	}
-	t, err := l.store.lesson(v.ctx(), id)
+	t, err := l.store.lesson(v.Ctx(), id)
 	if errors.Is(err, store.ErrNotFound) {
-		return t, notFound()
+		return t, site.NotFound()
 	}
 	if err != nil {
 		return t, err
 	}
-	if !v.viewer.Instructor() && t.Person != v.viewer.Person {
-		return taught{}, l.gone(v, "not_own")
+	if !v.Viewer.Instructor() && t.Person != v.Viewer.Person {
+		return taught{}, l.site.DenyAsNotFound(v, "not_own")
 	}
 	return t, nil
 }
@@ -418,26 +419,26 @@ type lessonView struct {
 	Note    progressNote // while it is being written
 }
 
-func (l *LMS) showLesson(v *visit) error {
+func (l *LMS) showLesson(v *site.Request) error {
 	t, err := l.ownLesson(v)
 	if err != nil {
 		return err
 	}
 	if t.State == stateWriting {
-		l.await(v.ctx(), l.writeLesson(t.ID), showWithin)
+		l.await(v.Ctx(), l.writeLesson(t.ID), showWithin)
 		if t, err = l.ownLesson(v); err != nil {
 			return err
 		}
 	}
 	m, _ := risk.ModuleByID(t.Module)
 	model := lessonView{ID: t.ID.String(), Module: m, State: t.State, Reasons: t.Request.Reasons, Left: mostAttempts - len(t.Attempts)}
-	if v.viewer.Instructor() {
+	if v.Viewer.Instructor() {
 		model.Of = t.Person
 	}
 	switch t.State {
 	case stateWriting:
 		model.Note = noteAt(t.Made, l.cfg.Now())
-		return l.render(v, "writing", "Your lesson is being written", "/training", model)
+		return l.site.Render(v, "writing", "Your lesson is being written", "/training", model)
 	case stateRefused:
 		wait := time.Duration(0)
 		if t.Again != nil {
@@ -450,7 +451,7 @@ func (l *LMS) showLesson(v *visit) error {
 	model.Origin = originWords(*t.Lesson)
 	model.Why = fallbackWords[t.Lesson.Fallback]
 	model.Minutes = minutesOf(*t.Lesson)
-	return l.render(v, "lesson", t.Lesson.Title, "/training", model)
+	return l.site.Render(v, "lesson", t.Lesson.Title, "/training", model)
 }
 
 // minutesOf is how long a lesson takes to read and answer, at 200 words a minute and half a minute a question.
@@ -504,7 +505,7 @@ func quizOf(t taught, chosen []int) quizView {
 }
 
 // openQuiz is a lesson whose quiz is open, or where to go instead.
-func (l *LMS) openQuiz(v *visit) (t taught, elsewhere string, err error) {
+func (l *LMS) openQuiz(v *site.Request) (t taught, elsewhere string, err error) {
 	t, err = l.ownLesson(v)
 	switch {
 	case err != nil:
@@ -517,33 +518,33 @@ func (l *LMS) openQuiz(v *visit) (t taught, elsewhere string, err error) {
 	return t, "", nil
 }
 
-func (l *LMS) showQuiz(v *visit) error {
+func (l *LMS) showQuiz(v *site.Request) error {
 	t, elsewhere, err := l.openQuiz(v)
 	if err != nil {
 		return err
 	}
 	if elsewhere != "" {
-		return v.to(elsewhere)
+		return v.Redirect(elsewhere)
 	}
-	return l.render(v, "quiz", "Quiz", "/training", quizOf(t, nil))
+	return l.site.Render(v, "quiz", "Quiz", "/training", quizOf(t, nil))
 }
 
 // doQuiz grades an attempt. The same attempt sent twice counts once.
-func (l *LMS) doQuiz(v *visit) error {
+func (l *LMS) doQuiz(v *site.Request) error {
 	t, elsewhere, err := l.openQuiz(v)
 	if err != nil {
 		return err
 	}
 	if elsewhere != "" {
-		return v.to(elsewhere)
+		return v.Redirect(elsewhere)
 	}
-	number, err := strconv.Atoi(v.r.PostForm.Get("attempt"))
+	number, err := strconv.Atoi(v.R.PostForm.Get("attempt"))
 	if err != nil || number < 1 || number > mostAttempts {
 		return httpjson.Errorf(http.StatusUnprocessableEntity, "bad_attempt", "The form does not say which attempt it is. Open the quiz again.")
 	}
 	answers, missing := make([]int, len(t.Lesson.Quiz)), false
 	for i, q := range t.Lesson.Quiz {
-		text := v.r.PostForm.Get("q" + strconv.Itoa(i+1))
+		text := v.R.PostForm.Get("q" + strconv.Itoa(i+1))
 		if text == "" {
 			answers[i], missing = -1, true
 			continue
@@ -553,28 +554,28 @@ func (l *LMS) doQuiz(v *visit) error {
 		}
 	}
 	if missing && number > len(t.Attempts) {
-		v.status = http.StatusUnprocessableEntity
-		return l.render(v, "quiz", "Quiz", "/training", quizOf(t, answers))
+		v.Status = http.StatusUnprocessableEntity
+		return l.site.Render(v, "quiz", "Quiz", "/training", quizOf(t, answers))
 	}
-	at, err := l.scorer.NowIn(v.ctx(), v.viewer.zone())
+	at, err := l.scorer.NowIn(v.Ctx(), v.Viewer.Zone())
 	if err != nil {
-		return away(err)
+		return site.Unavailable(err)
 	}
 	var before *risk.Score
-	if a, err := l.scorer.Risk(v.ctx(), v.viewer.Person); err == nil {
+	if a, err := l.scorer.Risk(v.Ctx(), v.Viewer.Person); err == nil {
 		before = &a.Score
 	}
-	g, err := l.store.grade(v.ctx(), t.ID, v.viewer.Person, number, answers, before, at)
+	g, err := l.store.grade(v.Ctx(), t.ID, v.Viewer.Person, number, answers, before, at)
 	switch {
 	case errors.Is(err, store.ErrNotFound):
-		return notFound()
+		return site.NotFound()
 	case errors.Is(err, errAttempted), errors.Is(err, errFinished):
 	case err != nil:
 		return err
 	case g.Event != "":
 		l.outbox.kick()
 	}
-	return v.to("/training/" + t.ID.String() + "/result")
+	return v.Redirect("/training/" + t.ID.String() + "/result")
 }
 
 type resultView struct {
@@ -611,13 +612,13 @@ type answerRow struct {
 	Correct  bool
 }
 
-func (l *LMS) showResult(v *visit) error {
+func (l *LMS) showResult(v *site.Request) error {
 	t, err := l.ownLesson(v)
 	if err != nil {
 		return err
 	}
 	if len(t.Attempts) == 0 {
-		return v.to("/training/" + t.ID.String())
+		return v.Redirect("/training/" + t.ID.String())
 	}
 	owed := false
 	if c := t.Completion; c != nil && c.After == nil {
@@ -625,20 +626,20 @@ func (l *LMS) showResult(v *visit) error {
 			return err
 		}
 	}
-	m := resultOf(t, v.viewer)
+	m := resultOf(t, v.Viewer)
 	m.Waiting, m.Unscored = m.Waiting && owed, m.Waiting && !owed
-	return l.render(v, "result", "Result", "/training", m)
+	return l.site.Render(v, "result", "Result", "/training", m)
 }
 
 // awaitScore waits a moment for the score after the lesson that the path names, and says whether the scorer has yet to hear of it.
-func (l *LMS) awaitScore(v *visit, event string) (t taught, owed bool, err error) {
+func (l *LMS) awaitScore(v *site.Request, event string) (t taught, owed bool, err error) {
 	done, leave := l.outbox.expect(event)
 	defer leave()
-	left, err := l.store.undelivered(v.ctx(), []string{event})
+	left, err := l.store.undelivered(v.Ctx(), []string{event})
 	if err == nil && left > 0 {
 		l.outbox.kick()
-		l.await(v.ctx(), done, scoreWithin)
-		left, err = l.store.undelivered(v.ctx(), []string{event})
+		l.await(v.Ctx(), done, scoreWithin)
+		left, err = l.store.undelivered(v.Ctx(), []string{event})
 	}
 	if err != nil {
 		return t, false, err
@@ -647,7 +648,7 @@ func (l *LMS) awaitScore(v *visit, event string) (t taught, owed bool, err error
 	return t, left > 0, err
 }
 
-func resultOf(t taught, who *viewer) resultView {
+func resultOf(t taught, who *site.Viewer) resultView {
 	m, _ := risk.ModuleByID(t.Module)
 	last := t.Attempts[len(t.Attempts)-1]
 	r := resultView{

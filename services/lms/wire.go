@@ -13,6 +13,7 @@ import (
 	"example.org/security-training/services/audit"
 	"example.org/security-training/services/exercise"
 	"example.org/security-training/services/httpjson"
+	"example.org/security-training/services/lms/site"
 	"example.org/security-training/services/mesh"
 	"example.org/security-training/services/risk"
 )
@@ -42,9 +43,9 @@ func (l *LMS) PostLink(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	link := Link{Person: order.Person, Role: order.Role, Expires: l.cfg.Now().Add(linkEnd).UTC()}
-	p := principal{Role: rolePerson, Person: order.Person}
+	p := site.Principal{Role: site.RolePerson, Person: order.Person}
 	switch order.Role {
-	case roleInstructor, roleAdmin:
+	case site.RoleInstructor, site.RoleAdmin:
 		if order.Person != "" {
 			return httpjson.Errorf(http.StatusUnprocessableEntity, "bad_link", "person: an instructor's link is not bound to a person")
 		}
@@ -55,7 +56,7 @@ func (l *LMS) PostLink(w http.ResponseWriter, r *http.Request) error {
 		}
 		people, err := l.scorer.People()
 		if err != nil {
-			return away(err)
+			return site.Unavailable(err)
 		}
 		if !slices.ContainsFunc(people, func(s risk.Standing) bool { return s.ID == order.Person }) {
 			return unknownPerson(order.Person)
@@ -136,7 +137,7 @@ func (l *LMS) GetAudit(w http.ResponseWriter, r *http.Request) error {
 			return httpjson.Errorf(http.StatusBadRequest, "bad_time", "since %q: want RFC 3339", text)
 		}
 	}
-	out := &begun{w: w}
+	out := &site.NDJSONWriter{W: w}
 	if event != "" || person != "" {
 		var rows []audit.Row
 		if rows, err = l.store.story(r.Context(), event, person, since, int(cmp.Or(min(limit, 10_000), 200))); err == nil {
@@ -145,28 +146,14 @@ func (l *LMS) GetAudit(w http.ResponseWriter, r *http.Request) error {
 	} else {
 		err = l.store.export(r.Context(), out, after, limit)
 	}
-	if err != nil && out.wrote {
+	if err != nil && out.Wrote {
 		panic(http.ErrAbortHandler) // half of it is out: breaking off is the only way to say that it is not whole
 	}
-	if err == nil && !out.wrote {
+	if err == nil && !out.Wrote {
 		w.Header().Set("Content-Type", "application/x-ndjson")
 		w.WriteHeader(http.StatusOK)
 	}
 	return err
 }
 
-// begun says whether anything was written, and of which type it is.
-type begun struct {
-	w     http.ResponseWriter
-	wrote bool
-}
-
-func (b *begun) Write(p []byte) (int, error) {
-	if !b.wrote {
-		b.wrote = true
-		b.w.Header().Set("Content-Type", "application/x-ndjson")
-	}
-	return b.w.Write(p)
-}
-
-var _ io.Writer = (*begun)(nil)
+var _ io.Writer = (*site.NDJSONWriter)(nil)

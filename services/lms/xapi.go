@@ -13,6 +13,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"example.org/security-training/services/httpjson"
+	"example.org/security-training/services/lms/site"
 	"example.org/security-training/services/lms/store"
 	"example.org/security-training/services/mesh"
 	"example.org/security-training/services/risk"
@@ -167,13 +168,13 @@ func (l *LMS) GetXAPI(w http.ResponseWriter, r *http.Request) error {
 }
 
 // showXAPI is the same for an instructor's browser, to be saved as a file.
-func (l *LMS) showXAPI(v *visit) error {
-	v.w.Header().Set("Content-Disposition", `attachment; filename="training.xapi.ndjson"`)
-	return l.exportStatements(v.w, v.r, func(since time.Time) store.Row { return exportRow(v.viewer.principal, since) })
+func (l *LMS) showXAPI(v *site.Request) error {
+	v.W.Header().Set("Content-Disposition", `attachment; filename="training.xapi.ndjson"`)
+	return l.exportStatements(v.W, v.R, func(since time.Time) store.Row { return exportRow(v.Viewer.Principal, since) })
 }
 
 // exportRow is the audit's word of an export: by a workload's name, or by who is signed in.
-func exportRow[By string | principal](by By, since time.Time) store.Row {
+func exportRow[By string | site.Principal](by By, since time.Time) store.Row {
 	return store.Note("export", "", "", struct {
 		By    By        `json:"by"`
 		What  string    `json:"what"`
@@ -193,7 +194,7 @@ func (l *LMS) exportStatements(w http.ResponseWriter, r *http.Request, row func(
 		return err
 	}
 	w.Header().Set("X-Experience-API-Version", xapiVersion)
-	out := &begun{w: w}
+	out := &site.NDJSONWriter{W: w}
 	line := json.NewEncoder(out)
 	err := l.store.eachLesson(r.Context(), since, func(t taught) error {
 		for _, s := range statements(l.cfg.Home, t) {
@@ -203,10 +204,10 @@ func (l *LMS) exportStatements(w http.ResponseWriter, r *http.Request, row func(
 		}
 		return nil
 	})
-	if err != nil && out.wrote {
+	if err != nil && out.Wrote {
 		panic(http.ErrAbortHandler) // half of it is out: breaking off is the only way to say that it is not whole
 	}
-	if err == nil && !out.wrote {
+	if err == nil && !out.Wrote {
 		w.Header().Set("Content-Type", "application/x-ndjson")
 		w.WriteHeader(http.StatusOK)
 	}

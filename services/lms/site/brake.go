@@ -1,4 +1,4 @@
-package lms
+package site
 
 import (
 	"net/http"
@@ -13,7 +13,7 @@ import (
 // Only failures count, so that a class behind one address signs in at once, and one that fails now and then does as
 // well.
 const (
-	failuresOfAddress = 60 // at once
+	FailuresOfAddress = 60 // at once
 	failuresAgain     = time.Second
 	failuresInAll     = 1200 // at once, of all addresses
 	failuresInAllGain = 50 * time.Millisecond
@@ -55,10 +55,10 @@ func (b *brake) begin(remote string) (right func(), err error) {
 	a := b.of[address]
 	if a == nil {
 		b.forget(now)
-		a = &allowance{failuresOfAddress, now}
+		a = &allowance{FailuresOfAddress, now}
 		b.of[address] = a
 	}
-	a.fill(now, failuresOfAddress, failuresAgain)
+	a.fill(now, FailuresOfAddress, failuresAgain)
 	b.all.fill(now, failuresInAll, failuresInAllGain)
 	if a.left < 1 || b.all.left < 1 {
 		return nil, httpjson.Errorf(http.StatusTooManyRequests, "too_many_failures",
@@ -69,7 +69,7 @@ func (b *brake) begin(remote string) (right func(), err error) {
 	return func() {
 		b.mu.Lock()
 		defer b.mu.Unlock()
-		a.left = min(failuresOfAddress, a.left+1)
+		a.left = min(FailuresOfAddress, a.left+1)
 		b.all.left = min(failuresInAll, b.all.left+1)
 	}, nil
 }
@@ -83,7 +83,7 @@ func (b *brake) forget(now time.Time) {
 	var best netip.Addr
 	most := -1.0
 	for address, a := range b.of {
-		if a.fill(now, failuresOfAddress, failuresAgain); a.left >= failuresOfAddress {
+		if a.fill(now, FailuresOfAddress, failuresAgain); a.left >= FailuresOfAddress {
 			delete(b.of, address)
 		} else if a.left > most {
 			best, most = address, a.left

@@ -1,4 +1,4 @@
-package lms
+package site
 
 import (
 	"bytes"
@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"html/template"
 	"io/fs"
+	"maps"
 	"net/http"
 	"path"
 	"slices"
@@ -23,8 +24,8 @@ import (
 //go:embed templates/*.html static/*
 var files embed.FS
 
-// pages are the parsed templates and the assets, each under a name that changes with its content.
-type pages struct {
+// templates are the parsed templates and the assets, each under a name that changes with its content.
+type templates struct {
 	byName map[string]*template.Template
 	assets map[string]asset  // by served name
 	names  map[string]string // file name → served name
@@ -38,9 +39,9 @@ type asset struct {
 
 var assetKinds = map[string]string{".css": "text/css; charset=utf-8", ".js": "text/javascript; charset=utf-8", ".svg": "image/svg+xml"}
 
-// loadPages parses the templates, which know more besides the words.
-func loadPages(more template.FuncMap) (*pages, error) {
-	p := &pages{byName: map[string]*template.Template{}, assets: map[string]asset{}, names: map[string]string{}}
+// loadTemplates parses the templates, which know more besides the words.
+func loadTemplates(more ...template.FuncMap) (*templates, error) {
+	p := &templates{byName: map[string]*template.Template{}, assets: map[string]asset{}, names: map[string]string{}}
 	list, err := fs.ReadDir(files, "static")
 	if err != nil {
 		return nil, fmt.Errorf("read assets: %w", err)
@@ -61,6 +62,10 @@ func loadPages(more template.FuncMap) (*pages, error) {
 		p.assets[name] = asset{body: body, kind: kind, etag: `"` + hash + `"`}
 		p.names[f.Name()] = "/static/" + name
 	}
+	words := p.words()
+	for _, m := range more {
+		maps.Copy(words, m)
+	}
 	parts := []string{"templates/layout.html", "templates/parts.html", "templates/console_parts.html"}
 	all, err := fs.Glob(files, "templates/*.html")
 	if err != nil {
@@ -71,7 +76,7 @@ func loadPages(more template.FuncMap) (*pages, error) {
 			continue
 		}
 		name := strings.TrimSuffix(path.Base(f), ".html")
-		t, err := template.New(name).Option("missingkey=error").Funcs(p.words()).Funcs(more).ParseFS(files, append(slices.Clone(parts), f)...)
+		t, err := template.New(name).Option("missingkey=error").Funcs(words).ParseFS(files, append(slices.Clone(parts), f)...)
 		if err != nil {
 			return nil, fmt.Errorf("read templates: %w", err)
 		}
@@ -80,7 +85,7 @@ func loadPages(more template.FuncMap) (*pages, error) {
 	return p, nil
 }
 
-func (p *pages) execute(b *bytes.Buffer, name string, f frame) error {
+func (p *templates) execute(b *bytes.Buffer, name string, f frame) error {
 	t, ok := p.byName[name]
 	if !ok {
 		return fmt.Errorf("show page %s: no such template", name)
@@ -107,7 +112,7 @@ func plainly(page []byte) []byte {
 	}, page)
 }
 
-func (p *pages) serveAsset(w http.ResponseWriter, r *http.Request) {
+func (p *templates) serveAsset(w http.ResponseWriter, r *http.Request) {
 	a, ok := p.assets[r.PathValue("file")]
 	if !ok {
 		http.Error(w, "no such file", http.StatusNotFound)
@@ -124,7 +129,7 @@ func (p *pages) serveAsset(w http.ResponseWriter, r *http.Request) {
 }
 
 // words are the functions that templates know.
-func (p *pages) words() template.FuncMap {
+func (p *templates) words() template.FuncMap {
 	return template.FuncMap{
 		"asset": func(name string) (string, error) {
 			served, ok := p.names[name]
