@@ -9,6 +9,7 @@ import (
 
 	"example.org/security-training/services/httpjson"
 	"example.org/security-training/services/lms/chart"
+	"example.org/security-training/services/lms/riskview"
 	"example.org/security-training/services/lms/site"
 	"example.org/security-training/services/risk"
 )
@@ -19,7 +20,7 @@ const rowsOfInterest = 10
 // lateRow is somebody whose training is overdue.
 type lateRow struct {
 	risk.Standing
-	Due due
+	Due riskview.Due
 }
 
 // lateCounts is how many people's trainings are overdue, how many are escalated to a manager, how many would be and have none, and
@@ -54,7 +55,7 @@ func lateOf(people []risk.Standing) ([]lateRow, lateCounts) {
 		if rank >= risk.ToSecurity.Rank() {
 			n.Security++
 		}
-		rows = append(rows, lateRow{p, dueOfStanding(p, time.UTC)})
+		rows = append(rows, lateRow{p, riskview.DueOfStanding(p, time.UTC)})
 	}
 	slices.SortStableFunc(rows, func(a, b lateRow) int {
 		if d := b.Escalation.Rank() - a.Escalation.Rank(); d != 0 {

@@ -19,6 +19,7 @@ import (
 	"example.org/security-training/services/httpjson"
 	"example.org/security-training/services/lms/chart"
 	"example.org/security-training/services/lms/riskclient"
+	"example.org/security-training/services/lms/riskview"
 	"example.org/security-training/services/lms/site"
 	"example.org/security-training/services/lms/store"
 	"example.org/security-training/services/lms/words"
@@ -49,7 +50,7 @@ type teamRow struct {
 	Person risk.Standing
 	Bar    chart.Share
 	Module string
-	Due    due
+	Due    riskview.Due
 }
 
 type needRow struct {
@@ -81,15 +82,15 @@ func (l *LMS) showTeam(v *site.Request) error {
 	m.Trend, m.Repeats = chart.DrawTrend(facts.trend, levels, words.Location(v.Viewer.Zone())), facts.repeats
 	needs := map[string]int{}
 	for _, p := range reports {
-		row := teamRow{Person: p, Bar: chart.Bar(p.Score.Float(), strings.ToLower(string(p.Level))), Due: dueOfStanding(p, words.Location(v.Viewer.Zone()))}
+		row := teamRow{Person: p, Bar: chart.Bar(p.Score.Float(), strings.ToLower(string(p.Level))), Due: riskview.DueOfStanding(p, words.Location(v.Viewer.Zone()))}
 		row.Due.To = toYou[p.Escalation]
 		switch row.Due.State {
-		case dueEscalated:
+		case riskview.DueEscalated:
 			m.Late++
 			m.Beyond++
-		case dueOverdue:
+		case riskview.DueOverdue:
 			m.Late++
-		case dueSoon:
+		case riskview.DueSoon:
 			m.Soon++
 		}
 		if row.Module = facts.modules[p.ID]; row.Module != "" {
@@ -142,7 +143,7 @@ type groupRow struct {
 type standingRow struct {
 	risk.Standing
 	Bar chart.Share
-	Due due
+	Due riskview.Due
 }
 
 type causeRow struct {
@@ -198,14 +199,14 @@ func (l *LMS) showOrganisation(v *site.Request) error {
 		most = max(most, c.Part)
 	}
 	for _, c := range causes[:min(10, len(causes))] {
-		g := groupOf(c.Verb.Source())
-		m.Causes = append(m.Causes, causeRow{Cause: c, Class: groupClass[g], Bar: chart.Bar(float64(c.Part)/float64(most), groupClass[g])})
+		g := riskview.GroupOf(c.Verb.Source())
+		m.Causes = append(m.Causes, causeRow{Cause: c, Class: riskview.GroupClass[g], Bar: chart.Bar(float64(c.Part)/float64(most), riskview.GroupClass[g])})
 	}
 	return l.site.Render(v, "organisation", "Organisation", "/organisation", m)
 }
 
 func rowOfStanding(s risk.Standing) standingRow {
-	return standingRow{Standing: s, Bar: chart.Bar(s.Score.Float(), strings.ToLower(string(s.Level))), Due: dueOfStanding(s, time.UTC)}
+	return standingRow{Standing: s, Bar: chart.Bar(s.Score.Float(), strings.ToLower(string(s.Level))), Due: riskview.DueOfStanding(s, time.UTC)}
 }
 
 // rowOfGroup is a role or a team as the scorer sums it up; its name leads to its people.
@@ -257,8 +258,8 @@ func (l *LMS) showPeople(v *site.Request) error {
 		m.Levels = append(m.Levels, site.Choice{Value: string(level), Name: words.LevelName(level), Chosen: string(level) == m.Level})
 	}
 	m.Training = []site.Choice{
-		{Value: dueOverdue, Name: "Overdue", Chosen: training == dueOverdue},
-		{Value: dueEscalated, Name: "Escalated", Chosen: training == dueEscalated},
+		{Value: riskview.DueOverdue, Name: "Overdue", Chosen: training == riskview.DueOverdue},
+		{Value: riskview.DueEscalated, Name: "Escalated", Chosen: training == riskview.DueEscalated},
 	}
 	m.Found = len(found)
 	from = min(from, max(0, m.Found-1)) / peopleShown * peopleShown
@@ -282,8 +283,8 @@ func (l *LMS) showPeople(v *site.Request) error {
 
 // inTraining says whether a training is as pressing as that; what is escalated is overdue as well.
 func inTraining(p risk.Standing, state string) bool {
-	is := dueOfStanding(p, time.UTC).State
-	return is == state || is == dueEscalated && state == dueOverdue
+	is := riskview.DueOfStanding(p, time.UTC).State
+	return is == state || is == riskview.DueEscalated && state == riskview.DueOverdue
 }
 
 type exercisesView struct{ Rows []exerciseRow }

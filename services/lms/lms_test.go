@@ -31,6 +31,7 @@ import (
 	"example.org/security-training/services/exercise"
 	"example.org/security-training/services/httpjson"
 	"example.org/security-training/services/lesson"
+	"example.org/security-training/services/lms/riskview"
 	"example.org/security-training/services/risk"
 )
 
@@ -473,7 +474,7 @@ func TestPassingTheQuizOfALessonAboutWhatHappenedLowersTheScore(t *testing.T) {
 	req := s.gateway.asked[0]
 	s.gateway.mu.Unlock()
 	module := req.Module
-	if module != recommended(s.assess("mira.keller")) || len(req.Reasons) == 0 || req.Role != "backend_developer" {
+	if module != riskview.Recommended(s.assess("mira.keller")) || len(req.Reasons) == 0 || req.Role != "backend_developer" {
 		t.Errorf("asked for %+v", req)
 	}
 	for _, r := range req.Reasons {

@@ -7,40 +7,19 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/jackc/pgx/v5"
 
 	"example.org/security-training/services/activity"
 	"example.org/security-training/services/lms/chart"
 	"example.org/security-training/services/lms/riskclient"
+	"example.org/security-training/services/lms/riskview"
 	"example.org/security-training/services/lms/site"
 	"example.org/security-training/services/lms/words"
 	"example.org/security-training/services/risk"
 )
 
-// standing of a training against the lab's clock.
-const (
-	duePlanned   = "planned"   // more than a week away
-	dueSoon      = "due"       // within a week
-	dueOverdue   = "overdue"   // past
-	dueEscalated = "escalated" // past by so much that it is others' matter, too
-)
-
-// dueState says how pressing a training is that is so far away, negative for overdue, and of which the scorer says who is told.
-func dueState(left time.Duration, to risk.Escalation) string {
-	switch {
-	case to.Rank() >= risk.ToManager.Rank():
-		return dueEscalated
-	case left < 0:
-		return dueOverdue
-	case left <= 7*24*time.Hour:
-		return dueSoon
-	}
-	return duePlanned
-}
-
-var urgency = map[string]int{dueEscalated: 3, dueOverdue: 2, dueSoon: 1, duePlanned: 0}
+var urgency = map[string]int{riskview.DueEscalated: 3, riskview.DueOverdue: 2, riskview.DueSoon: 1, riskview.DuePlanned: 0}
 
 // toYou says to their leader to whom a training is escalated.
 var toYou = map[risk.Escalation]string{risk.ToManager: "you", risk.ToSecurity: "you and the security team"}
@@ -75,7 +54,7 @@ func (l *LMS) teamFacts(v *site.Viewer) (teamFacts, error) {
 		f := teamFacts{modules: map[string]string{}, trend: trendOf(all), repeats: repeatsOf(all, passes)}
 		for _, a := range all {
 			if len(a.Reasons) > 0 {
-				f.modules[a.Person] = recommended(a)
+				f.modules[a.Person] = riskview.Recommended(a)
 			}
 		}
 		return f, nil

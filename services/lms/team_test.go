@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"example.org/security-training/services/activity"
+	"example.org/security-training/services/lms/riskview"
 	"example.org/security-training/services/lms/site"
 	"example.org/security-training/services/lms/words"
 	"example.org/security-training/services/risk"
@@ -64,10 +65,10 @@ func TestATrainingIsPlannedThenDueThenOverdueThenEscalated(t *testing.T) {
 		want      string
 		escalated string
 	}{
-		{30 * day, risk.ToNobody, duePlanned, ""}, {7*day + 1, risk.ToNobody, duePlanned, ""}, {7 * day, risk.ToNobody, dueSoon, ""}, {0, risk.ToPerson, dueSoon, ""}, {-1, risk.ToPerson, dueOverdue, ""},
-		{-20 * day, risk.ToPerson, dueOverdue, ""}, {-45 * day, risk.ToManager, dueEscalated, "the manager"}, {-2 * day, risk.ToSecurity, dueEscalated, "the manager and the security team"},
+		{30 * day, risk.ToNobody, riskview.DuePlanned, ""}, {7*day + 1, risk.ToNobody, riskview.DuePlanned, ""}, {7 * day, risk.ToNobody, riskview.DueSoon, ""}, {0, risk.ToPerson, riskview.DueSoon, ""}, {-1, risk.ToPerson, riskview.DueOverdue, ""},
+		{-20 * day, risk.ToPerson, riskview.DueOverdue, ""}, {-45 * day, risk.ToManager, riskview.DueEscalated, "the manager"}, {-2 * day, risk.ToSecurity, riskview.DueEscalated, "the manager and the security team"},
 	} {
-		d := dueOf(risk.Assessment{At: labNow, Due: labNow.Add(c.left), Escalation: c.to}, "vera.holm", time.UTC)
+		d := riskview.DueOf(risk.Assessment{At: labNow, Due: labNow.Add(c.left), Escalation: c.to}, "vera.holm", time.UTC)
 		if d.State != c.want || d.Late != (c.left < 0) || d.To != c.escalated {
 			t.Errorf("%v before it, escalated to %q: %+v", c.left, c.to, d)
 		}

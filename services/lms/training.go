@@ -17,6 +17,7 @@ import (
 	"example.org/security-training/services/lesson"
 	"example.org/security-training/services/lms/chart"
 	"example.org/security-training/services/lms/riskclient"
+	"example.org/security-training/services/lms/riskview"
 	"example.org/security-training/services/lms/site"
 	"example.org/security-training/services/lms/store"
 	"example.org/security-training/services/lms/words"
@@ -38,10 +39,10 @@ func enough(correct, questions int) bool { return 100*correct >= passPercent*que
 
 type trainingView struct {
 	Away      string
-	Due       due
+	Due       riskview.Due
 	Escalated string // what that means, if it is
 	Known     bool   // whether Due is
-	First     *lowerRow
+	First     *riskview.LowerRow
 	Score     risk.Score
 	Level     risk.Level
 	Catalogue []moduleRow
@@ -91,6 +92,18 @@ func historyOf(all []taught, loc *time.Location) []lessonRow {
 	return rows
 }
 
+// linkOpen notes at an act which of the lessons is the open one about it, if there is one.
+func linkOpen(l *riskview.LowerRow, lessons []lessonRow) {
+	if l == nil {
+		return
+	}
+	for _, h := range lessons {
+		if h.Module == l.ID && (h.State == stateReady || h.State == stateWriting) {
+			l.Open = h.ID
+		}
+	}
+}
+
 // originWords says who wrote a lesson.
 func originWords(l lesson.Lesson) string {
 	switch l.Origin {
@@ -120,12 +133,12 @@ func (l *LMS) showTraining(v *site.Request) error {
 		return err
 	}
 	m := trainingView{History: historyOf(lessons, loc)}
-	var explained riskView
+	var explained riskview.View
 	a, err := l.scorer.Risk(v.Ctx(), v.Viewer.Person)
 	if err == nil && v.Viewer.Self != nil {
-		explained = explain(*v.Viewer.Self, a)
+		explained = riskview.Explain(*v.Viewer.Self, a)
 		m.Due, m.Known, m.First, m.Score, m.Level = explained.Due, true, explained.First, a.Score, a.Level
-		if m.Due.State == dueEscalated {
+		if m.Due.State == riskview.DueEscalated {
 			m.Escalated = v.Viewer.Escalated(a.Escalation)
 		}
 	} else {
@@ -133,7 +146,7 @@ func (l *LMS) showTraining(v *site.Request) error {
 		v.Status = http.StatusServiceUnavailable
 		v.W.Header().Set("Retry-After", "5")
 	}
-	m.First.open(m.History)
+	linkOpen(m.First, m.History)
 	for _, module := range risk.Modules {
 		row := moduleRow{Module: module}
 		for _, t := range module.Teaches {
@@ -187,7 +200,7 @@ func (l *LMS) doStart(v *site.Request) error {
 		return site.Unavailable(err)
 	}
 	if module == "" {
-		module = recommended(a)
+		module = riskview.Recommended(a)
 	}
 	id, err := l.store.openLesson(v.Ctx(), person, module)
 	if errors.Is(err, store.ErrNotFound) {
@@ -198,28 +211,6 @@ func (l *LMS) doStart(v *site.Request) error {
 	}
 	l.await(v.Ctx(), l.writeLesson(id), showWithin)
 	return v.Redirect("/training/" + id.String())
-}
-
-// recommended is the module that lowers the score most, else the one about what weighs most.
-func recommended(a risk.Assessment) string {
-	for _, x := range a.Lower {
-		if _, known := risk.ModuleByID(x.ID); x.Act == risk.PassModule && known {
-			return x.ID
-		}
-	}
-	best, most := risk.Modules[0].ID, int64(0)
-	for _, m := range risk.Modules {
-		var part int64
-		for _, r := range a.Reasons {
-			if slices.Contains(m.Teaches, r.Verb) {
-				part += r.Part
-			}
-		}
-		if part > most {
-			best, most = m.ID, part
-		}
-	}
-	return best
 }
 
 func (l *LMS) newLesson(v *site.Request, a risk.Assessment, module string) (uuid.UUID, error) {
