@@ -281,7 +281,7 @@ func (l *LMS) take(v *site.Request, m mailing, x lure, step string) error {
 	if err := l.store.happened(v.Ctx(), m, x, step, at); err != nil {
 		return err
 	}
-	l.outbox.kick()
+	l.outbox.Kick()
 	return nil
 }
 

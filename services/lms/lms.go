@@ -23,6 +23,7 @@ import (
 
 	"example.org/security-training/services/audit"
 	"example.org/security-training/services/env"
+	"example.org/security-training/services/lms/outbox"
 	"example.org/security-training/services/lms/riskclient"
 	"example.org/security-training/services/lms/site"
 	"example.org/security-training/services/lms/store"
@@ -56,7 +57,7 @@ type LMS struct {
 	scorer   *riskclient.Client
 	sessions *scs.SessionManager
 	site     *site.Site
-	outbox   *outbox
+	outbox   *outbox.Outbox
 	lures    lures
 	console  *console
 
@@ -93,7 +94,7 @@ func New(cfg Config) (*LMS, error) {
 	}
 	l.scorer = riskclient.New(cfg.Scorer, cfg.Now)
 	l.sessions = newSessions(cfg.Pool)
-	l.outbox = newOutbox(l.store, l.scorer, cfg.Log)
+	l.outbox = outbox.New(l.store.Store, l.scorer, cfg.Log)
 	return l, nil
 }
 
@@ -166,7 +167,7 @@ func (l *LMS) Register(node *mesh.Node) {
 func (l *LMS) Deliver(ctx context.Context) error {
 	go l.sweep(ctx)
 	defer context.AfterFunc(ctx, l.console.end)() // who waits for news would hold up the end
-	return l.outbox.run(ctx)
+	return l.outbox.Run(ctx)
 }
 
 func (l *LMS) sweep(ctx context.Context) {

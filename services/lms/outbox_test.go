@@ -55,21 +55,3 @@ func TestWhoHasLeftHoldsNoDeliveryUp(t *testing.T) {
 		t.Errorf("%d events were delivered", n)
 	}
 }
-
-func TestWhoWaitsForADeliveryHearsOfItAlthoughAnotherLeaves(t *testing.T) {
-	o := newOutbox(nil, nil, nil)
-	_, leave := o.expect("training:1")
-	done, stay := o.expect("training:1")
-	leave()
-	o.announce("training:1")
-	select {
-	case <-done:
-	default:
-		t.Error("whoever left took the other's place, too")
-	}
-	leave()
-	stay()
-	if len(o.waiters) != 0 {
-		t.Errorf("%d events are waited for by nobody", len(o.waiters))
-	}
-}

@@ -40,7 +40,7 @@ func (l *LMS) PutTraining(w http.ResponseWriter, r *http.Request) error {
 	if len(faults) > 0 {
 		return httpjson.Errorf(http.StatusUnprocessableEntity, "bad_records", "%v", errors.Join(faults...))
 	}
-	if err := l.store.addRecords(r.Context(), records.Events, mesh.Caller(r.Context()).Name); err != nil {
+	if err := l.outbox.Add(r.Context(), records.Events, mesh.Caller(r.Context()).Name); err != nil {
 		return err
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), 30*time.Second)
@@ -49,8 +49,8 @@ func (l *LMS) PutTraining(w http.ResponseWriter, r *http.Request) error {
 	defer tick.Stop()
 	left := int64(len(ids))
 	for {
-		l.outbox.kick()
-		if n, err := l.store.undelivered(ctx, ids); err == nil {
+		l.outbox.Kick()
+		if n, err := l.outbox.Undelivered(ctx, ids); err == nil {
 			left = n
 		}
 		if left == 0 {

@@ -127,8 +127,7 @@ func (l *LMS) PostReset(w http.ResponseWriter, r *http.Request) error {
 		return httpjson.Errorf(http.StatusUnprocessableEntity, "bad_reset",
 			"want either exercises and people, or all with the mark of GET /v1/results")
 	}
-	l.outbox.delivering.Lock()
-	defer l.outbox.delivering.Unlock()
+	defer l.outbox.Hold()()
 	name := l.scorer.Names()
 	given := func(person string, at time.Time) time.Time { return at.In(words.Location(name(person).Zone)) }
 	if err := l.store.reset(r.Context(), order, given, mesh.Caller(r.Context()).Name); err != nil {

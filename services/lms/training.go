@@ -564,7 +564,7 @@ func (l *LMS) doQuiz(v *site.Request) error {
 	case err != nil:
 		return err
 	case g.Event != "":
-		l.outbox.kick()
+		l.outbox.Kick()
 	}
 	return v.Redirect("/training/" + t.ID.String() + "/result")
 }
@@ -624,13 +624,13 @@ func (l *LMS) showResult(v *site.Request) error {
 
 // awaitScore waits a moment for the score after the lesson that the path names, and says whether the scorer has yet to hear of it.
 func (l *LMS) awaitScore(v *site.Request, event string) (t taught, owed bool, err error) {
-	done, leave := l.outbox.expect(event)
+	done, leave := l.outbox.Expect(event)
 	defer leave()
-	left, err := l.store.undelivered(v.Ctx(), []string{event})
+	left, err := l.outbox.Undelivered(v.Ctx(), []string{event})
 	if err == nil && left > 0 {
-		l.outbox.kick()
+		l.outbox.Kick()
 		l.await(v.Ctx(), done, scoreWithin)
-		left, err = l.store.undelivered(v.Ctx(), []string{event})
+		left, err = l.outbox.Undelivered(v.Ctx(), []string{event})
 	}
 	if err != nil {
 		return t, false, err

@@ -1,4 +1,6 @@
-package lms
+// Package outbox hands what the learning system taught to the risk scorer: an event is stored with the change that it reports,
+// and delivered at least once and in order afterwards (a transactional outbox).
+package outbox
 
 import (
 	"context"
@@ -11,11 +13,12 @@ import (
 	"example.org/security-training/services/activity"
 	"example.org/security-training/services/httpjson"
 	"example.org/security-training/services/lms/riskclient"
+	"example.org/security-training/services/lms/store"
 )
 
-// outbox delivers training events to the scorer, at least once and in order.
-type outbox struct {
-	store  *records
+// Outbox delivers training events to the scorer, at least once and in order.
+type Outbox struct {
+	*Store
 	scorer *riskclient.Client
 	log    *slog.Logger
 	wake   chan struct{}
@@ -26,12 +29,13 @@ type outbox struct {
 	waiters map[string][]chan struct{}
 }
 
-func newOutbox(db *records, scorer *riskclient.Client, log *slog.Logger) *outbox {
-	return &outbox{store: db, scorer: scorer, log: log, wake: make(chan struct{}, 1), waiters: map[string][]chan struct{}{}}
+// New makes an outbox in db, whose events go to scorer. Nothing is delivered until Run.
+func New(db *store.Store, scorer *riskclient.Client, log *slog.Logger) *Outbox {
+	return &Outbox{Store: &Store{db}, scorer: scorer, log: log, wake: make(chan struct{}, 1), waiters: map[string][]chan struct{}{}}
 }
 
-// kick says that there is something to deliver.
-func (o *outbox) kick() {
+// Kick says that there is something to deliver.
+func (o *Outbox) Kick() {
 	select {
 	case o.wake <- struct{}{}:
 	default:
@@ -45,7 +49,7 @@ const (
 	lookAgain     = time.Second // for events of another replica, or of before a start
 )
 
-func (o *outbox) run(ctx context.Context) error {
+func (o *Outbox) Run(ctx context.Context) error {
 	pause := shortestPause
 	timer := time.NewTimer(0)
 	defer timer.Stop()
@@ -80,11 +84,17 @@ func (o *outbox) run(ctx context.Context) error {
 	}
 }
 
+// Hold lets nothing be delivered until what it answers is called.
+func (o *Outbox) Hold() (release func()) {
+	o.delivering.Lock()
+	return o.delivering.Unlock
+}
+
 // deliver sends one batch, and says whether there may be more.
-func (o *outbox) deliver(ctx context.Context) (bool, error) {
+func (o *Outbox) deliver(ctx context.Context) (bool, error) {
 	o.delivering.Lock()
 	defer o.delivering.Unlock()
-	batch, err := o.store.waiting(ctx, batchOfEvents)
+	batch, err := o.waiting(ctx, batchOfEvents)
 	if err != nil || len(batch) == 0 {
 		return false, err
 	}
@@ -109,11 +119,11 @@ func (o *outbox) deliver(ctx context.Context) (bool, error) {
 		if err != nil {
 			return false, err
 		}
-		if err := o.store.scored(ctx, w.ID, a.Score); err != nil {
+		if err := o.scored(ctx, w.ID, a.Score); err != nil {
 			return false, err
 		}
 	}
-	if err := o.store.delivered(ctx, batch, receipts); err != nil {
+	if err := o.delivered(ctx, batch, receipts); err != nil {
 		return false, err
 	}
 	for i, w := range batch {
@@ -125,8 +135,8 @@ func (o *outbox) deliver(ctx context.Context) (bool, error) {
 	return len(batch) == batchOfEvents, nil
 }
 
-// expect returns a channel that is closed when the event has been delivered, and what to call when nobody waits any more.
-func (o *outbox) expect(id string) (<-chan struct{}, func()) {
+// Expect returns a channel that is closed when the event has been delivered, and what to call when nobody waits any more.
+func (o *Outbox) Expect(id string) (<-chan struct{}, func()) {
 	c := make(chan struct{})
 	o.mu.Lock()
 	o.waiters[id] = append(o.waiters[id], c)
@@ -141,7 +151,7 @@ func (o *outbox) expect(id string) (<-chan struct{}, func()) {
 	}
 }
 
-func (o *outbox) announce(id string) {
+func (o *Outbox) announce(id string) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	for _, c := range o.waiters[id] {
