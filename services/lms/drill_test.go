@@ -10,7 +10,6 @@ import (
 	"example.org/security-training/services/activity"
 	"example.org/security-training/services/lms/site"
 	"example.org/security-training/services/lms/words"
-	"example.org/security-training/services/risk"
 )
 
 // campaign begins one as the instructor, and answers its path.
@@ -159,33 +158,6 @@ func TestReportingAnOrdinaryMailCostsNothingAndTellsTheScorerNothing(t *testing.
 	}
 	if w := s.forgetRecords(); w.Code != 204 || s.rows(`SELECT count(*) FROM training.mail`) != 0 {
 		t.Errorf("mails outlive a reset: %d", w.Code)
-	}
-}
-
-func TestLuresAreRatedByThePhishScale(t *testing.T) {
-	list, err := readLures(lureText)
-	if err != nil {
-		t.Fatal(err)
-	}
-	want := map[string]string{"build-failed": "Very difficult", "shared-document": "Moderately difficult", "prize": "Least difficult", "mfa-reset": "Very difficult"}
-	for id, difficulty := range want {
-		if x, ok := list.byID(id); !ok || x.Difficulty() != difficulty {
-			t.Errorf("%s: %s with %d cues and a premise of %d, want %s", id, x.Difficulty(), x.CueCount(), x.Premise.Rating(), difficulty)
-		}
-	}
-	for _, c := range []struct {
-		cues, premise int
-		want          string
-	}{{8, 18, "Very difficult"}, {8, 10, "Moderately difficult"}, {9, 17, "Moderately difficult"}, {14, 18, "Very difficult"}, {9, 10, "Moderately to least difficult"}, {15, 11, "Moderately difficult"}, {15, 10, "Least difficult"}} {
-		if got := phishScale(c.cues, c.premise); got != c.want {
-			t.Errorf("%d cues, premise %d: %s, want %s", c.cues, c.premise, got, c.want)
-		}
-	}
-	if _, err := readLures([]byte("- {id: a, from: b, address: c, subject: d, paragraphs: [e], premise: {mimics: 9}}\n- {id: a}\n")); err == nil || strings.Count(err.Error(), "lure") < 3 {
-		t.Errorf("faults: %v", err)
-	}
-	if _, known := risk.ModuleByID(drillModule); !known {
-		t.Errorf("the catalogue has no module %s", drillModule)
 	}
 }
 

@@ -24,6 +24,7 @@ import (
 	"example.org/security-training/services/audit"
 	"example.org/security-training/services/env"
 	"example.org/security-training/services/lms/outbox"
+	"example.org/security-training/services/lms/phishing"
 	"example.org/security-training/services/lms/riskclient"
 	"example.org/security-training/services/lms/site"
 	"example.org/security-training/services/lms/store"
@@ -58,7 +59,7 @@ type LMS struct {
 	sessions *scs.SessionManager
 	site     *site.Site
 	outbox   *outbox.Outbox
-	lures    lures
+	drills   *phishing.Drills
 	console  *console
 
 	mu      sync.Mutex
@@ -89,12 +90,12 @@ func New(cfg Config) (*LMS, error) {
 	}); err != nil {
 		return nil, err
 	}
-	if l.lures, err = readLures(lureText); err != nil {
-		return nil, err
-	}
 	l.scorer = riskclient.New(cfg.Scorer, cfg.Now)
 	l.sessions = newSessions(cfg.Pool)
 	l.outbox = outbox.New(l.store.Store, l.scorer, cfg.Log)
+	if l.drills, err = phishing.New(l.store.Store, l.scorer, l.site, l.outbox); err != nil {
+		return nil, err
+	}
 	return l, nil
 }
 

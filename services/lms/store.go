@@ -17,6 +17,7 @@ import (
 	"example.org/security-training/services/audit"
 	"example.org/security-training/services/exercise"
 	"example.org/security-training/services/lesson"
+	"example.org/security-training/services/lms/phishing"
 	"example.org/security-training/services/lms/site"
 	"example.org/security-training/services/lms/store"
 	"example.org/security-training/services/risk"
@@ -367,7 +368,7 @@ func (s *records) grade(ctx context.Context, id uuid.UUID, person string, number
 		}
 		e := completed(id, person, module, g.attempt)
 		if g.Passed {
-			more, err := alsoTeaches(ctx, tx, person, module)
+			more, err := phishing.AlsoTeaches(ctx, tx, person, module)
 			if err != nil {
 				return nil, err
 			}

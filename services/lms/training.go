@@ -16,6 +16,7 @@ import (
 	"example.org/security-training/services/httpjson"
 	"example.org/security-training/services/lesson"
 	"example.org/security-training/services/lms/chart"
+	"example.org/security-training/services/lms/phishing"
 	"example.org/security-training/services/lms/riskclient"
 	"example.org/security-training/services/lms/riskview"
 	"example.org/security-training/services/lms/site"
@@ -246,7 +247,7 @@ func ask(subject string, a risk.Assessment, module string, people []risk.Standin
 	req := lesson.Request{Subject: subject, Role: string(a.Role), Level: a.Level, Module: module, Language: "en"}
 	m, _ := risk.ModuleByID(module)
 	for _, r := range a.Reasons {
-		if len(req.Reasons) == mostReasons || !slices.Contains(m.Teaches, r.Verb) && !ofDrill(module, r) {
+		if len(req.Reasons) == mostReasons || !slices.Contains(m.Teaches, r.Verb) && !phishing.OfDrill(module, r) {
 			continue
 		}
 		req.Reasons = append(req.Reasons, lesson.Reason{Verb: r.Verb, Count: min(r.Count, 1_000_000), Detail: anonymous(r.Detail, people)})

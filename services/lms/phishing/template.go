@@ -1,4 +1,4 @@
-package lms
+package phishing
 
 import (
 	_ "embed"
@@ -6,16 +6,16 @@ import (
 	"fmt"
 	"slices"
 
-	"example.org/security-training/services/exercise"
-
 	"sigs.k8s.io/yaml"
+
+	"example.org/security-training/services/exercise"
 )
 
 //go:embed lures.yaml
-var lureText []byte
+var templateText []byte
 
-// lure is a mail of a drill, or an ordinary one that lies beside it.
-type lure struct {
+// Template is a mail of a drill, or an ordinary one that lies beside it.
+type Template struct {
 	ID         string   `json:"id"`
 	From       string   `json:"from"`
 	Address    string   `json:"address"`
@@ -50,7 +50,7 @@ func (p premise) Rating() int {
 }
 
 // CueCount is how many cues a reader could find.
-func (l lure) CueCount() int {
+func (l Template) CueCount() int {
 	n := 0
 	for _, c := range l.Cues {
 		n += c.Count
@@ -60,7 +60,7 @@ func (l lure) CueCount() int {
 
 // Difficulty is how hard the mail is to detect, by the NIST Phish Scale User Guide (Technical Note 2276, 2023): few cues are
 // up to 8, many from 15; a premise fits well from 18 and badly up to 10.
-func (l lure) Difficulty() string { return phishScale(l.CueCount(), l.Premise.Rating()) }
+func (l Template) Difficulty() string { return phishScale(l.CueCount(), l.Premise.Rating()) }
 
 func phishScale(cues, premise int) string {
 	row := 1
@@ -84,20 +84,20 @@ func phishScale(cues, premise int) string {
 	}[row][column]
 }
 
-// lures are the catalogue in its own order.
-type lures []lure
+// templates are the catalogue in its own order.
+type templates []Template
 
-func (l lures) byID(id string) (lure, bool) {
-	i := slices.IndexFunc(l, func(x lure) bool { return x.ID == id })
+func (l templates) byID(id string) (Template, bool) {
+	i := slices.IndexFunc(l, func(x Template) bool { return x.ID == id })
 	if i < 0 {
-		return lure{}, false
+		return Template{}, false
 	}
 	return l[i], true
 }
 
-// readLures reads the catalogue and reports all its faults at once.
-func readLures(text []byte) (lures, error) {
-	var list lures
+// readTemplates reads the catalogue and reports all its faults at once.
+func readTemplates(text []byte) (templates, error) {
+	var list templates
 	if err := yaml.UnmarshalStrict(text, &list); err != nil {
 		return nil, fmt.Errorf("read lures: %w", err)
 	}
