@@ -9,6 +9,7 @@ import (
 
 	"example.org/security-training/services/activity"
 	"example.org/security-training/services/lms/site"
+	"example.org/security-training/services/lms/training"
 	"example.org/security-training/services/lms/words"
 )
 
@@ -175,7 +176,7 @@ func TestReportingAMailCountsForThePersonAndForgivesNoFailedQuiz(t *testing.T) {
 	report := func(who string, first ...string) activity.Event {
 		b := s.as(who)
 		path := b.start("policy")
-		for n := range mostAttempts {
+		for n := range training.MostAttempts {
 			b.attempt(path, "policy", n+1, 4)
 		}
 		s.heard()

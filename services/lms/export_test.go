@@ -13,6 +13,7 @@ import (
 	"github.com/google/uuid"
 
 	"example.org/security-training/services/lms/store"
+	"example.org/security-training/services/lms/training"
 )
 
 func TestAPageHearsWhenItsLessonIsWritten(t *testing.T) {
@@ -78,18 +79,18 @@ func TestTrainingIsExportedAsXAPIUnderPseudonyms(t *testing.T) {
 	for n := range 3 {
 		b.attempt(lost, "phishing", n+1, 4)
 	}
-	read := func() []Statement {
+	read := func() []training.Statement {
 		t.Helper()
-		w := s.wire(s.GetXAPI, "GET", "/v1/xapi", "", "")
+		w := s.wire(s.training.GetXAPI, "GET", "/v1/xapi", "", "")
 		if w.Code != 200 || w.Header().Get("X-Experience-API-Version") != "1.0.3" || w.Header().Get("Content-Type") != "application/x-ndjson" {
 			t.Fatalf("%d %v", w.Code, w.Header())
 		}
 		if text := strings.ToLower(w.Body.String()); strings.Contains(text, "mira") || strings.Contains(text, "keller") {
 			t.Error("the export names somebody")
 		}
-		var list []Statement
+		var list []training.Statement
 		for lines := bufio.NewScanner(w.Body); lines.Scan(); {
-			var st Statement
+			var st training.Statement
 			if err := json.Unmarshal(lines.Bytes(), &st); err != nil {
 				t.Fatal(err)
 			}
@@ -122,17 +123,17 @@ func TestTrainingIsExportedAsXAPIUnderPseudonyms(t *testing.T) {
 			t.Errorf("passed %+v", st.Result)
 		}
 	}
-	if w := s.wire(s.GetXAPI, "GET", "/v1/xapi?since=2126-01-01T00:00:00Z", "", ""); w.Code != 200 || w.Body.Len() != 0 {
+	if w := s.wire(s.training.GetXAPI, "GET", "/v1/xapi?since=2126-01-01T00:00:00Z", "", ""); w.Code != 200 || w.Body.Len() != 0 {
 		t.Errorf("since later: %d %s", w.Code, w.Body)
 	}
-	if w := s.wire(s.GetXAPI, "GET", "/v1/xapi?since=yesterday", "", ""); w.Code != 400 {
+	if w := s.wire(s.training.GetXAPI, "GET", "/v1/xapi?since=yesterday", "", ""); w.Code != 400 {
 		t.Errorf("since yesterday: %d", w.Code)
 	}
 	if p := s.as("instructor").get("/xapi"); p.status != 200 || strings.Count(p.body, "\n") != len(first) || !strings.Contains(p.header.Get("Content-Disposition"), "attachment") {
 		t.Errorf("the instructor's file: %d %v", p.status, p.header)
 	}
 	for d, want := range map[time.Duration]string{-1: "PT0S", 0: "PT0S", 90 * time.Second: "PT1M30S", 26*time.Hour + 5*time.Millisecond: "PT26H0.01S", 2 * time.Minute: "PT2M"} {
-		if got := isoDuration(d); got != want {
+		if got := training.IsoDuration(d); got != want {
 			t.Errorf("%v: %s, want %s", d, got, want)
 		}
 	}
@@ -187,7 +188,7 @@ func TestACertificateCanBeVerifiedByAnybodyAndMadeUpByNobody(t *testing.T) {
 	if again, err := s.store.CertificateKey(t.Context()); err != nil || string(again) != string(key) {
 		t.Errorf("the key changes: %v", err)
 	}
-	if p := verify(certificateNumber(key, uuid.New())); !strings.Contains(p.body, `data-valid="deleted"`) {
+	if p := verify(training.CertificateNumber(key, uuid.New())); !strings.Contains(p.body, `data-valid="deleted"`) {
 		t.Error("a number with this lab's seal, of a lesson that is not there, is not told from one that was mistyped")
 	}
 	s.exec(`UPDATE training.completion SET passed = false`)

@@ -424,7 +424,7 @@ func (b *browser) start(module string) string {
 	if id, err := uuid.Parse(strings.TrimPrefix(p.location(), "/training/")); err != nil {
 		b.s.t.Fatal(err)
 	} else if !held {
-		<-b.s.writeLesson(id) // a page waits for so long only, and this computer may be slow
+		<-b.s.training.WriteLesson(id) // a page waits for so long only, and this computer may be slow
 	}
 	return p.location()
 }

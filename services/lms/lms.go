@@ -17,7 +17,6 @@ import (
 	_ "time/tzdata"
 
 	"github.com/alexedwards/scs/v2"
-	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"golang.org/x/sync/errgroup"
 
@@ -28,6 +27,7 @@ import (
 	"example.org/security-training/services/lms/riskclient"
 	"example.org/security-training/services/lms/site"
 	"example.org/security-training/services/lms/store"
+	"example.org/security-training/services/lms/training"
 	"example.org/security-training/services/mesh"
 	"example.org/security-training/services/postgres"
 	"example.org/security-training/services/topology"
@@ -60,11 +60,11 @@ type LMS struct {
 	site     *site.Site
 	outbox   *outbox.Outbox
 	drills   *phishing.Drills
+	training *training.Training
 	console  *console
 
-	mu      sync.Mutex
-	writing map[uuid.UUID]chan struct{}             // lessons that the gateway is writing; closed when done
-	teams   map[string]*riskclient.Cache[teamFacts] // by who leads them
+	mu    sync.Mutex
+	teams map[string]*riskclient.Cache[teamFacts] // by who leads them
 }
 
 // New makes an LMS. Deliver must run for training to reach the scorer.
@@ -79,7 +79,6 @@ func New(cfg Config) (*LMS, error) {
 		cfg:     cfg,
 		store:   &records{&store.Store{Pool: cfg.Pool}},
 		console: newConsole(),
-		writing: map[uuid.UUID]chan struct{}{},
 		teams:   map[string]*riskclient.Cache[teamFacts]{},
 	}
 	l.store.Wrote = l.console.wrote
@@ -96,6 +95,10 @@ func New(cfg Config) (*LMS, error) {
 	if l.drills, err = phishing.New(l.store.Store, l.scorer, l.site, l.outbox); err != nil {
 		return nil, err
 	}
+	l.training = training.New(
+		training.Config{Gateway: cfg.Gateway, Home: cfg.Home, Now: cfg.Now, Log: cfg.Log},
+		l.store.Store, l.scorer, l.site, l.outbox, l.drills,
+	)
 	return l, nil
 }
 
@@ -147,12 +150,12 @@ func (l *LMS) Register(node *mesh.Node) {
 		"POST /v1/links":       l.PostLink,
 		"GET /v1/exercises":    l.GetExercises,
 		"POST /v1/exercises":   l.PostExercise,
-		"GET /v1/xapi":         l.GetXAPI,
+		"GET /v1/xapi":         l.training.GetXAPI,
 		"GET /v1/audit":        l.GetAudit,
-		"GET /v1/results":      l.GetResults,
+		"GET /v1/results":      l.training.GetResults,
 		"POST /v1/reset":       l.PostReset,
 		"POST /v1/revocations": l.PostRevocation,
-		"PUT /v1/training":     l.PutTraining,
+		"PUT /v1/training":     l.training.PutTraining,
 
 		"GET /v1/orders":          l.GetOrders,
 		"POST /v1/orders/{order}": l.PostOrder,

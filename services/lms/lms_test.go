@@ -32,6 +32,7 @@ import (
 	"example.org/security-training/services/httpjson"
 	"example.org/security-training/services/lesson"
 	"example.org/security-training/services/lms/riskview"
+	"example.org/security-training/services/lms/training"
 	"example.org/security-training/services/risk"
 )
 
@@ -805,10 +806,10 @@ func TestMeshRoutesRefuseWhatIsWrongBeforeAnythingElse(t *testing.T) {
 		{"exercise without anything", s.PostExercise, "application/json", `{}`, 422},
 		{"exercise with more", s.PostExercise, "application/json", `{"x":1}`, 400},
 		{"exercise in no state", s.PostExercise, "application/json", `{"id":"a","title":"b","state":"lost"}`, 422},
-		{"records", s.PutTraining, "application/probe", `{}`, 415},
-		{"records with more", s.PutTraining, "application/json", `{"x":1}`, 400},
-		{"records of another source", s.PutTraining, "application/json", `{"events":[{"id":"git:x","at":"2026-09-01T10:00:00Z","person":"mira.keller","source":"git","verb":"git.commit"}]}`, 422},
-		{"records of nobody", s.PutTraining, "application/json", `{"events":[{"id":"training:x","at":"2026-09-01T10:00:00Z","accounts":["email:x"],"source":"training","verb":"training.stale"}]}`, 422},
+		{"records", s.training.PutTraining, "application/probe", `{}`, 415},
+		{"records with more", s.training.PutTraining, "application/json", `{"x":1}`, 400},
+		{"records of another source", s.training.PutTraining, "application/json", `{"events":[{"id":"git:x","at":"2026-09-01T10:00:00Z","person":"mira.keller","source":"git","verb":"git.commit"}]}`, 422},
+		{"records of nobody", s.training.PutTraining, "application/json", `{"events":[{"id":"training:x","at":"2026-09-01T10:00:00Z","accounts":["email:x"],"source":"training","verb":"training.stale"}]}`, 422},
 		{"revocation", s.PostRevocation, "application/probe", `{}`, 415},
 		{"revocation of nobody", s.PostRevocation, "application/json", `{"role":"person","before":"2026-01-01T00:00:00Z"}`, 422},
 		{"revocation of an unknown role", s.PostRevocation, "application/json", `{"name":"mira.keller","role":"owner","before":"2026-01-01T00:00:00Z"}`, 422},
@@ -971,7 +972,7 @@ func TestRecordsOfBeforeReachTheScorerOnce(t *testing.T) {
 	body := `{"events":[{"id":"training:stale-1","at":"2026-09-01T10:00:00+02:00","person":"tom.brandt","source":"training","verb":"training.stale"},
 		{"id":"training:overdue-1","at":"2026-09-02T10:00:00+02:00","person":"tom.brandt","source":"training","verb":"training.overdue_module","module":"phishing"}]}`
 	for range 2 {
-		if w := s.wire(s.PutTraining, "PUT", "/v1/training", "application/json", body); w.Code != 204 {
+		if w := s.wire(s.training.PutTraining, "PUT", "/v1/training", "application/json", body); w.Code != 204 {
 			t.Fatalf("%d %s", w.Code, w.Body)
 		}
 		if a := s.assess("tom.brandt"); len(a.Reasons) != 2 || a.Reasons[0].Count+a.Reasons[1].Count != 2 {
@@ -1018,11 +1019,11 @@ func TestDetailsReachTheGatewayWithoutNames(t *testing.T) {
 		"Keller's laptop":                             "[person]'s laptop",
 		"\xff\xfebad":                                 "bad",
 	} {
-		if got := anonymous(in, people); got != want {
+		if got := training.Anonymise(in, people); got != want {
 			t.Errorf("%q: %q, want %q", in, got, want)
 		}
 	}
-	if got := anonymous(strings.Repeat("é", 400), people); len(got) > 500 {
+	if got := training.Anonymise(strings.Repeat("é", 400), people); len(got) > 500 {
 		t.Errorf("%d bytes", len(got))
 	}
 }

@@ -13,6 +13,7 @@ import (
 	"example.org/security-training/services/lms/riskview"
 	"example.org/security-training/services/lms/site"
 	"example.org/security-training/services/lms/store"
+	"example.org/security-training/services/lms/training"
 	"example.org/security-training/services/lms/words"
 	"example.org/security-training/services/risk"
 )
@@ -20,7 +21,7 @@ import (
 // personView is a person's page.
 type personView struct {
 	riskview.View
-	History []lessonRow
+	History []training.LessonRow
 }
 
 func (l *LMS) showHome(v *site.Request) error {
@@ -32,7 +33,7 @@ func (l *LMS) showHome(v *site.Request) error {
 
 // showRisk shows one person's risk to that person or an instructor. While the scorer is away it says so, and keeps the rest.
 func (l *LMS) showRisk(v *site.Request, p *risk.Standing, at, title string) error {
-	lessons, err := l.store.lessons(v.Ctx(), personOf(v, p), 50)
+	lessons, err := l.training.Store.Lessons(v.Ctx(), personOf(v, p), 50)
 	if err != nil {
 		return err
 	}
@@ -59,8 +60,8 @@ func (l *LMS) showRisk(v *site.Request, p *risk.Standing, at, title string) erro
 	if model.Mine = v.Viewer.Learner(); !model.Mine {
 		model.Base = "/people/" + model.Person.ID
 	}
-	model.History = historyOf(lessons, words.Location(model.Person.Zone))
-	linkOpen(model.First, model.History)
+	model.History = training.HistoryOf(lessons, words.Location(model.Person.Zone))
+	training.LinkOpen(model.First, model.History)
 	return l.site.Render(v, "risk", title, at, model)
 }
 

@@ -2,107 +2,20 @@ package lms
 
 import (
 	"context"
-	"encoding/json"
-	"errors"
 	"fmt"
 	"net/http"
 	"time"
 
-	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 
 	"example.org/security-training/services/exercise"
 	"example.org/security-training/services/httpjson"
 	"example.org/security-training/services/lms/site"
 	"example.org/security-training/services/lms/store"
+	"example.org/security-training/services/lms/training"
 	"example.org/security-training/services/lms/words"
 	"example.org/security-training/services/mesh"
 )
-
-// Learners' records are lessons, attempts, certificates and what was done with the mails of drills. A reset of
-// exercises does not touch them. They are deleted only by name, with the mark of the results that were kept before.
-
-// results are the records as they are, with names by the roster.
-func (l *LMS) results(ctx context.Context) (exercise.Results, error) {
-	r := exercise.Results{At: l.cfg.Now().UTC(), Lessons: []exercise.LessonResult{}, Drills: []exercise.DrillResult{}}
-	key, err := l.store.CertificateKey(ctx)
-	if err != nil {
-		return r, err
-	}
-	name := l.scorer.Names()
-	if r.Mark, err = l.store.recordsMark(ctx, l.store.Pool); err != nil { // first: what comes after it makes it another
-		return r, err
-	}
-	err = l.store.eachLesson(ctx, time.Time{}, func(t taught) error {
-		x := exercise.LessonResult{
-			Person: t.Person, Name: name(t.Person).Name, Module: t.Module, State: t.State, Asked: t.Asked.UTC(),
-			Attempts: []exercise.AttemptResult{},
-		}
-		for _, a := range t.Attempts {
-			x.Attempts = append(x.Attempts, exercise.AttemptResult{
-				Number: a.Number, Correct: a.Correct, Questions: a.Questions, Passed: a.Passed, At: a.At.UTC(),
-			})
-		}
-		if c := t.Completion; c != nil {
-			x.Share, x.Ended = c.Share, c.At.UTC()
-			if c.Passed {
-				x.Certificate = certificateNumber(key, t.ID)
-			}
-		}
-		r.Lessons = append(r.Lessons, x)
-		return nil
-	})
-	if err != nil {
-		return r, err
-	}
-	drills, err := l.store.drillResults(ctx)
-	for i := range drills {
-		drills[i].Name = name(drills[i].Person).Name
-	}
-	r.Drills = append(r.Drills, drills...)
-	return r, err
-}
-
-// GetResults is GET /v1/results: Results.
-func (l *LMS) GetResults(w http.ResponseWriter, r *http.Request) error {
-	results, err := l.results(r.Context())
-	if err != nil {
-		return err
-	}
-	if err := l.store.Record(r.Context(), resultsRow(mesh.Caller(r.Context()).Name)); err != nil {
-		return err
-	}
-	return httpjson.Write(w, http.StatusOK, results)
-}
-
-func resultsRow[By string | site.Principal](by By) store.Row {
-	return store.Note("export", "", "", struct {
-		By   By     `json:"by"`
-		What string `json:"what"`
-	}{by, "results"})
-}
-
-// showResults is the same for an instructor's browser, to be saved: results.csv or results.json.
-func (l *LMS) showResults(v *site.Request) error {
-	file := v.R.PathValue("file")
-	if file != "results.csv" && file != "results.json" {
-		return site.NotFound()
-	}
-	results, err := l.results(v.Ctx())
-	if err != nil {
-		return err
-	}
-	if err := l.store.Record(v.Ctx(), resultsRow(v.Viewer.Principal)); err != nil {
-		return err
-	}
-	v.W.Header().Set("Content-Disposition", `attachment; filename="`+file+`"`)
-	if file == "results.csv" {
-		v.W.Header().Set("Content-Type", "text/csv; charset=utf-8")
-		return results.WriteCSV(v.W)
-	}
-	v.W.Header().Set("Content-Type", "application/json")
-	return json.NewEncoder(v.W).Encode(results)
-}
 
 // ResetOrder is the body of POST /v1/reset: these exercises, and what these people, their cast, were taught; or All,
 // with the Mark of the results that were kept.
@@ -137,48 +50,6 @@ func (l *LMS) PostReset(w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
-// querier is a pool or a transaction.
-type querier interface {
-	QueryRow(ctx context.Context, sql string, args ...any) pgx.Row
-}
-
-// recordsMark tells learners' records from others: it changes when there is one more, one less, or one that went on.
-func (s *records) recordsMark(ctx context.Context, q querier) (mark string, err error) {
-	err = q.QueryRow(ctx, `SELECT md5(coalesce(string_agg(line, chr(10) ORDER BY line), '')) FROM (
-		SELECT concat_ws(' ', 'lesson', id, state) AS line FROM training.lesson
-		UNION ALL SELECT concat_ws(' ', 'attempt', lesson, number) FROM training.attempt
-		UNION ALL SELECT concat_ws(' ', 'mail', id, 'o' || opened, 'c' || clicked, 's' || submitted, 'r' || reported)
-			FROM training.mail) records`).Scan(&mark)
-	if err != nil {
-		return "", fmt.Errorf("read records: %w", err)
-	}
-	return mark, nil
-}
-
-func (s *records) drillResults(ctx context.Context) ([]exercise.DrillResult, error) {
-	rows, err := s.Pool.Query(ctx, `SELECT person, campaign::text, lure, sent, opened, clicked, submitted, reported
-		FROM training.mail ORDER BY sent, id`)
-	if err != nil {
-		return nil, fmt.Errorf("read mails: %w", err)
-	}
-	list, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (exercise.DrillResult, error) {
-		var d exercise.DrillResult
-		var opened, clicked, submitted, reported *time.Time
-		err := row.Scan(&d.Person, &d.Drill, &d.Lure, &d.Sent, &opened, &clicked, &submitted, &reported)
-		d.Sent = d.Sent.UTC()
-		for to, at := range map[*time.Time]*time.Time{&d.Opened: opened, &d.Clicked: clicked, &d.Submitted: submitted, &d.Reported: reported} {
-			if at != nil {
-				*to = at.UTC()
-			}
-		}
-		return d, err
-	})
-	if err != nil {
-		return nil, fmt.Errorf("read mails: %w", err)
-	}
-	return list, nil
-}
-
 // lockRecords keeps records as they are until the transaction ends: every writer of an attempt or a completion takes
 // a lesson first.
 const lockRecords = `LOCK TABLE training.lesson, training.mail IN EXCLUSIVE MODE`
@@ -194,7 +65,7 @@ func (s *records) reset(
 			if _, err := tx.Exec(ctx, lockRecords); err != nil {
 				return nil, fmt.Errorf("reset: %w", err)
 			}
-			mark, err := s.recordsMark(ctx, tx)
+			mark, err := training.RecordsMark(ctx, tx)
 			if err != nil {
 				return nil, err
 			}
@@ -203,7 +74,7 @@ func (s *records) reset(
 					"learners' records are others than those that were kept: keep them again")
 			}
 		}
-		certificates, err := keepCertificates(ctx, tx, order, given)
+		certificates, err := training.KeepCertificates(ctx, tx, order.All, order.People, given)
 		if err != nil {
 			return nil, err
 		}
@@ -239,48 +110,6 @@ func (s *records) reset(
 			Records      bool   `json:"records"` // learners' records were deleted by name
 		}{by, lessons, certificates, played, order.All})}, nil
 	})
-}
-
-// keepCertificates notes the number and the date of each certificate whose record is about to be deleted, and counts
-// them.
-func keepCertificates(
-	ctx context.Context, tx pgx.Tx, order ResetOrder, given func(person string, at time.Time) time.Time,
-) (int, error) {
-	rows, err := tx.Query(ctx, `SELECT lesson, person, at FROM training.completion
-		WHERE passed AND ($1 OR person = ANY ($2))`, order.All, order.People)
-	if err != nil {
-		return 0, fmt.Errorf("read certificates: %w", err)
-	}
-	var lessons []uuid.UUID
-	var days []string
-	var lesson uuid.UUID
-	var person string
-	var at time.Time
-	if _, err := pgx.ForEachRow(rows, []any{(*[16]byte)(&lesson), &person, &at}, func() error {
-		lessons, days = append(lessons, lesson), append(days, given(person, at).Format(time.DateOnly))
-		return nil
-	}); err != nil {
-		return 0, fmt.Errorf("read certificates: %w", err)
-	}
-	ids := make([]string, len(lessons))
-	for i, id := range lessons {
-		ids[i] = id.String()
-	}
-	if _, err := tx.Exec(ctx, `INSERT INTO training.deleted_certificate (lesson, given)
-		SELECT * FROM unnest($1::text[]::uuid[], $2::text[]::date[]) ON CONFLICT DO NOTHING`, ids, days); err != nil {
-		return 0, fmt.Errorf("keep certificates: %w", err)
-	}
-	return len(lessons), nil
-}
-
-// deletedCertificate is the date on a certificate whose record was deleted; zero if nothing says it.
-func (s *records) deletedCertificate(ctx context.Context, lesson uuid.UUID) (given time.Time, err error) {
-	const query = `SELECT given FROM training.deleted_certificate WHERE lesson = $1`
-	err = s.Pool.QueryRow(ctx, query, [16]byte(lesson)).Scan(&given)
-	if err != nil && !errors.Is(err, pgx.ErrNoRows) {
-		return time.Time{}, fmt.Errorf("read deleted certificates: %w", err)
-	}
-	return given, nil
 }
 
 // recordsView is the page on which learners' records are deleted.

@@ -11,12 +11,13 @@ import (
 
 	"example.org/security-training/services/exercise"
 	"example.org/security-training/services/lms/site"
+	"example.org/security-training/services/lms/training"
 )
 
 // results asks for the records as the operator does.
 func (s *school) records() exercise.Results {
 	s.t.Helper()
-	w := s.wire(s.GetResults, "GET", "/v1/results", "", "")
+	w := s.wire(s.training.GetResults, "GET", "/v1/results", "", "")
 	var r exercise.Results
 	if err := json.Unmarshal(w.Body.Bytes(), &r); w.Code != 200 || err != nil {
 		s.t.Fatalf("results: %d %s", w.Code, w.Body)
@@ -102,14 +103,14 @@ func TestACertificateCanBeVerifiedAfterItsRecordWasDeleted(t *testing.T) {
 		t.Fatal(err)
 	}
 	if p := verify(
-		certificateNumber(key, [16]byte{9}),
+		training.CertificateNumber(key, [16]byte{9}),
 	); !strings.Contains(
 		p.text(),
 		"was given out; its record was deleted",
 	) {
 		t.Errorf("one of which nothing is left: %s", p.text())
 	}
-	if p := verify(certificateNumber(key, [16]byte{15: 1})); !strings.Contains(p.body, `data-valid="false"`) {
+	if p := verify(training.CertificateNumber(key, [16]byte{15: 1})); !strings.Contains(p.body, `data-valid="false"`) {
 		t.Errorf("a lesson that was not passed: %s", p.text())
 	}
 }

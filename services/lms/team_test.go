@@ -38,7 +38,7 @@ func TestALeaderSeesTrendRolesRepetitionsAndWhatIsEscalatedAndNoAct(t *testing.T
 	}
 	// Mira passed a lesson about secrets three weeks ago, and committed three since.
 	body := `{"events":[{"id":"training:old-pass","at":"2026-09-10T10:00:00+02:00","person":"mira.keller","source":"training","verb":"training.passed","module":"secret-hygiene","teaches":["git.secret_committed"],"score":1}]}`
-	if w := s.wire(s.PutTraining, "PUT", "/v1/training", "application/json", body); w.Code != 204 {
+	if w := s.wire(s.training.PutTraining, "PUT", "/v1/training", "application/json", body); w.Code != 204 {
 		t.Fatalf("%d %s", w.Code, w.Body)
 	}
 	p = b.get("/team")
@@ -219,7 +219,7 @@ func TestAnInstructorSeesWhomAnotherProfileWouldScoreHowAndItChangesNothing(t *t
 func TestWhatWasTaughtBeforeIsKnownAfterAReset(t *testing.T) {
 	s := newSchool(t)
 	body := `{"events":[{"id":"training:old-pass","at":"2026-09-10T10:00:00+02:00","person":"mira.keller","source":"training","verb":"training.passed","module":"secret-hygiene","teaches":["git.secret_committed"],"score":1}]}`
-	if w := s.wire(s.PutTraining, "PUT", "/v1/training", "application/json", body); w.Code != 204 {
+	if w := s.wire(s.training.PutTraining, "PUT", "/v1/training", "application/json", body); w.Code != 204 {
 		t.Fatalf("%d %s", w.Code, w.Body)
 	}
 	// Since then: a lesson, a drill, and an import that has not arrived.

@@ -24,7 +24,7 @@ import (
 
 // Drills serves the learner's mailbox and the instructor's campaigns.
 type Drills struct {
-	store     *Store
+	Store     *Store
 	scorer    *riskclient.Client
 	site      *site.Site
 	outbox    *outbox.Outbox
@@ -37,7 +37,7 @@ func New(db *store.Store, scorer *riskclient.Client, pages *site.Site, events *o
 	if err != nil {
 		return nil, err
 	}
-	return &Drills{store: &Store{db}, scorer: scorer, site: pages, outbox: events, templates: all}, nil
+	return &Drills{Store: &Store{db}, scorer: scorer, site: pages, outbox: events, templates: all}, nil
 }
 
 const (
@@ -109,7 +109,7 @@ func (d *Drills) ShowDrills(v *site.Request) error {
 	if err != nil && !errors.As(err, &v.Stale) {
 		return site.Canceled(v.Ctx(), err)
 	}
-	all, err := d.store.campaigns(v.Ctx())
+	all, err := d.Store.campaigns(v.Ctx())
 	if err != nil {
 		return err
 	}
@@ -155,7 +155,7 @@ func (d *Drills) DoDrill(v *site.Request) error {
 		return httpjson.Errorf(http.StatusUnprocessableEntity, "nobody", "Nobody is in this team.")
 	}
 	ordinary := slices.DeleteFunc(slices.Clone(d.templates), func(x Template) bool { return !x.Ordinary })
-	id, err := d.store.beginCampaign(v.Ctx(), x, ordinary[len(to)%len(ordinary)], team, to, at, v.Viewer.Principal)
+	id, err := d.Store.beginCampaign(v.Ctx(), x, ordinary[len(to)%len(ordinary)], team, to, at, v.Viewer.Principal)
 	if err != nil {
 		return err
 	}
@@ -167,7 +167,7 @@ func (d *Drills) ShowDrill(v *site.Request) error {
 	if err != nil {
 		return site.NotFound()
 	}
-	c, mails, err := d.store.campaign(v.Ctx(), id)
+	c, mails, err := d.Store.campaign(v.Ctx(), id)
 	if errors.Is(err, store.ErrNotFound) {
 		return site.NotFound()
 	}

@@ -33,7 +33,7 @@ func (d *Drills) mailViewOf(m Message, x Template, loc *time.Location) mailView 
 type mailboxView struct{ Mails []mailView }
 
 func (d *Drills) ShowMailbox(v *site.Request) error {
-	all, err := d.store.mailsOf(v.Ctx(), v.Viewer.Person)
+	all, err := d.Store.mailsOf(v.Ctx(), v.Viewer.Person)
 	if err != nil {
 		return err
 	}
@@ -52,7 +52,7 @@ func (d *Drills) ownMail(v *site.Request) (Message, Template, error) {
 	if err != nil {
 		return Message{}, Template{}, site.NotFound()
 	}
-	m, err := d.store.mail(v.Ctx(), id, v.Viewer.Person)
+	m, err := d.Store.mail(v.Ctx(), id, v.Viewer.Person)
 	if errors.Is(err, store.ErrNotFound) {
 		v.Wrong = true
 		return m, Template{}, d.site.DenyAsNotFound(v, "not_own")
@@ -73,7 +73,7 @@ func (d *Drills) record(v *site.Request, m Message, x Template, step string) err
 	if err != nil {
 		return site.Unavailable(err)
 	}
-	if err := d.store.happened(v.Ctx(), m, x, step, at); err != nil {
+	if err := d.Store.happened(v.Ctx(), m, x, step, at); err != nil {
 		return err
 	}
 	d.outbox.Kick()

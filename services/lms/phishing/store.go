@@ -11,6 +11,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"example.org/security-training/services/activity"
+	"example.org/security-training/services/exercise"
 	"example.org/security-training/services/lms/site"
 	"example.org/security-training/services/lms/store"
 	"example.org/security-training/services/lms/words"
@@ -210,4 +211,28 @@ func AlsoTeaches(ctx context.Context, tx pgx.Tx, person, module string) ([]activ
 		return nil, nil
 	}
 	return []activity.Verb{activity.FailedAssessment}, nil
+}
+
+func (s *Store) DrillResults(ctx context.Context) ([]exercise.DrillResult, error) {
+	rows, err := s.Pool.Query(ctx, `SELECT person, campaign::text, lure, sent, opened, clicked, submitted, reported
+		FROM training.mail ORDER BY sent, id`)
+	if err != nil {
+		return nil, fmt.Errorf("read mails: %w", err)
+	}
+	list, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (exercise.DrillResult, error) {
+		var d exercise.DrillResult
+		var opened, clicked, submitted, reported *time.Time
+		err := row.Scan(&d.Person, &d.Drill, &d.Lure, &d.Sent, &opened, &clicked, &submitted, &reported)
+		d.Sent = d.Sent.UTC()
+		for to, at := range map[*time.Time]*time.Time{&d.Opened: opened, &d.Clicked: clicked, &d.Submitted: submitted, &d.Reported: reported} {
+			if at != nil {
+				*to = at.UTC()
+			}
+		}
+		return d, err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("read mails: %w", err)
+	}
+	return list, nil
 }

@@ -1,4 +1,4 @@
-package lms
+package training
 
 import (
 	"crypto/hmac"
@@ -33,8 +33,8 @@ func sealOf(key []byte, lesson uuid.UUID) []byte {
 	return m.Sum(nil)[:certificateMAC]
 }
 
-// certificateNumber is the number in groups of six.
-func certificateNumber(key []byte, lesson uuid.UUID) string {
+// CertificateNumber is the number in groups of six.
+func CertificateNumber(key []byte, lesson uuid.UUID) string {
 	text := numbering.EncodeToString(append(slices.Clone(lesson[:]), sealOf(key, lesson)...))
 	var groups []string
 	for part := range slices.Chunk([]byte(text), 6) {
@@ -72,7 +72,7 @@ type certificateView struct {
 	Deleted bool // it was given out, and its record was deleted since; On is zero if its date is not known
 }
 
-func (l *LMS) certificateOf(t taught, holder, zone string) certificateView {
+func (l *Training) certificateOf(t Taught, holder, zone string) certificateView {
 	m, _ := risk.ModuleByID(t.Module)
 	c := certificateView{Holder: holder, Module: m, On: t.Completion.At.In(words.Location(zone)), Percent: t.Completion.Share, Lesson: t.ID.String()}
 	for _, v := range m.Teaches {
@@ -81,8 +81,8 @@ func (l *LMS) certificateOf(t taught, holder, zone string) certificateView {
 	return c
 }
 
-// showCertificate shows a page to be printed, to the learner or an instructor; there is none for a lesson that was not passed.
-func (l *LMS) showCertificate(v *site.Request) error {
+// ShowCertificate shows a page to be printed, to the learner or an instructor; there is none for a lesson that was not passed.
+func (l *Training) ShowCertificate(v *site.Request) error {
 	t, err := l.ownLesson(v)
 	if err != nil {
 		return err
@@ -90,18 +90,18 @@ func (l *LMS) showCertificate(v *site.Request) error {
 	if t.Completion == nil || !t.Completion.Passed {
 		return site.NotFound()
 	}
-	key, err := l.store.CertificateKey(v.Ctx())
+	key, err := l.Store.CertificateKey(v.Ctx())
 	if err != nil {
 		return err
 	}
 	name, zone := l.holder(t.Person)
 	m := l.certificateOf(t, name, zone)
-	m.Number = certificateNumber(key, t.ID)
+	m.Number = CertificateNumber(key, t.ID)
 	return l.site.Render(v, "certificate", "Certificate", "/training", m)
 }
 
 // holder is a person's name and zone by the roster, or the id where the roster does not say.
-func (l *LMS) holder(person string) (name, zone string) {
+func (l *Training) holder(person string) (name, zone string) {
 	people, err := l.scorer.People()
 	var old *riskclient.Stale
 	if err == nil || errors.As(err, &old) {
@@ -114,9 +114,9 @@ func (l *LMS) holder(person string) (name, zone string) {
 	return person, "UTC"
 }
 
-// showVerify says to anybody who has a certificate's number whether it is valid, and what it says. Whoever has no number
+// ShowVerify says to anybody who has a certificate's number whether it is valid, and what it says. Whoever has no number
 // learns nothing.
-func (l *LMS) showVerify(v *site.Request) error {
+func (l *Training) ShowVerify(v *site.Request) error {
 	m := certificateView{Asked: strings.TrimSpace(v.R.URL.Query().Get("number"))}
 	if m.Asked == "" {
 		return l.site.Render(v, "verify", "Verify a certificate", "", m)
@@ -124,27 +124,27 @@ func (l *LMS) showVerify(v *site.Request) error {
 	if len(m.Asked) > 100 {
 		m.Asked = ""
 	}
-	key, err := l.store.CertificateKey(v.Ctx())
+	key, err := l.Store.CertificateKey(v.Ctx())
 	if err != nil {
 		return err
 	}
 	m.Known = true
 	if id, ok := readNumber(key, m.Asked); ok {
-		t, err := l.store.lesson(v.Ctx(), id)
+		t, err := l.Store.lesson(v.Ctx(), id)
 		if err != nil && !errors.Is(err, store.ErrNotFound) {
 			return err
 		}
 		if errors.Is(err, store.ErrNotFound) { // only a certificate that was given out has a seal
 			m.Deleted = true
-			if m.On, err = l.store.deletedCertificate(v.Ctx(), id); err != nil {
+			if m.On, err = l.Store.deletedCertificate(v.Ctx(), id); err != nil {
 				return err
 			}
-			m.Number = certificateNumber(key, id)
+			m.Number = CertificateNumber(key, id)
 		} else if t.Completion != nil && t.Completion.Passed {
 			name, zone := l.holder(t.Person)
 			asked := m.Asked
 			m = l.certificateOf(t, name, zone)
-			m.Asked, m.Number, m.Known, m.Valid = asked, certificateNumber(key, id), true, true
+			m.Asked, m.Number, m.Known, m.Valid = asked, CertificateNumber(key, id), true, true
 		}
 	}
 	v.Wrong = !m.Valid

@@ -1,4 +1,4 @@
-package lms
+package training
 
 import (
 	"encoding/json"
@@ -34,9 +34,9 @@ func noteAt(begun, now time.Time) progressNote {
 	return n
 }
 
-// showProgress is a feed of server-sent events about a lesson that is being written: "writing" with a progressNote as JSON,
+// ShowProgress is a feed of server-sent events about a lesson that is being written: "writing" with a progressNote as JSON,
 // then one "done". It ends then, when the reader goes, or a little after the gateway's time is up.
-func (l *LMS) showProgress(v *site.Request) error {
+func (l *Training) ShowProgress(v *site.Request) error {
 	t, err := l.ownLesson(v)
 	if err != nil {
 		return err
@@ -51,7 +51,7 @@ func (l *LMS) showProgress(v *site.Request) error {
 	}
 	begun := t.Made
 	if t.State == stateWriting {
-		written := l.writeLesson(t.ID)
+		written := l.WriteLesson(t.ID)
 		tick := time.NewTicker(progressEvery)
 		defer tick.Stop()
 		end := time.NewTimer(writeWithin + riskclient.AskWithin)

@@ -1,7 +1,6 @@
-package lms
+package training
 
 import (
-	"context"
 	"encoding/json"
 	"fmt"
 	"net/http"
@@ -10,7 +9,6 @@ import (
 	"time"
 
 	"github.com/google/uuid"
-	"github.com/jackc/pgx/v5"
 
 	"example.org/security-training/services/httpjson"
 	"example.org/security-training/services/lms/site"
@@ -101,7 +99,7 @@ const (
 
 // statements are what one lesson means: an answer for each question of each attempt, and completed and passed or failed at
 // its end. Home is the IRI under which modules and accounts live.
-func statements(home string, t taught) []Statement {
+func statements(home string, t Taught) []Statement {
 	if t.Lesson == nil {
 		return nil
 	}
@@ -134,7 +132,7 @@ func statements(home string, t taught) []Statement {
 		return list
 	}
 	last, whole := t.Attempts[len(t.Attempts)-1], true
-	r := XAPIResult{Score: &XAPIScore{Scaled: c.Share, Raw: last.Correct, Max: last.Questions}, Success: &c.Passed, Completion: &whole, Duration: isoDuration(c.At.Sub(t.Asked))}
+	r := XAPIResult{Score: &XAPIScore{Scaled: c.Share, Raw: last.Correct, Max: last.Questions}, Success: &c.Passed, Completion: &whole, Duration: IsoDuration(c.At.Sub(t.Asked))}
 	verb := "failed"
 	if c.Passed {
 		verb = "passed"
@@ -142,8 +140,8 @@ func statements(home string, t taught) []Statement {
 	return append(list, statement("completed", "", c.At, module, r), statement(verb, "", c.At, module, r))
 }
 
-// isoDuration is d as ISO 8601 writes it, to the hundredth of a second that xAPI compares.
-func isoDuration(d time.Duration) string {
+// IsoDuration is d as ISO 8601 writes it, to the hundredth of a second that xAPI compares.
+func IsoDuration(d time.Duration) string {
 	d = max(0, d).Round(10 * time.Millisecond)
 	var b strings.Builder
 	b.WriteString("PT")
@@ -161,14 +159,14 @@ func isoDuration(d time.Duration) string {
 
 // GetXAPI is GET /v1/xapi?since=RFC3339: every statement of lessons begun at or after since (wall clock; all without it), in
 // the order in which they were begun, as NDJSON. It names no person.
-func (l *LMS) GetXAPI(w http.ResponseWriter, r *http.Request) error {
+func (l *Training) GetXAPI(w http.ResponseWriter, r *http.Request) error {
 	return l.exportStatements(w, r, func(since time.Time) store.Row {
 		return exportRow(mesh.Caller(r.Context()).Name, since)
 	})
 }
 
-// showXAPI is the same for an instructor's browser, to be saved as a file.
-func (l *LMS) showXAPI(v *site.Request) error {
+// ShowXAPI is the same for an instructor's browser, to be saved as a file.
+func (l *Training) ShowXAPI(v *site.Request) error {
 	v.W.Header().Set("Content-Disposition", `attachment; filename="training.xapi.ndjson"`)
 	return l.exportStatements(v.W, v.R, func(since time.Time) store.Row { return exportRow(v.Viewer.Principal, since) })
 }
@@ -182,7 +180,7 @@ func exportRow[By string | site.Principal](by By, since time.Time) store.Row {
 	}{by, "xapi", since})
 }
 
-func (l *LMS) exportStatements(w http.ResponseWriter, r *http.Request, row func(since time.Time) store.Row) error {
+func (l *Training) exportStatements(w http.ResponseWriter, r *http.Request, row func(since time.Time) store.Row) error {
 	var since time.Time
 	if text := r.URL.Query().Get("since"); text != "" {
 		var err error
@@ -190,13 +188,13 @@ func (l *LMS) exportStatements(w http.ResponseWriter, r *http.Request, row func(
 			return httpjson.Errorf(http.StatusBadRequest, "bad_time", "since %q: want a time as in 2026-10-01T10:00:00Z", text)
 		}
 	}
-	if err := l.store.Record(r.Context(), row(since)); err != nil {
+	if err := l.Store.Record(r.Context(), row(since)); err != nil {
 		return err
 	}
 	w.Header().Set("X-Experience-API-Version", xapiVersion)
 	out := &site.NDJSONWriter{W: w}
 	line := json.NewEncoder(out)
-	err := l.store.eachLesson(r.Context(), since, func(t taught) error {
+	err := l.Store.eachLesson(r.Context(), since, func(t Taught) error {
 		for _, s := range statements(l.cfg.Home, t) {
 			if err := line.Encode(s); err != nil {
 				return fmt.Errorf("send statement: %w", err)
@@ -212,33 +210,4 @@ func (l *LMS) exportStatements(w http.ResponseWriter, r *http.Request, row func(
 		w.WriteHeader(http.StatusOK)
 	}
 	return err
-}
-
-// eachLesson calls visit for every lesson begun since, the oldest first, a few hundred at a time.
-func (s *records) eachLesson(ctx context.Context, since time.Time, visit func(taught) error) error {
-	const few = 200
-	last := uuid.Nil
-	for {
-		rows, err := s.Pool.Query(ctx, `SELECT `+lessonColumns+` FROM training.lesson l LEFT JOIN training.completion c ON c.lesson = l.id
-			WHERE (l.made, l.id) > ($1, $2) ORDER BY l.made, l.id LIMIT $3`, since, [16]byte(last), few)
-		if err != nil {
-			return fmt.Errorf("read lessons: %w", err)
-		}
-		all, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (taught, error) { return scanLesson(row) })
-		if err != nil {
-			return fmt.Errorf("read lessons: %w", err)
-		}
-		if err := s.attach(ctx, all); err != nil {
-			return err
-		}
-		for _, t := range all {
-			if err := visit(t); err != nil {
-				return err
-			}
-			since, last = t.Made, t.ID
-		}
-		if len(all) < few {
-			return nil
-		}
-	}
 }

@@ -1,4 +1,4 @@
-package lms
+package training
 
 import (
 	"context"
@@ -20,7 +20,7 @@ type Records struct {
 // PutTraining is PUT /v1/training: takes training records over and answers 204 when the scorer has them all. A record that is
 // known already is known. 422 names every fault; 503 when the scorer does not take them in time: they are kept and delivered
 // later.
-func (l *LMS) PutTraining(w http.ResponseWriter, r *http.Request) error {
+func (l *Training) PutTraining(w http.ResponseWriter, r *http.Request) error {
 	var records Records
 	if err := httpjson.Read(w, r, 32<<20, &records); err != nil {
 		return err
