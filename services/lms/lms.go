@@ -16,12 +16,12 @@ import (
 	"time"
 	_ "time/tzdata"
 
-	"github.com/alexedwards/scs/v2"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"golang.org/x/sync/errgroup"
 
 	"example.org/security-training/services/audit"
 	"example.org/security-training/services/env"
+	"example.org/security-training/services/lms/auth"
 	"example.org/security-training/services/lms/outbox"
 	"example.org/security-training/services/lms/phishing"
 	"example.org/security-training/services/lms/riskclient"
@@ -42,7 +42,7 @@ type Config struct {
 	Turned    func(string, audit.Entry) // gets those of people who are not known, with where they come from; nil: Decisions does
 	Topology  func() *topology.Topology // the one in force, for the console; nil: none is shown
 	Home      string                    // IRI under which exported statements name modules and accounts; empty: "urn:security-training"
-	Provider  *Provider                 // of identities, by OpenID Connect; nil: none
+	Provider  *auth.Provider            // of identities, by OpenID Connect; nil: none
 
 	// Certificate is what a browser has proven by TLS; nil: mesh.PersonOf.
 	Certificate func(*http.Request) (mesh.Certificate, bool)
@@ -56,7 +56,7 @@ type LMS struct {
 	cfg      Config
 	store    *records
 	scorer   *riskclient.Client
-	sessions *scs.SessionManager
+	auth     *auth.Auth
 	site     *site.Site
 	outbox   *outbox.Outbox
 	drills   *phishing.Drills
@@ -82,15 +82,16 @@ func New(cfg Config) (*LMS, error) {
 		teams:   map[string]*riskclient.Cache[teamFacts]{},
 	}
 	l.store.Wrote = l.console.wrote
+	l.scorer = riskclient.New(cfg.Scorer, cfg.Now)
+	l.auth = auth.New(auth.Config{Provider: cfg.Provider, Now: cfg.Now, Log: cfg.Log}, l.store.Store, l.scorer)
 	var err error
 	if l.site, err = site.New(site.Config{
-		Recognise: l.known, Decisions: cfg.Decisions, Turned: cfg.Turned, Certificate: cfg.Certificate, Log: cfg.Log,
+		Recognise: l.auth.Recognise, Decisions: cfg.Decisions, Turned: cfg.Turned, Certificate: cfg.Certificate, Log: cfg.Log,
 		Words: []template.FuncMap{consoleWords()},
 	}); err != nil {
 		return nil, err
 	}
-	l.scorer = riskclient.New(cfg.Scorer, cfg.Now)
-	l.sessions = newSessions(cfg.Pool)
+	l.auth.Serve(l.site)
 	l.outbox = outbox.New(l.store.Store, l.scorer, cfg.Log)
 	if l.drills, err = phishing.New(l.store.Store, l.scorer, l.site, l.outbox); err != nil {
 		return nil, err
@@ -121,7 +122,7 @@ func Run(ctx context.Context, lookup env.Lookup) error {
 	if err != nil {
 		return err
 	}
-	provider, err := providerFromEnv(lookup, node.Egress())
+	provider, err := auth.ProviderFromEnv(lookup, node.Egress())
 	if err != nil {
 		return err
 	}
@@ -147,14 +148,14 @@ func Run(ctx context.Context, lookup env.Lookup) error {
 // Register hangs up every route at the node, and the pages on its people's port.
 func (l *LMS) Register(node *mesh.Node) {
 	for route, answer := range map[string]mesh.HandlerFunc{
-		"POST /v1/links":       l.PostLink,
+		"POST /v1/links":       l.auth.PostLink,
 		"GET /v1/exercises":    l.GetExercises,
 		"POST /v1/exercises":   l.PostExercise,
 		"GET /v1/xapi":         l.training.GetXAPI,
 		"GET /v1/audit":        l.GetAudit,
 		"GET /v1/results":      l.training.GetResults,
 		"POST /v1/reset":       l.PostReset,
-		"POST /v1/revocations": l.PostRevocation,
+		"POST /v1/revocations": l.auth.PostRevocation,
 		"PUT /v1/training":     l.training.PutTraining,
 
 		"GET /v1/orders":          l.GetOrders,
@@ -183,7 +184,7 @@ func (l *LMS) sweep(ctx context.Context) {
 			return
 		case <-tick.C:
 		}
-		if err := l.store.sweep(ctx); err != nil && ctx.Err() == nil {
+		if err := l.auth.Store.Sweep(ctx); err != nil && ctx.Err() == nil {
 			l.cfg.Log.Warn("clear away ended sessions", "error", err.Error())
 		}
 	}

@@ -792,17 +792,17 @@ func TestMeshRoutesRefuseWhatIsWrongBeforeAnythingElse(t *testing.T) {
 		body        string
 		want        int
 	}{
-		{"link", s.PostLink, "application/probe", `{"role":"instructor"}`, 415},
+		{"link", s.auth.PostLink, "application/probe", `{"role":"instructor"}`, 415},
 		{"exercise", s.PostExercise, "application/probe", `{}`, 415},
 		{"reset", s.PostReset, "application/probe", `{}`, 415},
 		{"reset", s.PostReset, "", ``, 415},
-		{"link of nobody", s.PostLink, "application/json", `{}`, 422},
-		{"link of a stranger", s.PostLink, "application/json", `{"person":"no.body"}`, 404},
-		{"link of a bad id", s.PostLink, "application/json", `{"person":"<b>"}`, 422},
-		{"link of an unknown role", s.PostLink, "application/json", `{"role":"owner"}`, 422},
-		{"link of an instructor with a person", s.PostLink, "application/json", `{"role":"instructor","person":"mira.keller"}`, 422},
-		{"link of a manager without reports", s.PostLink, "application/json", `{"role":"manager","person":"tom.brandt"}`, 409},
-		{"link with more", s.PostLink, "application/json", `{"person":"mira.keller","admin":true}`, 400},
+		{"link of nobody", s.auth.PostLink, "application/json", `{}`, 422},
+		{"link of a stranger", s.auth.PostLink, "application/json", `{"person":"no.body"}`, 404},
+		{"link of a bad id", s.auth.PostLink, "application/json", `{"person":"<b>"}`, 422},
+		{"link of an unknown role", s.auth.PostLink, "application/json", `{"role":"owner"}`, 422},
+		{"link of an instructor with a person", s.auth.PostLink, "application/json", `{"role":"instructor","person":"mira.keller"}`, 422},
+		{"link of a manager without reports", s.auth.PostLink, "application/json", `{"role":"manager","person":"tom.brandt"}`, 409},
+		{"link with more", s.auth.PostLink, "application/json", `{"person":"mira.keller","admin":true}`, 400},
 		{"exercise without anything", s.PostExercise, "application/json", `{}`, 422},
 		{"exercise with more", s.PostExercise, "application/json", `{"x":1}`, 400},
 		{"exercise in no state", s.PostExercise, "application/json", `{"id":"a","title":"b","state":"lost"}`, 422},
@@ -810,12 +810,12 @@ func TestMeshRoutesRefuseWhatIsWrongBeforeAnythingElse(t *testing.T) {
 		{"records with more", s.training.PutTraining, "application/json", `{"x":1}`, 400},
 		{"records of another source", s.training.PutTraining, "application/json", `{"events":[{"id":"git:x","at":"2026-09-01T10:00:00Z","person":"mira.keller","source":"git","verb":"git.commit"}]}`, 422},
 		{"records of nobody", s.training.PutTraining, "application/json", `{"events":[{"id":"training:x","at":"2026-09-01T10:00:00Z","accounts":["email:x"],"source":"training","verb":"training.stale"}]}`, 422},
-		{"revocation", s.PostRevocation, "application/probe", `{}`, 415},
-		{"revocation of nobody", s.PostRevocation, "application/json", `{"role":"person","before":"2026-01-01T00:00:00Z"}`, 422},
-		{"revocation of an unknown role", s.PostRevocation, "application/json", `{"name":"mira.keller","role":"owner","before":"2026-01-01T00:00:00Z"}`, 422},
-		{"revocation without a time", s.PostRevocation, "application/json", `{"name":"mira.keller","role":"person"}`, 422},
-		{"revocation of what is yet to come", s.PostRevocation, "application/json", `{"name":"mira.keller","role":"person","before":"2999-01-01T00:00:00Z"}`, 422},
-		{"revocation with more", s.PostRevocation, "application/json", `{"name":"mira.keller","role":"person","before":"2026-01-01T00:00:00Z","x":1}`, 400},
+		{"revocation", s.auth.PostRevocation, "application/probe", `{}`, 415},
+		{"revocation of nobody", s.auth.PostRevocation, "application/json", `{"role":"person","before":"2026-01-01T00:00:00Z"}`, 422},
+		{"revocation of an unknown role", s.auth.PostRevocation, "application/json", `{"name":"mira.keller","role":"owner","before":"2026-01-01T00:00:00Z"}`, 422},
+		{"revocation without a time", s.auth.PostRevocation, "application/json", `{"name":"mira.keller","role":"person"}`, 422},
+		{"revocation of what is yet to come", s.auth.PostRevocation, "application/json", `{"name":"mira.keller","role":"person","before":"2999-01-01T00:00:00Z"}`, 422},
+		{"revocation with more", s.auth.PostRevocation, "application/json", `{"name":"mira.keller","role":"person","before":"2026-01-01T00:00:00Z","x":1}`, 400},
 		{"reset with more", s.PostReset, "application/json", `{"x":1}`, 400},
 	} {
 		if w := s.wire(c.h, "POST", "/", c.contentType, c.body); w.Code != c.want {
@@ -833,7 +833,7 @@ func TestMeshRoutesRefuseWhatIsWrongBeforeAnythingElse(t *testing.T) {
 	}
 	s.scorer.set(func() { s.scorer.away = true })
 	s.LMS.scorer.Roster.Forget()
-	if w := s.wire(s.PostLink, "POST", "/", "application/json", `{"person":"mira.keller"}`); w.Code != 503 || w.Header().Get("Retry-After") == "" {
+	if w := s.wire(s.auth.PostLink, "POST", "/", "application/json", `{"person":"mira.keller"}`); w.Code != 503 || w.Header().Get("Retry-After") == "" {
 		t.Errorf("link while the scorer is away: %d", w.Code)
 	}
 	s.link(`{"role":"instructor"}`)

@@ -13,6 +13,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 
 	"example.org/security-training/services/audit"
+	"example.org/security-training/services/lms/auth"
 	"example.org/security-training/services/mesh"
 )
 
@@ -49,14 +50,14 @@ func (c *certified) send(b *browser, agent, method, path string) shown {
 	return b.send(r)
 }
 
-func (c *certified) revoke(name, role string, before time.Time) Revocation {
+func (c *certified) revoke(name, role string, before time.Time) auth.Revocation {
 	c.t.Helper()
-	body, err := json.Marshal(Revocation{Name: name, Role: role, Before: before})
+	body, err := json.Marshal(auth.Revocation{Name: name, Role: role, Before: before})
 	if err != nil {
 		c.t.Fatal(err)
 	}
-	w := c.wire(c.PostRevocation, "POST", "/v1/revocations", "application/json", string(body))
-	var answered Revocation
+	w := c.wire(c.auth.PostRevocation, "POST", "/v1/revocations", "application/json", string(body))
+	var answered auth.Revocation
 	if err := json.Unmarshal(w.Body.Bytes(), &answered); w.Code != 200 || err != nil {
 		c.t.Fatalf("revoke %s: %d %s", name, w.Code, w.Body)
 	}
@@ -131,7 +132,7 @@ func TestARevokedCertificateIsRefusedAtTheNextRequestAndANewerOneIsNot(t *testin
 		t.Fatal(err)
 	}
 	for agent, want := range map[string]bool{"old": true, "last": true, "new": false, "tom": false} {
-		if got, err := again.store.revoked(t.Context(), c.shows[agent]); err != nil || got != want {
+		if got, err := again.auth.Store.Revoked(t.Context(), c.shows[agent]); err != nil || got != want {
 			t.Errorf("after a restart and a reset, %s is revoked: %v, %v; want %v", agent, got, err, want)
 		}
 	}
@@ -144,8 +145,8 @@ func TestARevokedCertificateIsRefusedAtTheNextRequestAndANewerOneIsNot(t *testin
 func TestWhoRevokesByAnEarlierTimeChangesNothingAndIsWrittenDown(t *testing.T) {
 	c := newCertified(t)
 	at := time.Now().Add(-time.Hour).Truncate(time.Second).UTC()
-	of := func(before time.Time) Revocation {
-		return Revocation{Name: "mira.keller", Role: "person", Before: before}
+	of := func(before time.Time) auth.Revocation {
+		return auth.Revocation{Name: "mira.keller", Role: "person", Before: before}
 	}
 	for i, x := range []struct {
 		by    string
@@ -153,7 +154,7 @@ func TestWhoRevokesByAnEarlierTimeChangesNothingAndIsWrittenDown(t *testing.T) {
 		holds time.Time
 		made  string
 	}{{"first", at, at, "first"}, {"second", at.Add(-time.Minute), at, "first"}, {"third", at, at, "first"}, {"fourth", at.Add(time.Minute), at.Add(time.Minute), "fourth"}} {
-		holds, err := c.store.revoke(t.Context(), of(x.asked), x.by)
+		holds, err := c.auth.Store.Revoke(t.Context(), of(x.asked), x.by)
 		if err != nil || !holds.Equal(x.holds) {
 			t.Errorf("%s: %s holds, want %s, %v", x.by, holds, x.holds, err)
 		}

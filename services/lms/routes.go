@@ -28,12 +28,12 @@ type page struct {
 func (l *LMS) routes() []page {
 	return []page{
 		{"GET /{$}", site.SignedIn, l.showHome},
-		{"GET /sign-in", site.Anyone, l.showSignIn},
-		{"POST /sign-in", site.Anyone, l.doSignIn},
-		{"POST /sign-in/certificate", site.Anyone, l.doCertificate},
-		{"GET /sign-in/provider", site.Anyone, l.doProvider},
-		{"GET /sign-in/callback", site.Anyone, l.doCallback},
-		{"POST /sign-out", site.SignedIn, l.doSignOut},
+		{"GET /sign-in", site.Anyone, l.auth.ShowSignIn},
+		{"POST /sign-in", site.Anyone, l.auth.DoSignIn},
+		{"POST /sign-in/certificate", site.Anyone, l.auth.DoCertificate},
+		{"GET /sign-in/provider", site.Anyone, l.auth.DoProvider},
+		{"GET /sign-in/callback", site.Anyone, l.auth.DoCallback},
+		{"POST /sign-out", site.SignedIn, l.auth.DoSignOut},
 		{"GET /training", site.Learners, l.training.ShowTraining},
 		{"POST /training", site.Learners, l.training.DoStart},
 		{"GET /training/{lesson}", site.SignedIn, l.training.ShowLesson},
@@ -79,13 +79,5 @@ func (l *LMS) Pages() http.Handler {
 	for _, p := range l.routes() {
 		pages = append(pages, site.Page(p))
 	}
-	return l.site.Handler(pages, guessable, l.withSession)
-}
-
-// known finds who asks; somebody whose certificate was revoked is refused.
-func (l *LMS) known(v *site.Request) error {
-	if err := l.unrevoked(v); err != nil {
-		return err
-	}
-	return l.recognise(v)
+	return l.site.Handler(pages, guessable, l.auth.WithSession)
 }

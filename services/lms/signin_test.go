@@ -2,14 +2,12 @@ package lms
 
 import (
 	"bytes"
-	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"maps"
 	"net/http"
@@ -24,6 +22,7 @@ import (
 
 	"github.com/go-jose/go-jose/v4"
 
+	"example.org/security-training/services/lms/auth"
 	"example.org/security-training/services/lms/site"
 	"example.org/security-training/services/mesh"
 )
@@ -166,7 +165,7 @@ func in(more map[string]any) func(map[string]any) {
 
 func TestAProviderSignsInWhomTheRosterListsAndNobodyElse(t *testing.T) {
 	s, p := newSchool(t), newFakeProvider(t)
-	s.cfg.Provider = &Provider{Issuer: p.URL, Client: "lms", Redirect: s.web.URL + "/sign-in/callback", HTTP: p.Client()}
+	s.cfg.Provider = &auth.Provider{Issuer: p.URL, Client: "lms", Redirect: s.web.URL + "/sign-in/callback", HTTP: p.Client()}
 	other, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		t.Fatal(err)
@@ -254,7 +253,7 @@ func TestAProviderSignsInWhomTheRosterListsAndNobodyElse(t *testing.T) {
 		t.Errorf("a callback a second time: %d", page.status)
 	}
 	p.Close()
-	s.cfg.Provider = &Provider{Issuer: p.URL, Client: "lms", Redirect: s.web.URL + "/sign-in/callback", HTTP: p.Client()}
+	s.cfg.Provider = &auth.Provider{Issuer: p.URL, Client: "lms", Redirect: s.web.URL + "/sign-in/callback", HTTP: p.Client()}
 	if page := s.browser().get("/sign-in/provider"); page.status != 503 {
 		t.Errorf("without the provider: %d", page.status)
 	}
@@ -366,14 +365,14 @@ func TestAProviderIsConfiguredWhollyOrNotAtAll(t *testing.T) {
 		{"a secret that is not there", map[string]string{"OIDC_ISSUER": "https://id.example.org", "OIDC_CLIENT_ID": "lms", "OIDC_REDIRECT_URL": "https://x/sign-in/callback", "OIDC_CLIENT_SECRET_FILE": file + "x"}, "OIDC_CLIENT_SECRET_FILE"},
 		{"everything", map[string]string{"OIDC_ISSUER": "https://id.example.org", "OIDC_CLIENT_ID": "lms", "OIDC_REDIRECT_URL": "https://x/sign-in/callback", "OIDC_CLIENT_SECRET_FILE": file}, ""},
 	} {
-		p, err := providerFromEnv(func(name string) (string, bool) { v, ok := c.set[name]; return v, ok }, nil)
+		p, err := auth.ProviderFromEnv(func(name string) (string, bool) { v, ok := c.set[name]; return v, ok }, nil)
 		if (err != nil) != (c.wrong != "") || err != nil && !strings.Contains(err.Error(), c.wrong) {
 			t.Errorf("%s: %v, want an error about %q", c.name, err, c.wrong)
 		}
 		if err == nil && (p != nil) != (len(c.set) > 0) {
 			t.Errorf("%s: %+v", c.name, p)
 		}
-		if p != nil && (p.Secret != "s3cret" || p.host() != "id.example.org") {
+		if p != nil && (p.Secret != "s3cret" || p.Host() != "id.example.org") {
 			t.Errorf("%s: %+v", c.name, p)
 		}
 	}
@@ -394,10 +393,10 @@ func (s *school) staff(p *fakeProvider, who map[string]any) *browser {
 
 func TestTheAuditSaysWhichOfTwoInstructorsActed(t *testing.T) {
 	s, p := newSchool(t), newFakeProvider(t)
-	s.cfg.Provider = &Provider{Issuer: p.URL, Client: "lms", Redirect: s.web.URL + "/sign-in/callback", HTTP: p.Client()}
+	s.cfg.Provider = &auth.Provider{Issuer: p.URL, Client: "lms", Redirect: s.web.URL + "/sign-in/callback", HTTP: p.Client()}
 	anna := map[string]any{"sub": "7", "email": "anna@example.org", "email_verified": true, "roles": []string{"instructor"}}
 	boris := map[string]any{"sub": "8", "email": "anna@example.org", "roles": []string{"admin"}} // says that he is Anna; nobody has verified it
-	host := s.cfg.Provider.host()
+	host := s.cfg.Provider.Host()
 	want := map[string]site.Principal{
 		"7": {Role: site.RoleInstructor, Via: "provider " + host, Subject: "7", Email: "anna@example.org"},
 		"8": {Role: site.RoleAdmin, Via: "provider " + host, Subject: "8"},
@@ -444,7 +443,7 @@ func TestTheAuditSaysWhichOfTwoInstructorsActed(t *testing.T) {
 
 func TestStrangersWhoBeginToSignInPushNobodyOut(t *testing.T) {
 	s, p := newSchool(t), newFakeProvider(t)
-	s.cfg.Provider = &Provider{Issuer: p.URL, Client: "lms", Redirect: s.web.URL + "/sign-in/callback", HTTP: p.Client()}
+	s.cfg.Provider = &auth.Provider{Issuer: p.URL, Client: "lms", Redirect: s.web.URL + "/sign-in/callback", HTTP: p.Client()}
 	p.who = map[string]any{"email": "mira.keller@example.org", "email_verified": true}
 	pages := s.Pages()
 	page := s.browser().come(func(*url.URL) { // Mira is at the provider
@@ -460,77 +459,18 @@ func TestStrangersWhoBeginToSignInPushNobodyOut(t *testing.T) {
 	}
 }
 
-func TestACookieOfASignInIsGoodForItsTimeAndAsItWasSealed(t *testing.T) {
+// The key of pending sign-ins is the same in each replica, and after a restart.
+func TestTheKeyOfSignInsIsTheSameInEachReplica(t *testing.T) {
 	s := newSchool(t)
 	key, err := s.store.SignInKey(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
-	again, err := s.store.SignInKey(t.Context()) // as of another replica, or after a restart
+	again, err := s.store.SignInKey(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
-	cookie, begun, err := beginSignIn(key, labNow)
-	if err != nil || strings.Contains(cookie, begun.State) {
-		t.Fatal(cookie, err)
-	}
-	if got, ok := endSignIn(again, cookie, labNow.Add(providerEnd-time.Second)); !ok || got.State != begun.State || got.Nonce != begun.Nonce || got.Verifier != begun.Verifier {
-		t.Errorf("%+v, %v; want %+v", got, ok, begun)
-	}
-	flipped := []byte(cookie)
-	flipped[len(flipped)/2] ^= 1
-	for name, bad := range map[string]string{"a changed one": string(flipped), "none": "", "half of one": cookie[:len(cookie)/2], "what is no code": "%%"} {
-		if _, ok := endSignIn(key, bad, labNow); ok {
-			t.Errorf("%s is taken", name)
-		}
-	}
-	if _, ok := endSignIn(key, cookie, labNow.Add(providerEnd)); ok {
-		t.Error("one that has ended is taken")
-	}
-}
-
-// silentProvider never answers.
-type silentProvider struct {
-	asked chan time.Duration // how long it may take
-	mu    sync.Mutex
-	count int
-}
-
-func (p *silentProvider) RoundTrip(r *http.Request) (*http.Response, error) {
-	p.mu.Lock()
-	p.count++
-	p.mu.Unlock()
-	end, ok := r.Context().Deadline()
-	if !ok {
-		end = time.Now().Add(time.Hour)
-	}
-	p.asked <- time.Until(end)
-	<-r.Context().Done()
-	return nil, r.Context().Err()
-}
-
-func TestAProviderThatIsSilentIsAskedOnceAndHoldsNobodyLongerThanTheyWait(t *testing.T) {
-	silent := &silentProvider{asked: make(chan time.Duration, 10)}
-	p := &Provider{Issuer: "https://id.example.org", HTTP: &http.Client{Transport: silent}}
-	first, stop := context.WithCancel(t.Context())
-	over := make(chan error, 2)
-	go func() { _, _, err := p.discover(first); over <- err }()
-	if within := <-silent.asked; within > providerWithin {
-		t.Errorf("the provider may take %v", within)
-	}
-	second, leave := context.WithCancel(t.Context())
-	leave()
-	go func() { _, _, err := p.discover(second); over <- err }()
-	if err := <-over; !errors.Is(err, context.Canceled) {
-		t.Errorf("whoever does not wait: %v", err)
-	}
-	stop()
-	if err := <-over; !errors.Is(err, context.Canceled) {
-		t.Errorf("whoever waits no more: %v", err)
-	}
-	silent.mu.Lock()
-	defer silent.mu.Unlock()
-	if silent.count != 1 {
-		t.Errorf("the provider was asked %d times at once", silent.count)
+	if text, err := again.Open(nil, nil, key.Seal(nil, nil, []byte("x"), nil), nil); err != nil || string(text) != "x" {
+		t.Errorf("%q, %v", text, err)
 	}
 }

@@ -2,7 +2,6 @@ package lms
 
 import (
 	"context"
-	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -14,56 +13,11 @@ import (
 
 	"example.org/security-training/services/audit"
 	"example.org/security-training/services/exercise"
-	"example.org/security-training/services/lms/site"
 	"example.org/security-training/services/lms/store"
 )
 
 // records is the schema training.
 type records struct{ *store.Store }
-
-func (s *records) sweep(ctx context.Context) error {
-	_, err := s.Pool.Exec(ctx, `DELETE FROM training.session WHERE expiry < now()`)
-	if err != nil {
-		return fmt.Errorf("delete sessions: %w", err)
-	}
-	if _, err = s.Pool.Exec(ctx, `DELETE FROM training.link WHERE expires < now() - interval '1 day'`); err != nil {
-		return fmt.Errorf("delete links: %w", err)
-	}
-	return nil
-}
-
-func digest(token string) []byte {
-	sum := sha256.Sum256([]byte(token))
-	return sum[:]
-}
-
-func (s *records) addLink(ctx context.Context, token string, p site.Principal, expires time.Time, by string) error {
-	return s.Write(ctx, func(tx pgx.Tx) ([]store.Row, error) {
-		if _, err := tx.Exec(ctx, `INSERT INTO training.link (token, role, person, expires) VALUES ($1, $2, $3, $4)`, digest(token), p.Role, p.Person, expires); err != nil {
-			return nil, fmt.Errorf("store link: %w", err)
-		}
-		return []store.Row{store.Note("link.made", p.Person, "", struct {
-			Role    string    `json:"role"`
-			By      string    `json:"by"`
-			Expires time.Time `json:"expires"`
-		}{p.Role, by, expires.UTC()})}, nil
-	})
-}
-
-// useLink consumes a link: of many who try, one gets it. errGone if it was used, has ended, or never was.
-func (s *records) useLink(ctx context.Context, token string, now time.Time) (site.Principal, error) {
-	var p site.Principal
-	err := s.Write(ctx, func(tx pgx.Tx) ([]store.Row, error) {
-		row := tx.QueryRow(ctx, `UPDATE training.link SET used = $2 WHERE token = $1 AND used IS NULL AND expires > $2 RETURNING role, person`, digest(token), now)
-		if err := row.Scan(&p.Role, &p.Person); errors.Is(err, pgx.ErrNoRows) {
-			return nil, store.ErrNotFound
-		} else if err != nil {
-			return nil, fmt.Errorf("use link: %w", err)
-		}
-		return []store.Row{store.Note("sign_in", p.Person, "", p)}, nil
-	})
-	return p, err
-}
 
 func (s *records) putExercise(ctx context.Context, e exercise.Exercise, by string) error {
 	steps, err := json.Marshal(e.Steps)

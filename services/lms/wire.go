@@ -2,12 +2,8 @@ package lms
 
 import (
 	"cmp"
-	"crypto/rand"
 	"io"
 	"net/http"
-	"net/url"
-	"regexp"
-	"slices"
 	"time"
 
 	"example.org/security-training/services/audit"
@@ -15,68 +11,7 @@ import (
 	"example.org/security-training/services/httpjson"
 	"example.org/security-training/services/lms/site"
 	"example.org/security-training/services/mesh"
-	"example.org/security-training/services/risk"
 )
-
-// LinkOrder is the body of POST /v1/links: a person's id, or the role "instructor" or "admin". With a person the role may be left out,
-// or be "learner", or "manager" for somebody who must have reports.
-type LinkOrder struct {
-	Person string `json:"person,omitempty"`
-	Role   string `json:"role,omitempty"`
-}
-
-// Link is what POST /v1/links answers.
-type Link struct {
-	Path    string    `json:"path"` // on the people's port; holds the token, which is told nowhere else
-	Person  string    `json:"person,omitempty"`
-	Role    string    `json:"role"` // learner, manager, instructor or admin
-	Expires time.Time `json:"expires"`
-}
-
-var personPattern = regexp.MustCompile(`^[a-z0-9][a-z0-9.-]{0,63}$`)
-
-// PostLink is POST /v1/links: makes a sign-in link that works once, for a quarter of an hour. 404 for somebody who is not
-// in the roster, 409 for a manager without reports, 503 while the scorer, which knows the roster, is away.
-func (l *LMS) PostLink(w http.ResponseWriter, r *http.Request) error {
-	var order LinkOrder
-	if err := httpjson.Read(w, r, 4<<10, &order); err != nil {
-		return err
-	}
-	link := Link{Person: order.Person, Role: order.Role, Expires: l.cfg.Now().Add(linkEnd).UTC()}
-	p := site.Principal{Role: site.RolePerson, Person: order.Person}
-	switch order.Role {
-	case site.RoleInstructor, site.RoleAdmin:
-		if order.Person != "" {
-			return httpjson.Errorf(http.StatusUnprocessableEntity, "bad_link", "person: an instructor's link is not bound to a person")
-		}
-		p.Role = order.Role
-	case "", "learner", "manager":
-		if !personPattern.MatchString(order.Person) {
-			return httpjson.Errorf(http.StatusUnprocessableEntity, "bad_link", "person: want an id of the roster, or the role instructor")
-		}
-		people, err := l.scorer.People()
-		if err != nil {
-			return site.Unavailable(err)
-		}
-		if !slices.ContainsFunc(people, func(s risk.Standing) bool { return s.ID == order.Person }) {
-			return unknownPerson(order.Person)
-		}
-		link.Role = "learner"
-		if slices.ContainsFunc(people, func(s risk.Standing) bool { return s.Manager == order.Person }) {
-			link.Role = "manager"
-		} else if order.Role == "manager" {
-			return httpjson.Errorf(http.StatusConflict, "no_reports", "nobody reports to %q", order.Person)
-		}
-	default:
-		return httpjson.Errorf(http.StatusUnprocessableEntity, "bad_link", "role %q: want learner, manager, instructor or admin", order.Role)
-	}
-	token := rand.Text()
-	if err := l.store.addLink(r.Context(), token, p, link.Expires, mesh.Caller(r.Context()).Name); err != nil {
-		return err
-	}
-	link.Path = "/sign-in?" + url.Values{"token": {token}}.Encode()
-	return httpjson.Write(w, http.StatusCreated, link)
-}
 
 // GetExercises is GET /v1/exercises: a JSON array of Exercise, the latest first.
 func (l *LMS) GetExercises(w http.ResponseWriter, r *http.Request) error {

@@ -1,4 +1,4 @@
-package lms
+package auth
 
 import (
 	"context"
@@ -29,7 +29,7 @@ const clockSkew = 5 * time.Minute
 
 // PostRevocation is POST /v1/revocations. It does not ask the roster: who has left, and while the scorer is away, must be
 // revocable as well. The answer has the time that holds: an earlier one than before changes nothing.
-func (l *LMS) PostRevocation(w http.ResponseWriter, r *http.Request) error {
+func (a *Auth) PostRevocation(w http.ResponseWriter, r *http.Request) error {
 	var order Revocation
 	if err := httpjson.Read(w, r, 4<<10, &order); err != nil {
 		return err
@@ -39,18 +39,18 @@ func (l *LMS) PostRevocation(w http.ResponseWriter, r *http.Request) error {
 		return httpjson.Errorf(http.StatusUnprocessableEntity, "bad_revocation", "name: want an id of the roster, or a role")
 	case !slices.Contains([]string{site.RolePerson, site.RoleInstructor, site.RoleAdmin}, order.Role):
 		return httpjson.Errorf(http.StatusUnprocessableEntity, "bad_revocation", "role %q: want person, instructor or admin", order.Role)
-	case order.Before.IsZero() || order.Before.After(l.cfg.Now().Add(clockSkew)):
+	case order.Before.IsZero() || order.Before.After(a.cfg.Now().Add(clockSkew)):
 		return httpjson.Errorf(http.StatusUnprocessableEntity, "bad_revocation", "before: want a time that has come")
 	}
 	var err error
-	if order.Before, err = l.store.revoke(r.Context(), order, mesh.Caller(r.Context()).Name); err != nil {
+	if order.Before, err = a.Store.Revoke(r.Context(), order, mesh.Caller(r.Context()).Name); err != nil {
 		return err
 	}
 	return httpjson.Write(w, http.StatusOK, order)
 }
 
-// revoke answers the time that holds for the name and role from now on.
-func (s *records) revoke(ctx context.Context, o Revocation, by string) (time.Time, error) {
+// Revoke answers the time that holds for the name and role from now on.
+func (s *Store) Revoke(ctx context.Context, o Revocation, by string) (time.Time, error) {
 	var holds time.Time
 	err := s.Write(ctx, func(tx pgx.Tx) ([]store.Row, error) {
 		err := tx.QueryRow(ctx, `INSERT INTO training.revoked_certificate AS r (role, name, before, by) VALUES ($1, $2, $3, $4)
@@ -76,8 +76,8 @@ func (s *records) revoke(ctx context.Context, o Revocation, by string) (time.Tim
 	return holds.UTC(), err
 }
 
-// revoked says whether a certificate is good no more.
-func (s *records) revoked(ctx context.Context, c mesh.Certificate) (bool, error) {
+// Revoked says whether a certificate is good no more.
+func (s *Store) Revoked(ctx context.Context, c mesh.Certificate) (bool, error) {
 	var before time.Time
 	err := s.Pool.QueryRow(ctx, `SELECT before FROM training.revoked_certificate WHERE role = $1 AND name = $2`, c.Role, c.Name).Scan(&before)
 	if errors.Is(err, pgx.ErrNoRows) {
@@ -92,17 +92,17 @@ func (s *records) revoked(ctx context.Context, c mesh.Certificate) (bool, error)
 // unrevoked refuses whoever shows a revoked certificate, whatever the page and whoever the session is, and ends the session that it
 // began. It asks the database each time, so that a revocation holds from the next request on, in each replica, on a connection that
 // is open, and after a restart.
-func (l *LMS) unrevoked(v *site.Request) error {
-	c, ok := l.site.Certificate(v.R)
+func (a *Auth) unrevoked(v *site.Request) error {
+	c, ok := a.site.Certificate(v.R)
 	if !ok {
 		return nil
 	}
-	revoked, err := l.store.revoked(v.Ctx(), c)
+	revoked, err := a.Store.Revoked(v.Ctx(), c)
 	if err != nil || !revoked {
 		return err
 	}
-	if p, ok := l.signedIn(v.Ctx()); ok && p.Certificate == c.Serial {
-		if err := l.sessions.Destroy(v.Ctx()); err != nil {
+	if p, ok := a.signedIn(v.Ctx()); ok && p.Certificate == c.Serial {
+		if err := a.sessions.Destroy(v.Ctx()); err != nil {
 			return fmt.Errorf("end session: %w", err)
 		}
 	}
@@ -110,7 +110,7 @@ func (l *LMS) unrevoked(v *site.Request) error {
 	if c.Role == site.RolePerson {
 		person = c.Name
 	}
-	l.site.RecordRefusal(v, person, "certificate_revoked")
+	a.site.RecordRefusal(v, person, "certificate_revoked")
 	v.W.Header().Set("Connection", "close") // so that the next one can be made with another certificate
 	return httpjson.Errorf(http.StatusForbidden, "certificate_revoked", "The certificate that your browser shows was revoked. Remove it, ask your instructor for a new one, and come again.")
 }

@@ -1,4 +1,4 @@
-package lms
+package auth
 
 import (
 	"context"
@@ -60,9 +60,9 @@ const (
 	longestClaim   = 255              // of a subject, by OpenID Connect Core 1.0, section 2
 )
 
-// providerFromEnv reads OIDC_ISSUER, OIDC_CLIENT_ID, OIDC_REDIRECT_URL and, optionally, OIDC_CLIENT_SECRET_FILE; nil without
+// ProviderFromEnv reads OIDC_ISSUER, OIDC_CLIENT_ID, OIDC_REDIRECT_URL and, optionally, OIDC_CLIENT_SECRET_FILE; nil without
 // OIDC_ISSUER.
-func providerFromEnv(lookup env.Lookup, client *http.Client) (*Provider, error) {
+func ProviderFromEnv(lookup env.Lookup, client *http.Client) (*Provider, error) {
 	r := env.Read(lookup)
 	p := &Provider{Issuer: r.Optional("OIDC_ISSUER", ""), HTTP: client}
 	if p.Issuer == "" {
@@ -83,8 +83,8 @@ func providerFromEnv(lookup env.Lookup, client *http.Client) (*Provider, error) 
 	return p, nil
 }
 
-// host names the provider to people; empty without one.
-func (p *Provider) host() string {
+// Host names the provider to people; empty without one.
+func (p *Provider) Host() string {
 	if p == nil {
 		return ""
 	}
@@ -153,9 +153,9 @@ func endSignIn(key cipher.AEAD, cookie string, now time.Time) (s pendingSignIn, 
 	return s, now.Before(s.Ends)
 }
 
-// doProvider sends the browser to the provider. It begins with a link, not with a form: the policy lets forms lead nowhere else.
-func (l *LMS) doProvider(v *site.Request) error {
-	p := l.cfg.Provider
+// DoProvider sends the browser to the provider. It begins with a link, not with a form: the policy lets forms lead nowhere else.
+func (a *Auth) DoProvider(v *site.Request) error {
+	p := a.cfg.Provider
 	if p == nil {
 		return site.NotFound()
 	}
@@ -163,11 +163,11 @@ func (l *LMS) doProvider(v *site.Request) error {
 	if err != nil {
 		return providerAway(err)
 	}
-	key, err := l.store.SignInKey(v.Ctx())
+	key, err := a.Store.SignInKey(v.Ctx())
 	if err != nil {
 		return err
 	}
-	cookie, s, err := beginSignIn(key, l.cfg.Now())
+	cookie, s, err := beginSignIn(key, a.cfg.Now())
 	if err != nil {
 		return err
 	}
@@ -188,15 +188,15 @@ func clip(claim string) string {
 	return strings.ToValidUTF8(claim[:min(len(claim), longestClaim)], "")
 }
 
-// doCallback takes the browser back from the provider.
-func (l *LMS) doCallback(v *site.Request) error {
-	p := l.cfg.Provider
+// DoCallback takes the browser back from the provider.
+func (a *Auth) DoCallback(v *site.Request) error {
+	p := a.cfg.Provider
 	if p == nil {
 		return site.NotFound()
 	}
 	refuse := func(reason, words string) error {
 		v.Wrong = reason == "bad_state" || reason == "bad_token"
-		l.site.RecordRefusal(v, "", reason)
+		a.site.RecordRefusal(v, "", reason)
 		return httpjson.Errorf(http.StatusForbidden, reason, "%s", words)
 	}
 	const again = "This sign-in was not begun here, or too long ago. Begin again."
@@ -205,11 +205,11 @@ func (l *LMS) doCallback(v *site.Request) error {
 		return refuse("bad_state", again)
 	}
 	http.SetCookie(v.W, &http.Cookie{Name: providerCookie, Path: providerPath, MaxAge: -1, HttpOnly: true, Secure: v.R.TLS != nil, SameSite: http.SameSiteLaxMode})
-	key, err := l.store.SignInKey(v.Ctx())
+	key, err := a.Store.SignInKey(v.Ctx())
 	if err != nil {
 		return err
 	}
-	s, ok := endSignIn(key, cookie.Value, l.cfg.Now())
+	s, ok := endSignIn(key, cookie.Value, a.cfg.Now())
 	q := v.R.URL.Query()
 	if !ok || subtle.ConstantTimeCompare([]byte(q.Get("state")), []byte(s.State)) != 1 {
 		return refuse("bad_state", again)
@@ -220,13 +220,13 @@ func (l *LMS) doCallback(v *site.Request) error {
 	who, err := p.exchange(v.Ctx(), q.Get("code"), s)
 	var bad *badToken
 	if errors.As(err, &bad) {
-		l.cfg.Log.Warn("sign in by provider", "error", err.Error())
+		a.cfg.Log.Warn("sign in by provider", "error", err.Error())
 		return refuse("bad_token", "What the provider answered cannot be trusted. Nobody was signed in.")
 	}
 	if err != nil {
 		return providerAway(err)
 	}
-	signed := site.Principal{Via: "provider " + p.host(), Subject: clip(who.Subject)}
+	signed := site.Principal{Via: "provider " + p.Host(), Subject: clip(who.Subject)}
 	if who.Verified {
 		signed.Email = clip(who.Email) // one that is not verified could be anybody's
 	}
@@ -238,7 +238,7 @@ func (l *LMS) doCallback(v *site.Request) error {
 	case !bool(who.Verified) || who.Email == "":
 		return refuse("email_not_verified", "The provider has not verified your email address, so it says nothing about who you are.")
 	default:
-		people, err := l.scorer.People()
+		people, err := a.scorer.People()
 		if err != nil {
 			return site.Unavailable(err)
 		}
@@ -248,16 +248,16 @@ func (l *LMS) doCallback(v *site.Request) error {
 		}
 		signed.Role, signed.Person = site.RolePerson, people[i].ID
 	}
-	if err := l.store.Record(v.Ctx(), store.Note("sign_in", signed.Person, "", signed)); err != nil {
+	if err := a.Store.Record(v.Ctx(), store.Note("sign_in", signed.Person, "", signed)); err != nil {
 		return err
 	}
-	if err := l.signIn(v.Ctx(), signed); err != nil {
+	if err := a.signIn(v.Ctx(), signed); err != nil {
 		return err
 	}
 	// A redirect would still be the other site's navigation, on which the session's cookie is not sent: the page itself goes on.
 	v.W.Header().Set("Refresh", "0; url=/")
 	v.Viewer = nil
-	return l.site.Render(v, "signin", "Signed in", "", signInView{Done: true})
+	return a.site.Render(v, "signin", "Signed in", "", signInView{Done: true})
 }
 
 // badToken is an answer of the provider that does not hold.

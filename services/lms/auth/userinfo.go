@@ -1,4 +1,4 @@
-package lms
+package auth
 
 import (
 	"context"

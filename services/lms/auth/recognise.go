@@ -1,4 +1,4 @@
-package lms
+package auth
 
 import (
 	"errors"
@@ -13,13 +13,13 @@ import (
 
 // recognise finds who asks, by the session and a roster that is ten seconds old at most, ten minutes while the scorer is away.
 // Somebody who has left is nobody.
-func (l *LMS) recognise(v *site.Request) error {
-	p, ok := l.signedIn(v.Ctx())
+func (a *Auth) recognise(v *site.Request) error {
+	p, ok := a.signedIn(v.Ctx())
 	if !ok {
 		return nil
 	}
 	if p.Certificate != "" {
-		if c, shown := l.site.Certificate(v.R); !shown || c.Serial != p.Certificate {
+		if c, shown := a.site.Certificate(v.R); !shown || c.Serial != p.Certificate {
 			return nil // a stolen cookie alone is nobody
 		}
 	}
@@ -27,7 +27,7 @@ func (l *LMS) recognise(v *site.Request) error {
 		v.Viewer = &site.Viewer{Principal: p, Name: words.Sentence(p.Role)}
 		return nil
 	}
-	people, err := l.scorer.People()
+	people, err := a.scorer.People()
 	if err != nil && !errors.As(err, &v.Stale) {
 		// Who the session stands for is known all the same; what the roster would grant beyond that is not.
 		v.Viewer = &site.Viewer{Principal: p, Name: p.Person}
@@ -54,12 +54,20 @@ func (l *LMS) recognise(v *site.Request) error {
 		}
 	}
 	if who.Self == nil {
-		if err := l.sessions.Destroy(v.Ctx()); err != nil {
+		if err := a.sessions.Destroy(v.Ctx()); err != nil {
 			return fmt.Errorf("end session: %w", err)
 		}
-		l.site.RecordRefusal(v, p.Person, "left")
+		a.site.RecordRefusal(v, p.Person, "left")
 		return httpjson.Errorf(http.StatusForbidden, "left", "The roster does not list you any more, so you were signed out.")
 	}
 	v.Viewer = who
 	return nil
+}
+
+// Recognise finds who asks; somebody whose certificate was revoked is refused.
+func (a *Auth) Recognise(v *site.Request) error {
+	if err := a.unrevoked(v); err != nil {
+		return err
+	}
+	return a.recognise(v)
 }

@@ -1,4 +1,4 @@
-package lms
+package auth
 
 import (
 	"context"
@@ -45,12 +45,12 @@ func withCertificates(m *scs.SessionManager) *scs.SessionManager {
 	return &secure
 }
 
-// withSession loads and keeps the session of a request, by the cookie of the port that it came in by.
-func (l *LMS) withSession(next http.Handler) http.Handler {
-	l.sessions.ErrorFunc = func(w http.ResponseWriter, r *http.Request, err error) {
-		l.site.Fail(&site.Request{W: w, R: r}, fmt.Errorf("session: %w", err))
+// WithSession loads and keeps the session of a request, by the cookie of the port that it came in by.
+func (a *Auth) WithSession(next http.Handler) http.Handler {
+	a.sessions.ErrorFunc = func(w http.ResponseWriter, r *http.Request, err error) {
+		a.site.Fail(&site.Request{W: w, R: r}, fmt.Errorf("session: %w", err))
 	}
-	plain, secure := l.sessions.LoadAndSave(next), withCertificates(l.sessions).LoadAndSave(next)
+	plain, secure := a.sessions.LoadAndSave(next), withCertificates(a.sessions).LoadAndSave(next)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.TLS != nil {
 			secure.ServeHTTP(w, r)
@@ -110,22 +110,22 @@ func (s *sessionTable) Commit(token string, b []byte, expiry time.Time) error {
 func (s *sessionTable) Delete(token string) error { return s.DeleteCtx(context.Background(), token) }
 
 // signIn begins a session for p under a new token.
-func (l *LMS) signIn(ctx context.Context, p site.Principal) error {
-	if err := l.sessions.RenewToken(ctx); err != nil {
+func (a *Auth) signIn(ctx context.Context, p site.Principal) error {
+	if err := a.sessions.RenewToken(ctx); err != nil {
 		return fmt.Errorf("begin session: %w", err)
 	}
 	b, err := json.Marshal(p)
 	if err != nil {
 		return fmt.Errorf("begin session: %w", err)
 	}
-	l.sessions.Put(ctx, principalKey, string(b)) // one text: scs's encoding of it is stable
+	a.sessions.Put(ctx, principalKey, string(b)) // one text: scs's encoding of it is stable
 	return nil
 }
 
 // signedIn is who the session stands for, if anybody.
-func (l *LMS) signedIn(ctx context.Context) (site.Principal, bool) {
+func (a *Auth) signedIn(ctx context.Context) (site.Principal, bool) {
 	var p site.Principal
-	text := l.sessions.GetString(ctx, principalKey)
+	text := a.sessions.GetString(ctx, principalKey)
 	if text == "" || json.Unmarshal([]byte(text), &p) != nil {
 		return site.Principal{}, false
 	}

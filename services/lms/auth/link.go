@@ -1,0 +1,134 @@
+package auth
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"regexp"
+	"slices"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"example.org/security-training/services/httpjson"
+	"example.org/security-training/services/lms/site"
+	"example.org/security-training/services/lms/store"
+	"example.org/security-training/services/mesh"
+	"example.org/security-training/services/risk"
+)
+
+// Store is the tables of links, sessions and revocations.
+type Store struct{ *store.Store }
+
+// unknownPerson is the answer to a link for somebody who is not in the roster.
+func unknownPerson(id string) error {
+	return httpjson.Errorf(http.StatusNotFound, "unknown_person", "nobody in the roster is %q", id)
+}
+
+func (s *Store) Sweep(ctx context.Context) error {
+	_, err := s.Pool.Exec(ctx, `DELETE FROM training.session WHERE expiry < now()`)
+	if err != nil {
+		return fmt.Errorf("delete sessions: %w", err)
+	}
+	if _, err = s.Pool.Exec(ctx, `DELETE FROM training.link WHERE expires < now() - interval '1 day'`); err != nil {
+		return fmt.Errorf("delete links: %w", err)
+	}
+	return nil
+}
+
+func digest(token string) []byte {
+	sum := sha256.Sum256([]byte(token))
+	return sum[:]
+}
+
+func (s *Store) addLink(ctx context.Context, token string, p site.Principal, expires time.Time, by string) error {
+	return s.Write(ctx, func(tx pgx.Tx) ([]store.Row, error) {
+		if _, err := tx.Exec(ctx, `INSERT INTO training.link (token, role, person, expires) VALUES ($1, $2, $3, $4)`, digest(token), p.Role, p.Person, expires); err != nil {
+			return nil, fmt.Errorf("store link: %w", err)
+		}
+		return []store.Row{store.Note("link.made", p.Person, "", struct {
+			Role    string    `json:"role"`
+			By      string    `json:"by"`
+			Expires time.Time `json:"expires"`
+		}{p.Role, by, expires.UTC()})}, nil
+	})
+}
+
+// useLink consumes a link: of many who try, one gets it. errGone if it was used, has ended, or never was.
+func (s *Store) useLink(ctx context.Context, token string, now time.Time) (site.Principal, error) {
+	var p site.Principal
+	err := s.Write(ctx, func(tx pgx.Tx) ([]store.Row, error) {
+		row := tx.QueryRow(ctx, `UPDATE training.link SET used = $2 WHERE token = $1 AND used IS NULL AND expires > $2 RETURNING role, person`, digest(token), now)
+		if err := row.Scan(&p.Role, &p.Person); errors.Is(err, pgx.ErrNoRows) {
+			return nil, store.ErrNotFound
+		} else if err != nil {
+			return nil, fmt.Errorf("use link: %w", err)
+		}
+		return []store.Row{store.Note("sign_in", p.Person, "", p)}, nil
+	})
+	return p, err
+}
+
+// LinkOrder is the body of POST /v1/links: a person's id, or the role "instructor" or "admin". With a person the role may be left out,
+// or be "learner", or "manager" for somebody who must have reports.
+type LinkOrder struct {
+	Person string `json:"person,omitempty"`
+	Role   string `json:"role,omitempty"`
+}
+
+// Link is what POST /v1/links answers.
+type Link struct {
+	Path    string    `json:"path"` // on the people's port; holds the token, which is told nowhere else
+	Person  string    `json:"person,omitempty"`
+	Role    string    `json:"role"` // learner, manager, instructor or admin
+	Expires time.Time `json:"expires"`
+}
+
+var personPattern = regexp.MustCompile(`^[a-z0-9][a-z0-9.-]{0,63}$`)
+
+// PostLink is POST /v1/links: makes a sign-in link that works once, for a quarter of an hour. 404 for somebody who is not
+// in the roster, 409 for a manager without reports, 503 while the scorer, which knows the roster, is away.
+func (a *Auth) PostLink(w http.ResponseWriter, r *http.Request) error {
+	var order LinkOrder
+	if err := httpjson.Read(w, r, 4<<10, &order); err != nil {
+		return err
+	}
+	link := Link{Person: order.Person, Role: order.Role, Expires: a.cfg.Now().Add(linkEnd).UTC()}
+	p := site.Principal{Role: site.RolePerson, Person: order.Person}
+	switch order.Role {
+	case site.RoleInstructor, site.RoleAdmin:
+		if order.Person != "" {
+			return httpjson.Errorf(http.StatusUnprocessableEntity, "bad_link", "person: an instructor's link is not bound to a person")
+		}
+		p.Role = order.Role
+	case "", "learner", "manager":
+		if !personPattern.MatchString(order.Person) {
+			return httpjson.Errorf(http.StatusUnprocessableEntity, "bad_link", "person: want an id of the roster, or the role instructor")
+		}
+		people, err := a.scorer.People()
+		if err != nil {
+			return site.Unavailable(err)
+		}
+		if !slices.ContainsFunc(people, func(s risk.Standing) bool { return s.ID == order.Person }) {
+			return unknownPerson(order.Person)
+		}
+		link.Role = "learner"
+		if slices.ContainsFunc(people, func(s risk.Standing) bool { return s.Manager == order.Person }) {
+			link.Role = "manager"
+		} else if order.Role == "manager" {
+			return httpjson.Errorf(http.StatusConflict, "no_reports", "nobody reports to %q", order.Person)
+		}
+	default:
+		return httpjson.Errorf(http.StatusUnprocessableEntity, "bad_link", "role %q: want learner, manager, instructor or admin", order.Role)
+	}
+	token := rand.Text()
+	if err := a.Store.addLink(r.Context(), token, p, link.Expires, mesh.Caller(r.Context()).Name); err != nil {
+		return err
+	}
+	link.Path = "/sign-in?" + url.Values{"token": {token}}.Encode()
+	return httpjson.Write(w, http.StatusCreated, link)
+}

@@ -1,0 +1,150 @@
+// Package auth finds out who asks: by a link that works once, a certificate that the browser shows, or a provider of identities.
+// It keeps sessions, ends them, and turns revoked certificates away.
+package auth
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"regexp"
+	"slices"
+	"time"
+
+	"github.com/alexedwards/scs/v2"
+
+	"example.org/security-training/services/httpjson"
+	"example.org/security-training/services/lms/riskclient"
+	"example.org/security-training/services/lms/site"
+	"example.org/security-training/services/lms/store"
+	"example.org/security-training/services/risk"
+)
+
+// Config is what Auth needs.
+type Config struct {
+	Provider *Provider        // of identities, by OpenID Connect; nil: none
+	Now      func() time.Time // the wall clock
+	Log      *slog.Logger
+}
+
+// Auth serves the pages of signing in, and tells who asks for any other. Its methods are safe for concurrent use.
+type Auth struct {
+	Store    *Store
+	cfg      Config
+	scorer   *riskclient.Client
+	site     *site.Site
+	sessions *scs.SessionManager
+}
+
+// New makes an Auth. Serve is to be called before the first page is served.
+func New(cfg Config, db *store.Store, scorer *riskclient.Client) *Auth {
+	return &Auth{Store: &Store{db}, cfg: cfg, scorer: scorer, sessions: newSessions(db.Pool)}
+}
+
+// Serve tells which site the pages are of: a site in its turn asks Recognise.
+func (a *Auth) Serve(pages *site.Site) { a.site = pages }
+
+type signInView struct {
+	Token string // to be sent back by the form; empty: nobody brought one
+	Used  bool   // the one sent does not work any more
+
+	Done        bool   // the browser goes on by itself
+	Certificate string // whose certificate the browser shows, if it shows one
+	Provider    string // the host of the provider of identities, if there is one
+}
+
+var tokenPattern = regexp.MustCompile(`^[A-Z2-7]{26,64}$`)
+
+// ShowSignIn shows a button. Only pressing it uses the link up: previews of links, and scanners of mail, only look.
+func (a *Auth) ShowSignIn(v *site.Request) error {
+	token := v.R.URL.Query().Get("token")
+	if token == "" && v.Viewer != nil {
+		return v.Redirect("/")
+	}
+	m := a.door(v)
+	if tokenPattern.MatchString(token) {
+		m.Token = token
+	} else if token != "" {
+		m.Used = true
+	}
+	v.Viewer = nil // whoever is signed in already: this page is about the link
+	return a.site.Render(v, "signin", "Sign in", "", m)
+}
+
+// door is how else one may come in.
+func (a *Auth) door(v *site.Request) signInView {
+	m := signInView{Provider: a.cfg.Provider.Host()}
+	if c, ok := a.site.Certificate(v.R); ok {
+		m.Certificate = c.Name
+	}
+	return m
+}
+
+// DoCertificate signs in whom the browser's certificate names: somebody of the roster, or a role that is nobody's own.
+func (a *Auth) DoCertificate(v *site.Request) error {
+	c, ok := a.site.Certificate(v.R)
+	if !ok {
+		a.site.RecordRefusal(v, "", "no_certificate")
+		return httpjson.Errorf(http.StatusForbidden, "no_certificate", "Your browser shows no certificate here. Import the file that you were given, and come in by the address with https.")
+	}
+	p := site.Principal{Role: c.Role, Via: "certificate", Certificate: c.Serial}
+	switch c.Role {
+	case site.RoleInstructor, site.RoleAdmin:
+	case site.RolePerson:
+		p.Person = c.Name
+		people, err := a.scorer.People()
+		if err != nil {
+			return site.Unavailable(err)
+		}
+		if !slices.ContainsFunc(people, func(s risk.Standing) bool { return s.ID == c.Name }) {
+			a.site.RecordRefusal(v, c.Name, "not_in_roster")
+			return httpjson.Errorf(http.StatusForbidden, "not_in_roster", "The roster does not list who your certificate is for.")
+		}
+	default:
+		a.site.RecordRefusal(v, c.Name, "no_role")
+		return httpjson.Errorf(http.StatusForbidden, "no_role", "Your certificate names no role.")
+	}
+	return a.welcome(v, p)
+}
+
+// welcome begins a session, with its audit row.
+func (a *Auth) welcome(v *site.Request, p site.Principal) error {
+	if err := a.Store.Record(v.Ctx(), store.Note("sign_in", p.Person, "", p)); err != nil {
+		return err
+	}
+	if err := a.signIn(v.Ctx(), p); err != nil {
+		return err
+	}
+	return v.Redirect("/")
+}
+
+func (a *Auth) DoSignIn(v *site.Request) error {
+	token := v.R.PostForm.Get("token")
+	p, err := site.Principal{}, store.ErrNotFound
+	if tokenPattern.MatchString(token) {
+		p, err = a.Store.useLink(v.Ctx(), token, a.cfg.Now())
+	}
+	if errors.Is(err, store.ErrNotFound) {
+		v.Wrong = true
+		a.site.RecordRefusal(v, "", "bad_link")
+		v.Status, v.Viewer = http.StatusForbidden, nil
+		return a.site.Render(v, "signin", "Sign in", "", signInView{Used: true})
+	}
+	if err != nil {
+		return err
+	}
+	if err := a.signIn(v.Ctx(), p); err != nil {
+		return err
+	}
+	return v.Redirect("/")
+}
+
+func (a *Auth) DoSignOut(v *site.Request) error {
+	if err := a.Store.Record(v.Ctx(), store.Note("sign_out", v.Viewer.Person, "", v.Viewer.Principal)); err != nil {
+		return err
+	}
+	if err := a.sessions.Destroy(v.Ctx()); err != nil {
+		return fmt.Errorf("end session: %w", err)
+	}
+	return v.Redirect("/sign-in")
+}
