@@ -29,7 +29,7 @@ func announce(fresh bool) (exercise.Scenarios, error) {
 	}
 	what := map[string]string{
 		matrix.Nobody: "no certificate", matrix.Stranger: "a genuine identity that no list names", matrix.Foreign: "a genuine identity of another domain",
-		matrix.Forged: "the right name, signed by somebody else", matrix.Expired: "the right identity, too late", matrix.Plaintext: "no TLS", matrix.OldTLS: "TLS 1.2",
+		matrix.Forged: "the right name, signed by another CA", matrix.Expired: "the right identity, too late", matrix.Plaintext: "no TLS", matrix.OldTLS: "TLS 1.2",
 	}
 	for _, s := range matrix.Strangers {
 		told.Strangers = append(told.Strangers, exercise.Stranger{Name: s.Name, What: what[s.Name]})

@@ -13,7 +13,7 @@ import (
 	"example.org/security-training/services/topology"
 )
 
-// pushFeed says what happens, twice a second, for as long as somebody watches: what the scorer made of which events, and how the
+// pushFeed says what happens, twice a second, while the console is open: what the scorer made of which events, and how the
 // identities are.
 func (c *conductor) pushFeed(ctx context.Context) {
 	scorer := ""
@@ -22,7 +22,7 @@ func (c *conductor) pushFeed(ctx context.Context) {
 	}
 	after, err := c.newest(ctx, scorer)
 	if err != nil {
-		return // nobody watches any more
+		return // the console was closed
 	}
 	last := ""
 	for tick := 0; ; tick++ {
@@ -47,7 +47,7 @@ func (c *conductor) pushFeed(ctx context.Context) {
 			c.log.Warn("tell the console", "error", err.Error())
 		}
 		now := fmt.Sprint(f.Identities, f.Revoked)
-		if len(f.Lines) > 0 || now != last || tick%10 == 0 { // now and then in any case: the dashboard may have begun anew
+		if len(f.Lines) > 0 || now != last || tick%10 == 0 { // now and then in any case: the dashboard may have been restarted
 			if err := c.op.Ask(ctx, routeFeed, f, nil); err == nil {
 				last = now
 			}

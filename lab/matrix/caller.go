@@ -20,7 +20,7 @@ const (
 	Nobody    = "nobody"   // no certificate
 	Stranger  = "stranger" // an ID of the domain that is not listed
 	Foreign   = "foreign"  // an ID of another domain, of a CA that speaks for it
-	Forged    = "forged"   // a listed ID, signed by somebody else
+	Forged    = "forged"   // a listed ID, signed by another CA
 	Expired   = "expired"  // a listed ID whose life is over
 	Plaintext = "plaintext"
 	OldTLS    = "tls12"

@@ -32,7 +32,7 @@ func conducted(t *testing.T) *school {
 		t.Fatal(err)
 	}
 	s.cfg.Topology = func() *topology.Topology { return topo }
-	body := `{"fresh":true,"strangers":[{"name":"forged","what":"signed by somebody else"}],"scenarios":[{"name":"leaked-secret","title":"A token leaves","brief":"Late.","difficulty":2,"minutes":15,"attack":["T1552.001"],"steps":3,"hints":[{"cost":10,"text":"Look at the author."}],"debrief":"Revoke it."}]}`
+	body := `{"fresh":true,"strangers":[{"name":"forged","what":"signed by another CA"}],"scenarios":[{"name":"leaked-secret","title":"A token leaves","brief":"Late.","difficulty":2,"minutes":15,"attack":["T1552.001"],"steps":3,"hints":[{"cost":10,"text":"Look at the author."}],"debrief":"Revoke it."}]}`
 	if w := s.wire(s.PutScenarios, "PUT", "/v1/scenarios", "application/json", body); w.Code != 204 {
 		t.Fatalf("announce: %d %s", w.Code, w.Body)
 	}

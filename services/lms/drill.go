@@ -194,14 +194,14 @@ func (s *records) campaign(ctx context.Context, id uuid.UUID) (campaign, []maili
 	return c, all, err
 }
 
-// beginCampaign sends a lure, and an ordinary mail beside it, to people, who each have one mailbox page here.
-func (s *records) beginCampaign(ctx context.Context, x, beside lure, team string, people []string, at time.Time, by principal) (uuid.UUID, error) {
+// beginCampaign sends a lure and an ordinary mail to people, who each have one mailbox page here.
+func (s *records) beginCampaign(ctx context.Context, x, ordinary lure, team string, people []string, at time.Time, by principal) (uuid.UUID, error) {
 	id := uuid.New()
 	return id, s.Write(ctx, func(tx pgx.Tx) ([]store.Row, error) {
 		if _, err := tx.Exec(ctx, `INSERT INTO training.campaign (id, lure, team, begun) VALUES ($1, $2, $3, $4)`, [16]byte(id), x.ID, team, at); err != nil {
 			return nil, fmt.Errorf("store campaign: %w", err)
 		}
-		for _, kind := range []string{x.ID, beside.ID} {
+		for _, kind := range []string{x.ID, ordinary.ID} {
 			if _, err := tx.Exec(ctx, `INSERT INTO training.mail (campaign, person, lure, sent) SELECT $1, person, $2, $3 FROM unnest($4::text[]) AS p (person)`, [16]byte(id), kind, at, people); err != nil {
 				return nil, fmt.Errorf("store mails: %w", err)
 			}

@@ -174,7 +174,7 @@ func (v *viewer) may(a access) bool {
 type visit struct {
 	w      http.ResponseWriter
 	r      *http.Request
-	viewer *viewer           // nil: nobody is signed in
+	viewer *viewer           // nil: not signed in
 	stale  *riskclient.Stale // set when the roster is an old one
 	status int               // of the answer; 0: 200
 	wrong  bool              // what was asked with was a guess that failed

@@ -32,7 +32,7 @@ type Client struct {
 	Causes  Cache[[]Cause]
 
 	mu       sync.Mutex
-	compared map[string]*Cache[[]risk.Standing] // by the profile beside
+	compared map[string]*Cache[[]risk.Standing] // by the profile that is compared with
 	clock    *risk.Clock
 	read     time.Time // wall clock
 }
@@ -120,7 +120,7 @@ func (s *Client) Risk(ctx context.Context, person string) (risk.Assessment, erro
 	return a, nil
 }
 
-// Risks are the assessments of several people, in their order. Somebody who has left meanwhile has an empty one.
+// Risks are the assessments of several people, in their order. A person who has left meanwhile has an empty one.
 func (s *Client) Risks(ctx context.Context, people []risk.Standing) ([]risk.Assessment, error) {
 	list := make([]risk.Assessment, len(people))
 	g, ctx := errgroup.WithContext(ctx)

@@ -12,7 +12,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 )
 
-// Store is the schema training. Whatever changes it in a way that matters commits with its audit row.
+// Store is the schema training. A change that matters commits with its audit row.
 type Store struct {
 	Pool  *pgxpool.Pool
 	Wrote func([]Row) // told of audit rows that have committed; may be nil
