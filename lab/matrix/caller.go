@@ -32,7 +32,8 @@ var Strangers = []struct{ Name, Reason string }{
 	{Expired, "expired"}, {Plaintext, "plaintext"}, {OldTLS, "tls_version"},
 }
 
-// PastMinter is a Lab whose CA signs certificates for any time: their life begins from after now, before it if negative.
+// PastMinter is a Lab whose CA signs certificates for any time: their life begins from after now, before it if
+// negative.
 type PastMinter interface {
 	MintFrom(ctx context.Context, id spiffeid.ID, from, ttl time.Duration) (*x509svid.SVID, *x509bundle.Set, error)
 }

@@ -249,7 +249,8 @@ func TestAFeedThatCannotBeKeptIsRefusedAndTheNextOneIsTaken(t *testing.T) {
 
 func TestOfTheStaffTheFeedSaysWhichRoleSignsIn(t *testing.T) {
 	for who, want := range map[principal]string{{Role: roleAdmin}: "an admin signs in", {Role: roleInstructor}: "an instructor signs in", {Role: rolePerson, Person: "mira.keller"}: "signs in"} {
-		if line, ok := lineOf(store.Note("sign_in", who.Person, "", who), labNow); !ok || line.What != want || line.Kind != "sign-in" {
+		if line, ok := lineOf(store.Note("sign_in", who.Person, "", who), labNow); !ok || line.What != want ||
+			line.Kind != "sign-in" {
 			t.Errorf("%+v: %+v, %v", who, line, ok)
 		}
 	}

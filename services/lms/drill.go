@@ -56,7 +56,9 @@ func scanMail(row pgx.Row) (mailing, error) {
 
 // mail reads one person's mail; errGone if there is none of theirs.
 func (s *records) mail(ctx context.Context, id uuid.UUID, person string) (mailing, error) {
-	m, err := scanMail(s.Pool.QueryRow(ctx, `SELECT `+mailColumns+` FROM training.mail WHERE id = $1 AND person = $2`, [16]byte(id), person))
+	m, err := scanMail(
+		s.Pool.QueryRow(ctx, `SELECT `+mailColumns+` FROM training.mail WHERE id = $1 AND person = $2`, [16]byte(id), person),
+	)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return m, store.ErrNotFound
 	}
@@ -139,7 +141,8 @@ func drillEvent(m mailing, x lure, step string, at time.Time) activity.Event {
 	case mailSubmitted:
 		e.Detail = drillPrefix + "typed something into the form behind “" + x.Subject + "”"
 	case mailReported:
-		e.Verb, e.Module, e.Score, e.Detail = activity.TrainingPassed, words.DrillReported, &passed, drillPrefix+"reported “"+x.Subject+"”"
+		e.Verb, e.Module, e.Score = activity.TrainingPassed, words.DrillReported, &passed
+		e.Detail = drillPrefix + "reported “" + x.Subject + "”"
 		e.Teaches = []activity.Verb{activity.PhishingClick}
 		if m.Clicked != nil {
 			e.Teaches = append(e.Teaches, activity.FailedAssessment)
@@ -195,7 +198,14 @@ func (s *records) campaign(ctx context.Context, id uuid.UUID) (campaign, []maili
 }
 
 // beginCampaign sends a lure and an ordinary mail to people, who each have one mailbox page here.
-func (s *records) beginCampaign(ctx context.Context, x, ordinary lure, team string, people []string, at time.Time, by principal) (uuid.UUID, error) {
+func (s *records) beginCampaign(
+	ctx context.Context,
+	x, ordinary lure,
+	team string,
+	people []string,
+	at time.Time,
+	by principal,
+) (uuid.UUID, error) {
 	id := uuid.New()
 	return id, s.Write(ctx, func(tx pgx.Tx) ([]store.Row, error) {
 		if _, err := tx.Exec(ctx, `INSERT INTO training.campaign (id, lure, team, begun) VALUES ($1, $2, $3, $4)`, [16]byte(id), x.ID, team, at); err != nil {

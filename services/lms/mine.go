@@ -96,7 +96,10 @@ var lasting = map[activity.Verb]string{
 
 // weighs says how what happened loses its weight.
 func weighs(p *risk.Profile) string {
-	text := fmt.Sprintf("What happened weighs in full for %s, and nothing after that.", words.Span(time.Duration(p.Window)))
+	text := fmt.Sprintf(
+		"What happened weighs in full for %s, and nothing after that.",
+		words.Span(time.Duration(p.Window)),
+	)
 	if p.HalfLife > 0 {
 		text = fmt.Sprintf("What happened weighs half as much %s later.", words.Span(time.Duration(p.HalfLife)))
 	}
@@ -209,7 +212,16 @@ func patternOf(a risk.Assessment, c risk.Contribution) *patternRow {
 		parts[e.Event] = e.Part
 	}
 	for _, e := range c.Events {
-		row.Events = append(row.Events, eventRow{ID: e.Event, Words: words.Sentence(risk.Words(e.Verb, 1)), Detail: e.Detail, At: e.At, Part: parts[e.Event]})
+		row.Events = append(
+			row.Events,
+			eventRow{
+				ID:     e.Event,
+				Words:  words.Sentence(risk.Words(e.Verb, 1)),
+				Detail: e.Detail,
+				At:     e.At,
+				Part:   parts[e.Event],
+			},
+		)
 	}
 	if a.Floor > 0 {
 		row.How = fmt.Sprintf("at least %.2f", a.Floor.Float())
@@ -232,7 +244,14 @@ func explain(p risk.Standing, a risk.Assessment) riskView {
 	if !known {
 		weights = profile.Otherwise
 	}
-	v := riskView{Person: p, A: a, Gauge: chart.DrawGauge(a.Score, a.Level, levels), Trend: chart.DrawTrend(a.Trend, levels, loc), Due: dueOf(a, p.Manager, loc), Weighs: weighs(profile)}
+	v := riskView{
+		Person: p,
+		A:      a,
+		Gauge:  chart.DrawGauge(a.Score, a.Level, levels),
+		Trend:  chart.DrawTrend(a.Trend, levels, loc),
+		Due:    dueOf(a, p.Manager, loc),
+		Weighs: weighs(profile),
+	}
 
 	used := [...]risk.Score{a.Sources.Git, a.Sources.IAM, a.Sources.SIEM, a.Sources.Training}
 	share4 := [...]risk.Micro{weights.Git, weights.IAM, weights.SIEM, weights.Training}
@@ -253,13 +272,29 @@ func explain(p risk.Standing, a risk.Assessment) riskView {
 	at := 0.0
 	for i := range parts {
 		width := float64(parts[i]) / 1e6
-		row := sourceRow{Name: words.GroupNames[i], What: groupWhat[i], Class: groupClass[i], Weight: share4[i].Float(), Used: used[i].Float(), Part: parts[i], Bar: chart.Bar(used[i].Float(), groupClass[i])}
-		row.Stack = chart.Share{X: fmt.Sprintf("%.1f", 1000*at), W: fmt.Sprintf("%.1f", max(0, 1000*width-2)), Class: groupClass[i]}
+		row := sourceRow{
+			Name:   words.GroupNames[i],
+			What:   groupWhat[i],
+			Class:  groupClass[i],
+			Weight: share4[i].Float(),
+			Used:   used[i].Float(),
+			Part:   parts[i],
+			Bar:    chart.Bar(used[i].Float(), groupClass[i]),
+		}
+		row.Stack = chart.Share{
+			X:     fmt.Sprintf("%.1f", 1000*at),
+			W:     fmt.Sprintf("%.1f", max(0, 1000*width-2)),
+			Class: groupClass[i],
+		}
 		at += width
 		v.Sources = append(v.Sources, row)
 	}
 	if pattern != nil {
-		pattern.Stack = chart.Share{X: fmt.Sprintf("%.1f", 1000*at), W: fmt.Sprintf("%.1f", max(0, 1000*min(1-at, float64(pattern.Part)/1e6))), Class: "pattern"}
+		pattern.Stack = chart.Share{
+			X:     fmt.Sprintf("%.1f", 1000*at),
+			W:     fmt.Sprintf("%.1f", max(0, 1000*min(1-at, float64(pattern.Part)/1e6))),
+			Class: "pattern",
+		}
 		v.Pattern = pattern
 	}
 	var most int64 = 1
@@ -268,7 +303,12 @@ func explain(p risk.Standing, a risk.Assessment) riskView {
 	}
 	for _, r := range a.Reasons {
 		g := groupOf(r.Verb.Source())
-		row := reasonRow{Reason: r, Source: r.Verb.Source(), Class: groupClass[g], Bar: chart.Bar(float64(r.Part)/float64(most), groupClass[g])}
+		row := reasonRow{
+			Reason: r,
+			Source: r.Verb.Source(),
+			Class:  groupClass[g],
+			Bar:    chart.Bar(float64(r.Part)/float64(most), groupClass[g]),
+		}
 		row.Events, row.Lasts = events[r.Verb], lasting[r.Verb]
 		row.All, row.Light = len(row.Events), max(0, r.Count-len(row.Events))
 		if m := risk.ModulesFor(r.Verb); len(m) > 0 {
@@ -286,7 +326,8 @@ func explain(p risk.Standing, a risk.Assessment) riskView {
 	} else if len(a.Reasons) > 0 {
 		// So much has come together that no single lesson lowers the score; the first of several is worth it all the same.
 		id := recommended(a)
-		v.First = &lowerRow{LowerAct: risk.LowerAct{Act: risk.PassModule, ID: id, Title: words.ModuleTitle(id), After: a.Score}, Level: a.Level}
+		act := risk.LowerAct{Act: risk.PassModule, ID: id, Title: words.ModuleTitle(id), After: a.Score}
+		v.First = &lowerRow{LowerAct: act, Level: a.Level}
 	}
 	return v
 }

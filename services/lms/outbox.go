@@ -27,7 +27,13 @@ type outbox struct {
 }
 
 func newOutbox(db *records, scorer *riskclient.Client, log *slog.Logger) *outbox {
-	return &outbox{store: db, scorer: scorer, log: log, wake: make(chan struct{}, 1), waiters: map[string][]chan struct{}{}}
+	return &outbox{
+		store:   db,
+		scorer:  scorer,
+		log:     log,
+		wake:    make(chan struct{}, 1),
+		waiters: map[string][]chan struct{}{},
+	}
 }
 
 // kick says that there is something to deliver.

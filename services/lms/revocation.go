@@ -78,7 +78,9 @@ func (s *records) revoke(ctx context.Context, o Revocation, by string) (time.Tim
 // revoked says whether a certificate is good no more.
 func (s *records) revoked(ctx context.Context, c mesh.Certificate) (bool, error) {
 	var before time.Time
-	err := s.Pool.QueryRow(ctx, `SELECT before FROM training.revoked_certificate WHERE role = $1 AND name = $2`, c.Role, c.Name).Scan(&before)
+	err := s.Pool.QueryRow(ctx, `SELECT before FROM training.revoked_certificate WHERE role = $1
+		AND name = $2`, c.Role, c.Name).
+		Scan(&before)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return false, nil
 	}

@@ -141,7 +141,9 @@ type completion struct {
 // subject is the person's pseudonym, made when first asked for.
 func (s *records) subject(ctx context.Context, person string) (string, error) {
 	var subject string
-	err := s.Pool.QueryRow(ctx, `INSERT INTO training.learner (person) VALUES ($1) ON CONFLICT (person) DO UPDATE SET person = excluded.person RETURNING subject`, person).Scan(&subject)
+	err := s.Pool.QueryRow(ctx, `INSERT INTO training.learner (person) VALUES ($1)
+		ON CONFLICT (person) DO UPDATE SET person = excluded.person RETURNING subject`, person).
+		Scan(&subject)
 	if err != nil {
 		return "", fmt.Errorf("find pseudonym: %w", err)
 	}
@@ -151,7 +153,9 @@ func (s *records) subject(ctx context.Context, person string) (string, error) {
 // lessonsSince counts the lessons that were asked for within span.
 func (s *records) lessonsSince(ctx context.Context, person string, span time.Duration) (int, error) {
 	var n int
-	err := s.Pool.QueryRow(ctx, `SELECT count(*) FROM training.lesson WHERE person = $1 AND made > clock_timestamp() - make_interval(secs => $2)`, person, span.Seconds()).Scan(&n)
+	err := s.Pool.QueryRow(ctx, `SELECT count(*) FROM training.lesson WHERE person = $1
+		AND made > clock_timestamp() - make_interval(secs => $2)`, person, span.Seconds()).
+		Scan(&n)
 	if err != nil {
 		return 0, fmt.Errorf("count lessons: %w", err)
 	}
@@ -161,7 +165,9 @@ func (s *records) lessonsSince(ctx context.Context, person string, span time.Dur
 // openLesson is the id of the person's open lesson of a module, if there is one.
 func (s *records) openLesson(ctx context.Context, person, module string) (uuid.UUID, error) {
 	var id uuid.UUID
-	err := s.Pool.QueryRow(ctx, `SELECT id FROM training.lesson WHERE person = $1 AND module = $2 AND state IN ('writing', 'ready')`, person, module).Scan((*[16]byte)(&id))
+	err := s.Pool.QueryRow(ctx, `SELECT id FROM training.lesson WHERE person = $1 AND module = $2
+		AND state IN ('writing', 'ready')`, person, module).
+		Scan((*[16]byte)(&id))
 	if errors.Is(err, pgx.ErrNoRows) {
 		return id, store.ErrNotFound
 	}
@@ -278,7 +284,13 @@ func scanLesson(row pgx.Row) (taught, error) {
 
 // lesson reads one lesson with its attempts; errGone if there is none.
 func (s *records) lesson(ctx context.Context, id uuid.UUID) (taught, error) {
-	t, err := scanLesson(s.Pool.QueryRow(ctx, `SELECT `+lessonColumns+` FROM training.lesson l LEFT JOIN training.completion c ON c.lesson = l.id WHERE l.id = $1`, [16]byte(id)))
+	t, err := scanLesson(
+		s.Pool.QueryRow(
+			ctx,
+			`SELECT `+lessonColumns+` FROM training.lesson l LEFT JOIN training.completion c ON c.lesson = l.id WHERE l.id = $1`,
+			[16]byte(id),
+		),
+	)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return t, store.ErrNotFound
 	}
@@ -292,7 +304,13 @@ func (s *records) lesson(ctx context.Context, id uuid.UUID) (taught, error) {
 
 // lessons reads a person's lessons, the newest first, at most limit.
 func (s *records) lessons(ctx context.Context, person string, limit int) ([]taught, error) {
-	rows, err := s.Pool.Query(ctx, `SELECT `+lessonColumns+` FROM training.lesson l LEFT JOIN training.completion c ON c.lesson = l.id WHERE l.person = $1 ORDER BY l.made DESC LIMIT $2`, person, limit)
+	rows, err := s.Pool.Query(
+		ctx,
+		`SELECT `+lessonColumns+` FROM training.lesson l LEFT JOIN training.completion c ON c.lesson = l.id
+			WHERE l.person = $1 ORDER BY l.made DESC LIMIT $2`,
+		person,
+		limit,
+	)
 	if err != nil {
 		return nil, fmt.Errorf("read lessons: %w", err)
 	}
@@ -311,7 +329,12 @@ func (s *records) attach(ctx context.Context, all []taught) error {
 		ids[i] = t.ID
 		index[t.ID] = i
 	}
-	rows, err := s.Pool.Query(ctx, `SELECT lesson, number, answers, correct, questions, passed, at FROM training.attempt WHERE lesson = ANY($1) ORDER BY lesson, number`, ids)
+	rows, err := s.Pool.Query(
+		ctx,
+		`SELECT lesson, number, answers, correct, questions, passed, at FROM training.attempt WHERE lesson = ANY($1)
+			ORDER BY lesson, number`,
+		ids,
+	)
 	if err != nil {
 		return fmt.Errorf("read attempts: %w", err)
 	}
@@ -343,7 +366,15 @@ var (
 // grade records attempt number of a lesson: answers are indices of options, before is the score of the moment, at is lab
 // time with the person's offset. The last attempt, or one that passes, completes the lesson: completion, event and audit
 // rows commit together.
-func (s *records) grade(ctx context.Context, id uuid.UUID, person string, number int, answers []int, before *risk.Score, at time.Time) (graded, error) {
+func (s *records) grade(
+	ctx context.Context,
+	id uuid.UUID,
+	person string,
+	number int,
+	answers []int,
+	before *risk.Score,
+	at time.Time,
+) (graded, error) {
 	var g graded
 	err := s.Write(ctx, func(tx pgx.Tx) ([]store.Row, error) {
 		var module, state string
@@ -457,7 +488,12 @@ type waiting struct {
 }
 
 func (s *records) waiting(ctx context.Context, limit int) ([]waiting, error) {
-	rows, err := s.Pool.Query(ctx, `SELECT seq, id, event, EXISTS (SELECT FROM training.completion c WHERE c.event = o.id) FROM training.outbox o WHERE delivered IS NULL ORDER BY seq LIMIT $1`, limit)
+	rows, err := s.Pool.Query(
+		ctx,
+		`SELECT seq, id, event, EXISTS (SELECT FROM training.completion c WHERE c.event = o.id) FROM training.outbox o
+			WHERE delivered IS NULL ORDER BY seq LIMIT $1`,
+		limit,
+	)
 	if err != nil {
 		return nil, fmt.Errorf("read outbox: %w", err)
 	}
@@ -522,7 +558,8 @@ type imported struct {
 
 // undelivered counts those of the events that the scorer has not taken yet.
 func (s *records) undelivered(ctx context.Context, ids []string) (n int64, err error) {
-	if err := s.Pool.QueryRow(ctx, `SELECT count(*) FROM training.outbox WHERE id = ANY ($1) AND delivered IS NULL`, ids).Scan(&n); err != nil {
+	if err := s.Pool.QueryRow(ctx, `SELECT count(*) FROM training.outbox WHERE id = ANY ($1)
+		AND delivered IS NULL`, ids).Scan(&n); err != nil {
 		return 0, fmt.Errorf("read outbox: %w", err)
 	}
 	return n, nil
@@ -632,7 +669,13 @@ func (s *records) audit(ctx context.Context, q search) ([]audit.Row, error) {
 
 // export writes the chain behind seq after, in order, one JSON object a line, at most limit of them (0: all).
 func (s *records) export(ctx context.Context, w io.Writer, after, limit int64) error {
-	rows, err := s.Pool.Query(ctx, `SELECT chain, seq, at, kind, person, event, detail, prev, hash FROM audit.own WHERE seq > $1 ORDER BY seq LIMIT nullif($2::bigint, 0)`, after, limit)
+	rows, err := s.Pool.Query(
+		ctx,
+		`SELECT chain, seq, at, kind, person, event, detail, prev, hash FROM audit.own WHERE seq > $1
+			ORDER BY seq LIMIT nullif($2::bigint, 0)`,
+		after,
+		limit,
+	)
 	if err != nil {
 		return fmt.Errorf("read audit: %w", err)
 	}
@@ -655,7 +698,15 @@ func (s *records) export(ctx context.Context, w io.Writer, after, limit int64) e
 
 // story is what the chain says of an event, or of a person from a time on.
 func (s *records) story(ctx context.Context, event, person string, since time.Time, most int) ([]audit.Row, error) {
-	rows, err := s.Pool.Query(ctx, `SELECT chain, seq, at, kind, person, event, detail, prev, hash FROM audit.story($1, $2, $3, 'infinity', $4) ORDER BY seq`, event, person, since, most)
+	rows, err := s.Pool.Query(
+		ctx,
+		`SELECT chain, seq, at, kind, person, event, detail, prev, hash FROM audit.story($1, $2, $3, 'infinity', $4)
+			ORDER BY seq`,
+		event,
+		person,
+		since,
+		most,
+	)
 	if err != nil {
 		return nil, fmt.Errorf("read audit: %w", err)
 	}

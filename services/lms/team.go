@@ -57,7 +57,12 @@ func (l *LMS) teamFacts(v *viewer) (teamFacts, error) {
 	l.mu.Lock()
 	kept := l.teams[v.Person]
 	if kept == nil {
-		kept = &riskclient.Cache[teamFacts]{Fresh: l.scorer.Causes.Fresh, Usable: l.scorer.Causes.Usable, AtMost: l.scorer.Causes.AtMost, Last: l.scorer.Causes.Last}
+		kept = &riskclient.Cache[teamFacts]{
+			Fresh:  l.scorer.Causes.Fresh,
+			Usable: l.scorer.Causes.Usable,
+			AtMost: l.scorer.Causes.AtMost,
+			Last:   l.scorer.Causes.Last,
+		}
 		l.teams[v.Person] = kept
 	}
 	l.mu.Unlock()
@@ -197,7 +202,11 @@ func (s *records) passes(ctx context.Context, people []risk.Standing) (map[strin
 	for i, p := range people {
 		ids[i] = p.ID
 	}
-	rows, err := s.Pool.Query(ctx, `SELECT event FROM training.outbox WHERE event->>'verb' = 'training.passed' AND event->>'person' = ANY ($1)`, ids)
+	rows, err := s.Pool.Query(
+		ctx,
+		`SELECT event FROM training.outbox WHERE event->>'verb' = 'training.passed' AND event->>'person' = ANY ($1)`,
+		ids,
+	)
 	if err != nil {
 		return nil, fmt.Errorf("read passes: %w", err)
 	}

@@ -472,7 +472,9 @@ func (l *LMS) render(v *visit, name, title, at string, model any) error {
 	if v.stale != nil {
 		frame.Stale = "The risk scorer does not answer at the moment. What it would say is missing here."
 		if !v.stale.Since.IsZero() {
-			frame.Stale = "The risk scorer does not answer at the moment. Names and scores are those of " + v.stale.Since.UTC().Format("15:04:05") + " UTC."
+			frame.Stale = "The risk scorer does not answer at the moment. Names and scores are those of " + v.stale.Since.UTC().
+				Format("15:04:05") +
+				" UTC."
 		}
 	}
 	if v.viewer != nil {

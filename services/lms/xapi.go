@@ -218,8 +218,14 @@ func (s *records) eachLesson(ctx context.Context, since time.Time, visit func(ta
 	const few = 200
 	last := uuid.Nil
 	for {
-		rows, err := s.Pool.Query(ctx, `SELECT `+lessonColumns+` FROM training.lesson l LEFT JOIN training.completion c ON c.lesson = l.id
-			WHERE (l.made, l.id) > ($1, $2) ORDER BY l.made, l.id LIMIT $3`, since, [16]byte(last), few)
+		rows, err := s.Pool.Query(
+			ctx,
+			`SELECT `+lessonColumns+` FROM training.lesson l LEFT JOIN training.completion c ON c.lesson = l.id
+			WHERE (l.made, l.id) > ($1, $2) ORDER BY l.made, l.id LIMIT $3`,
+			since,
+			[16]byte(last),
+			few,
+		)
 		if err != nil {
 			return fmt.Errorf("read lessons: %w", err)
 		}

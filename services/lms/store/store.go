@@ -1,5 +1,5 @@
-// Package store is what every part of the learning system needs of its database: a write commits together with its rows of the
-// audit. The statements are with the subjects that they belong to.
+// Package store is what every part of the learning system needs of its database: a write commits together with its rows
+// of the audit. The statements are with the subjects that they belong to.
 package store
 
 import (
@@ -38,7 +38,8 @@ func Note(kind, person, event string, v any) Row {
 // ErrNotFound is the answer to something that is not there, or is not for the one who asks.
 var ErrNotFound = errors.New("not found")
 
-// Write runs act in a transaction and appends the audit rows that it returns, last, so that the chain is locked briefly.
+// Write runs act in a transaction and appends the audit rows that it returns, last, so that the chain is locked
+// briefly.
 func (s *Store) Write(ctx context.Context, act func(pgx.Tx) ([]Row, error)) error {
 	var rows []Row
 	err := pgx.BeginFunc(ctx, s.Pool, func(tx pgx.Tx) error {
