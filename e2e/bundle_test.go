@@ -89,7 +89,8 @@ func TestABundleTellsOfEveryWorkloadAndHoldsNoSecret(t *testing.T) {
 	for _, w := range l.st.Workloads {
 		want = append(want, "logs/"+w.Name+".log", "audit/"+w.Name+".jsonl")
 	}
-	if info, err := os.Stat(l.StateDir().Log()); err == nil && info.Size() > 0 { // a supervisor has nothing to say of a lab that is well
+	if info, err := os.Stat(l.StateDir().Log()); err == nil &&
+		info.Size() > 0 { // a supervisor has nothing to say of a lab that is well
 		want = append(want, "logs/supervisor.log")
 	}
 	if l.inCluster() {

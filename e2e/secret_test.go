@@ -83,7 +83,8 @@ func TestTheKeyIsFoundInOneProcessAlone(t *testing.T) {
 		if errors.Is(err, fs.ErrNotExist) {
 			return nil // gone again: a temporary file of the database
 		}
-		if err != nil || !d.Type().IsRegular() || path == own || strings.HasPrefix(path, filepath.Join(string(l.StateDir()), "bin")) {
+		if err != nil || !d.Type().IsRegular() || path == own ||
+			strings.HasPrefix(path, filepath.Join(string(l.StateDir()), "bin")) {
 			return err
 		}
 		b, err := os.ReadFile(path)

@@ -73,7 +73,8 @@ func TestPeopleAndWorkloadsAreOfDifferentCAs(t *testing.T) {
 			t.Errorf("%s at the people's door: %d, want %d (%v)", x.name, r.Status, x.status, r.Err)
 		}
 	}
-	if info, err := os.Stat(filepath.Join(string(l.StateDir()), "people-ca.pem")); err != nil || info.Mode().Perm() != 0o600 {
+	if info, err := os.Stat(filepath.Join(string(l.StateDir()), "people-ca.pem")); err != nil ||
+		info.Mode().Perm() != 0o600 {
 		t.Errorf("the people's CA: %v, %v; want a file that its owner alone may read", info, err)
 	}
 }

@@ -302,7 +302,11 @@ func TestIdentitiesOfAMinuteRotateUnderTraffic(t *testing.T) {
 func TestALabOfTheSameNameElsewhereTakesNothingOver(t *testing.T) {
 	kube(t)
 	home := needtest.PrivateDir(t)
-	env := []string{"LAB_HOME=" + home, "KUBECONFIG=" + l.StateDir().Path("kubeconfig"), "LAB_APP_IMAGE=security-training-app:any"}
+	env := []string{
+		"LAB_HOME=" + home,
+		"KUBECONFIG=" + l.StateDir().Path("kubeconfig"),
+		"LAB_APP_IMAGE=security-training-app:any",
+	}
 	runtimes := []string{cluster.RuntimeName}
 	if l.runtime == kind.RuntimeName {
 		runtimes = append(runtimes, kind.RuntimeName)

@@ -120,7 +120,7 @@ func TestAWorkloadThatWasTakenOverReachesNothingOfRoots(t *testing.T) {
 	); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
-	// Not from that script: the supervisor ends whatever else runs under the uid, and so the script itself.
+	// Not from that script: the supervisor ends every process of the uid, and so the script itself.
 	if err := syscall.Kill(w.PID, syscall.SIGKILL); err != nil {
 		t.Fatal(err)
 	}

@@ -494,7 +494,8 @@ func TestRoutesInCodeAreThoseOfTheTopology(t *testing.T) {
 				return
 			}
 			used[text] = true
-			if !listed[text] && !under(f.folder(), "services/lms", "lab/control") { // pages for people; the supervisor's own socket
+			if !listed[text] &&
+				!under(f.folder(), "services/lms", "lab/control") { // pages for people; the supervisor's own socket
 				t.Errorf("%s:%d: %q is a route that topology.yaml does not list", f.path, set.Position(pos).Line, text)
 			}
 		})

@@ -1,5 +1,5 @@
-// Package auditor reads, follows, exports and verifies the audit chains of a lab: a chain of decisions for each workload, one
-// for the supervisor, and the business rows of the services that have a database.
+// Package auditor reads, follows, exports and verifies the audit chains of a lab: a chain of decisions for each
+// workload, one for the supervisor, and the business rows of the services that have a database.
 package auditor
 
 import (
@@ -93,7 +93,8 @@ func verifyRows(ctx context.Context, l lab.Lab, o *operator.Operator, name strin
 		if err != nil {
 			return c.with(&audit.Fault{Kind: audit.MissingChain, Workload: c.Name, What: err.Error()}), nil
 		}
-		if len(rows) > 0 && c.Checkpoints == 0 && time.Now().Before(young) && operator.Pause(ctx, 100*time.Millisecond) == nil {
+		if len(rows) > 0 && c.Checkpoints == 0 && time.Now().Before(young) &&
+			operator.Pause(ctx, 100*time.Millisecond) == nil {
 			continue
 		}
 		c.Entries, err = audit.VerifyRows(rows, name, pins)
@@ -238,7 +239,11 @@ func Tail(ctx context.Context, l lab.Lab, names []string, w io.Writer) error {
 	failed := make(chan error, len(names))
 	for _, name := range names {
 		if !slices.Contains(known, name) {
-			return &lab.Error{Code: lab.ExitUsage, What: "follow the audit", Why: fmt.Errorf("there is no workload %q; there are %s", name, strings.Join(known, ", "))}
+			return &lab.Error{
+				Code: lab.ExitUsage,
+				What: "follow the audit",
+				Why:  fmt.Errorf("there is no workload %q; there are %s", name, strings.Join(known, ", ")),
+			}
 		}
 		r, err := l.Audit(ctx, name)
 		if err != nil {

@@ -151,9 +151,12 @@ func TestABundleIsMadeOfWhateverThereIs(t *testing.T) {
 		s    Source
 		want map[string]string
 	}{
-		"no lab at all":      {Source{Version: "v1", Why: errors.New("no server")}, map[string]string{"version.txt": "v1", "why.txt": "no server"}},
-		"a dead supervisor":  {Source{Version: "v1", Folder: f, Status: gone}, map[string]string{"logs/supervisor.log": "the last words", "missing.txt": "its supervisor is not running"}},
-		"a folder that went": {Source{Version: "v1", Folder: control.StateDir(filepath.Join(string(f), "none"))}, map[string]string{"version.txt": "v1"}},
+		"no lab at all":     {Source{Version: "v1", Why: errors.New("no server")}, map[string]string{"version.txt": "v1", "why.txt": "no server"}},
+		"a dead supervisor": {Source{Version: "v1", Folder: f, Status: gone}, map[string]string{"logs/supervisor.log": "the last words", "missing.txt": "its supervisor is not running"}},
+		"a folder that went": {
+			Source{Version: "v1", Folder: control.StateDir(filepath.Join(string(f), "none"))},
+			map[string]string{"version.txt": "v1"},
+		},
 	} {
 		files := written(t, c.s)
 		for file, want := range c.want {

@@ -20,7 +20,10 @@ type Explainer struct{}
 const explainLines = 2000
 
 // Explain implements bundle.Explainer. Secrets are read only to be hidden.
-func (Explainer) Explain(ctx context.Context, f control.StateDir) (files map[string][]byte, secrets []string, err error) {
+func (Explainer) Explain(
+	ctx context.Context,
+	f control.StateDir,
+) (files map[string][]byte, secrets []string, err error) {
 	var s Settings
 	if err := f.Read(&s); err != nil {
 		return nil, nil, err

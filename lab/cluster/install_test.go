@@ -22,7 +22,10 @@ import (
 func installation(t *testing.T, environment map[string]string) (*Installation, Settings) {
 	t.Helper()
 	in := &Installation{
-		Runtime: &Runtime{Lookup: env.Map(environment), Version: "test"}, Folder: control.StateDir(filepath.Join(t.TempDir(), "lab")),
+		Runtime: &Runtime{
+			Lookup:  env.Map(environment),
+			Version: "test",
+		}, Folder: control.StateDir(filepath.Join(t.TempDir(), "lab")),
 		Spec: lab.Spec{Name: "lab"}, Name: RuntimeName, Context: "nowhere", Image: "registry.example.net:5000/app:1",
 	}
 	s, err := in.prepare()

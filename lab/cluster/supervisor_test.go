@@ -28,7 +28,11 @@ func socketed(t *testing.T) (l *control.Lab, socket string) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { os.RemoveAll(dir) })
-	in := &Installation{Runtime: &Runtime{Lookup: func(string) (string, bool) { return "", false }}, Folder: control.StateDir(filepath.Join(dir, "lab")), Spec: lab.Spec{Name: "lab"}}
+	in := &Installation{
+		Runtime: &Runtime{Lookup: func(string) (string, bool) { return "", false }},
+		Folder:  control.StateDir(filepath.Join(dir, "lab")),
+		Spec:    lab.Spec{Name: "lab"},
+	}
 	if _, err := in.prepare(); err != nil {
 		t.Fatal(err)
 	}

@@ -16,7 +16,8 @@ func announce(fresh bool) (exercise.Scenarios, error) {
 			return told, err
 		}
 		a := exercise.Scenario{
-			Name: s.Name, Title: s.Title, Brief: strings.TrimSpace(s.Brief), Difficulty: s.Difficulty, Minutes: s.Minutes, Attack: s.Attack,
+			Name: s.Name, Title: s.Title, Brief: strings.TrimSpace(s.Brief), Difficulty: s.Difficulty,
+			Minutes: s.Minutes, Attack: s.Attack,
 			Steps: len(s.Timeline) + len(s.Expect), Debrief: strings.TrimSpace(s.Debrief), Hints: []exercise.Hint{},
 		}
 		if a.Attack == nil {
@@ -28,8 +29,13 @@ func announce(fresh bool) (exercise.Scenarios, error) {
 		told.Scenarios = append(told.Scenarios, a)
 	}
 	what := map[string]string{
-		matrix.Nobody: "no certificate", matrix.Stranger: "a genuine identity that no list names", matrix.Foreign: "a genuine identity of another domain",
-		matrix.Forged: "the right name, signed by somebody else", matrix.Expired: "the right identity, too late", matrix.Plaintext: "no TLS", matrix.OldTLS: "TLS 1.2",
+		matrix.Nobody:    "no certificate",
+		matrix.Stranger:  "a genuine identity that no list names",
+		matrix.Foreign:   "a genuine identity of another domain",
+		matrix.Forged:    "the right name, signed by another CA",
+		matrix.Expired:   "the right identity, too late",
+		matrix.Plaintext: "no TLS",
+		matrix.OldTLS:    "TLS 1.2",
 	}
 	for _, s := range matrix.Strangers {
 		told.Strangers = append(told.Strangers, exercise.Stranger{Name: s.Name, What: what[s.Name]})

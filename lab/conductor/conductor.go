@@ -1,6 +1,6 @@
-// Package conductor does what an instructor asks for on the console: it plays exercises step by step, tries calls, takes
-// callers off a route and puts them back, rotates identities, resets, and pushes the story of it all to the console's feed.
-// One runs in each lab's supervisor.
+// Package conductor does what an instructor asks for on the console: it plays exercises step by step, tries calls,
+// takes callers off a route and puts them back, rotates identities, resets, and pushes the story of it all to the
+// console's feed. One runs in each lab's supervisor.
 package conductor
 
 import (
@@ -23,8 +23,8 @@ import (
 	"example.org/security-training/services/topology"
 )
 
-// Controllable is a Lab that can be conducted from the dashboard's console: it also gives and takes identities, and its topology can
-// be edited while it runs.
+// Controllable is a Lab that can be conducted from the dashboard's console: it also gives and takes identities, and its
+// topology can be edited while it runs.
 type Controllable interface {
 	lab.Lab
 	operator.Inside

@@ -150,7 +150,8 @@ func TestWhatWasEditedByHandStaysWhenACallerIsPutBack(t *testing.T) {
 			c, path := editor(t, text)
 			labtest.Write(t, path, strings.Replace(text, line, x.before, 1))
 			c.must(t, exercise.OrderRevoke, x.caller, "llm-gateway", route)
-			if got := labtest.Parse(t, []byte(labtest.Read(t, path))).Decide(x.caller, "llm-gateway", route); got == topology.Allowed {
+			now := labtest.Parse(t, []byte(labtest.Read(t, path)))
+			if got := now.Decide(x.caller, "llm-gateway", route); got == topology.Allowed {
 				t.Errorf("%s is still let in", x.caller)
 			}
 			if off, err := c.struckOff(); err != nil || len(off) != 1 {

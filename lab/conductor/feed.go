@@ -13,8 +13,8 @@ import (
 	"example.org/security-training/services/topology"
 )
 
-// pushFeed says what happens, twice a second, for as long as somebody watches: what the scorer made of which events, and how the
-// identities are.
+// pushFeed says what happens, twice a second, while the console is open: what the scorer made of which events, and how
+// the identities are.
 func (c *conductor) pushFeed(ctx context.Context) {
 	scorer := ""
 	for _, w := range c.op.Node.Topology().OfKind(topology.KindScorer) {
@@ -22,7 +22,7 @@ func (c *conductor) pushFeed(ctx context.Context) {
 	}
 	after, err := c.newest(ctx, scorer)
 	if err != nil {
-		return // nobody watches any more
+		return // the console was closed
 	}
 	last := ""
 	for tick := 0; ; tick++ {
@@ -40,14 +40,18 @@ func (c *conductor) pushFeed(ctx context.Context) {
 		}
 		if st, err := c.stage.Status(ctx); err == nil {
 			for _, w := range st.Workloads {
-				f.Identities = append(f.Identities, exercise.Identity{Workload: w.Name, SPIFFEID: w.SPIFFEID, State: w.State, Serial: w.Serial, Expires: w.Expires})
+				f.Identities = append(
+					f.Identities,
+					exercise.Identity{Workload: w.Name, SPIFFEID: w.SPIFFEID, State: w.State, Serial: w.Serial, Expires: w.Expires},
+				)
 			}
 		}
 		if f.Revoked, err = c.struckOff(); err != nil {
 			c.log.Warn("tell the console", "error", err.Error())
 		}
 		now := fmt.Sprint(f.Identities, f.Revoked)
-		if len(f.Lines) > 0 || now != last || tick%10 == 0 { // now and then in any case: the dashboard may have begun anew
+		if len(f.Lines) > 0 || now != last ||
+			tick%10 == 0 { // now and then in any case: the dashboard may have been restarted
 			if err := c.op.Ask(ctx, routeFeed, f, nil); err == nil {
 				last = now
 			}
@@ -58,7 +62,8 @@ func (c *conductor) pushFeed(ctx context.Context) {
 	}
 }
 
-// newest is the row that a workload's chain of business ends with: what came before is no news. It asks until it knows, or ctx ends.
+// newest is the row that a workload's chain of business ends with: what came before is no news. It asks until it knows,
+// or ctx ends.
 func (c *conductor) newest(ctx context.Context, workload string) (int64, error) {
 	said := ""
 	for {
@@ -85,7 +90,15 @@ func linesOf(r audit.Row) []exercise.FeedLine {
 		var lines []exercise.FeedLine
 		for i, id := range strings.Fields(events) {
 			if i == 4 {
-				lines = append(lines, exercise.FeedLine{At: r.At, Kind: "event", Person: r.Person, What: fmt.Sprintf("and %d more", len(strings.Fields(events))-i)})
+				lines = append(
+					lines,
+					exercise.FeedLine{
+						At:     r.At,
+						Kind:   "event",
+						Person: r.Person,
+						What:   fmt.Sprintf("and %d more", len(strings.Fields(events))-i),
+					},
+				)
 				break
 			}
 			source, rest, _ := strings.Cut(id, ":")
@@ -99,9 +112,27 @@ func linesOf(r audit.Row) []exercise.FeedLine {
 		if len(words) < 3 {
 			return lines
 		}
-		return append(lines, exercise.FeedLine{At: r.At, Kind: "score", Person: r.Person, What: "scores " + strings.TrimRight(words[1][:min(5, len(words[1]))], " "), Level: words[2], Event: r.Event})
+		return append(
+			lines,
+			exercise.FeedLine{
+				At:     r.At,
+				Kind:   "score",
+				Person: r.Person,
+				What:   "scores " + strings.TrimRight(words[1][:min(5, len(words[1]))], " "),
+				Level:  words[2],
+				Event:  r.Event,
+			},
+		)
 	case "dead_letter", "rejected", "reset":
-		return []exercise.FeedLine{{At: r.At, Kind: "order", Person: r.Person, What: exercise.Short(strings.ReplaceAll(r.Kind, "_", " ") + ": " + r.Detail), Event: r.Event}}
+		return []exercise.FeedLine{
+			{
+				At:     r.At,
+				Kind:   "order",
+				Person: r.Person,
+				What:   exercise.Short(strings.ReplaceAll(r.Kind, "_", " ") + ": " + r.Detail),
+				Event:  r.Event,
+			},
+		}
 	}
 	return nil
 }

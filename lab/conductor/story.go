@@ -13,8 +13,8 @@ import (
 	"example.org/security-training/services/topology"
 )
 
-// story reads every chain for an event: what a collector accepted, what the scorer made of it, and the lessons of that person
-// from then on.
+// story reads every chain for an event: what a collector accepted, what the scorer made of it, and the lessons of that
+// person from then on.
 func (c *conductor) story(ctx context.Context, event string) ([]exercise.StoryLine, error) {
 	var lines []exercise.StoryLine
 	for _, w := range c.op.Node.Topology().Workloads {
@@ -31,7 +31,10 @@ func (c *conductor) story(ctx context.Context, event string) ([]exercise.StoryLi
 				if e.Peer != "" {
 					detail += ", from " + e.Peer + ", serial number " + e.Serial
 				}
-				lines = append(lines, exercise.StoryLine{At: e.At, Where: w.Name, What: e.Kind, Person: e.Person, Detail: detail, Hash: e.Hash})
+				lines = append(
+					lines,
+					exercise.StoryLine{At: e.At, Where: w.Name, What: e.Kind, Person: e.Person, Detail: detail, Hash: e.Hash},
+				)
 			}
 		}
 	}
@@ -46,7 +49,10 @@ func (c *conductor) story(ctx context.Context, event string) ([]exercise.StoryLi
 				continue // who asked for it is not its story
 			}
 			if r.Event == event || slices.Contains(strings.Fields(r.Detail), event) {
-				lines = append(lines, exercise.StoryLine{At: r.At, Where: w.Name, What: r.Kind, Person: r.Person, Detail: facts(r.Detail), Hash: r.Hash})
+				lines = append(
+					lines,
+					exercise.StoryLine{At: r.At, Where: w.Name, What: r.Kind, Person: r.Person, Detail: facts(r.Detail), Hash: r.Hash},
+				)
 				if r.Kind == "assessment" && person == "" {
 					person, since = r.Person, r.At
 				}
@@ -71,13 +77,22 @@ func (c *conductor) lessons(ctx context.Context, person string, since time.Time)
 		if w.Kind != topology.KindDashboard {
 			continue
 		}
-		rows, err := c.op.RowsAbout(ctx, w.Name, url.Values{"person": {person}, "since": {since.UTC().Format(time.RFC3339Nano)}})
+		rows, err := c.op.RowsAbout(
+			ctx,
+			w.Name,
+			url.Values{"person": {person}, "since": {since.UTC().Format(time.RFC3339Nano)}},
+		)
 		if err != nil {
 			return nil, err
 		}
 		for _, r := range rows {
-			if r.Person == person && r.At.After(since) && slices.Contains([]string{"lesson.asked", "lesson.written", "attempt", "completion", "delivery"}, r.Kind) && len(lines) < 20 {
-				lines = append(lines, exercise.StoryLine{At: r.At, Where: w.Name, What: r.Kind, Person: r.Person, Detail: facts(r.Detail), Hash: r.Hash})
+			if r.Person == person && r.At.After(since) &&
+				slices.Contains([]string{"lesson.asked", "lesson.written", "attempt", "completion", "delivery"}, r.Kind) &&
+				len(lines) < 20 {
+				lines = append(
+					lines,
+					exercise.StoryLine{At: r.At, Where: w.Name, What: r.Kind, Person: r.Person, Detail: facts(r.Detail), Hash: r.Hash},
+				)
 			}
 		}
 	}

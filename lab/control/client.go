@@ -332,8 +332,8 @@ func newAdmin(path string) *admin {
 	}}}
 }
 
-// patience is how long an answer of the supervisor may take: a CA's turn is the longest of its acts. Its state it only has to look
-// up: that is there at once, or the supervisor has been stopped.
+// patience is how long an answer of the supervisor may take: a CA's turn is the longest of its acts. Its state it only
+// has to look up: that is there at once, or the supervisor has been stopped.
 func patience(route string) time.Duration {
 	if route == "/v1/status" {
 		return 15 * time.Second
@@ -343,7 +343,11 @@ func patience(route string) time.Duration {
 
 // call sends in, if it is not nil, and reads the answer into out, if that is not nil.
 func (a *admin) call(ctx context.Context, method, route string, in, out any) error {
-	ctx, cancel := context.WithTimeoutCause(ctx, patience(route), fmt.Errorf("it has not answered %s for %s: %w", route, patience(route), context.DeadlineExceeded))
+	ctx, cancel := context.WithTimeoutCause(
+		ctx,
+		patience(route),
+		fmt.Errorf("it has not answered %s for %s: %w", route, patience(route), context.DeadlineExceeded),
+	)
 	defer cancel()
 	var body io.Reader
 	if in != nil {
@@ -376,9 +380,14 @@ func (a *admin) status(ctx context.Context) (lab.Status, error) {
 	return st, a.call(ctx, http.MethodGet, "/v1/status", nil, &st)
 }
 
-func (a *admin) mint(ctx context.Context, id spiffeid.ID, from, ttl time.Duration) (*x509svid.SVID, *x509bundle.Set, error) {
+func (a *admin) mint(
+	ctx context.Context,
+	id spiffeid.ID,
+	from, ttl time.Duration,
+) (*x509svid.SVID, *x509bundle.Set, error) {
 	var m minted
-	if err := a.call(ctx, http.MethodPost, "/v1/mint", mintRequest{ID: id.String(), From: from, TTL: ttl}, &m); err != nil {
+	req := mintRequest{ID: id.String(), From: from, TTL: ttl}
+	if err := a.call(ctx, http.MethodPost, "/v1/mint", req, &m); err != nil {
 		return nil, nil, err
 	}
 	svid, err := x509svid.Parse(m.Certs, m.Key)

@@ -238,7 +238,13 @@ func (s *Server) certificatesUntil(w http.ResponseWriter, r *http.Request) error
 	case <-over.C:
 	}
 	u := until{now.Add(-backdate).Truncate(time.Second).UTC()}
-	s.audit.Write(audit.Entry{Kind: "certificate", Person: req.Name, Detail: "to be revoked, as " + req.Role + ": all that begin by " + u.Time.Format(time.RFC3339)})
+	s.audit.Write(
+		audit.Entry{
+			Kind:   "certificate",
+			Person: req.Name,
+			Detail: "to be revoked, as " + req.Role + ": all that begin by " + u.Time.Format(time.RFC3339),
+		},
+	)
 	return httpjson.Write(w, http.StatusOK, u)
 }
 

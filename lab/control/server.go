@@ -99,8 +99,8 @@ func (s *Server) Close() error {
 	return errors.Join(err, s.audit.Close())
 }
 
-// Serve opens the admin socket for backend: from its return on, it is answered and checkpoints are signed, until Close. An
-// order to end the lab calls end. What goes wrong later is sent to failed.
+// Serve opens the admin socket for backend: from its return on, it is answered and checkpoints are signed, until Close.
+// An order to end the lab calls end. What goes wrong later is sent to failed.
 func (s *Server) Serve(backend Backend, end context.CancelFunc, failed chan<- error) error {
 	s.backend, s.end = backend, end
 	l, err := s.listenAdmin()

@@ -31,7 +31,12 @@ func (fakeBackend) Restart(context.Context, string) error { return nil }
 
 func (fakeBackend) Order(context.Context, Order) error { return nil }
 
-func (fakeBackend) Mint(context.Context, spiffeid.ID, time.Time, time.Duration) (*x509svid.SVID, []*x509.Certificate, error) {
+func (fakeBackend) Mint(
+	context.Context,
+	spiffeid.ID,
+	time.Time,
+	time.Duration,
+) (*x509svid.SVID, []*x509.Certificate, error) {
 	return nil, nil, nil
 }
 
@@ -64,8 +69,8 @@ func opened(t *testing.T) (*Server, *Lab) {
 	return s, l
 }
 
-// TestWhoOrdersTheEndGetsTheWholeAnswer holds up the handler just after the order to end: a supervisor that closed its server there
-// would end before its answer is out.
+// TestWhoOrdersTheEndGetsTheWholeAnswer holds up the handler just after the order to end: a supervisor that closed its
+// server there would end before its answer is out.
 func TestWhoOrdersTheEndGetsTheWholeAnswer(t *testing.T) {
 	s, l := opened(t)
 	closed := make(chan error, 1)

@@ -1,7 +1,7 @@
-// Package control is how a lab is controlled on the machine that it was started from, whatever its runtime. The supervisor's
-// side is Server: it answers on a socket that only its owner may open, keeps the CA for people's browsers and the key that
-// signs the ends of all audit chains, and runs the conductor. Lab is the client's side, for the command line and the tests.
-// StateDir is the private folder that both share.
+// Package control is how a lab is controlled on the machine that it was started from, for every runtime. The
+// supervisor's side is Server: it answers on a socket that only its owner may open, keeps the CA for people's browsers
+// and the key that signs the ends of all audit chains, and runs the conductor. Lab is the client's side, for the
+// command line and the tests. StateDir is the private folder that both share.
 //
 // A runtime gives Server a Backend, which knows how to start, end and look at workloads.
 package control

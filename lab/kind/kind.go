@@ -45,7 +45,7 @@ type Runtime struct {
 
 var _ lab.Runtime = (*Runtime)(nil)
 
-// Find returns the lab called name, or lab.ErrNone; control.ErrGone beside the lab if its supervisor does not run.
+// Find returns the lab called name, or lab.ErrNone; the lab and control.ErrGone if its supervisor does not run.
 func (r *Runtime) Find(ctx context.Context, name string) (lab.Lab, error) {
 	return control.FindNamed(ctx, r.Lookup, name, down)
 }

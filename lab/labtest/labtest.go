@@ -10,8 +10,8 @@ import (
 	"example.org/security-training/services/topology"
 )
 
-// Policy is a policy in a folder of the test's own, as a lab keeps it: the shipped one and the running one, which can be
-// edited.
+// Policy is a policy in a folder of the test's own, as a lab keeps it: the shipped one and the running one, which can
+// be edited.
 type Policy struct{ path string }
 
 // NewPolicy writes text as the running policy. The shipped one is not there until a test writes it.

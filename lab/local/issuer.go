@@ -102,5 +102,12 @@ func (e embedded) order(_ context.Context, o control.Order) error {
 	case "":
 		return errors.New("nothing ordered")
 	}
-	return fmt.Errorf("rotate %q: want %s, %s, %s or %s", o.Rotate, control.AllSVIDs, control.CAPrepare, control.CAActivate, control.CARetire)
+	return fmt.Errorf(
+		"rotate %q: want %s, %s, %s or %s",
+		o.Rotate,
+		control.AllSVIDs,
+		control.CAPrepare,
+		control.CAActivate,
+		control.CARetire,
+	)
 }

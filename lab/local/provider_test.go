@@ -27,7 +27,11 @@ func TestTheLearningSystemAloneIsToldOfAProviderOfIdentities(t *testing.T) {
 		"confidential": {control.Provider{Issuer: "https://id.example.org", Client: "training", Redirect: "http://a/sign-in/callback", Mark: "0a"},
 			[]string{"OIDC_ISSUER=https://id.example.org", "OIDC_CLIENT_ID=training", "OIDC_REDIRECT_URL=http://a/sign-in/callback", "OIDC_CLIENT_SECRET_FILE=/lab/keys/lms/oidc.secret"}},
 	} {
-		s := &Supervisor{topo: topo, folder: folder{"/lab"}, settings: settings{Settings: control.Settings{Host: "127.0.0.1", Provider: c.provider}}}
+		s := &Supervisor{
+			topo:     topo,
+			folder:   folder{"/lab"},
+			settings: settings{Settings: control.Settings{Host: "127.0.0.1", Provider: c.provider}},
+		}
 		for _, w := range topo.Workloads {
 			told := slices.DeleteFunc(s.environment(w), func(v string) bool { return !strings.HasPrefix(v, "OIDC_") })
 			want := c.want

@@ -78,9 +78,14 @@ type process struct {
 // Supervise runs the lab in dir until ctx ends or it is told to end. It is what `lab supervise` does.
 func Supervise(ctx context.Context, dir string) error {
 	s := &Supervisor{
-		folder: folder{control.StateDir(dir)}, processes: map[string]*process{}, nursery: newNursery(), changed: make(chan struct{}),
-		log:   slog.New(slog.NewJSONHandler(os.Stderr, nil)),
-		probe: &http.Client{Timeout: time.Second, Transport: &http.Transport{MaxIdleConnsPerHost: 1, IdleConnTimeout: 10 * time.Second}},
+		folder: folder{
+			control.StateDir(dir),
+		}, processes: map[string]*process{}, nursery: newNursery(), changed: make(chan struct{}),
+		log: slog.New(slog.NewJSONHandler(os.Stderr, nil)),
+		probe: &http.Client{
+			Timeout:   time.Second,
+			Transport: &http.Transport{MaxIdleConnsPerHost: 1, IdleConnTimeout: 10 * time.Second},
+		},
 	}
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()

@@ -20,7 +20,7 @@ const (
 	Nobody    = "nobody"   // no certificate
 	Stranger  = "stranger" // an ID of the domain that is not listed
 	Foreign   = "foreign"  // an ID of another domain, of a CA that speaks for it
-	Forged    = "forged"   // a listed ID, signed by somebody else
+	Forged    = "forged"   // a listed ID, signed by another CA
 	Expired   = "expired"  // a listed ID whose life is over
 	Plaintext = "plaintext"
 	OldTLS    = "tls12"
@@ -32,7 +32,8 @@ var Strangers = []struct{ Name, Reason string }{
 	{Expired, "expired"}, {Plaintext, "plaintext"}, {OldTLS, "tls_version"},
 }
 
-// PastMinter is a Lab whose CA signs certificates for any time: their life begins from after now, before it if negative.
+// PastMinter is a Lab whose CA signs certificates for any time: their life begins from after now, before it if
+// negative.
 type PastMinter interface {
 	MintFrom(ctx context.Context, id spiffeid.ID, from, ttl time.Duration) (*x509svid.SVID, *x509bundle.Set, error)
 }

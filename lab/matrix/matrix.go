@@ -1,6 +1,6 @@
-// Package matrix tries every caller on every route of a lab, and compares what it measures with what the policy says. The
-// callers are the workloads, each with a certificate of its own, and strangers who must be refused: without a certificate,
-// with a forged or an expired one, over plaintext, and so on.
+// Package matrix tries every caller on every route of a lab, and compares what it measures with what the policy says.
+// The callers are the workloads, each with a certificate of its own, and strangers who must be refused: without a
+// certificate, with a forged or an expired one, over plaintext, and so on.
 package matrix
 
 import (
@@ -198,7 +198,14 @@ func tryRow(ctx context.Context, addr string, who probe.Caller, row []*Cell) {
 
 // explain adds the reasons of refusals, which only the refusing side knows, from its audit; what it is still writing is waited for.
 // A caller whose certificate was never read leaves no serial number there: its refusal is told by its reason, noted since began.
-func explain(ctx context.Context, l lab.Lab, topo *topology.Topology, cells []*Cell, serials map[string]*Cell, began time.Time) error {
+func explain(
+	ctx context.Context,
+	l lab.Lab,
+	topo *topology.Topology,
+	cells []*Cell,
+	serials map[string]*Cell,
+	began time.Time,
+) error {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
 	for _, w := range topo.Workloads {

@@ -15,10 +15,16 @@ func TestAMatrixIsNarrowedAndHeldAgainstWhatItIsToldTo(t *testing.T) {
 	text := string(manifests.Topology())
 	stage := labtest.NewPolicy(t, text)
 	labtest.Write(t, stage.Shipped(), text)
-	labtest.Write(t, stage.Topology(), strings.Replace(text, "POST /v1/generate: [lms]", "POST /v1/generate: [lms, sim-git]", 1))
+	labtest.Write(
+		t,
+		stage.Topology(),
+		strings.Replace(text, "POST /v1/generate: [lms]", "POST /v1/generate: [lms, sim-git]", 1),
+	)
 	const route topology.Route = "POST /v1/generate"
 	for against, want := range map[string][2]topology.Outcome{
-		"": {topology.Refused, topology.Allowed}, AgainstShipped: {topology.Refused, topology.Allowed}, AgainstRunning: {topology.Allowed, topology.Allowed},
+		"":             {topology.Refused, topology.Allowed},
+		AgainstShipped: {topology.Refused, topology.Allowed},
+		AgainstRunning: {topology.Allowed, topology.Allowed},
 	} {
 		expected, running, err := Options{Against: against}.policies(stage)
 		if err != nil {
@@ -54,7 +60,10 @@ func TestAMatrixIsNarrowedAndHeldAgainstWhatItIsToldTo(t *testing.T) {
 			Running:  topology.Allowed,
 		},
 	}
-	for name, f := range map[string]func() error{"text": func() error { return WriteText(&b, cells) }, "html": func() error { return WriteHTML(&b, cells) }} {
+	for name, f := range map[string]func() error{
+		"text": func() error { return WriteText(&b, cells) },
+		"html": func() error { return WriteHTML(&b, cells) },
+	} {
 		b.Reset()
 		if err := f(); err != nil || !strings.Contains(b.String(), "Refused as it came, Allowed now") {
 			t.Errorf("%s has no section for what was edited: %v\n%s", name, err, b.String())

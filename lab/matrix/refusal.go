@@ -13,9 +13,16 @@ import (
 	"example.org/security-training/services/topology"
 )
 
-// Refusal waits for the entry with which callee's audit says why it turned who away: by the certificate's serial number or,
-// where there is none, the first refusal without one since began.
-func Refusal(ctx context.Context, l lab.Lab, callee string, who probe.Caller, outcome topology.Outcome, began time.Time) (audit.Entry, error) {
+// Refusal waits for the entry with which callee's audit says why it turned who away: by the certificate's serial number
+// or, where there is none, the first refusal without one since began.
+func Refusal(
+	ctx context.Context,
+	l lab.Lab,
+	callee string,
+	who probe.Caller,
+	outcome topology.Outcome,
+	began time.Time,
+) (audit.Entry, error) {
 	serial := ""
 	if who.SVID != nil {
 		serial = fmt.Sprintf("%x", who.SVID.Certificates[0].SerialNumber)

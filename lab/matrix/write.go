@@ -10,7 +10,7 @@ import (
 	"example.org/security-training/services/topology"
 )
 
-// WriteText writes one line for each cell: expected beside measured.
+// WriteText writes one line for each cell: expected and measured.
 func WriteText(w io.Writer, cells []Cell) error {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(t, "\tCALLER\tCALLEE\tROUTE\tEXPECTED\tNEW\tKEPT\tREASON")

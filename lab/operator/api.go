@@ -131,7 +131,12 @@ func (o *Operator) AwaitScored(ctx context.Context) error {
 		case <-ctx.Done():
 			return fmt.Errorf("wait for the scorer: %s: %w", strings.Join(behind, ", "), context.Cause(ctx))
 		case <-still.C:
-			return &lab.Error{Code: lab.ExitTimeout, What: "wait for the scorer", Why: fmt.Errorf("nothing came to its end for %s: %s", stillAfter, strings.Join(behind, ", ")), Try: "lab logs " + o.scorer()}
+			return &lab.Error{
+				Code: lab.ExitTimeout,
+				What: "wait for the scorer",
+				Why:  fmt.Errorf("nothing came to its end for %s: %s", stillAfter, strings.Join(behind, ", ")),
+				Try:  "lab logs " + o.scorer(),
+			}
 		case <-time.After(10 * time.Millisecond):
 		}
 	}

@@ -1,5 +1,5 @@
-// Package play plays a scenario against a lab: it has simulators perform the steps on the lab's clock, tries calls, and checks
-// what the scenario expects.
+// Package play plays a scenario against a lab: it has simulators perform the steps on the lab's clock, tries calls, and
+// checks what the scenario expects.
 package play
 
 import (

@@ -38,7 +38,8 @@ func Prove(ctx context.Context, o *operator.Operator, dashboard string, spec lab
 	})
 }
 
-// awayAtMost is how long an answer may be 503 before the history is given up: a large company's is taken in for minutes.
+// awayAtMost is how long an answer may be 503 before the history is given up: a large company's is taken in for
+// minutes.
 const awayAtMost = 10 * time.Minute
 
 // whileAway does what may be done again until the answer is another than 503, or until ctx or awayAtMost has passed.
@@ -47,7 +48,8 @@ func whileAway(ctx context.Context, do func() error) error {
 	defer cancel()
 	for {
 		err := do()
-		if err == nil || httpjson.FromError(err).Status != http.StatusServiceUnavailable || operator.Pause(ctx, time.Second) != nil {
+		if err == nil || httpjson.FromError(err).Status != http.StatusServiceUnavailable ||
+			operator.Pause(ctx, time.Second) != nil {
 			return err
 		}
 	}
@@ -70,12 +72,22 @@ func proveEvent(ctx context.Context, o *operator.Operator, spec lab.Spec) error 
 	}
 	staff := people.Company(spec.Seed, spec.People, people.Published)
 	run := fmt.Sprintf("probe-%d", time.Now().UnixNano())
-	act := routine.Act{ID: run, At: clock.Now, Person: staff[0].ID, Source: activity.Git, Verb: activity.Commit, Repository: "lab", Path: "README.md", Detail: "probe"}
+	act := routine.Act{
+		ID:         run,
+		At:         clock.Now,
+		Person:     staff[0].ID,
+		Source:     activity.Git,
+		Verb:       activity.Commit,
+		Repository: "lab",
+		Path:       "README.md",
+		Detail:     "probe",
+	}
 	var before, after operator.Watermarks
 	if err := o.Ask(ctx, operator.RouteWatermarks, nil, &before); err != nil {
 		return err
 	}
-	if err := o.Perform(ctx, world.Play{ID: run, Kind: world.Timeline, Seed: spec.Seed, People: spec.People, Acts: []routine.Act{act}}); err != nil {
+	probe := world.Play{ID: run, Kind: world.Timeline, Seed: spec.Seed, People: spec.People, Acts: []routine.Act{act}}
+	if err := o.Perform(ctx, probe); err != nil {
 		return fmt.Errorf("a probe event: %w", err)
 	}
 	if err := o.AwaitScored(ctx); err != nil {

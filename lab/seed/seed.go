@@ -17,10 +17,15 @@ import (
 	"example.org/security-training/synth/world"
 )
 
-// History gives the lab its company and its history: the roster, the training records, and thirty days (or as many as spec says)
-// that every simulator delivers as its vendor would. It returns when all of it has been scored. It may be repeated: what has
-// arrived already is known. It returns the position of the scorer's event log after it.
-func History(ctx context.Context, o *operator.Operator, spec lab.Spec, p progress.Reporter) (position int64, err error) {
+// History gives the lab its company and its history: the roster, the training records, and thirty days (or as many as
+// spec says) that every simulator delivers as its vendor would. It returns when all of it has been scored. It may be
+// repeated: what has arrived already is known. It returns the position of the scorer's event log after it.
+func History(
+	ctx context.Context,
+	o *operator.Operator,
+	spec lab.Spec,
+	p progress.Reporter,
+) (position int64, err error) {
 	staff := people.Company(spec.Seed, spec.People, people.Published)
 	if err := progress.Step(p, fmt.Sprintf("roster of %d people", len(staff)), func() error {
 		return o.Ask(ctx, operator.RouteRoster, people.Roster(staff), nil)
@@ -29,11 +34,20 @@ func History(ctx context.Context, o *operator.Operator, spec lab.Spec, p progres
 	}
 	var at operator.Watermarks
 	err = progress.Step(p, fmt.Sprintf("%d days of history, through the collectors", spec.Days), func() error {
-		play := world.Play{ID: fmt.Sprintf("history-%d-%d-%d", spec.Seed, spec.People, spec.Days), Kind: world.History, Seed: spec.Seed, People: spec.People, Days: spec.Days}
+		play := world.Play{
+			ID:     fmt.Sprintf("history-%d-%d-%d", spec.Seed, spec.People, spec.Days),
+			Kind:   world.History,
+			Seed:   spec.Seed,
+			People: spec.People,
+			Days:   spec.Days,
+		}
 		group, both := errgroup.WithContext(ctx)
 		group.Go(func() error {
 			events := routine.TrainingEvents(routine.Month(staff, spec.Days))
-			return whileAway(both, func() error { return o.Ask(both, operator.RouteTraining, operator.Training{Events: events}, nil) })
+			return whileAway(
+				both,
+				func() error { return o.Ask(both, operator.RouteTraining, operator.Training{Events: events}, nil) },
+			)
 		})
 		group.Go(func() error { return o.Perform(both, play) })
 		if err := group.Wait(); err != nil {

@@ -111,8 +111,9 @@ func (l *LMS) beside(v *site.Request, people []risk.Standing, own string) (besid
 			}
 		}
 		m.Rows = append(m.Rows, besideRow{
-			Standing: p, Own: chart.Bar(p.Score.Float(), strings.ToLower(string(p.Level))), Other: chart.Bar(p.Shadow.Score.Float(), strings.ToLower(string(p.Shadow.Level))),
-			Gap: p.Shadow.Score.Micro() - p.Score.Micro(),
+			Standing: p, Own: chart.Bar(p.Score.Float(), strings.ToLower(string(p.Level))),
+			Other: chart.Bar(p.Shadow.Score.Float(), strings.ToLower(string(p.Shadow.Level))),
+			Gap:   p.Shadow.Score.Micro() - p.Score.Micro(),
 		})
 	}
 	slices.SortStableFunc(m.Rows, func(a, b besideRow) int { return int(min(1, max(-1, max(b.Gap, -b.Gap)-max(a.Gap, -a.Gap)))) })

@@ -27,7 +27,8 @@ func (s *school) campaign(lure, team string) string {
 func (s *school) letter(person, lure string) string {
 	s.t.Helper()
 	var id string
-	if err := s.store.Pool.QueryRow(s.t.Context(), `SELECT id::text FROM training.mail WHERE person = $1 AND lure = $2`, person, lure).Scan(&id); err != nil {
+	if err := s.store.Pool.QueryRow(s.t.Context(), `SELECT id::text FROM training.mail WHERE person = $1
+		AND lure = $2`, person, lure).Scan(&id); err != nil {
 		s.t.Fatal(err)
 	}
 	return id
@@ -201,7 +202,8 @@ func TestReportingAMailCountsForThePersonAndForgivesNoFailedQuiz(t *testing.T) {
 		return list[len(list)-1]
 	}
 	s.campaign("mfa-reset", "")
-	if e := report("tom.brandt"); e.Verb != activity.TrainingPassed || e.Module != words.DrillReported || !slices.Equal(e.Teaches, []activity.Verb{activity.PhishingClick}) {
+	if e := report("tom.brandt"); e.Verb != activity.TrainingPassed || e.Module != words.DrillReported ||
+		!slices.Equal(e.Teaches, []activity.Verb{activity.PhishingClick}) {
 		t.Errorf("reporting means %+v", e)
 	}
 	if e := report("mira.keller", "/link"); !slices.Equal(e.Teaches, []activity.Verb{activity.PhishingClick, activity.FailedAssessment}) {

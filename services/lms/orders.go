@@ -287,7 +287,11 @@ func (l *LMS) placeOrder(ctx context.Context, by site.Principal, o exercise.Orde
 }
 
 func (s *records) waitingOrders(ctx context.Context) ([]exercise.Order, error) {
-	rows, err := s.Pool.Query(ctx, `SELECT number, body FROM training.console_order WHERE state = $1 ORDER BY number LIMIT 50`, exercise.OrderWaiting)
+	rows, err := s.Pool.Query(
+		ctx,
+		`SELECT number, body FROM training.console_order WHERE state = $1 ORDER BY number LIMIT 50`,
+		exercise.OrderWaiting,
+	)
 	if err != nil {
 		return nil, fmt.Errorf("read orders: %w", err)
 	}
@@ -313,7 +317,13 @@ func (s *records) waitingOrders(ctx context.Context) ([]exercise.Order, error) {
 
 // orders are the latest of some kinds, the newest first.
 func (s *records) orders(ctx context.Context, limit int, kinds ...string) ([]placed, error) {
-	rows, err := s.Pool.Query(ctx, `SELECT number, body, role, state, note, result, made, changed FROM training.console_order WHERE kind = ANY($1) ORDER BY number DESC LIMIT $2`, kinds, limit)
+	rows, err := s.Pool.Query(
+		ctx,
+		`SELECT number, body, role, state, note, result, made, changed FROM training.console_order WHERE kind = ANY($1)
+			ORDER BY number DESC LIMIT $2`,
+		kinds,
+		limit,
+	)
 	if err != nil {
 		return nil, fmt.Errorf("read orders: %w", err)
 	}
@@ -465,8 +475,13 @@ type stuck struct {
 }
 
 func (s *records) stuck(ctx context.Context, limit int) ([]stuck, error) {
-	rows, err := s.Pool.Query(ctx, `SELECT l.person, l.module, l.state, l.made, count(a.number) FROM training.lesson l LEFT JOIN training.attempt a ON a.lesson = l.id
-		WHERE l.state IN ('writing', 'ready', 'refused') GROUP BY l.id ORDER BY count(a.number) DESC, l.made LIMIT $1`, limit)
+	rows, err := s.Pool.Query(
+		ctx,
+		`SELECT l.person, l.module, l.state, l.made, count(a.number) FROM training.lesson l
+			LEFT JOIN training.attempt a ON a.lesson = l.id
+		WHERE l.state IN ('writing', 'ready', 'refused') GROUP BY l.id ORDER BY count(a.number) DESC, l.made LIMIT $1`,
+		limit,
+	)
 	if err != nil {
 		return nil, fmt.Errorf("read open lessons: %w", err)
 	}

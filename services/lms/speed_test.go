@@ -77,7 +77,11 @@ func BenchmarkPagesOfALargeCompany(b *testing.B) {
 			b.Fatal(err)
 		}
 	}
-	b.Logf("the first roster: %v; the next: %v", time.Since(begun).Round(time.Millisecond), l.scorer.Roster.Took().Round(time.Millisecond))
+	b.Logf(
+		"the first roster: %v; the next: %v",
+		time.Since(begun).Round(time.Millisecond),
+		l.scorer.Roster.Took().Round(time.Millisecond),
+	)
 
 	for _, warm := range []string{"/organisation", "/v1/people"} {
 		at := time.Now()

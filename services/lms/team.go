@@ -37,7 +37,12 @@ func (l *LMS) teamFacts(v *site.Viewer) (teamFacts, error) {
 	l.mu.Lock()
 	kept := l.teams[v.Person]
 	if kept == nil {
-		kept = &riskclient.Cache[teamFacts]{Fresh: l.scorer.Causes.Fresh, Usable: l.scorer.Causes.Usable, AtMost: l.scorer.Causes.AtMost, Last: l.scorer.Causes.Last}
+		kept = &riskclient.Cache[teamFacts]{
+			Fresh:  l.scorer.Causes.Fresh,
+			Usable: l.scorer.Causes.Usable,
+			AtMost: l.scorer.Causes.AtMost,
+			Last:   l.scorer.Causes.Last,
+		}
 		l.teams[v.Person] = kept
 	}
 	l.mu.Unlock()
@@ -177,7 +182,11 @@ func (s *records) passes(ctx context.Context, people []risk.Standing) (map[strin
 	for i, p := range people {
 		ids[i] = p.ID
 	}
-	rows, err := s.Pool.Query(ctx, `SELECT event FROM training.outbox WHERE event->>'verb' = 'training.passed' AND event->>'person' = ANY ($1)`, ids)
+	rows, err := s.Pool.Query(
+		ctx,
+		`SELECT event FROM training.outbox WHERE event->>'verb' = 'training.passed' AND event->>'person' = ANY ($1)`,
+		ids,
+	)
 	if err != nil {
 		return nil, fmt.Errorf("read passes: %w", err)
 	}

@@ -91,7 +91,9 @@ func TestOnlyWhatHappenedAfterTheLessonAboutItIsARepetition(t *testing.T) {
 		"a": {pass("secret-hygiene", 10, activity.SecretCommitted)},
 		"b": {pass("secret-hygiene", 30, activity.SecretCommitted), pass("keys-and-service-accounts", 9, activity.SecretCommitted)},
 	})
-	if len(rows) != 2 || rows[0].Module != words.ModuleTitle("keys-and-service-accounts") || rows[0].People != 1 || rows[0].Times != 2 || rows[1].Times != 1 {
+	if len(rows) != 2 || rows[0].Module != words.ModuleTitle("keys-and-service-accounts") || rows[0].People != 1 ||
+		rows[0].Times != 2 ||
+		rows[1].Times != 1 {
 		t.Errorf("%+v", rows)
 	}
 }

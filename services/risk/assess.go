@@ -438,12 +438,18 @@ func (p *Profile) Trend(role Role, events []activity.Event, times []time.Time) [
 	return points
 }
 
-// Due is when the next training of a person at this level is, and who is told at τ that it has not been done: by the level's
-// frequency, after the last pass, else after the first event, else after τ; but counted from the day on which the level was
-// reached, if that is later, since nobody is late for what was not asked of them. Events are the person's, in any order, duplicates
-// allowed. Known are the person's scores at the last midnights (UTC) up to τ, oldest first, if the caller has them: they are
-// not computed again.
-func (p *Profile) Due(role Role, events []activity.Event, level Level, at time.Time, known ...Point) (time.Time, Escalation) {
+// Due is when the next training of a person at this level is, and who is told at τ that it has not been done: by the
+// level's frequency, after the last pass, else after the first event, else after τ; but counted from the day on which
+// the level was reached, if that is later, since nobody is late for what was not asked of them. Events are the
+// person's, in any order, duplicates allowed. Known are the person's scores at the last midnights (UTC) up to τ, oldest
+// first, if the caller has them: they are not computed again.
+func (p *Profile) Due(
+	role Role,
+	events []activity.Event,
+	level Level,
+	at time.Time,
+	known ...Point,
+) (time.Time, Escalation) {
 	var pass time.Time
 	first := at
 	for i := range events {
@@ -465,7 +471,13 @@ func (p *Profile) Due(role Role, events []activity.Event, level Level, at time.T
 
 // reached is the end of the day, by UTC, on which a person came to the level that they have at τ, as far back as begin.
 // Known is as for Due.
-func (p *Profile) reached(role Role, events []activity.Event, level Level, begin, at time.Time, known []Point) time.Time {
+func (p *Profile) reached(
+	role Role,
+	events []activity.Event,
+	level Level,
+	begin, at time.Time,
+	known []Point,
+) time.Time {
 	const day = 24 * time.Hour
 	if level == Low {
 		return begin

@@ -58,7 +58,10 @@ func TestDueIsTheSameWithAndWithoutKnownScores(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		events, role := lives(t), anyRole.Draw(t, "role")
 		seen := map[string]bool{}
-		events = slices.DeleteFunc(events, func(e activity.Event) bool { twice := seen[e.ID]; seen[e.ID] = true; return twice })
+		events = slices.DeleteFunc(
+			events,
+			func(e activity.Event) bool { twice := seen[e.ID]; seen[e.ID] = true; return twice },
+		)
 		at := t0.Add(-time.Duration(rapid.IntRange(0, 72).Draw(t, "hours ago")) * time.Hour)
 		for _, p := range Profiles() {
 			level := p.Level(p.Score(role, events, at))

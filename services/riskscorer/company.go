@@ -234,8 +234,8 @@ func (s *Scorer) eachMade(
 	return group.Wait()
 }
 
-// made is a person's standing at τ, made of their events. Scores at midnights are taken over from an earlier standing that
-// was made of the same events, role and profile; earlier may be nil.
+// made is a person's standing at τ, made of their events. Scores at midnights are taken over from an earlier standing
+// that was made of the same events, role and profile; earlier may be nil.
 func made(profile *risk.Profile, p employee, counted []activity.Event, at time.Time, earlier *kept) kept {
 	k := kept{
 		employee: p,
@@ -270,8 +270,8 @@ func made(profile *risk.Profile, p employee, counted []activity.Event, at time.T
 	return k
 }
 
-// pointsOf is the trend of k, if it is made of the same as that of later; else nil: without a due date, too, the trend is
-// not known. k may be nil.
+// pointsOf is the trend of k, if it is made of the same as that of later; else nil: without a due date, too, the trend
+// is not known. k may be nil.
 func (k *kept) pointsOf(later *kept) []risk.Point {
 	if k == nil || !k.known || k.due.IsZero() || k.days.IsZero() || k.days.After(later.days) ||
 		k.version != later.version || k.by != later.by || k.in != later.in || k.upTo != later.upTo {

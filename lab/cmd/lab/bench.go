@@ -116,7 +116,11 @@ func benchLab(r *local.Runtime) func(context.Context) (*bench.Inside, error) {
 		if err != nil {
 			return nil, errors.Join(err, removeLab(context.WithoutCancel(ctx), r, spec.Name))
 		}
-		return &bench.Inside{Lab: found.(*control.Lab), Spec: spec, Down: func(ctx context.Context) error { return removeLab(ctx, r, spec.Name) }}, nil
+		return &bench.Inside{
+			Lab:  found.(*control.Lab),
+			Spec: spec,
+			Down: func(ctx context.Context) error { return removeLab(ctx, r, spec.Name) },
+		}, nil
 	}
 }
 

@@ -76,7 +76,13 @@ func writeBundle(ctx context.Context, s *settings, to string, why error) error {
 	if err != nil {
 		return err
 	}
-	from := bundle.Source{Version: version(), Why: why, Doctor: checks, Secrets: control.KeysGiven(env.Process), Now: time.Now()}
+	from := bundle.Source{
+		Version: version(),
+		Why:     why,
+		Doctor:  checks,
+		Secrets: control.KeysGiven(env.Process),
+		Now:     time.Now(),
+	}
 	f, err := control.StateDirOf(env.Process, s.name)
 	if err != nil {
 		return err

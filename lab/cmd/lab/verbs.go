@@ -156,7 +156,11 @@ func seedCommand(s *settings) *cobra.Command {
 }
 
 // inside finds the lab, enters it as its operator and runs f.
-func inside(ctx context.Context, s *settings, f func(context.Context, *control.Lab, *operator.Operator, lab.Status) error) error {
+func inside(
+	ctx context.Context,
+	s *settings,
+	f func(context.Context, *control.Lab, *operator.Operator, lab.Status) error,
+) error {
 	l, err := find(ctx, s)
 	if err != nil {
 		return err
@@ -271,7 +275,9 @@ connection, and prints what was expected beside what was measured. A probe chang
 Expected is what the lab came with: a copy of the policy that was written when it was made. What was edited since is a difference,
 and is told in a section of its own. With --against running the policy is taken as it was edited.`,
 		RunE: func(c *cobra.Command, _ []string) error {
-			write, ok := map[string]func(io.Writer, []matrix.Cell) error{"text": matrix.WriteText, "json": matrix.WriteJSON, "html": matrix.WriteHTML}[format]
+			write, ok := map[string]func(io.Writer, []matrix.Cell) error{
+				"text": matrix.WriteText, "json": matrix.WriteJSON, "html": matrix.WriteHTML,
+			}[format]
 			if !ok {
 				return fmt.Errorf("%w: -o %q: want text, json or html", errUsage, format)
 			}

@@ -79,7 +79,9 @@ func (s *Store) Revoke(ctx context.Context, o Revocation, by string) (time.Time,
 // Revoked says whether a certificate is good no more.
 func (s *Store) Revoked(ctx context.Context, c mesh.Certificate) (bool, error) {
 	var before time.Time
-	err := s.Pool.QueryRow(ctx, `SELECT before FROM training.revoked_certificate WHERE role = $1 AND name = $2`, c.Role, c.Name).Scan(&before)
+	err := s.Pool.QueryRow(ctx, `SELECT before FROM training.revoked_certificate WHERE role = $1
+		AND name = $2`, c.Role, c.Name).
+		Scan(&before)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return false, nil
 	}

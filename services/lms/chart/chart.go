@@ -1,5 +1,5 @@
-// Package chart draws what pages show of scores as SVG: a trend, a gauge, a distribution, bars. It computes places and words;
-// the templates hold the shapes.
+// Package chart draws what pages show of scores as SVG: a trend, a gauge, a distribution, bars. It computes places and
+// words; the templates hold the shapes.
 package chart
 
 import (
@@ -206,7 +206,11 @@ func DrawDistribution(c risk.LevelCounts) Distribution {
 	for i, n := range counts {
 		part := float64(n) / float64(max(1, d.Total))
 		d.Rows = append(d.Rows, distributionRow{Level: risk.Levels[i], Count: n, Part: part,
-			Bar: Share{X: fmt.Sprintf("%.1f", at), W: fmt.Sprintf("%.1f", max(0, 1000*part-3)), Class: strings.ToLower(string(risk.Levels[i]))}})
+			Bar: Share{
+				X:     fmt.Sprintf("%.1f", at),
+				W:     fmt.Sprintf("%.1f", max(0, 1000*part-3)),
+				Class: strings.ToLower(string(risk.Levels[i])),
+			}})
 		at += 1000 * part
 	}
 	return d

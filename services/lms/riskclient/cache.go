@@ -16,9 +16,9 @@ const (
 	askRarely = 5                 // and fresh for so many times, so that asking takes a small part of the scorer's time
 )
 
-// Cache keeps one answer. While it is fresh nobody asks again; while it is usable it is answered at once and renewed
-// behind the reader's back; until last it stands in for a peer that does not answer. What takes long to ask for is fresh and usable
-// for longer, but by atMost.
+// Cache keeps one answer. While it is fresh it is not asked for again; while it is usable it is answered at once and
+// renewed behind the reader's back; until last it stands in for a peer that does not answer. What takes long to ask for
+// is fresh and usable for longer, but by atMost.
 type Cache[T any] struct {
 	Fresh, Usable, AtMost, Last time.Duration
 
@@ -27,7 +27,7 @@ type Cache[T any] struct {
 	at     time.Time
 	took   time.Duration // asking, the last time
 	err    error         // of the last time
-	asking chan struct{} // closed when the asking under way has ended; nil: nobody asks
+	asking chan struct{} // closed when the asking under way has ended; nil: none
 }
 
 // Stale says that a remembered answer was given because the peer is away.
@@ -46,8 +46,8 @@ func (s *Stale) Unwrap() error { return s.Cause }
 func (m *Cache[T]) Get(now func() time.Time, ask func(context.Context) (T, error)) (T, error) {
 	m.mu.Lock()
 	age := now().Sub(m.at)
-	// What takes long to ask for is renewed behind the readers' backs for longer: in a large company nobody waits for it, in a
-	// small one nobody reads what is older than a moment.
+	// What takes long to ask for is renewed behind the readers' backs for longer: in a large company a page does not wait
+	// for it, and in a small one a page shows nothing that is older than a moment.
 	if !m.at.IsZero() && age < max(m.Usable, min(askAhead*m.took, m.AtMost)) {
 		defer m.mu.Unlock()
 		if age >= max(m.Fresh, min(askRarely*m.took, m.AtMost/2)) {
@@ -79,7 +79,8 @@ func (m *Cache[T]) Get(now func() time.Time, ask func(context.Context) (T, error
 	return m.value, nil
 }
 
-// begin asks, unless somebody does: many readers ask once, and not for the first of them alone. The caller holds mu.
+// begin asks, unless a call is under way: many readers ask once, and not for the first of them alone. The caller holds
+// mu.
 func (m *Cache[T]) begin(now func() time.Time, ask func(context.Context) (T, error)) <-chan struct{} {
 	if m.asking != nil {
 		return m.asking

@@ -1,6 +1,6 @@
-// Package riskclient asks the risk scorer on behalf of the learning system, and remembers for a moment what every page needs:
-// the roster, the organisation's figures, the weightiest causes. While the scorer is away, an old answer stands in for a new
-// one, and says so.
+// Package riskclient asks the risk scorer on behalf of the learning system, and remembers for a moment what every page
+// needs: the roster, the organisation's figures, the weightiest causes. While the scorer is away, an old answer stands
+// in for a new one, and says so.
 package riskclient
 
 import (
@@ -32,7 +32,7 @@ type Client struct {
 	Causes  Cache[[]Cause]
 
 	mu       sync.Mutex
-	compared map[string]*Cache[[]risk.Standing] // by the profile beside
+	compared map[string]*Cache[[]risk.Standing] // by the profile that is compared with
 	clock    *risk.Clock
 	read     time.Time // wall clock
 }
@@ -41,9 +41,19 @@ type Client struct {
 func New(call Call, wall func() time.Time) *Client {
 	return &Client{
 		call: call, wall: wall,
-		Roster:  Cache[[]risk.Standing]{Fresh: time.Second, Usable: time.Second, AtMost: 10 * time.Second, Last: 10 * time.Minute},
-		Company: Cache[risk.Organisation]{Fresh: time.Second, Usable: 5 * time.Second, AtMost: time.Minute, Last: 10 * time.Minute},
-		Causes:  Cache[[]Cause]{Fresh: 3 * time.Second, Usable: 5 * time.Minute, AtMost: time.Minute, Last: 10 * time.Minute},
+		Roster: Cache[[]risk.Standing]{
+			Fresh:  time.Second,
+			Usable: time.Second,
+			AtMost: 10 * time.Second,
+			Last:   10 * time.Minute,
+		},
+		Company: Cache[risk.Organisation]{
+			Fresh:  time.Second,
+			Usable: 5 * time.Second,
+			AtMost: time.Minute,
+			Last:   10 * time.Minute,
+		},
+		Causes: Cache[[]Cause]{Fresh: 3 * time.Second, Usable: 5 * time.Minute, AtMost: time.Minute, Last: 10 * time.Minute},
 	}
 }
 
@@ -120,7 +130,7 @@ func (s *Client) Risk(ctx context.Context, person string) (risk.Assessment, erro
 	return a, nil
 }
 
-// Risks are the assessments of several people, in their order. Somebody who has left meanwhile has an empty one.
+// Risks are the assessments of several people, in their order. A person who has left meanwhile has an empty one.
 func (s *Client) Risks(ctx context.Context, people []risk.Standing) ([]risk.Assessment, error) {
 	list := make([]risk.Assessment, len(people))
 	g, ctx := errgroup.WithContext(ctx)
@@ -219,7 +229,8 @@ func (s *Client) Send(ctx context.Context, entries []activity.Entry) ([]activity
 		return nil, err
 	}
 	// 422 with receipts: none of the events can be stored, and each receipt says why.
-	if resp.StatusCode != http.StatusOK && (resp.StatusCode != http.StatusUnprocessableEntity || resp.Header.Get("Content-Type") != "application/x-ndjson") {
+	if resp.StatusCode != http.StatusOK &&
+		(resp.StatusCode != http.StatusUnprocessableEntity || resp.Header.Get("Content-Type") != "application/x-ndjson") {
 		if err := httpjson.ReadAnswer(resp, longestAnswer, nil); err != nil {
 			return nil, err
 		}
@@ -277,7 +288,12 @@ func (s *Client) PeopleWith(profile string) ([]risk.Standing, error) {
 	}
 	kept := s.compared[profile]
 	if kept == nil {
-		kept = &Cache[[]risk.Standing]{Fresh: s.Roster.Fresh, Usable: s.Roster.Usable, AtMost: time.Minute, Last: s.Roster.Last}
+		kept = &Cache[[]risk.Standing]{
+			Fresh:  s.Roster.Fresh,
+			Usable: s.Roster.Usable,
+			AtMost: time.Minute,
+			Last:   s.Roster.Last,
+		}
 		s.compared[profile] = kept
 	}
 	s.mu.Unlock()

@@ -14,7 +14,8 @@ import (
 func (s *Store) CertificateKey(ctx context.Context) ([]byte, error) {
 	fresh := make([]byte, 32)
 	_, _ = rand.Read(fresh) // never fails: https://pkg.go.dev/crypto/rand#Read
-	if _, err := s.Pool.Exec(ctx, `INSERT INTO training.certificate_key (sole, key) SELECT true, $1 WHERE NOT EXISTS (SELECT FROM training.certificate_key) ON CONFLICT DO NOTHING`, fresh); err != nil {
+	if _, err := s.Pool.Exec(ctx, `INSERT INTO training.certificate_key (sole, key) SELECT true, $1
+		WHERE NOT EXISTS (SELECT FROM training.certificate_key) ON CONFLICT DO NOTHING`, fresh); err != nil {
 		return nil, fmt.Errorf("make certificate key: %w", err)
 	}
 	var key []byte
@@ -24,8 +25,8 @@ func (s *Store) CertificateKey(ctx context.Context) ([]byte, error) {
 	return key, nil
 }
 
-// SignInKey encrypts and authenticates pending sign-ins. It is derived from a key that every replica has, and that no restart
-// changes.
+// SignInKey encrypts and authenticates pending sign-ins. It is derived from a key that every replica has, and that no
+// restart changes.
 func (s *Store) SignInKey(ctx context.Context) (cipher.AEAD, error) {
 	key, err := s.CertificateKey(ctx)
 	if err != nil {

@@ -1,5 +1,5 @@
-// Package store is what every part of the learning system needs of its database: a write commits together with its rows of the
-// audit. The statements are with the subjects that they belong to.
+// Package store is what every part of the learning system needs of its database: a write commits together with its rows
+// of the audit. The statements are with the subjects that they belong to.
 package store
 
 import (
@@ -12,7 +12,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 )
 
-// Store is the schema training. Whatever changes it in a way that matters commits with its audit row.
+// Store is the schema training. A change that matters commits with its audit row.
 type Store struct {
 	Pool  *pgxpool.Pool
 	Wrote func([]Row) // told of audit rows that have committed; may be nil
@@ -38,7 +38,8 @@ func Note(kind, person, event string, v any) Row {
 // ErrNotFound is the answer to something that is not there, or is not for the one who asks.
 var ErrNotFound = errors.New("not found")
 
-// Write runs act in a transaction and appends the audit rows that it returns, last, so that the chain is locked briefly.
+// Write runs act in a transaction and appends the audit rows that it returns, last, so that the chain is locked
+// briefly.
 func (s *Store) Write(ctx context.Context, act func(pgx.Tx) ([]Row, error)) error {
 	var rows []Row
 	err := pgx.BeginFunc(ctx, s.Pool, func(tx pgx.Tx) error {

@@ -74,7 +74,13 @@ type certificateView struct {
 
 func (l *Training) certificateOf(t Taught, holder, zone string) certificateView {
 	m, _ := risk.ModuleByID(t.Module)
-	c := certificateView{Holder: holder, Module: m, On: t.Completion.At.In(words.Location(zone)), Percent: t.Completion.Share, Lesson: t.ID.String()}
+	c := certificateView{
+		Holder:  holder,
+		Module:  m,
+		On:      t.Completion.At.In(words.Location(zone)),
+		Percent: t.Completion.Share,
+		Lesson:  t.ID.String(),
+	}
 	for _, v := range m.Teaches {
 		c.Teaches = append(c.Teaches, risk.Words(v, 1))
 	}

@@ -29,7 +29,11 @@ func noteAt(begun, now time.Time) progressNote {
 	case waited < 15*time.Second:
 		n.Words = fmt.Sprintf("The model is writing; %s so far.", words.Span(waited))
 	default:
-		n.Words = fmt.Sprintf("This takes longer than usual: %s so far. After %s you get the built-in lesson.", words.Span(waited), words.Span(writeWithin))
+		n.Words = fmt.Sprintf(
+			"This takes longer than usual: %s so far. After %s you get the built-in lesson.",
+			words.Span(waited),
+			words.Span(writeWithin),
+		)
 	}
 	return n
 }

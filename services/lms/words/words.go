@@ -1,5 +1,5 @@
-// Package words puts figures and codes into words, as the learning system's pages show them: plurals, durations, the names of
-// levels, roles, sources and modules.
+// Package words puts figures and codes into words, as the learning system's pages show them: plurals, durations, the
+// names of levels, roles, sources and modules.
 package words
 
 import (
