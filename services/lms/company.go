@@ -82,7 +82,11 @@ func (l *LMS) showTeam(v *site.Request) error {
 	m.Trend, m.Repeats = chart.DrawTrend(facts.trend, levels, words.Location(v.Viewer.Zone())), facts.repeats
 	needs := map[string]int{}
 	for _, p := range reports {
-		row := teamRow{Person: p, Bar: chart.Bar(p.Score.Float(), strings.ToLower(string(p.Level))), Due: riskview.DueOfStanding(p, words.Location(v.Viewer.Zone()))}
+		row := teamRow{
+			Person: p,
+			Bar:    chart.Bar(p.Score.Float(), strings.ToLower(string(p.Level))),
+			Due:    riskview.DueOfStanding(p, words.Location(v.Viewer.Zone())),
+		}
 		row.Due.To = toYou[p.Escalation]
 		switch row.Due.State {
 		case riskview.DueEscalated:
@@ -99,7 +103,10 @@ func (l *LMS) showTeam(v *site.Request) error {
 		m.Rows = append(m.Rows, row)
 	}
 	for id, n := range needs {
-		m.Needs = append(m.Needs, needRow{Module: words.ModuleTitle(id), People: n, Bar: chart.Bar(float64(n)/float64(len(reports)), "accent")})
+		m.Needs = append(
+			m.Needs,
+			needRow{Module: words.ModuleTitle(id), People: n, Bar: chart.Bar(float64(n)/float64(len(reports)), "accent")},
+		)
 	}
 	slices.SortStableFunc(m.Rows, func(a, b teamRow) int { return urgency[b.Due.State] - urgency[a.Due.State] })
 	slices.SortFunc(m.Needs, func(a, b needRow) int { return cmp.Or(b.People-a.People, cmp.Compare(a.Module, b.Module)) })
@@ -178,7 +185,10 @@ func (l *LMS) showOrganisation(v *site.Request) error {
 	}
 	m.Gauge, m.Trend = chart.DrawGauge(o.Score, o.Level, levels), chart.DrawTrend(o.Trend, levels, time.UTC)
 	for _, r := range o.Roles {
-		m.Roles = append(m.Roles, rowOfGroup("role", string(r.Role), words.RoleName(r.Role), r.People, r.Mean, r.High, personal))
+		m.Roles = append(
+			m.Roles,
+			rowOfGroup("role", string(r.Role), words.RoleName(r.Role), r.People, r.Mean, r.High, personal),
+		)
 	}
 	for _, t := range o.Teams {
 		m.Teams = append(m.Teams, rowOfGroup("team", t.Team, words.Sentence(t.Team), t.People, t.Mean, t.High, personal))
@@ -200,13 +210,24 @@ func (l *LMS) showOrganisation(v *site.Request) error {
 	}
 	for _, c := range causes[:min(10, len(causes))] {
 		g := riskview.GroupOf(c.Verb.Source())
-		m.Causes = append(m.Causes, causeRow{Cause: c, Class: riskview.GroupClass[g], Bar: chart.Bar(float64(c.Part)/float64(most), riskview.GroupClass[g])})
+		m.Causes = append(
+			m.Causes,
+			causeRow{
+				Cause: c,
+				Class: riskview.GroupClass[g],
+				Bar:   chart.Bar(float64(c.Part)/float64(most), riskview.GroupClass[g]),
+			},
+		)
 	}
 	return l.site.Render(v, "organisation", "Organisation", "/organisation", m)
 }
 
 func rowOfStanding(s risk.Standing) standingRow {
-	return standingRow{Standing: s, Bar: chart.Bar(s.Score.Float(), strings.ToLower(string(s.Level))), Due: riskview.DueOfStanding(s, time.UTC)}
+	return standingRow{
+		Standing: s,
+		Bar:      chart.Bar(s.Score.Float(), strings.ToLower(string(s.Level))),
+		Due:      riskview.DueOfStanding(s, time.UTC),
+	}
 }
 
 // rowOfGroup is a role or a team as the scorer sums it up; its name leads to its people.
@@ -214,7 +235,10 @@ func rowOfGroup(parameter, id, name string, people int, mean risk.Score, high in
 	level := levels.Level(mean)
 	return groupRow{
 		Name: name, People: people, Mean: mean, Level: level, High: high,
-		Bar: chart.Bar(mean.Float(), strings.ToLower(string(level))), Query: "/people?" + url.Values{parameter: {id}}.Encode(),
+		Bar: chart.Bar(
+			mean.Float(),
+			strings.ToLower(string(level)),
+		), Query: "/people?" + url.Values{parameter: {id}}.Encode(),
 	}
 }
 
@@ -255,7 +279,10 @@ func (l *LMS) showPeople(v *site.Request) error {
 	}
 	m.Roles, m.Teams = site.Choices(roles, m.Role), site.Choices(teams, m.Team)
 	for _, level := range slices.Backward(risk.Levels) {
-		m.Levels = append(m.Levels, site.Choice{Value: string(level), Name: words.LevelName(level), Chosen: string(level) == m.Level})
+		m.Levels = append(
+			m.Levels,
+			site.Choice{Value: string(level), Name: words.LevelName(level), Chosen: string(level) == m.Level},
+		)
 	}
 	m.Training = []site.Choice{
 		{Value: riskview.DueOverdue, Name: "Overdue", Chosen: training == riskview.DueOverdue},

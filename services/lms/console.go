@@ -487,7 +487,14 @@ func (l *LMS) showMatrix(v *site.Request) error {
 	}
 	for _, w := range topo.Workloads {
 		if len(w.Serves) > 0 {
-			m.Callees = append(m.Callees, site.Choice{Value: "/console/matrix?" + url.Values{"callee": {w.Name}}.Encode(), Name: w.Name, Chosen: w.Name == m.Callee})
+			m.Callees = append(
+				m.Callees,
+				site.Choice{
+					Value:  "/console/matrix?" + url.Values{"callee": {w.Name}}.Encode(),
+					Name:   w.Name,
+					Chosen: w.Name == m.Callee,
+				},
+			)
 		}
 	}
 	tries, err := l.store.orders(v.Ctx(), 400, exercise.OrderTry)
@@ -555,7 +562,10 @@ type storyView struct {
 }
 
 func (l *LMS) showStory(v *site.Request) error {
-	m := storyView{consoleFrame: l.consoleFrame(v, "/console/story"), Event: strings.TrimSpace(v.R.URL.Query().Get("event"))}
+	m := storyView{
+		consoleFrame: l.consoleFrame(v, "/console/story"),
+		Event:        strings.TrimSpace(v.R.URL.Query().Get("event")),
+	}
 	if err := l.recall(v.Ctx()); err != nil {
 		return err
 	}

@@ -204,7 +204,8 @@ func TestWhoWatchesHearsOfAChangeAtOnce(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer resp.Body.Close()
-	if kind := resp.Header.Get("Content-Type"); resp.StatusCode != 200 || kind != site.EventStream || resp.Header.Get("Content-Security-Policy") != site.Policy {
+	if kind := resp.Header.Get("Content-Type"); resp.StatusCode != 200 || kind != site.EventStream ||
+		resp.Header.Get("Content-Security-Policy") != site.Policy {
 		t.Fatalf("%d %s", resp.StatusCode, kind)
 	}
 	lines := bufio.NewScanner(resp.Body)
@@ -250,7 +251,8 @@ func TestAFeedThatCannotBeKeptIsRefusedAndTheNextOneIsTaken(t *testing.T) {
 
 func TestOfTheStaffTheFeedSaysWhichRoleSignsIn(t *testing.T) {
 	for who, want := range map[site.Principal]string{{Role: site.RoleAdmin}: "an admin signs in", {Role: site.RoleInstructor}: "an instructor signs in", {Role: site.RolePerson, Person: "mira.keller"}: "signs in"} {
-		if line, ok := lineOf(store.Note("sign_in", who.Person, "", who), labNow); !ok || line.What != want || line.Kind != "sign-in" {
+		if line, ok := lineOf(store.Note("sign_in", who.Person, "", who), labNow); !ok || line.What != want ||
+			line.Kind != "sign-in" {
 			t.Errorf("%+v: %+v, %v", who, line, ok)
 		}
 	}
@@ -298,7 +300,10 @@ func TestTheFeedSurvivesARestartAndKeepsItsLatestLines(t *testing.T) {
 	if n := strings.Count(feed(after), fmt.Sprintf("git: commit %04d", feedKept+39)); n != 1 {
 		t.Errorf("the latest line is shown %d times", n)
 	}
-	if p := next.as(site.RoleInstructor).get("/console").body; strings.Count(feed(p), fmt.Sprintf("git: commit %04d", feedKept+39)) != 1 {
+	if p := next.as(site.RoleInstructor).get("/console").body; strings.Count(
+		feed(p),
+		fmt.Sprintf("git: commit %04d", feedKept+39),
+	) != 1 {
 		t.Error("another look shows it twice")
 	}
 }

@@ -123,7 +123,8 @@ func TestTrainingIsExportedAsXAPIUnderPseudonyms(t *testing.T) {
 			t.Errorf("passed %+v", st.Result)
 		}
 	}
-	if w := s.wire(s.training.GetXAPI, "GET", "/v1/xapi?since=2126-01-01T00:00:00Z", "", ""); w.Code != 200 || w.Body.Len() != 0 {
+	if w := s.wire(s.training.GetXAPI, "GET", "/v1/xapi?since=2126-01-01T00:00:00Z", "", ""); w.Code != 200 ||
+		w.Body.Len() != 0 {
 		t.Errorf("since later: %d %s", w.Code, w.Body)
 	}
 	if w := s.wire(s.training.GetXAPI, "GET", "/v1/xapi?since=yesterday", "", ""); w.Code != 400 {

@@ -121,9 +121,26 @@ func TestAThousandHostileLessonsShowNothingActive(t *testing.T) {
 		for i := range content.Quiz {
 			content.Quiz[i] = lesson.Question{Question: x(30 + i), Options: []string{x(40 + i), x(41 + i), x(42 + i), x(43 + i)}, Why: x(44 + i)}
 		}
-		given := training.Taught{Module: module.ID, State: training.StateFailed, Lesson: &content, Attempts: []training.Attempt{{Number: 1, Answers: make([]int, len(content.Quiz)), Questions: len(content.Quiz)}}}
+		given := training.Taught{
+			Module:   module.ID,
+			State:    training.StateFailed,
+			Lesson:   &content,
+			Attempts: []training.Attempt{{Number: 1, Answers: make([]int, len(content.Quiz)), Questions: len(content.Quiz)}},
+		}
 		clean := *given.Lesson
-		show(n, "lesson", training.LessonView{ID: "1", Module: module, Lesson: clean, Origin: training.OriginWords(clean), Why: x(50), State: training.StateReady, Reasons: []lesson.Reason{{Verb: activity.PhishingClick, Count: 1, Detail: x(51)}}})
+		show(
+			n,
+			"lesson",
+			training.LessonView{
+				ID:      "1",
+				Module:  module,
+				Lesson:  clean,
+				Origin:  training.OriginWords(clean),
+				Why:     x(50),
+				State:   training.StateReady,
+				Reasons: []lesson.Reason{{Verb: activity.PhishingClick, Count: 1, Detail: x(51)}},
+			},
+		)
 		show(n, "quiz", training.QuizOf(given, nil))
 		show(n, "result", training.ResultOf(given, who))
 	}

@@ -475,7 +475,8 @@ func TestPassingTheQuizOfALessonAboutWhatHappenedLowersTheScore(t *testing.T) {
 	req := s.gateway.asked[0]
 	s.gateway.mu.Unlock()
 	module := req.Module
-	if module != riskview.Recommended(s.assess("mira.keller")) || len(req.Reasons) == 0 || req.Role != "backend_developer" {
+	if module != riskview.Recommended(s.assess("mira.keller")) || len(req.Reasons) == 0 ||
+		req.Role != "backend_developer" {
 		t.Errorf("asked for %+v", req)
 	}
 	for _, r := range req.Reasons {
@@ -833,7 +834,8 @@ func TestMeshRoutesRefuseWhatIsWrongBeforeAnythingElse(t *testing.T) {
 	}
 	s.scorer.set(func() { s.scorer.away = true })
 	s.LMS.scorer.Roster.Forget()
-	if w := s.wire(s.auth.PostLink, "POST", "/", "application/json", `{"person":"mira.keller"}`); w.Code != 503 || w.Header().Get("Retry-After") == "" {
+	if w := s.wire(s.auth.PostLink, "POST", "/", "application/json", `{"person":"mira.keller"}`); w.Code != 503 ||
+		w.Header().Get("Retry-After") == "" {
 		t.Errorf("link while the scorer is away: %d", w.Code)
 	}
 	s.link(`{"role":"instructor"}`)

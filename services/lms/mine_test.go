@@ -106,8 +106,16 @@ func TestAPatternIsExplainedInWordsAndNotByIdsAlone(t *testing.T) {
 	if p := b.get("/people/tom.brandt/reasons/pattern"); p.status != 404 {
 		t.Errorf("a pattern that is none: %d", p.status)
 	}
-	row := riskview.PatternOf(risk.Assessment{Multiplier: 1e6}, risk.Contribution{Line: risk.PatternLine, Events: []risk.Evidence{{Event: "iam:export/7", Verb: activity.DataExport, At: labNow, Detail: "customers"}}})
-	if len(row.Events) != 1 || row.Events[0].Words != words.Sentence(risk.Words(activity.DataExport, 1)) || row.Events[0].Detail != "customers" || row.Events[0].Part != 0 {
+	row := riskview.PatternOf(
+		risk.Assessment{Multiplier: 1e6},
+		risk.Contribution{
+			Line:   risk.PatternLine,
+			Events: []risk.Evidence{{Event: "iam:export/7", Verb: activity.DataExport, At: labNow, Detail: "customers"}},
+		},
+	)
+	if len(row.Events) != 1 || row.Events[0].Words != words.Sentence(risk.Words(activity.DataExport, 1)) ||
+		row.Events[0].Detail != "customers" ||
+		row.Events[0].Part != 0 {
 		t.Errorf("an event without a part of its own: %+v", row.Events)
 	}
 }

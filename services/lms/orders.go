@@ -434,7 +434,13 @@ func (s *records) scenarios(ctx context.Context) ([]exercise.Scenario, error) {
 }
 
 // giveHint records that a hint was shown; again costs nothing.
-func (s *records) giveHint(ctx context.Context, exercise string, number int, hint exercise.Hint, by site.Principal) error {
+func (s *records) giveHint(
+	ctx context.Context,
+	exercise string,
+	number int,
+	hint exercise.Hint,
+	by site.Principal,
+) error {
 	return s.Write(ctx, func(tx pgx.Tx) ([]store.Row, error) {
 		tag, err := tx.Exec(ctx, `INSERT INTO training.hint (exercise, number, cost) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING`, exercise, number, hint.Cost)
 		if err != nil {

@@ -165,7 +165,12 @@ func in(more map[string]any) func(map[string]any) {
 
 func TestAProviderSignsInWhomTheRosterListsAndNobodyElse(t *testing.T) {
 	s, p := newSchool(t), newFakeProvider(t)
-	s.cfg.Provider = &auth.Provider{Issuer: p.URL, Client: "lms", Redirect: s.web.URL + "/sign-in/callback", HTTP: p.Client()}
+	s.cfg.Provider = &auth.Provider{
+		Issuer:   p.URL,
+		Client:   "lms",
+		Redirect: s.web.URL + "/sign-in/callback",
+		HTTP:     p.Client(),
+	}
 	other, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		t.Fatal(err)
@@ -253,7 +258,12 @@ func TestAProviderSignsInWhomTheRosterListsAndNobodyElse(t *testing.T) {
 		t.Errorf("a callback a second time: %d", page.status)
 	}
 	p.Close()
-	s.cfg.Provider = &auth.Provider{Issuer: p.URL, Client: "lms", Redirect: s.web.URL + "/sign-in/callback", HTTP: p.Client()}
+	s.cfg.Provider = &auth.Provider{
+		Issuer:   p.URL,
+		Client:   "lms",
+		Redirect: s.web.URL + "/sign-in/callback",
+		HTTP:     p.Client(),
+	}
 	if page := s.browser().get("/sign-in/provider"); page.status != 503 {
 		t.Errorf("without the provider: %d", page.status)
 	}
@@ -393,9 +403,23 @@ func (s *school) staff(p *fakeProvider, who map[string]any) *browser {
 
 func TestTheAuditSaysWhichOfTwoInstructorsActed(t *testing.T) {
 	s, p := newSchool(t), newFakeProvider(t)
-	s.cfg.Provider = &auth.Provider{Issuer: p.URL, Client: "lms", Redirect: s.web.URL + "/sign-in/callback", HTTP: p.Client()}
-	anna := map[string]any{"sub": "7", "email": "anna@example.org", "email_verified": true, "roles": []string{"instructor"}}
-	boris := map[string]any{"sub": "8", "email": "anna@example.org", "roles": []string{"admin"}} // says that he is Anna; nobody has verified it
+	s.cfg.Provider = &auth.Provider{
+		Issuer:   p.URL,
+		Client:   "lms",
+		Redirect: s.web.URL + "/sign-in/callback",
+		HTTP:     p.Client(),
+	}
+	anna := map[string]any{
+		"sub":            "7",
+		"email":          "anna@example.org",
+		"email_verified": true,
+		"roles":          []string{"instructor"},
+	}
+	boris := map[string]any{
+		"sub":   "8",
+		"email": "anna@example.org",
+		"roles": []string{"admin"},
+	} // says that he is Anna; nobody has verified it
 	host := s.cfg.Provider.Host()
 	want := map[string]site.Principal{
 		"7": {Role: site.RoleInstructor, Via: "provider " + host, Subject: "7", Email: "anna@example.org"},
@@ -443,7 +467,12 @@ func TestTheAuditSaysWhichOfTwoInstructorsActed(t *testing.T) {
 
 func TestStrangersWhoBeginToSignInPushNobodyOut(t *testing.T) {
 	s, p := newSchool(t), newFakeProvider(t)
-	s.cfg.Provider = &auth.Provider{Issuer: p.URL, Client: "lms", Redirect: s.web.URL + "/sign-in/callback", HTTP: p.Client()}
+	s.cfg.Provider = &auth.Provider{
+		Issuer:   p.URL,
+		Client:   "lms",
+		Redirect: s.web.URL + "/sign-in/callback",
+		HTTP:     p.Client(),
+	}
 	p.who = map[string]any{"email": "mira.keller@example.org", "email_verified": true}
 	pages := s.Pages()
 	page := s.browser().come(func(*url.URL) { // Mira is at the provider

@@ -114,7 +114,12 @@ func (s *records) audit(ctx context.Context, q search) ([]audit.Row, error) {
 
 // export writes the chain behind seq after, in order, one JSON object a line, at most limit of them (0: all).
 func (s *records) export(ctx context.Context, w io.Writer, after, limit int64) error {
-	rows, err := s.Pool.Query(ctx, `SELECT chain, seq, at, kind, person, event, detail, prev, hash FROM audit.own WHERE seq > $1 ORDER BY seq LIMIT nullif($2::bigint, 0)`, after, limit)
+	rows, err := s.Pool.Query(
+		ctx,
+		`SELECT chain, seq, at, kind, person, event, detail, prev, hash FROM audit.own WHERE seq > $1 ORDER BY seq LIMIT nullif($2::bigint, 0)`,
+		after,
+		limit,
+	)
 	if err != nil {
 		return fmt.Errorf("read audit: %w", err)
 	}
@@ -137,7 +142,14 @@ func (s *records) export(ctx context.Context, w io.Writer, after, limit int64) e
 
 // story is what the chain says of an event, or of a person from a time on.
 func (s *records) story(ctx context.Context, event, person string, since time.Time, most int) ([]audit.Row, error) {
-	rows, err := s.Pool.Query(ctx, `SELECT chain, seq, at, kind, person, event, detail, prev, hash FROM audit.story($1, $2, $3, 'infinity', $4) ORDER BY seq`, event, person, since, most)
+	rows, err := s.Pool.Query(
+		ctx,
+		`SELECT chain, seq, at, kind, person, event, detail, prev, hash FROM audit.story($1, $2, $3, 'infinity', $4) ORDER BY seq`,
+		event,
+		person,
+		since,
+		most,
+	)
 	if err != nil {
 		return nil, fmt.Errorf("read audit: %w", err)
 	}

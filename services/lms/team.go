@@ -19,7 +19,12 @@ import (
 	"example.org/security-training/services/risk"
 )
 
-var urgency = map[string]int{riskview.DueEscalated: 3, riskview.DueOverdue: 2, riskview.DueSoon: 1, riskview.DuePlanned: 0}
+var urgency = map[string]int{
+	riskview.DueEscalated: 3,
+	riskview.DueOverdue:   2,
+	riskview.DueSoon:      1,
+	riskview.DuePlanned:   0,
+}
 
 // toYou says to their leader to whom a training is escalated.
 var toYou = map[risk.Escalation]string{risk.ToManager: "you", risk.ToSecurity: "you and the security team"}

@@ -105,7 +105,8 @@ func TestThePageOfAProfileIsComparedWithEachOther(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if len(m.Choices) != len(risk.Profiles())-1 || slices.ContainsFunc(m.Choices, func(c site.Choice) bool { return c.Value == own.Name }) {
+		if len(m.Choices) != len(risk.Profiles())-1 ||
+			slices.ContainsFunc(m.Choices, func(c site.Choice) bool { return c.Value == own.Name }) {
 			t.Errorf("%s is compared with %v", own.Name, m.Choices)
 		}
 	}

@@ -62,7 +62,12 @@ func (s *Store) addLink(ctx context.Context, token string, p site.Principal, exp
 func (s *Store) useLink(ctx context.Context, token string, now time.Time) (site.Principal, error) {
 	var p site.Principal
 	err := s.Write(ctx, func(tx pgx.Tx) ([]store.Row, error) {
-		row := tx.QueryRow(ctx, `UPDATE training.link SET used = $2 WHERE token = $1 AND used IS NULL AND expires > $2 RETURNING role, person`, digest(token), now)
+		row := tx.QueryRow(
+			ctx,
+			`UPDATE training.link SET used = $2 WHERE token = $1 AND used IS NULL AND expires > $2 RETURNING role, person`,
+			digest(token),
+			now,
+		)
 		if err := row.Scan(&p.Role, &p.Person); errors.Is(err, pgx.ErrNoRows) {
 			return nil, store.ErrNotFound
 		} else if err != nil {
@@ -73,8 +78,8 @@ func (s *Store) useLink(ctx context.Context, token string, now time.Time) (site.
 	return p, err
 }
 
-// LinkOrder is the body of POST /v1/links: a person's id, or the role "instructor" or "admin". With a person the role may be left out,
-// or be "learner", or "manager" for somebody who must have reports.
+// LinkOrder is the body of POST /v1/links: a person's id, or the role "instructor" or "admin". With a person the role
+// may be left out, or be "learner", or "manager" for somebody who must have reports.
 type LinkOrder struct {
 	Person string `json:"person,omitempty"`
 	Role   string `json:"role,omitempty"`
@@ -90,8 +95,8 @@ type Link struct {
 
 var personPattern = regexp.MustCompile(`^[a-z0-9][a-z0-9.-]{0,63}$`)
 
-// PostLink is POST /v1/links: makes a sign-in link that works once, for a quarter of an hour. 404 for somebody who is not
-// in the roster, 409 for a manager without reports, 503 while the scorer, which knows the roster, is away.
+// PostLink is POST /v1/links: makes a sign-in link that works once, for a quarter of an hour. 404 for somebody who is
+// not in the roster, 409 for a manager without reports, 503 while the scorer, which knows the roster, is away.
 func (a *Auth) PostLink(w http.ResponseWriter, r *http.Request) error {
 	var order LinkOrder
 	if err := httpjson.Read(w, r, 4<<10, &order); err != nil {
@@ -102,12 +107,20 @@ func (a *Auth) PostLink(w http.ResponseWriter, r *http.Request) error {
 	switch order.Role {
 	case site.RoleInstructor, site.RoleAdmin:
 		if order.Person != "" {
-			return httpjson.Errorf(http.StatusUnprocessableEntity, "bad_link", "person: an instructor's link is not bound to a person")
+			return httpjson.Errorf(
+				http.StatusUnprocessableEntity,
+				"bad_link",
+				"person: an instructor's link is not bound to a person",
+			)
 		}
 		p.Role = order.Role
 	case "", "learner", "manager":
 		if !personPattern.MatchString(order.Person) {
-			return httpjson.Errorf(http.StatusUnprocessableEntity, "bad_link", "person: want an id of the roster, or the role instructor")
+			return httpjson.Errorf(
+				http.StatusUnprocessableEntity,
+				"bad_link",
+				"person: want an id of the roster, or the role instructor",
+			)
 		}
 		people, err := a.scorer.People()
 		if err != nil {
@@ -123,7 +136,12 @@ func (a *Auth) PostLink(w http.ResponseWriter, r *http.Request) error {
 			return httpjson.Errorf(http.StatusConflict, "no_reports", "nobody reports to %q", order.Person)
 		}
 	default:
-		return httpjson.Errorf(http.StatusUnprocessableEntity, "bad_link", "role %q: want learner, manager, instructor or admin", order.Role)
+		return httpjson.Errorf(
+			http.StatusUnprocessableEntity,
+			"bad_link",
+			"role %q: want learner, manager, instructor or admin",
+			order.Role,
+		)
 	}
 	token := rand.Text()
 	if err := a.Store.addLink(r.Context(), token, p, link.Expires, mesh.Caller(r.Context()).Name); err != nil {

@@ -60,8 +60,8 @@ const (
 	longestClaim   = 255              // of a subject, by OpenID Connect Core 1.0, section 2
 )
 
-// ProviderFromEnv reads OIDC_ISSUER, OIDC_CLIENT_ID, OIDC_REDIRECT_URL and, optionally, OIDC_CLIENT_SECRET_FILE; nil without
-// OIDC_ISSUER.
+// ProviderFromEnv reads OIDC_ISSUER, OIDC_CLIENT_ID, OIDC_REDIRECT_URL and, optionally, OIDC_CLIENT_SECRET_FILE; nil
+// without OIDC_ISSUER.
 func ProviderFromEnv(lookup env.Lookup, client *http.Client) (*Provider, error) {
 	r := env.Read(lookup)
 	p := &Provider{Issuer: r.Optional("OIDC_ISSUER", ""), HTTP: client}
@@ -153,7 +153,8 @@ func endSignIn(key cipher.AEAD, cookie string, now time.Time) (s pendingSignIn, 
 	return s, now.Before(s.Ends)
 }
 
-// DoProvider sends the browser to the provider. It begins with a link, not with a form: the policy lets forms lead nowhere else.
+// DoProvider sends the browser to the provider. It begins with a link, not with a form: the policy lets forms lead
+// nowhere else.
 func (a *Auth) DoProvider(v *site.Request) error {
 	p := a.cfg.Provider
 	if p == nil {
@@ -175,12 +176,21 @@ func (a *Auth) DoProvider(v *site.Request) error {
 	http.SetCookie(v.W, &http.Cookie{
 		Name: providerCookie, Value: cookie, Path: providerPath, MaxAge: int(providerEnd.Seconds()), HttpOnly: true, Secure: v.R.TLS != nil, SameSite: http.SameSiteLaxMode,
 	})
-	http.Redirect(v.W, v.R, flow.AuthCodeURL(s.State, oidc.Nonce(s.Nonce), oauth2.S256ChallengeOption(s.Verifier)), http.StatusSeeOther)
+	http.Redirect(
+		v.W,
+		v.R,
+		flow.AuthCodeURL(s.State, oidc.Nonce(s.Nonce), oauth2.S256ChallengeOption(s.Verifier)),
+		http.StatusSeeOther,
+	)
 	return nil
 }
 
 func providerAway(err error) error {
-	return site.Answer(err, httpjson.Errorf(http.StatusServiceUnavailable, "provider_away", "The provider of identities does not answer at the moment. A one-time link works all the same.").After(5*time.Second))
+	return site.Answer(
+		err,
+		httpjson.Errorf(http.StatusServiceUnavailable, "provider_away", "The provider of identities does not answer at the moment. A one-time link works all the same.").
+			After(5*time.Second),
+	)
 }
 
 // clip is a claim as it is kept: in a length that a claim of a provider by the book has.
@@ -204,7 +214,17 @@ func (a *Auth) DoCallback(v *site.Request) error {
 	if err != nil {
 		return refuse("bad_state", again)
 	}
-	http.SetCookie(v.W, &http.Cookie{Name: providerCookie, Path: providerPath, MaxAge: -1, HttpOnly: true, Secure: v.R.TLS != nil, SameSite: http.SameSiteLaxMode})
+	http.SetCookie(
+		v.W,
+		&http.Cookie{
+			Name:     providerCookie,
+			Path:     providerPath,
+			MaxAge:   -1,
+			HttpOnly: true,
+			Secure:   v.R.TLS != nil,
+			SameSite: http.SameSiteLaxMode,
+		},
+	)
 	key, err := a.Store.SignInKey(v.Ctx())
 	if err != nil {
 		return err

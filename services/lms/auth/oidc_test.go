@@ -28,7 +28,9 @@ func TestACookieOfASignInIsGoodForItsTimeAndAsItWasSealed(t *testing.T) {
 	if err != nil || strings.Contains(cookie, begun.State) {
 		t.Fatal(cookie, err)
 	}
-	if got, ok := endSignIn(key, cookie, labNow.Add(providerEnd-time.Second)); !ok || got.State != begun.State || got.Nonce != begun.Nonce || got.Verifier != begun.Verifier {
+	if got, ok := endSignIn(key, cookie, labNow.Add(providerEnd-time.Second)); !ok || got.State != begun.State ||
+		got.Nonce != begun.Nonce ||
+		got.Verifier != begun.Verifier {
 		t.Errorf("%+v, %v; want %+v", got, ok, begun)
 	}
 	flipped := []byte(cookie)

@@ -11,8 +11,8 @@ import (
 	"example.org/security-training/services/lms/words"
 )
 
-// recognise finds who asks, by the session and a roster that is ten seconds old at most, ten minutes while the scorer is away.
-// Somebody who has left is nobody.
+// recognise finds who asks, by the session and a roster that is ten seconds old at most, ten minutes while the scorer
+// is away. Somebody who has left is nobody.
 func (a *Auth) recognise(v *site.Request) error {
 	p, ok := a.signedIn(v.Ctx())
 	if !ok {

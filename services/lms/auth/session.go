@@ -129,5 +129,6 @@ func (a *Auth) signedIn(ctx context.Context) (site.Principal, bool) {
 	if text == "" || json.Unmarshal([]byte(text), &p) != nil {
 		return site.Principal{}, false
 	}
-	return p, (p.Role == site.RoleInstructor || p.Role == site.RoleAdmin) && p.Person == "" || p.Role == site.RolePerson && p.Person != ""
+	return p, (p.Role == site.RoleInstructor || p.Role == site.RoleAdmin) && p.Person == "" ||
+		p.Role == site.RolePerson && p.Person != ""
 }

@@ -1,5 +1,5 @@
-// Package auth finds out who asks: by a link that works once, a certificate that the browser shows, or a provider of identities.
-// It keeps sessions, ends them, and turns revoked certificates away.
+// Package auth finds out who asks: by a link that works once, a certificate that the browser shows, or a provider of
+// identities. It keeps sessions, ends them, and turns revoked certificates away.
 package auth
 
 import (
@@ -85,7 +85,11 @@ func (a *Auth) DoCertificate(v *site.Request) error {
 	c, ok := a.site.Certificate(v.R)
 	if !ok {
 		a.site.RecordRefusal(v, "", "no_certificate")
-		return httpjson.Errorf(http.StatusForbidden, "no_certificate", "Your browser shows no certificate here. Import the file that you were given, and come in by the address with https.")
+		return httpjson.Errorf(
+			http.StatusForbidden,
+			"no_certificate",
+			"Your browser shows no certificate here. Import the file that you were given, and come in by the address with https.",
+		)
 	}
 	p := site.Principal{Role: c.Role, Via: "certificate", Certificate: c.Serial}
 	switch c.Role {
@@ -98,7 +102,11 @@ func (a *Auth) DoCertificate(v *site.Request) error {
 		}
 		if !slices.ContainsFunc(people, func(s risk.Standing) bool { return s.ID == c.Name }) {
 			a.site.RecordRefusal(v, c.Name, "not_in_roster")
-			return httpjson.Errorf(http.StatusForbidden, "not_in_roster", "The roster does not list who your certificate is for.")
+			return httpjson.Errorf(
+				http.StatusForbidden,
+				"not_in_roster",
+				"The roster does not list who your certificate is for.",
+			)
 		}
 	default:
 		a.site.RecordRefusal(v, c.Name, "no_role")

@@ -1,5 +1,5 @@
-// Package outbox hands what the learning system taught to the risk scorer: an event is stored with the change that it reports,
-// and delivered at least once and in order afterwards (a transactional outbox).
+// Package outbox hands what the learning system taught to the risk scorer: an event is stored with the change that it
+// reports, and delivered at least once and in order afterwards (a transactional outbox).
 package outbox
 
 import (
@@ -31,7 +31,13 @@ type Outbox struct {
 
 // New makes an outbox in db, whose events go to scorer. Nothing is delivered until Run.
 func New(db *store.Store, scorer *riskclient.Client, log *slog.Logger) *Outbox {
-	return &Outbox{Store: &Store{db}, scorer: scorer, log: log, wake: make(chan struct{}, 1), waiters: map[string][]chan struct{}{}}
+	return &Outbox{
+		Store:   &Store{db},
+		scorer:  scorer,
+		log:     log,
+		wake:    make(chan struct{}, 1),
+		waiters: map[string][]chan struct{}{},
+	}
 }
 
 // Kick says that there is something to deliver.
@@ -135,7 +141,8 @@ func (o *Outbox) deliver(ctx context.Context) (bool, error) {
 	return len(batch) == batchOfEvents, nil
 }
 
-// Expect returns a channel that is closed when the event has been delivered, and what to call when nobody waits any more.
+// Expect returns a channel that is closed when the event has been delivered, and what to call when nobody waits any
+// more.
 func (o *Outbox) Expect(id string) (<-chan struct{}, func()) {
 	c := make(chan struct{})
 	o.mu.Lock()

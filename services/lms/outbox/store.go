@@ -23,7 +23,11 @@ type waiting struct {
 }
 
 func (s *Store) waiting(ctx context.Context, limit int) ([]waiting, error) {
-	rows, err := s.Pool.Query(ctx, `SELECT seq, id, event, EXISTS (SELECT FROM training.completion c WHERE c.event = o.id) FROM training.outbox o WHERE delivered IS NULL ORDER BY seq LIMIT $1`, limit)
+	rows, err := s.Pool.Query(
+		ctx,
+		`SELECT seq, id, event, EXISTS (SELECT FROM training.completion c WHERE c.event = o.id) FROM training.outbox o WHERE delivered IS NULL ORDER BY seq LIMIT $1`,
+		limit,
+	)
 	if err != nil {
 		return nil, fmt.Errorf("read outbox: %w", err)
 	}
@@ -71,7 +75,12 @@ func (s *Store) Add(ctx context.Context, events []activity.Event, by string) err
 			}
 			ids, texts = append(ids, e.ID), append(texts, string(b))
 		}
-		tag, err := tx.Exec(ctx, `INSERT INTO training.outbox (id, event) SELECT id, event::jsonb FROM unnest($1::text[], $2::text[]) AS r (id, event) ON CONFLICT (id) DO NOTHING`, ids, texts)
+		tag, err := tx.Exec(
+			ctx,
+			`INSERT INTO training.outbox (id, event) SELECT id, event::jsonb FROM unnest($1::text[], $2::text[]) AS r (id, event) ON CONFLICT (id) DO NOTHING`,
+			ids,
+			texts,
+		)
 		if err != nil {
 			return nil, fmt.Errorf("store training records: %w", err)
 		}

@@ -1,5 +1,5 @@
-// Package phishing is the drills: mails that an instructor sends to a team, a mailbox in which learners click, type or report,
-// and what that means for their training. Templates are rated by NIST's Phish Scale.
+// Package phishing is the drills: mails that an instructor sends to a team, a mailbox in which learners click, type or
+// report, and what that means for their training. Templates are rated by NIST's Phish Scale.
 package phishing
 
 import (

@@ -26,8 +26,16 @@ type mailView struct {
 
 func (d *Drills) mailViewOf(m Message, x Template, loc *time.Location) mailView {
 	module, _ := risk.ModuleByID(drillModule)
-	return mailView{ID: m.ID.String(), Lure: x, Sent: m.Sent.In(loc), Unread: m.Opened == nil, Clicked: m.Clicked != nil, Reported: m.Reported != nil,
-		Over: m.Clicked != nil || m.Reported != nil, Module: module}
+	return mailView{
+		ID:       m.ID.String(),
+		Lure:     x,
+		Sent:     m.Sent.In(loc),
+		Unread:   m.Opened == nil,
+		Clicked:  m.Clicked != nil,
+		Reported: m.Reported != nil,
+		Over:     m.Clicked != nil || m.Reported != nil,
+		Module:   module,
+	}
 }
 
 type mailboxView struct{ Mails []mailView }
@@ -116,8 +124,8 @@ func (d *Drills) ShowLink(v *site.Request) error {
 	return d.site.Render(v, "lure", x.From, "", model)
 }
 
-// DoSubmit notes that the form was sent. Its fields have no names, so a browser sends nothing of what was typed, and nothing
-// of what is sent is read.
+// DoSubmit notes that the form was sent. Its fields have no names, so a browser sends nothing of what was typed, and
+// nothing of what is sent is read.
 func (d *Drills) DoSubmit(v *site.Request) error {
 	m, x, err := d.ownMail(v)
 	if err != nil {

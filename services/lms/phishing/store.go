@@ -32,13 +32,25 @@ const mailColumns = `id, campaign, person, lure, sent, opened, clicked, submitte
 
 func scanMail(row pgx.Row) (Message, error) {
 	var m Message
-	err := row.Scan((*[16]byte)(&m.ID), (*[16]byte)(&m.Campaign), &m.Person, &m.LureID, &m.Sent, &m.Opened, &m.Clicked, &m.Submitted, &m.Reported)
+	err := row.Scan(
+		(*[16]byte)(&m.ID),
+		(*[16]byte)(&m.Campaign),
+		&m.Person,
+		&m.LureID,
+		&m.Sent,
+		&m.Opened,
+		&m.Clicked,
+		&m.Submitted,
+		&m.Reported,
+	)
 	return m, err
 }
 
 // mail reads one person's mail; errGone if there is none of theirs.
 func (s *Store) mail(ctx context.Context, id uuid.UUID, person string) (Message, error) {
-	m, err := scanMail(s.Pool.QueryRow(ctx, `SELECT `+mailColumns+` FROM training.mail WHERE id = $1 AND person = $2`, [16]byte(id), person))
+	m, err := scanMail(
+		s.Pool.QueryRow(ctx, `SELECT `+mailColumns+` FROM training.mail WHERE id = $1 AND person = $2`, [16]byte(id), person),
+	)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return m, store.ErrNotFound
 	}
@@ -63,7 +75,12 @@ func (s *Store) mails(ctx context.Context, query string, args ...any) ([]Message
 const mailsShown = 100
 
 func (s *Store) mailsOf(ctx context.Context, person string) ([]Message, error) {
-	return s.mails(ctx, `SELECT `+mailColumns+` FROM training.mail WHERE person = $1 ORDER BY sent DESC, id LIMIT $2`, person, mailsShown)
+	return s.mails(
+		ctx,
+		`SELECT `+mailColumns+` FROM training.mail WHERE person = $1 ORDER BY sent DESC, id LIMIT $2`,
+		person,
+		mailsShown,
+	)
 }
 
 // mailSteps are what can happen to a mail after it was sent: column, audit kind, and what it means to the scorer.
@@ -72,10 +89,26 @@ var mailSteps = map[string]struct {
 	kind   string
 	event  string // last part of the event's id; empty: it is no event
 }{
-	mailOpened:    {`UPDATE training.mail SET opened = $2 WHERE id = $1 AND opened IS NULL RETURNING clicked`, "drill.opened", ""},
-	mailClicked:   {`UPDATE training.mail SET clicked = $2 WHERE id = $1 AND clicked IS NULL RETURNING clicked`, "drill.clicked", "clicked"},
-	mailSubmitted: {`UPDATE training.mail SET submitted = $2, clicked = coalesce(clicked, $2) WHERE id = $1 AND submitted IS NULL RETURNING clicked`, "drill.submitted", "submitted"},
-	mailReported:  {`UPDATE training.mail SET reported = $2 WHERE id = $1 AND reported IS NULL RETURNING clicked`, "drill.reported", "reported"},
+	mailOpened: {
+		`UPDATE training.mail SET opened = $2 WHERE id = $1 AND opened IS NULL RETURNING clicked`,
+		"drill.opened",
+		"",
+	},
+	mailClicked: {
+		`UPDATE training.mail SET clicked = $2 WHERE id = $1 AND clicked IS NULL RETURNING clicked`,
+		"drill.clicked",
+		"clicked",
+	},
+	mailSubmitted: {
+		`UPDATE training.mail SET submitted = $2, clicked = coalesce(clicked, $2) WHERE id = $1 AND submitted IS NULL RETURNING clicked`,
+		"drill.submitted",
+		"submitted",
+	},
+	mailReported: {
+		`UPDATE training.mail SET reported = $2 WHERE id = $1 AND reported IS NULL RETURNING clicked`,
+		"drill.reported",
+		"reported",
+	},
 }
 
 // happened records that a step was taken, the first time; mail, event and audit rows commit together. At is lab time.
@@ -143,7 +176,17 @@ const campaignColumns = `c.id, c.lure, c.team, c.begun, count(m.id), count(m.ope
 
 func scanCampaign(row pgx.CollectableRow) (campaign, error) {
 	var c campaign
-	err := row.Scan((*[16]byte)(&c.ID), &c.LureID, &c.Team, &c.Begun, &c.Sent, &c.Opened, &c.Clicked, &c.Submitted, &c.Reported)
+	err := row.Scan(
+		(*[16]byte)(&c.ID),
+		&c.LureID,
+		&c.Team,
+		&c.Begun,
+		&c.Sent,
+		&c.Opened,
+		&c.Clicked,
+		&c.Submitted,
+		&c.Reported,
+	)
 	return c, err
 }
 
@@ -177,7 +220,14 @@ func (s *Store) campaign(ctx context.Context, id uuid.UUID) (campaign, []Message
 }
 
 // beginCampaign sends a lure, and an ordinary mail beside it, to people, who each have one mailbox page here.
-func (s *Store) beginCampaign(ctx context.Context, x, beside Template, team string, people []string, at time.Time, by site.Principal) (uuid.UUID, error) {
+func (s *Store) beginCampaign(
+	ctx context.Context,
+	x, beside Template,
+	team string,
+	people []string,
+	at time.Time,
+	by site.Principal,
+) (uuid.UUID, error) {
 	id := uuid.New()
 	return id, s.Write(ctx, func(tx pgx.Tx) ([]store.Row, error) {
 		if _, err := tx.Exec(ctx, `INSERT INTO training.campaign (id, lure, team, begun) VALUES ($1, $2, $3, $4)`, [16]byte(id), x.ID, team, at); err != nil {

@@ -12,10 +12,22 @@ func TestTemplatesAreRatedByThePhishScale(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := map[string]string{"build-failed": "Very difficult", "shared-document": "Moderately difficult", "prize": "Least difficult", "mfa-reset": "Very difficult"}
+	want := map[string]string{
+		"build-failed":    "Very difficult",
+		"shared-document": "Moderately difficult",
+		"prize":           "Least difficult",
+		"mfa-reset":       "Very difficult",
+	}
 	for id, difficulty := range want {
 		if x, ok := list.byID(id); !ok || x.Difficulty() != difficulty {
-			t.Errorf("%s: %s with %d cues and a premise of %d, want %s", id, x.Difficulty(), x.CueCount(), x.Premise.Rating(), difficulty)
+			t.Errorf(
+				"%s: %s with %d cues and a premise of %d, want %s",
+				id,
+				x.Difficulty(),
+				x.CueCount(),
+				x.Premise.Rating(),
+				difficulty,
+			)
 		}
 	}
 	for _, c := range []struct {
@@ -26,7 +38,8 @@ func TestTemplatesAreRatedByThePhishScale(t *testing.T) {
 			t.Errorf("%d cues, premise %d: %s, want %s", c.cues, c.premise, got, c.want)
 		}
 	}
-	if _, err := readTemplates([]byte("- {id: a, from: b, address: c, subject: d, paragraphs: [e], premise: {mimics: 9}}\n- {id: a}\n")); err == nil || strings.Count(err.Error(), "lure") < 3 {
+	if _, err := readTemplates([]byte("- {id: a, from: b, address: c, subject: d, paragraphs: [e], premise: {mimics: 9}}\n- {id: a}\n")); err == nil ||
+		strings.Count(err.Error(), "lure") < 3 {
 		t.Errorf("faults: %v", err)
 	}
 	if _, known := risk.ModuleByID(drillModule); !known {

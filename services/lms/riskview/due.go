@@ -18,8 +18,8 @@ type Due struct {
 	Level     risk.Level
 }
 
-// escalatedTo says in words to whom a training is escalated, of somebody with this manager. An escalation is what pages say of a
-// training; nobody is sent anything.
+// escalatedTo says in words to whom a training is escalated, of somebody with this manager. An escalation is what pages
+// say of a training; nobody is sent anything.
 func escalatedTo(e risk.Escalation, manager string) string {
 	switch {
 	case e == risk.ToManager && manager == "":
@@ -51,7 +51,11 @@ func DueOf(a risk.Assessment, manager string, loc *time.Location) Due {
 
 // DueOfStanding is dueOf from the list of people.
 func DueOfStanding(s risk.Standing, loc *time.Location) Due {
-	return DueOf(risk.Assessment{At: s.At, Due: s.Due, Frequency: s.Frequency, Level: s.Level, Escalation: s.Escalation}, s.Manager, loc)
+	return DueOf(
+		risk.Assessment{At: s.At, Due: s.Due, Frequency: s.Frequency, Level: s.Level, Escalation: s.Escalation},
+		s.Manager,
+		loc,
+	)
 }
 
 // standing of a training against the lab's clock.
@@ -62,7 +66,8 @@ const (
 	DueEscalated = "escalated" // past by so much that it is others' matter, too
 )
 
-// dueState says how pressing a training is that is so far away, negative for overdue, and of which the scorer says who is told.
+// dueState says how pressing a training is that is so far away, negative for overdue, and of which the scorer says who
+// is told.
 func dueState(left time.Duration, to risk.Escalation) string {
 	switch {
 	case to.Rank() >= risk.ToManager.Rank():

@@ -57,7 +57,8 @@ type EventRow struct {
 	Part       int64
 }
 
-// TextOfPage is how many bytes of ids and details of events a page holds: packed, it stays well below 100 KB whatever they say.
+// TextOfPage is how many bytes of ids and details of events a page holds: packed, it stays well below 100 KB whatever
+// they say.
 const TextOfPage = 48 << 10
 
 func textOf(rows []EventRow) int {
@@ -87,7 +88,10 @@ var lasting = map[activity.Verb]string{
 
 // weighs says how what happened loses its weight.
 func weighs(p *risk.Profile) string {
-	text := fmt.Sprintf("What happened weighs in full for %s, and nothing after that.", words.Span(time.Duration(p.Window)))
+	text := fmt.Sprintf(
+		"What happened weighs in full for %s, and nothing after that.",
+		words.Span(time.Duration(p.Window)),
+	)
 	if p.HalfLife > 0 {
 		text = fmt.Sprintf("What happened weighs half as much %s later.", words.Span(time.Duration(p.HalfLife)))
 	}
@@ -116,7 +120,12 @@ type patternRow struct {
 	Stack       chart.Share
 }
 
-var groupWhat = [...]string{"commits, reviews, dependencies", "sign-ins, rights, keys", "malware, phishing, policy", "training and security tickets"}
+var groupWhat = [...]string{
+	"commits, reviews, dependencies",
+	"sign-ins, rights, keys",
+	"malware, phishing, policy",
+	"training and security tickets",
+}
 
 // GroupClass are the CSS classes of the four groups.
 var GroupClass = [...]string{"code", "access", "alerts", "learning"}
@@ -141,7 +150,16 @@ func PatternOf(a risk.Assessment, c risk.Contribution) *patternRow {
 		parts[e.Event] = e.Part
 	}
 	for _, e := range c.Events {
-		row.Events = append(row.Events, EventRow{ID: e.Event, Words: words.Sentence(risk.Words(e.Verb, 1)), Detail: e.Detail, At: e.At, Part: parts[e.Event]})
+		row.Events = append(
+			row.Events,
+			EventRow{
+				ID:     e.Event,
+				Words:  words.Sentence(risk.Words(e.Verb, 1)),
+				Detail: e.Detail,
+				At:     e.At,
+				Part:   parts[e.Event],
+			},
+		)
 	}
 	if a.Floor > 0 {
 		row.How = fmt.Sprintf("at least %.2f", a.Floor.Float())
@@ -164,7 +182,14 @@ func Explain(p risk.Standing, a risk.Assessment) View {
 	if !known {
 		weights = profile.Otherwise
 	}
-	v := View{Person: p, A: a, Gauge: chart.DrawGauge(a.Score, a.Level, levels), Trend: chart.DrawTrend(a.Trend, levels, loc), Due: DueOf(a, p.Manager, loc), Weighs: weighs(profile)}
+	v := View{
+		Person: p,
+		A:      a,
+		Gauge:  chart.DrawGauge(a.Score, a.Level, levels),
+		Trend:  chart.DrawTrend(a.Trend, levels, loc),
+		Due:    DueOf(a, p.Manager, loc),
+		Weighs: weighs(profile),
+	}
 
 	used := [...]risk.Score{a.Sources.Git, a.Sources.IAM, a.Sources.SIEM, a.Sources.Training}
 	share4 := [...]risk.Micro{weights.Git, weights.IAM, weights.SIEM, weights.Training}
@@ -185,13 +210,29 @@ func Explain(p risk.Standing, a risk.Assessment) View {
 	at := 0.0
 	for i := range parts {
 		width := float64(parts[i]) / 1e6
-		row := sourceRow{Name: words.GroupNames[i], What: groupWhat[i], Class: GroupClass[i], Weight: share4[i].Float(), Used: used[i].Float(), Part: parts[i], Bar: chart.Bar(used[i].Float(), GroupClass[i])}
-		row.Stack = chart.Share{X: fmt.Sprintf("%.1f", 1000*at), W: fmt.Sprintf("%.1f", max(0, 1000*width-2)), Class: GroupClass[i]}
+		row := sourceRow{
+			Name:   words.GroupNames[i],
+			What:   groupWhat[i],
+			Class:  GroupClass[i],
+			Weight: share4[i].Float(),
+			Used:   used[i].Float(),
+			Part:   parts[i],
+			Bar:    chart.Bar(used[i].Float(), GroupClass[i]),
+		}
+		row.Stack = chart.Share{
+			X:     fmt.Sprintf("%.1f", 1000*at),
+			W:     fmt.Sprintf("%.1f", max(0, 1000*width-2)),
+			Class: GroupClass[i],
+		}
 		at += width
 		v.Sources = append(v.Sources, row)
 	}
 	if pattern != nil {
-		pattern.Stack = chart.Share{X: fmt.Sprintf("%.1f", 1000*at), W: fmt.Sprintf("%.1f", max(0, 1000*min(1-at, float64(pattern.Part)/1e6))), Class: "pattern"}
+		pattern.Stack = chart.Share{
+			X:     fmt.Sprintf("%.1f", 1000*at),
+			W:     fmt.Sprintf("%.1f", max(0, 1000*min(1-at, float64(pattern.Part)/1e6))),
+			Class: "pattern",
+		}
 		v.Pattern = pattern
 	}
 	var most int64 = 1
@@ -200,7 +241,12 @@ func Explain(p risk.Standing, a risk.Assessment) View {
 	}
 	for _, r := range a.Reasons {
 		g := GroupOf(r.Verb.Source())
-		row := ReasonRow{Reason: r, Source: r.Verb.Source(), Class: GroupClass[g], Bar: chart.Bar(float64(r.Part)/float64(most), GroupClass[g])}
+		row := ReasonRow{
+			Reason: r,
+			Source: r.Verb.Source(),
+			Class:  GroupClass[g],
+			Bar:    chart.Bar(float64(r.Part)/float64(most), GroupClass[g]),
+		}
 		row.Events, row.Lasts = events[r.Verb], lasting[r.Verb]
 		row.All, row.Light = len(row.Events), max(0, r.Count-len(row.Events))
 		if m := risk.ModulesFor(r.Verb); len(m) > 0 {
@@ -223,7 +269,8 @@ func Explain(p risk.Standing, a risk.Assessment) View {
 	return v
 }
 
-// Shorten leaves of each reason, and of the pattern, as many events as fit on one page. The rest is on a page of its own.
+// Shorten leaves of each reason, and of the pattern, as many events as fit on one page. The rest is on a page of its
+// own.
 func (v *View) Shorten() {
 	lists := []*[]EventRow{}
 	for i := range v.Reasons {

@@ -42,7 +42,10 @@ func (v *Viewer) Escalated(to risk.Escalation) string {
 	case v.Manager == "":
 		words += "The roster lists no manager of yours, so it is an instructor who sees that."
 	case v.Peers < SmallestGroup:
-		words += fmt.Sprintf("Your manager's page hides a team of fewer than %d, so it is an instructor who sees that.", SmallestGroup)
+		words += fmt.Sprintf(
+			"Your manager's page hides a team of fewer than %d, so it is an instructor who sees that.",
+			SmallestGroup,
+		)
 	default:
 		words += "Your manager's page lists it among the first."
 	}

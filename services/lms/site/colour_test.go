@@ -8,7 +8,8 @@ import (
 	"testing"
 )
 
-// TestColoursHaveContrast computes WCAG 2.2's contrast ratio of what is written on what, in light and dark: 4.5 for text.
+// TestColoursHaveContrast computes WCAG 2.2's contrast ratio of what is written on what, in light and dark: 4.5 for
+// text.
 func TestColoursHaveContrast(t *testing.T) {
 	css, err := files.ReadFile("static/app.css")
 	if err != nil {

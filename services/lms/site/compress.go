@@ -45,7 +45,8 @@ func (z *zipped) WriteHeader(status int) {
 	if !z.decided {
 		z.decided = true
 		t := z.Header().Get("Content-Type")
-		if status != http.StatusNoContent && status != http.StatusNotModified && t != EventStream && (strings.HasPrefix(t, "text/") || strings.HasPrefix(t, "image/svg")) {
+		if status != http.StatusNoContent && status != http.StatusNotModified && t != EventStream &&
+			(strings.HasPrefix(t, "text/") || strings.HasPrefix(t, "image/svg")) {
 			z.Header().Set("Content-Encoding", "gzip")
 			z.Header().Del("Content-Length")
 			z.z = gzips.Get().(*gzip.Writer)

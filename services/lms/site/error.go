@@ -31,7 +31,11 @@ func NotFound() error {
 
 // Unavailable is the answer while the scorer is away and a page can do nothing without it.
 func Unavailable(err error) error {
-	return Answer(err, httpjson.Errorf(http.StatusServiceUnavailable, "scorer_away", "The risk scorer does not answer at the moment. Nothing is lost; try again in a few seconds.").After(5*time.Second))
+	return Answer(
+		err,
+		httpjson.Errorf(http.StatusServiceUnavailable, "scorer_away", "The risk scorer does not answer at the moment. Nothing is lost; try again in a few seconds.").
+			After(5*time.Second),
+	)
 }
 
 // Answer answers with what is given, and keeps the cause for the log.
@@ -46,11 +50,15 @@ func (a *answered) Error() string { return fmt.Sprintf("%v: %v", a.answer, a.cau
 
 func (a *answered) Unwrap() []error { return []error{a.answer, a.cause} }
 
-// lostDatabase says whether an error is of a database that is not there, or not there any more, rather than of a statement.
+// lostDatabase says whether an error is of a database that is not there, or not there any more, rather than of a
+// statement.
 func lostDatabase(err error) bool {
 	var refusal *pgconn.PgError
 	if errors.As(err, &refusal) {
-		return slices.Contains([]string{"08", "53", "57", "58"}, refusal.Code[:min(2, len(refusal.Code))]) // connection, resources, operator, system
+		return slices.Contains(
+			[]string{"08", "53", "57", "58"},
+			refusal.Code[:min(2, len(refusal.Code))],
+		) // connection, resources, operator, system
 	}
 	var connect *pgconn.ConnectError
 	return errors.As(err, &connect) || pgconn.SafeToRetry(err) || errors.Is(err, io.ErrUnexpectedEOF)
@@ -62,7 +70,11 @@ func Typed(err error) error {
 	if err == nil || errors.As(err, &answered) || !lostDatabase(err) {
 		return err
 	}
-	return Answer(err, httpjson.Errorf(http.StatusServiceUnavailable, "database_away", "The database does not answer at the moment. Nothing was half done; try again in a few seconds.").After(2*time.Second))
+	return Answer(
+		err,
+		httpjson.Errorf(http.StatusServiceUnavailable, "database_away", "The database does not answer at the moment. Nothing was half done; try again in a few seconds.").
+			After(2*time.Second),
+	)
 }
 
 // Fail shows an error as a page.

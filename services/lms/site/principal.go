@@ -19,7 +19,8 @@ type Principal struct {
 	Via         string `json:"via,omitempty"`         // how it was proven, where not by a link
 	Certificate string `json:"certificate,omitempty"` // serial number, hex: the session is good with it alone
 
-	// Whom a provider of identities signed in, for roles that are nobody's own: its name for them, and an address that it has verified.
+	// Whom a provider of identities signed in, for roles that are nobody's own: its name for them, and an address that it
+	// has verified.
 	Subject string `json:"subject,omitempty"`
 	Email   string `json:"email,omitempty"`
 }
@@ -30,5 +31,11 @@ func (p Principal) Words() string {
 	if p.Certificate != "" {
 		certificate = "serial number " + p.Certificate
 	}
-	return strings.Join(slices.DeleteFunc([]string{p.Role, p.Person, p.Email, p.Subject, p.Via, certificate}, func(s string) bool { return s == "" }), ", ")
+	return strings.Join(
+		slices.DeleteFunc(
+			[]string{p.Role, p.Person, p.Email, p.Subject, p.Via, certificate},
+			func(s string) bool { return s == "" },
+		),
+		", ",
+	)
 }

@@ -1,5 +1,5 @@
-// Package site serves pages to people: who may see one, sessions' headers, forms, errors, compression, streams, and the templates
-// and assets. What the pages are about is the other packages' matter.
+// Package site serves pages to people: who may see one, sessions' headers, forms, errors, compression, streams, and the
+// templates and assets. What the pages are about is the other packages' matter.
 package site
 
 import (
@@ -69,22 +69,29 @@ type Request struct {
 // Ctx is the request's context.
 func (v *Request) Ctx() context.Context { return v.R.Context() }
 
-// Policy lets a page load its own style, picture and script, ask its own address again and send its own forms, and nothing
-// else.
+// Policy lets a page load its own style, picture and script, ask its own address again and send its own forms, and
+// nothing else.
 const Policy = "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; img-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
 
-// Handler serves pages, each within a session, and the assets. Guessable are the patterns of pages at which a stranger could
-// try what they do not know: what fails there is counted. Every answer, whatever it says, has the headers of headers.
+// Handler serves pages, each within a session, and the assets. Guessable are the patterns of pages at which a stranger
+// could try what they do not know: what fails there is counted. Every answer, whatever it says, has the headers of
+// headers.
 func (s *Site) Handler(pages []Page, guessable map[string]bool, session func(http.Handler) http.Handler) http.Handler {
 	mux := http.NewServeMux()
 	for _, p := range pages {
 		mux.Handle(p.Pattern, session(s.page(p, guessable[p.Pattern])))
 	}
 	mux.HandleFunc("GET /static/{file}", s.pages.serveAsset)
-	mux.Handle("/", session(s.page(Page{Pattern: "/", Access: Anyone, Show: func(*Request) error { return NotFound() }}, false)))
+	mux.Handle(
+		"/",
+		session(s.page(Page{Pattern: "/", Access: Anyone, Show: func(*Request) error { return NotFound() }}, false)),
+	)
 	guard := http.NewCrossOriginProtection()
 	guard.SetDenyHandler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		s.Fail(&Request{W: w, R: r}, httpjson.Errorf(http.StatusForbidden, "cross_site", "This request came from another site. Nothing was done."))
+		s.Fail(
+			&Request{W: w, R: r},
+			httpjson.Errorf(http.StatusForbidden, "cross_site", "This request came from another site. Nothing was done."),
+		)
 	}))
 	return headers(compressed(guard.Handler(mux)))
 }
@@ -157,8 +164,14 @@ func (s *Site) braked(p Page, guessable bool, v *Request) error {
 }
 
 func readForm(w http.ResponseWriter, r *http.Request) error {
-	if t, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || t != "application/x-www-form-urlencoded" {
-		return httpjson.Errorf(http.StatusUnsupportedMediaType, "content_type", "Send this page's form, not %q.", r.Header.Get("Content-Type"))
+	if t, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil ||
+		t != "application/x-www-form-urlencoded" {
+		return httpjson.Errorf(
+			http.StatusUnsupportedMediaType,
+			"content_type",
+			"Send this page's form, not %q.",
+			r.Header.Get("Content-Type"),
+		)
 	}
 	r.Body = http.MaxBytesReader(w, r.Body, longestForm)
 	if err := r.ParseForm(); err != nil {
@@ -209,7 +222,9 @@ func (s *Site) Render(v *Request, name, title, at string, model any) error {
 	if v.Stale != nil {
 		frame.Stale = "The risk scorer does not answer at the moment. What it would say is missing here."
 		if !v.Stale.Since.IsZero() {
-			frame.Stale = "The risk scorer does not answer at the moment. Names and scores are those of " + v.Stale.Since.UTC().Format("15:04:05") + " UTC."
+			frame.Stale = "The risk scorer does not answer at the moment. Names and scores are those of " + v.Stale.Since.UTC().
+				Format("15:04:05") +
+				" UTC."
 		}
 	}
 	if v.Viewer != nil {

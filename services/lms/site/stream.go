@@ -15,7 +15,8 @@ type Stream struct {
 	out *http.ResponseController
 }
 
-// NewStream begins one. The people's port ends what takes long, in both directions; a stream lasts, as long as its reader reads.
+// NewStream begins one. The people's port ends what takes long, in both directions; a stream lasts, as long as its
+// reader reads.
 func NewStream(w http.ResponseWriter) *Stream {
 	s := &Stream{w: w, out: http.NewResponseController(w)}
 	_ = s.out.SetReadDeadline(time.Time{}) // nothing more is read; not everything below is a connection
@@ -23,8 +24,8 @@ func NewStream(w http.ResponseWriter) *Stream {
 	return s
 }
 
-// Send sends text at once, and gives the next one its time. An error means that the stream is over: the reader has gone, does not
-// read, or cannot be given more time.
+// Send sends text at once, and gives the next one its time. An error means that the stream is over: the reader has
+// gone, does not read, or cannot be given more time.
 func (s *Stream) Send(text string) error {
 	if err := s.out.SetWriteDeadline(time.Now().Add(streamPause)); err != nil {
 		return fmt.Errorf("renew deadline of stream: %w", err)

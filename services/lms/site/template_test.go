@@ -21,7 +21,8 @@ func TestAssetsAreSmall(t *testing.T) {
 	}
 }
 
-// TestAPageShowsNothingThatALessonIsCleanedOf holds a page to what a lesson's text is cleaned of, character by character.
+// TestAPageShowsNothingThatALessonIsCleanedOf holds a page to what a lesson's text is cleaned of, character by
+// character.
 func TestAPageShowsNothingThatALessonIsCleanedOf(t *testing.T) {
 	gone := 0
 	for r := rune(0xA0); r <= unicode.MaxRune; r++ {

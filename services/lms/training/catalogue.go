@@ -45,7 +45,14 @@ type LessonRow struct {
 }
 
 func rowOf(t Taught, loc *time.Location) LessonRow {
-	r := LessonRow{ID: t.ID.String(), Module: t.Module, State: t.State, Asked: t.Asked.In(loc), Tries: len(t.Attempts), Completion: t.Completion}
+	r := LessonRow{
+		ID:         t.ID.String(),
+		Module:     t.Module,
+		State:      t.State,
+		Asked:      t.Asked.In(loc),
+		Tries:      len(t.Attempts),
+		Completion: t.Completion,
+	}
 	if t.Lesson != nil {
 		r.Origin = OriginWords(*t.Lesson)
 	}

@@ -87,7 +87,8 @@ func (l *Training) certificateOf(t Taught, holder, zone string) certificateView 
 	return c
 }
 
-// ShowCertificate shows a page to be printed, to the learner or an instructor; there is none for a lesson that was not passed.
+// ShowCertificate shows a page to be printed, to the learner or an instructor; there is none for a lesson that was not
+// passed.
 func (l *Training) ShowCertificate(v *site.Request) error {
 	t, err := l.ownLesson(v)
 	if err != nil {
@@ -120,8 +121,8 @@ func (l *Training) holder(person string) (name, zone string) {
 	return person, "UTC"
 }
 
-// ShowVerify says to anybody who has a certificate's number whether it is valid, and what it says. Whoever has no number
-// learns nothing.
+// ShowVerify says to anybody who has a certificate's number whether it is valid, and what it says. Whoever has no
+// number learns nothing.
 func (l *Training) ShowVerify(v *site.Request) error {
 	m := certificateView{Asked: strings.TrimSpace(v.R.URL.Query().Get("number"))}
 	if m.Asked == "" {

@@ -1,5 +1,5 @@
-// Package training is the lessons: a catalogue, lessons that the gateway writes about what a person did, quizzes and their grades,
-// certificates that anybody can verify, records from elsewhere, and what is exported of all of it.
+// Package training is the lessons: a catalogue, lessons that the gateway writes about what a person did, quizzes and
+// their grades, certificates that anybody can verify, records from elsewhere, and what is exported of all of it.
 package training
 
 import (
@@ -50,7 +50,12 @@ type Training struct {
 
 // New makes the training.
 func New(
-	cfg Config, db *store.Store, scorer *riskclient.Client, pages *site.Site, events *outbox.Outbox, drills *phishing.Drills,
+	cfg Config,
+	db *store.Store,
+	scorer *riskclient.Client,
+	pages *site.Site,
+	events *outbox.Outbox,
+	drills *phishing.Drills,
 ) *Training {
 	return &Training{
 		Store: &Store{db}, cfg: cfg, scorer: scorer, site: pages, outbox: events, drills: drills,
@@ -121,7 +126,8 @@ func (l *Training) newLesson(v *site.Request, a risk.Assessment, module string) 
 		return uuid.Nil, err
 	}
 	if n >= mostLessons {
-		return uuid.Nil, httpjson.Errorf(http.StatusTooManyRequests, "too_many_lessons", "You have begun %d lessons within an hour. Finish one of them, or come back later.", n).After(10 * time.Minute)
+		return uuid.Nil, httpjson.Errorf(http.StatusTooManyRequests, "too_many_lessons", "You have begun %d lessons within an hour. Finish one of them, or come back later.", n).
+			After(10 * time.Minute)
 	}
 	subject, err := l.Store.subject(v.Ctx(), person)
 	if err != nil {
@@ -141,8 +147,8 @@ func (l *Training) newLesson(v *site.Request, a risk.Assessment, module string) 
 // mostReasons is how many reasons a lesson is about.
 const mostReasons = 6
 
-// ask makes the request for a lesson of a module: the reasons that it is about, under a pseudonym and without any name of
-// the roster.
+// ask makes the request for a lesson of a module: the reasons that it is about, under a pseudonym and without any name
+// of the roster.
 func ask(subject string, a risk.Assessment, module string, people []risk.Standing) lesson.Request {
 	req := lesson.Request{Subject: subject, Role: string(a.Role), Level: a.Level, Module: module, Language: "en"}
 	m, _ := risk.ModuleByID(module)
@@ -150,7 +156,10 @@ func ask(subject string, a risk.Assessment, module string, people []risk.Standin
 		if len(req.Reasons) == mostReasons || !slices.Contains(m.Teaches, r.Verb) && !phishing.OfDrill(module, r) {
 			continue
 		}
-		req.Reasons = append(req.Reasons, lesson.Reason{Verb: r.Verb, Count: min(r.Count, 1_000_000), Detail: Anonymise(r.Detail, people)})
+		req.Reasons = append(
+			req.Reasons,
+			lesson.Reason{Verb: r.Verb, Count: min(r.Count, 1_000_000), Detail: Anonymise(r.Detail, people)},
+		)
 	}
 	return req
 }
@@ -192,7 +201,13 @@ func (l *Training) generate(ctx context.Context, id uuid.UUID) error {
 		wait := max(answered.RetryAfter, time.Second)
 		return l.Store.refuse(ctx, id, l.cfg.Now().Add(wait), answered.Code)
 	default:
-		l.cfg.Log.Warn("the gateway did not write the lesson; the built-in one is used", "lesson", id.String(), "error", err.Error())
+		l.cfg.Log.Warn(
+			"the gateway did not write the lesson; the built-in one is used",
+			"lesson",
+			id.String(),
+			"error",
+			err.Error(),
+		)
 		written = lesson.BuiltIn(t.Module)
 		written.Fallback = lesson.ModelUnavailable
 	}
@@ -281,7 +296,13 @@ func (l *Training) ShowLesson(v *site.Request) error {
 		}
 	}
 	m, _ := risk.ModuleByID(t.Module)
-	model := LessonView{ID: t.ID.String(), Module: m, State: t.State, Reasons: t.Request.Reasons, Left: MostAttempts - len(t.Attempts)}
+	model := LessonView{
+		ID:      t.ID.String(),
+		Module:  m,
+		State:   t.State,
+		Reasons: t.Request.Reasons,
+		Left:    MostAttempts - len(t.Attempts),
+	}
 	if v.Viewer.Instructor() {
 		model.Of = t.Person
 	}
@@ -294,7 +315,8 @@ func (l *Training) ShowLesson(v *site.Request) error {
 		if t.Again != nil {
 			wait = max(time.Second, t.Again.Sub(l.cfg.Now()))
 		}
-		return httpjson.Errorf(http.StatusTooManyRequests, "over_quota", "So many lessons were written lately that the quota is used up. Begin again in a little while.").After(wait)
+		return httpjson.Errorf(http.StatusTooManyRequests, "over_quota", "So many lessons were written lately that the quota is used up. Begin again in a little while.").
+			After(wait)
 	}
 	model.Lesson = *t.Lesson
 	model.Lesson.Quiz = nil

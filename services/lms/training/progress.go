@@ -38,8 +38,8 @@ func noteAt(begun, now time.Time) progressNote {
 	return n
 }
 
-// ShowProgress is a feed of server-sent events about a lesson that is being written: "writing" with a progressNote as JSON,
-// then one "done". It ends then, when the reader goes, or a little after the gateway's time is up.
+// ShowProgress is a feed of server-sent events about a lesson that is being written: "writing" with a progressNote as
+// JSON, then one "done". It ends then, when the reader goes, or a little after the gateway's time is up.
 func (l *Training) ShowProgress(v *site.Request) error {
 	t, err := l.ownLesson(v)
 	if err != nil {

@@ -96,7 +96,11 @@ func (l *Training) DoQuiz(v *site.Request) error {
 	}
 	number, err := strconv.Atoi(v.R.PostForm.Get("attempt"))
 	if err != nil || number < 1 || number > MostAttempts {
-		return httpjson.Errorf(http.StatusUnprocessableEntity, "bad_attempt", "The form does not say which attempt it is. Open the quiz again.")
+		return httpjson.Errorf(
+			http.StatusUnprocessableEntity,
+			"bad_attempt",
+			"The form does not say which attempt it is. Open the quiz again.",
+		)
 	}
 	answers, missing := make([]int, len(t.Lesson.Quiz)), false
 	for i, q := range t.Lesson.Quiz {
@@ -106,7 +110,12 @@ func (l *Training) DoQuiz(v *site.Request) error {
 			continue
 		}
 		if answers[i], err = strconv.Atoi(text); err != nil || answers[i] < 0 || answers[i] >= len(q.Options) {
-			return httpjson.Errorf(http.StatusUnprocessableEntity, "bad_answer", "Question %d has no such answer. Open the quiz again.", i+1)
+			return httpjson.Errorf(
+				http.StatusUnprocessableEntity,
+				"bad_answer",
+				"Question %d has no such answer. Open the quiz again.",
+				i+1,
+			)
 		}
 	}
 	if missing && number > len(t.Attempts) {

@@ -65,7 +65,8 @@ func (l *Training) ShowResult(v *site.Request) error {
 	return l.site.Render(v, "result", "Result", "/training", m)
 }
 
-// awaitScore waits a moment for the score after the lesson that the path names, and says whether the scorer has yet to hear of it.
+// awaitScore waits a moment for the score after the lesson that the path names, and says whether the scorer has yet to
+// hear of it.
 func (l *Training) awaitScore(v *site.Request, event string) (t Taught, owed bool, err error) {
 	done, leave := l.outbox.Expect(event)
 	defer leave()
@@ -87,10 +88,19 @@ func ResultOf(t Taught, who *site.Viewer) resultView {
 	last := t.Attempts[len(t.Attempts)-1]
 	r := resultView{
 		ID: t.ID.String(), Module: m, Title: t.Lesson.Title, Attempt: last, Left: MostAttempts - len(t.Attempts), Open: t.State == StateReady && who.Learner(),
-		Percent: float64(last.Correct) / float64(last.Questions), Need: (passPercent*last.Questions + 99) / 100, Passed: last.Passed, Instructor: who.Instructor(),
+		Percent: float64(
+			last.Correct,
+		) / float64(
+			last.Questions,
+		), Need: (passPercent*last.Questions + 99) / 100, Passed: last.Passed, Instructor: who.Instructor(),
 	}
 	for i, q := range t.Lesson.Quiz {
-		row := answerRow{Number: i + 1, Question: q.Question, Correct: last.Answers[i] == q.Answer, Given: q.Options[last.Answers[i]]}
+		row := answerRow{
+			Number:   i + 1,
+			Question: q.Question,
+			Correct:  last.Answers[i] == q.Answer,
+			Given:    q.Options[last.Answers[i]],
+		}
 		// While another attempt is open, what was wrong is named and the right answer is not.
 		if t.State != StateReady {
 			row.Right, row.Why = q.Options[q.Answer], q.Why

@@ -120,8 +120,8 @@ func RecordsMark(ctx context.Context, q querier) (mark string, err error) {
 	return mark, nil
 }
 
-// KeepCertificates notes the number and the date of each certificate, of all or of some people, whose record is about to be
-// deleted, and counts them.
+// KeepCertificates notes the number and the date of each certificate, of all or of some people, whose record is about
+// to be deleted, and counts them.
 func KeepCertificates(
 	ctx context.Context, tx pgx.Tx, all bool, people []string, given func(person string, at time.Time) time.Time,
 ) (int, error) {

@@ -65,7 +65,8 @@ type completion struct {
 // subject is the person's pseudonym, made when first asked for.
 func (s *Store) subject(ctx context.Context, person string) (string, error) {
 	var subject string
-	err := s.Pool.QueryRow(ctx, `INSERT INTO training.learner (person) VALUES ($1) ON CONFLICT (person) DO UPDATE SET person = excluded.person RETURNING subject`, person).Scan(&subject)
+	err := s.Pool.QueryRow(ctx, `INSERT INTO training.learner (person) VALUES ($1) ON CONFLICT (person) DO UPDATE SET person = excluded.person RETURNING subject`, person).
+		Scan(&subject)
 	if err != nil {
 		return "", fmt.Errorf("find pseudonym: %w", err)
 	}
@@ -75,7 +76,8 @@ func (s *Store) subject(ctx context.Context, person string) (string, error) {
 // lessonsSince counts the lessons that were asked for within span.
 func (s *Store) lessonsSince(ctx context.Context, person string, span time.Duration) (int, error) {
 	var n int
-	err := s.Pool.QueryRow(ctx, `SELECT count(*) FROM training.lesson WHERE person = $1 AND made > clock_timestamp() - make_interval(secs => $2)`, person, span.Seconds()).Scan(&n)
+	err := s.Pool.QueryRow(ctx, `SELECT count(*) FROM training.lesson WHERE person = $1 AND made > clock_timestamp() - make_interval(secs => $2)`, person, span.Seconds()).
+		Scan(&n)
 	if err != nil {
 		return 0, fmt.Errorf("count lessons: %w", err)
 	}
@@ -85,7 +87,8 @@ func (s *Store) lessonsSince(ctx context.Context, person string, span time.Durat
 // openLesson is the id of the person's open lesson of a module, if there is one.
 func (s *Store) openLesson(ctx context.Context, person, module string) (uuid.UUID, error) {
 	var id uuid.UUID
-	err := s.Pool.QueryRow(ctx, `SELECT id FROM training.lesson WHERE person = $1 AND module = $2 AND state IN ('writing', 'ready')`, person, module).Scan((*[16]byte)(&id))
+	err := s.Pool.QueryRow(ctx, `SELECT id FROM training.lesson WHERE person = $1 AND module = $2 AND state IN ('writing', 'ready')`, person, module).
+		Scan((*[16]byte)(&id))
 	if errors.Is(err, pgx.ErrNoRows) {
 		return id, store.ErrNotFound
 	}
@@ -103,8 +106,15 @@ func (s *Store) begin(ctx context.Context, person string, req lesson.Request, as
 	}
 	id := uuid.New()
 	err = s.Write(ctx, func(tx pgx.Tx) ([]store.Row, error) {
-		tag, err := tx.Exec(ctx, `INSERT INTO training.lesson (id, person, module, state, request, asked) VALUES ($1, $2, $3, 'writing', $4, $5) ON CONFLICT DO NOTHING`,
-			[16]byte(id), person, req.Module, string(body), asked)
+		tag, err := tx.Exec(
+			ctx,
+			`INSERT INTO training.lesson (id, person, module, state, request, asked) VALUES ($1, $2, $3, 'writing', $4, $5) ON CONFLICT DO NOTHING`,
+			[16]byte(id),
+			person,
+			req.Module,
+			string(body),
+			asked,
+		)
 		if err != nil {
 			return nil, fmt.Errorf("store lesson: %w", err)
 		}
@@ -136,7 +146,8 @@ func (s *Store) written(ctx context.Context, id uuid.UUID, l lesson.Lesson) erro
 	}
 	return s.Write(ctx, func(tx pgx.Tx) ([]store.Row, error) {
 		var person string
-		err := tx.QueryRow(ctx, `UPDATE training.lesson SET state = 'ready', lesson = $2, origin = $3 WHERE id = $1 AND state = 'writing' RETURNING person`, [16]byte(id), string(body), string(l.Origin)).Scan(&person)
+		err := tx.QueryRow(ctx, `UPDATE training.lesson SET state = 'ready', lesson = $2, origin = $3 WHERE id = $1 AND state = 'writing' RETURNING person`, [16]byte(id), string(body), string(l.Origin)).
+			Scan(&person)
 		if errors.Is(err, pgx.ErrNoRows) {
 			return nil, nil
 		}
@@ -157,7 +168,8 @@ func (s *Store) written(ctx context.Context, id uuid.UUID, l lesson.Lesson) erro
 func (s *Store) refuse(ctx context.Context, id uuid.UUID, again time.Time, code string) error {
 	return s.Write(ctx, func(tx pgx.Tx) ([]store.Row, error) {
 		var person string
-		err := tx.QueryRow(ctx, `UPDATE training.lesson SET state = 'refused', again = $2 WHERE id = $1 AND state = 'writing' RETURNING person`, [16]byte(id), again).Scan(&person)
+		err := tx.QueryRow(ctx, `UPDATE training.lesson SET state = 'refused', again = $2 WHERE id = $1 AND state = 'writing' RETURNING person`, [16]byte(id), again).
+			Scan(&person)
 		if errors.Is(err, pgx.ErrNoRows) {
 			return nil, nil
 		}
@@ -195,14 +207,27 @@ func scanLesson(row pgx.Row) (Taught, error) {
 		}
 	}
 	if event != nil {
-		t.Completion = &completion{Event: *event, Passed: *passed, Share: *share, At: *at, Before: (*risk.Score)(before), After: (*risk.Score)(after)}
+		t.Completion = &completion{
+			Event:  *event,
+			Passed: *passed,
+			Share:  *share,
+			At:     *at,
+			Before: (*risk.Score)(before),
+			After:  (*risk.Score)(after),
+		}
 	}
 	return t, nil
 }
 
 // lesson reads one lesson with its attempts; errGone if there is none.
 func (s *Store) lesson(ctx context.Context, id uuid.UUID) (Taught, error) {
-	t, err := scanLesson(s.Pool.QueryRow(ctx, `SELECT `+lessonColumns+` FROM training.lesson l LEFT JOIN training.completion c ON c.lesson = l.id WHERE l.id = $1`, [16]byte(id)))
+	t, err := scanLesson(
+		s.Pool.QueryRow(
+			ctx,
+			`SELECT `+lessonColumns+` FROM training.lesson l LEFT JOIN training.completion c ON c.lesson = l.id WHERE l.id = $1`,
+			[16]byte(id),
+		),
+	)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return t, store.ErrNotFound
 	}
@@ -216,7 +241,12 @@ func (s *Store) lesson(ctx context.Context, id uuid.UUID) (Taught, error) {
 
 // Lessons reads a person's lessons, the newest first, at most limit.
 func (s *Store) Lessons(ctx context.Context, person string, limit int) ([]Taught, error) {
-	rows, err := s.Pool.Query(ctx, `SELECT `+lessonColumns+` FROM training.lesson l LEFT JOIN training.completion c ON c.lesson = l.id WHERE l.person = $1 ORDER BY l.made DESC LIMIT $2`, person, limit)
+	rows, err := s.Pool.Query(
+		ctx,
+		`SELECT `+lessonColumns+` FROM training.lesson l LEFT JOIN training.completion c ON c.lesson = l.id WHERE l.person = $1 ORDER BY l.made DESC LIMIT $2`,
+		person,
+		limit,
+	)
 	if err != nil {
 		return nil, fmt.Errorf("read lessons: %w", err)
 	}
@@ -235,18 +265,26 @@ func (s *Store) attach(ctx context.Context, all []Taught) error {
 		ids[i] = t.ID
 		index[t.ID] = i
 	}
-	rows, err := s.Pool.Query(ctx, `SELECT lesson, number, answers, correct, questions, passed, at FROM training.attempt WHERE lesson = ANY($1) ORDER BY lesson, number`, ids)
+	rows, err := s.Pool.Query(
+		ctx,
+		`SELECT lesson, number, answers, correct, questions, passed, at FROM training.attempt WHERE lesson = ANY($1) ORDER BY lesson, number`,
+		ids,
+	)
 	if err != nil {
 		return fmt.Errorf("read attempts: %w", err)
 	}
 	var id [16]byte
 	var a Attempt
-	_, err = pgx.ForEachRow(rows, []any{&id, &a.Number, &a.Answers, &a.Correct, &a.Questions, &a.Passed, &a.At}, func() error {
-		t := &all[index[id]]
-		t.Attempts = append(t.Attempts, a)
-		a.Answers = nil
-		return nil
-	})
+	_, err = pgx.ForEachRow(
+		rows,
+		[]any{&id, &a.Number, &a.Answers, &a.Correct, &a.Questions, &a.Passed, &a.At},
+		func() error {
+			t := &all[index[id]]
+			t.Attempts = append(t.Attempts, a)
+			a.Answers = nil
+			return nil
+		},
+	)
 	if err != nil {
 		return fmt.Errorf("read attempts: %w", err)
 	}
@@ -264,15 +302,24 @@ var (
 	errFinished  = errors.New("this lesson is finished")
 )
 
-// grade records attempt number of a lesson: answers are indices of options, before is the score of the moment, at is lab
-// time with the person's offset. The last attempt, or one that passes, completes the lesson: completion, event and audit
-// rows commit together.
-func (s *Store) grade(ctx context.Context, id uuid.UUID, person string, number int, answers []int, before *risk.Score, at time.Time) (graded, error) {
+// grade records attempt number of a lesson: answers are indices of options, before is the score of the moment, at is
+// lab time with the person's offset. The last attempt, or one that passes, completes the lesson: completion, event and
+// audit rows commit together.
+func (s *Store) grade(
+	ctx context.Context,
+	id uuid.UUID,
+	person string,
+	number int,
+	answers []int,
+	before *risk.Score,
+	at time.Time,
+) (graded, error) {
 	var g graded
 	err := s.Write(ctx, func(tx pgx.Tx) ([]store.Row, error) {
 		var module, state string
 		var body []byte
-		err := tx.QueryRow(ctx, `SELECT module, state, lesson FROM training.lesson WHERE id = $1 AND person = $2 FOR UPDATE`, [16]byte(id), person).Scan(&module, &state, &body)
+		err := tx.QueryRow(ctx, `SELECT module, state, lesson FROM training.lesson WHERE id = $1 AND person = $2 FOR UPDATE`, [16]byte(id), person).
+			Scan(&module, &state, &body)
 		if errors.Is(err, pgx.ErrNoRows) {
 			return nil, store.ErrNotFound
 		}
@@ -388,8 +435,14 @@ func (s *Store) eachLesson(ctx context.Context, since time.Time, visit func(Taug
 	const few = 200
 	last := uuid.Nil
 	for {
-		rows, err := s.Pool.Query(ctx, `SELECT `+lessonColumns+` FROM training.lesson l LEFT JOIN training.completion c ON c.lesson = l.id
-			WHERE (l.made, l.id) > ($1, $2) ORDER BY l.made, l.id LIMIT $3`, since, [16]byte(last), few)
+		rows, err := s.Pool.Query(
+			ctx,
+			`SELECT `+lessonColumns+` FROM training.lesson l LEFT JOIN training.completion c ON c.lesson = l.id
+			WHERE (l.made, l.id) > ($1, $2) ORDER BY l.made, l.id LIMIT $3`,
+			since,
+			[16]byte(last),
+			few,
+		)
 		if err != nil {
 			return fmt.Errorf("read lessons: %w", err)
 		}

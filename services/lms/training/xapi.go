@@ -132,7 +132,12 @@ func statements(home string, t Taught) []Statement {
 		return list
 	}
 	last, whole := t.Attempts[len(t.Attempts)-1], true
-	r := XAPIResult{Score: &XAPIScore{Scaled: c.Share, Raw: last.Correct, Max: last.Questions}, Success: &c.Passed, Completion: &whole, Duration: IsoDuration(c.At.Sub(t.Asked))}
+	r := XAPIResult{
+		Score:      &XAPIScore{Scaled: c.Share, Raw: last.Correct, Max: last.Questions},
+		Success:    &c.Passed,
+		Completion: &whole,
+		Duration:   IsoDuration(c.At.Sub(t.Asked)),
+	}
 	verb := "failed"
 	if c.Passed {
 		verb = "passed"
