@@ -1,27 +1,21 @@
 package lms
 
 import (
-	"bytes"
 	"cmp"
-	"encoding/json"
 	"errors"
 	"net/http"
 	"net/url"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
-	"unicode/utf8"
 
-	"example.org/security-training/services/audit"
 	"example.org/security-training/services/exercise"
 	"example.org/security-training/services/httpjson"
 	"example.org/security-training/services/lms/chart"
 	"example.org/security-training/services/lms/riskclient"
 	"example.org/security-training/services/lms/riskview"
 	"example.org/security-training/services/lms/site"
-	"example.org/security-training/services/lms/store"
 	"example.org/security-training/services/lms/words"
 	"example.org/security-training/services/risk"
 )
@@ -365,108 +359,4 @@ func (l *LMS) showExercises(v *site.Request) error {
 		m.Rows = append(m.Rows, row)
 	}
 	return l.site.Render(v, "exercises", "Exercises", "/exercises", m)
-}
-
-const auditShown = 50
-
-type auditView struct {
-	Query  search
-	Rows   []auditLine
-	Older  string
-	Newest string
-	Kinds  []site.Choice
-}
-
-// auditLine is an entry with its detail in parts.
-type auditLine struct {
-	audit.Row
-	Facts []fact
-}
-
-type fact struct{ Name, Value string }
-
-// factsOf takes a detail apart, a flat JSON object, in its own order; what is no object is one fact.
-func factsOf(detail string) []fact {
-	if detail == "" {
-		return nil
-	}
-	whole := []fact{{Name: "detail", Value: detail}}
-	d := json.NewDecoder(strings.NewReader(detail))
-	if t, err := d.Token(); err != nil || t != json.Delim('{') {
-		return whole
-	}
-	var facts []fact
-	for d.More() {
-		name, err := d.Token()
-		if err != nil {
-			return whole
-		}
-		var raw json.RawMessage
-		if d.Decode(&raw) != nil {
-			return whole
-		}
-		f := fact{Name: name.(string), Value: string(raw)} // a key of an object is a string
-		var text string
-		var list []string
-		var who site.Principal
-		strict := json.NewDecoder(bytes.NewReader(raw))
-		strict.DisallowUnknownFields()
-		if json.Unmarshal(raw, &text) == nil {
-			f.Value = text
-		} else if json.Unmarshal(raw, &list) == nil {
-			f.Value = strings.Join(list, ", ")
-		} else if strict.Decode(&who) == nil && who != (site.Principal{}) {
-			f.Value = who.Words()
-		}
-		facts = append(facts, f)
-	}
-	return facts
-}
-
-// auditKinds are the kinds of rows that this service writes.
-var auditKinds = []string{"link.made", "sign_in", "sign_out", "view", "search", "lesson.asked", "lesson.written", "lesson.refused", "attempt", "completion", "delivery", "exercise", "export", "import", "drill.begun", "drill.opened", "drill.clicked", "drill.submitted", "drill.reported", "reset", "order", "order.done", "order.failed", "scenarios", "hint"}
-
-var kindPattern = regexp.MustCompile(`^[a-z_.]{0,40}$`)
-
-func (l *LMS) showAudit(v *site.Request) error {
-	q := v.R.URL.Query()
-	s := search{Person: strings.TrimSpace(q.Get("person")), Event: strings.TrimSpace(q.Get("event")), Kind: q.Get("kind"), Limit: auditShown + 1}
-	var err error
-	if s.Before, err = strconv.ParseInt(cmp.Or(q.Get("before"), "0"), 10, 64); err != nil || s.Before < 0 || !kindPattern.MatchString(s.Kind) || len(s.Person) > 200 || len(s.Event) > 300 ||
-		strings.ContainsRune(s.Person+s.Event, 0) || !utf8.ValidString(s.Person+s.Event) {
-		return httpjson.Errorf(http.StatusBadRequest, "bad_search", "This is not a search that the audit can answer.")
-	}
-	if s.Person != "" || s.Event != "" {
-		// Looking somebody up is an act, and the audit says so as well.
-		if err := l.store.Record(v.Ctx(), store.Note("search", "", "", struct {
-			By     site.Principal `json:"by"`
-			Person string         `json:"person,omitempty"`
-			Event  string         `json:"event,omitempty"`
-		}{v.Viewer.Principal, s.Person, s.Event})); err != nil {
-			return err
-		}
-	}
-	m := auditView{Query: s}
-	entries, err := l.store.audit(v.Ctx(), s)
-	if err != nil {
-		return err
-	}
-	for _, e := range entries {
-		// The event has a column of its own.
-		facts := slices.DeleteFunc(factsOf(e.Detail), func(f fact) bool { return f.Name == "id" && f.Value == e.Event })
-		m.Rows = append(m.Rows, auditLine{Row: e, Facts: facts})
-	}
-	if len(m.Rows) > auditShown {
-		m.Rows = m.Rows[:auditShown]
-		q.Set("before", strconv.FormatInt(m.Rows[auditShown-1].Seq, 10))
-		m.Older = "/audit?" + q.Encode()
-	}
-	if s.Before > 0 {
-		q.Del("before")
-		m.Newest = "/audit?" + q.Encode()
-	}
-	for _, k := range auditKinds {
-		m.Kinds = append(m.Kinds, site.Choice{Value: k, Name: words.Sentence(words.Spaced.Replace(k)), Chosen: k == s.Kind})
-	}
-	return l.site.Render(v, "audit", "Audit", "/audit", m)
 }

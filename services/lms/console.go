@@ -2,7 +2,6 @@ package lms
 
 import (
 	"cmp"
-	"encoding/json"
 	"html/template"
 	"maps"
 	"net/http"
@@ -14,6 +13,7 @@ import (
 
 	"example.org/security-training/services/exercise"
 	"example.org/security-training/services/httpjson"
+	"example.org/security-training/services/lms/auditlog"
 	"example.org/security-training/services/lms/site"
 	"example.org/security-training/services/lms/words"
 	"example.org/security-training/services/topology"
@@ -44,7 +44,7 @@ func consoleWords() template.FuncMap {
 	return template.FuncMap{
 		"asked":      asked,
 		"consolebar": func(title string, at consolePage) consoleBar { return consoleBar{title, at.frame()} },
-		"parts":      factsOfLine,
+		"parts":      auditlog.FactsOf,
 	}
 }
 
@@ -625,15 +625,4 @@ func asked(p placed) string {
 		return "Let " + o.Caller + " call " + string(o.Route) + " of " + o.Callee + " again"
 	}
 	return words.Sentence(o.Kind)
-}
-
-// factsOfLine takes the detail of a line of a story apart.
-func factsOfLine(detail string) []fact {
-	if !json.Valid([]byte(detail)) {
-		if detail == "" {
-			return nil
-		}
-		return []fact{{Value: detail}}
-	}
-	return factsOf(detail)
 }

@@ -315,7 +315,7 @@ func TestTheChainIsAskedForWhatItSaysOfAPersonFromATimeOn(t *testing.T) {
 	all := s.chain()
 	ask := func(query string) (int, []audit.Row) {
 		t.Helper()
-		w := s.wire(s.GetAudit, "GET", "/v1/audit?"+query, "", "")
+		w := s.wire(s.auditlog.GetAudit, "GET", "/v1/audit?"+query, "", "")
 		rows, err := audit.ReadRows(w.Body)
 		if w.Code == 200 && err != nil {
 			t.Fatal(err)
@@ -344,7 +344,7 @@ func TestTheChainIsAskedForWhatItSaysOfAPersonFromATimeOn(t *testing.T) {
 	if err := s.store.Record(t.Context(), store.Note("search", "", "git:<a> & b", struct{}{})); err != nil {
 		t.Fatal(err)
 	}
-	whole, one := s.wire(s.GetAudit, "GET", "/v1/audit", "", "").Body.String(), s.wire(s.GetAudit, "GET", "/v1/audit?"+url.Values{"event": {"git:<a> & b"}}.Encode(), "", "").Body.String()
+	whole, one := s.wire(s.auditlog.GetAudit, "GET", "/v1/audit", "", "").Body.String(), s.wire(s.auditlog.GetAudit, "GET", "/v1/audit?"+url.Values{"event": {"git:<a> & b"}}.Encode(), "", "").Body.String()
 	if one == "" || !strings.HasSuffix(whole, one) || !strings.Contains(one, `"git:<a> & b"`) {
 		t.Errorf("one row has two texts: %s", one)
 	}

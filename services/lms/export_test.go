@@ -12,6 +12,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"example.org/security-training/services/lms/auditlog"
 	"example.org/security-training/services/lms/store"
 	"example.org/security-training/services/lms/training"
 )
@@ -202,17 +203,17 @@ func TestAPersonsOlderRowsOfAnEventAreFoundBehindOthers(t *testing.T) {
 	s := newSchool(t)
 	const event = "git:secret/payments/1/a"
 	rows := []store.Row{store.Note("lesson.asked", "mira.keller", event, struct{}{})}
-	for range auditShown + 5 {
+	for range auditlog.PageRows + 5 {
 		rows = append(rows, store.Note("lesson.asked", "tom.brandt", event, struct{}{}))
 	}
 	if err := s.store.Record(t.Context(), rows...); err != nil {
 		t.Fatal(err)
 	}
-	found, err := s.store.audit(t.Context(), search{Event: event, Person: "mira.keller", Limit: auditShown + 1})
+	found, err := s.auditlog.Store.Search(t.Context(), auditlog.Query{Event: event, Person: "mira.keller", Limit: auditlog.PageRows + 1})
 	if err != nil || len(found) != 1 || found[0].Person != "mira.keller" {
 		t.Errorf("%d rows of hers about the event are found: %v, %v", len(found), found, err)
 	}
-	if found, err = s.store.audit(t.Context(), search{Event: event, Limit: 3}); err != nil || len(found) != 3 || found[0].Person != "tom.brandt" {
+	if found, err = s.auditlog.Store.Search(t.Context(), auditlog.Query{Event: event, Limit: 3}); err != nil || len(found) != 3 || found[0].Person != "tom.brandt" {
 		t.Errorf("about the event alone: %v, %v", found, err)
 	}
 }

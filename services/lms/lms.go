@@ -21,6 +21,7 @@ import (
 
 	"example.org/security-training/services/audit"
 	"example.org/security-training/services/env"
+	"example.org/security-training/services/lms/auditlog"
 	"example.org/security-training/services/lms/auth"
 	"example.org/security-training/services/lms/outbox"
 	"example.org/security-training/services/lms/phishing"
@@ -61,6 +62,7 @@ type LMS struct {
 	outbox   *outbox.Outbox
 	drills   *phishing.Drills
 	training *training.Training
+	auditlog *auditlog.Log
 	console  *console
 
 	mu    sync.Mutex
@@ -100,6 +102,7 @@ func New(cfg Config) (*LMS, error) {
 		training.Config{Gateway: cfg.Gateway, Home: cfg.Home, Now: cfg.Now, Log: cfg.Log},
 		l.store.Store, l.scorer, l.site, l.outbox, l.drills,
 	)
+	l.auditlog = auditlog.New(l.store.Store, l.site)
 	return l, nil
 }
 
@@ -152,7 +155,7 @@ func (l *LMS) Register(node *mesh.Node) {
 		"GET /v1/exercises":    l.GetExercises,
 		"POST /v1/exercises":   l.PostExercise,
 		"GET /v1/xapi":         l.training.GetXAPI,
-		"GET /v1/audit":        l.GetAudit,
+		"GET /v1/audit":        l.auditlog.GetAudit,
 		"GET /v1/results":      l.training.GetResults,
 		"POST /v1/reset":       l.PostReset,
 		"POST /v1/revocations": l.auth.PostRevocation,

@@ -63,7 +63,7 @@ func (s *school) rows(query string, args ...any) int {
 // chain is the audit as exported.
 func (s *school) chain() []audit.Row {
 	s.t.Helper()
-	w := s.wire(s.GetAudit, "GET", "/v1/audit", "", "")
+	w := s.wire(s.auditlog.GetAudit, "GET", "/v1/audit", "", "")
 	if w.Code != 200 || w.Header().Get("Content-Type") != "application/x-ndjson" {
 		s.t.Fatalf("audit: %d %s", w.Code, w.Header())
 	}
@@ -959,7 +959,7 @@ func TestExportedAuditIsOneUnbrokenChain(t *testing.T) {
 	if !slices.ContainsFunc(all, func(e audit.Row) bool { return e.Kind == "view" && e.Person == "mira.keller" }) {
 		t.Error("an instructor's look at a person is not in the audit")
 	}
-	w := s.wire(s.GetAudit, "GET", "/v1/audit?after=2&limit=1", "", "")
+	w := s.wire(s.auditlog.GetAudit, "GET", "/v1/audit?after=2&limit=1", "", "")
 	if n := strings.Count(w.Body.String(), "\n"); n != 1 || !strings.Contains(w.Body.String(), `"seq":3,`) {
 		t.Errorf("one entry after the second: %s", w.Body)
 	}

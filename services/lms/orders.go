@@ -240,7 +240,7 @@ func (l *LMS) recall(ctx context.Context) error {
 	if c.recalled {
 		return nil
 	}
-	lines, err := l.store.feedOf(ctx, c.begun)
+	lines, err := l.store.feedOf(ctx, l.auditlog.Store, c.begun)
 	if err != nil {
 		return err
 	}

@@ -59,7 +59,7 @@ func (l *LMS) routes() []page {
 		{"GET /people/{person}/reasons/{reason}", site.Instructors, l.showPersonsReason},
 		{"GET /reasons/{reason}", site.Learners, l.showOwnReason},
 		{"GET /exercises", site.Instructors, l.showExercises},
-		{"GET /audit", site.Instructors, l.showAudit},
+		{"GET /audit", site.Instructors, l.auditlog.Show},
 		{"GET /console", site.Instructors, l.showConsole},
 		{"GET /console/events", site.Instructors, l.showConsoleEvents},
 		{"GET /console/identities", site.Instructors, l.showIdentities},
