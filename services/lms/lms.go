@@ -12,7 +12,6 @@ import (
 	"log/slog"
 	"net/http"
 	"net/url"
-	"sync"
 	"time"
 	_ "time/tzdata"
 
@@ -25,6 +24,7 @@ import (
 	"example.org/security-training/services/lms/auth"
 	"example.org/security-training/services/lms/outbox"
 	"example.org/security-training/services/lms/phishing"
+	"example.org/security-training/services/lms/report"
 	"example.org/security-training/services/lms/riskclient"
 	"example.org/security-training/services/lms/site"
 	"example.org/security-training/services/lms/store"
@@ -62,11 +62,9 @@ type LMS struct {
 	outbox   *outbox.Outbox
 	drills   *phishing.Drills
 	training *training.Training
+	report   *report.Reports
 	auditlog *auditlog.Log
 	console  *console
-
-	mu    sync.Mutex
-	teams map[string]*riskclient.Cache[teamFacts] // by who leads them
 }
 
 // New makes an LMS. Deliver must run for training to reach the scorer.
@@ -81,7 +79,6 @@ func New(cfg Config) (*LMS, error) {
 		cfg:     cfg,
 		store:   &records{&store.Store{Pool: cfg.Pool}},
 		console: newConsole(),
-		teams:   map[string]*riskclient.Cache[teamFacts]{},
 	}
 	l.store.Wrote = l.console.wrote
 	l.scorer = riskclient.New(cfg.Scorer, cfg.Now)
@@ -101,6 +98,9 @@ func New(cfg Config) (*LMS, error) {
 	l.training = training.New(
 		training.Config{Gateway: cfg.Gateway, Home: cfg.Home, Now: cfg.Now, Log: cfg.Log},
 		l.store.Store, l.scorer, l.site, l.outbox, l.drills,
+	)
+	l.report = report.New(
+		report.Config{Now: cfg.Now, Log: cfg.Log}, l.store.Store, l.scorer, l.site, l.training,
 	)
 	l.auditlog = auditlog.New(l.store.Store, l.site)
 	return l, nil

@@ -27,7 +27,7 @@ type page struct {
 // routes are all pages. What is not here does not exist.
 func (l *LMS) routes() []page {
 	return []page{
-		{"GET /{$}", site.SignedIn, l.showHome},
+		{"GET /{$}", site.SignedIn, l.report.ShowHome},
 		{"GET /sign-in", site.Anyone, l.auth.ShowSignIn},
 		{"POST /sign-in", site.Anyone, l.auth.DoSignIn},
 		{"POST /sign-in/certificate", site.Anyone, l.auth.DoCertificate},
@@ -52,12 +52,12 @@ func (l *LMS) routes() []page {
 		{"GET /drills", site.Instructors, l.drills.ShowDrills},
 		{"POST /drills", site.Instructors, l.drills.DoDrill},
 		{"GET /drills/{campaign}", site.Instructors, l.drills.ShowDrill},
-		{"GET /team", site.Leaders, l.showTeam},
-		{"GET /organisation", site.Instructors, l.showOrganisation},
-		{"GET /people", site.Instructors, l.showPeople},
-		{"GET /people/{person}", site.SignedIn, l.showPerson},
-		{"GET /people/{person}/reasons/{reason}", site.Instructors, l.showPersonsReason},
-		{"GET /reasons/{reason}", site.Learners, l.showOwnReason},
+		{"GET /team", site.Leaders, l.report.ShowTeam},
+		{"GET /organisation", site.Instructors, l.report.ShowOrganisation},
+		{"GET /people", site.Instructors, l.report.ShowPeople},
+		{"GET /people/{person}", site.SignedIn, l.report.ShowPerson},
+		{"GET /people/{person}/reasons/{reason}", site.Instructors, l.report.ShowPersonsReason},
+		{"GET /reasons/{reason}", site.Learners, l.report.ShowOwnReason},
 		{"GET /exercises", site.Instructors, l.showExercises},
 		{"GET /audit", site.Instructors, l.auditlog.Show},
 		{"GET /console", site.Instructors, l.showConsole},

@@ -1,16 +1,12 @@
 package lms
 
 import (
-	"fmt"
-	"net/http/httptest"
 	"regexp"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
-	"example.org/security-training/services/activity"
-	"example.org/security-training/services/lms/riskview"
 	"example.org/security-training/services/lms/site"
 	"example.org/security-training/services/lms/words"
 	"example.org/security-training/services/risk"
@@ -54,90 +50,6 @@ func TestALeaderSeesTrendRolesRepetitionsAndWhatIsEscalatedAndNoAct(t *testing.T
 	}
 	if strings.Contains(s.as("otto.lang").get("/team").body, `class="trend"`) {
 		t.Error("a group of two has a trend")
-	}
-}
-
-func TestATrainingIsPlannedThenDueThenOverdueThenEscalated(t *testing.T) {
-	day := 24 * time.Hour
-	for _, c := range []struct {
-		left      time.Duration
-		to        risk.Escalation
-		want      string
-		escalated string
-	}{
-		{30 * day, risk.ToNobody, riskview.DuePlanned, ""}, {7*day + 1, risk.ToNobody, riskview.DuePlanned, ""}, {7 * day, risk.ToNobody, riskview.DueSoon, ""}, {0, risk.ToPerson, riskview.DueSoon, ""}, {-1, risk.ToPerson, riskview.DueOverdue, ""},
-		{-20 * day, risk.ToPerson, riskview.DueOverdue, ""}, {-45 * day, risk.ToManager, riskview.DueEscalated, "the manager"}, {-2 * day, risk.ToSecurity, riskview.DueEscalated, "the manager and the security team"},
-	} {
-		d := riskview.DueOf(risk.Assessment{At: labNow, Due: labNow.Add(c.left), Escalation: c.to}, "vera.holm", time.UTC)
-		if d.State != c.want || d.Late != (c.left < 0) || d.To != c.escalated {
-			t.Errorf("%v before it, escalated to %q: %+v", c.left, c.to, d)
-		}
-	}
-}
-
-func TestOnlyWhatHappenedAfterTheLessonAboutItIsARepetition(t *testing.T) {
-	line := func(v activity.Verb, days int) risk.Contribution {
-		return risk.Contribution{Line: risk.EventLine, Verb: v, At: labNow.AddDate(0, 0, -days)}
-	}
-	pass := func(module string, days int, verbs ...activity.Verb) activity.Event {
-		return activity.Event{Module: module, At: labNow.AddDate(0, 0, -days), Teaches: verbs}
-	}
-	all := []risk.Assessment{
-		{Person: "a", Contributions: []risk.Contribution{line(activity.SecretCommitted, 3), line(activity.SecretCommitted, 20), line(activity.PhishingClick, 1), {Line: risk.PatternLine, At: labNow}}},
-		{Person: "b", Contributions: []risk.Contribution{line(activity.SecretCommitted, 1), line(activity.SecretCommitted, 2)}},
-		{Person: "c", Contributions: []risk.Contribution{line(activity.SecretCommitted, 1)}},
-	}
-	rows := repeatsOf(all, map[string][]activity.Event{
-		"a": {pass("secret-hygiene", 10, activity.SecretCommitted)},
-		"b": {pass("secret-hygiene", 30, activity.SecretCommitted), pass("keys-and-service-accounts", 9, activity.SecretCommitted)},
-	})
-	if len(rows) != 2 || rows[0].Module != words.ModuleTitle("keys-and-service-accounts") || rows[0].People != 1 ||
-		rows[0].Times != 2 ||
-		rows[1].Times != 1 {
-		t.Errorf("%+v", rows)
-	}
-}
-
-func TestThePageOfAProfileIsComparedWithEachOther(t *testing.T) {
-	s := newSchool(t)
-	for _, own := range risk.Profiles() {
-		m, err := s.beside(&site.Request{R: httptest.NewRequest("GET", "/organisation", nil)}, nil, own.Name)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if len(m.Choices) != len(risk.Profiles())-1 ||
-			slices.ContainsFunc(m.Choices, func(c site.Choice) bool { return c.Value == own.Name }) {
-			t.Errorf("%s is compared with %v", own.Name, m.Choices)
-		}
-	}
-}
-
-func TestWhateverIsEscalatedToTheSecurityTeamIsToTheManagerToo(t *testing.T) {
-	var people []risk.Standing
-	for _, to := range []risk.Escalation{risk.ToNobody, risk.ToPerson, risk.ToSecurity, risk.ToManager, risk.ToSecurity} {
-		who := risk.Person{ID: fmt.Sprint(len(people)), Manager: "0"}
-		people = append(people, risk.Standing{Person: who, Escalation: to, Due: labNow.Add(-time.Duration(len(people)) * time.Hour)})
-	}
-	rows, n := lateOf(people)
-	if n != (lateCounts{All: 4, Manager: 3, Security: 2}) {
-		t.Errorf("%+v", n)
-	}
-	people[3].Manager, people[4].Manager = "", "who.has.left"
-	alone, m := lateOf(people)
-	if m != (lateCounts{All: 4, Manager: 1, Alone: 2, Security: 2}) {
-		t.Errorf("of two whom the roster gives no manager: %+v", m)
-	}
-	for i, want := range []string{"the security team, since there is no manager", "the manager and the security team", "nobody, since there is no manager", ""} {
-		if alone[i].Due.To != want {
-			t.Errorf("%s is escalated to %q, want %q", alone[i].ID, alone[i].Due.To, want)
-		}
-	}
-	var order []risk.Escalation
-	for _, r := range rows {
-		order = append(order, r.Escalation)
-	}
-	if want := []risk.Escalation{risk.ToSecurity, risk.ToSecurity, risk.ToManager, risk.ToPerson}; !slices.Equal(order, want) || rows[0].Standing.Due.After(rows[1].Standing.Due) {
-		t.Errorf("those are first: %v", order)
 	}
 }
 

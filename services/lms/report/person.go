@@ -1,4 +1,4 @@
-package lms
+package report
 
 import (
 	"cmp"
@@ -24,16 +24,16 @@ type personView struct {
 	History []training.LessonRow
 }
 
-func (l *LMS) showHome(v *site.Request) error {
+func (r *Reports) ShowHome(v *site.Request) error {
 	if v.Viewer.Instructor() {
 		return v.Redirect("/organisation")
 	}
-	return l.showRisk(v, v.Viewer.Self, "/", "My risk")
+	return r.showRisk(v, v.Viewer.Self, "/", "My risk")
 }
 
 // showRisk shows one person's risk to that person or an instructor. While the scorer is away it says so, and keeps the rest.
-func (l *LMS) showRisk(v *site.Request, p *risk.Standing, at, title string) error {
-	lessons, err := l.training.Store.Lessons(v.Ctx(), personOf(v, p), 50)
+func (r *Reports) showRisk(v *site.Request, p *risk.Standing, at, title string) error {
+	lessons, err := r.training.Store.Lessons(v.Ctx(), personOf(v, p), 50)
 	if err != nil {
 		return err
 	}
@@ -43,16 +43,16 @@ func (l *LMS) showRisk(v *site.Request, p *risk.Standing, at, title string) erro
 	} else {
 		model.Person = *p
 		var a risk.Assessment
-		if a, err = l.scorer.Risk(v.Ctx(), p.ID); err == nil {
+		if a, err = r.scorer.Risk(v.Ctx(), p.ID); err == nil {
 			model.View = riskview.Explain(*p, a)
 			model.Shorten()
 		}
 	}
 	switch {
 	case errors.Is(err, riskclient.ErrUnknownPerson):
-		return l.site.DenyAsNotFound(v, "no_such_person")
+		return r.site.DenyAsNotFound(v, "no_such_person")
 	case err != nil:
-		l.cfg.Log.Warn("show risk", "error", err.Error())
+		r.cfg.Log.Warn("show risk", "error", err.Error())
 		v.Status = 503
 		v.W.Header().Set("Retry-After", "5")
 		model.Away = "The risk scorer does not answer at the moment, so your score cannot be shown. What you have learnt is safe."
@@ -62,7 +62,7 @@ func (l *LMS) showRisk(v *site.Request, p *risk.Standing, at, title string) erro
 	}
 	model.History = training.HistoryOf(lessons, words.Location(model.Person.Zone))
 	training.LinkOpen(model.First, model.History)
-	return l.site.Render(v, "risk", title, at, model)
+	return r.site.Render(v, "risk", title, at, model)
 }
 
 func personOf(v *site.Request, p *risk.Standing) string {
@@ -72,26 +72,26 @@ func personOf(v *site.Request, p *risk.Standing) string {
 	return v.Viewer.Person
 }
 
-// showPerson shows anybody to an instructor, and everybody their own page.
-func (l *LMS) showPerson(v *site.Request) error {
+// ShowPerson shows anybody to an instructor, and everybody their own page.
+func (r *Reports) ShowPerson(v *site.Request) error {
 	id := v.R.PathValue("person")
 	if !v.Viewer.Instructor() {
 		if id == v.Viewer.Person {
 			return v.Redirect("/")
 		}
-		l.site.RecordRefusal(v, v.Viewer.Person, "not_own")
+		r.site.RecordRefusal(v, v.Viewer.Person, "not_own")
 		return site.NotOwn()
 	}
-	p, err := l.lookAt(v, id)
+	p, err := r.lookAt(v, id)
 	if err != nil {
 		return err
 	}
-	return l.showRisk(v, &p, "/people", p.Name)
+	return r.showRisk(v, &p, "/people", p.Name)
 }
 
 // lookAt is somebody of the roster, for an instructor. That they looked is in the audit.
-func (l *LMS) lookAt(v *site.Request, id string) (risk.Standing, error) {
-	people, err := l.scorer.People()
+func (r *Reports) lookAt(v *site.Request, id string) (risk.Standing, error) {
+	people, err := r.scorer.People()
 	if err != nil && !errors.As(err, &v.Stale) {
 		return risk.Standing{}, site.Unavailable(err)
 	}
@@ -99,7 +99,7 @@ func (l *LMS) lookAt(v *site.Request, id string) (risk.Standing, error) {
 	if i < 0 {
 		return risk.Standing{}, site.NotFound()
 	}
-	return people[i], l.store.Record(v.Ctx(), store.Note("view", id, "", struct {
+	return people[i], r.store.Record(v.Ctx(), store.Note("view", id, "", struct {
 		By site.Principal `json:"by"`
 	}{v.Viewer.Principal}))
 }
@@ -120,29 +120,29 @@ type reasonView struct {
 // patternReason stands for the pattern where a verb stands for a reason.
 const patternReason = "pattern"
 
-// showOwnReason shows the viewer all events of one of their reasons.
-func (l *LMS) showOwnReason(v *site.Request) error {
+// ShowOwnReason shows the viewer all events of one of their reasons.
+func (r *Reports) ShowOwnReason(v *site.Request) error {
 	if v.Viewer.Self == nil {
 		return site.Unavailable(v.Stale)
 	}
-	return l.showReason(v, *v.Viewer.Self, "/")
+	return r.showReason(v, *v.Viewer.Self, "/")
 }
 
-// showPersonsReason shows an instructor all events of somebody's reason.
-func (l *LMS) showPersonsReason(v *site.Request) error {
-	p, err := l.lookAt(v, v.R.PathValue("person"))
+// ShowPersonsReason shows an instructor all events of somebody's reason.
+func (r *Reports) ShowPersonsReason(v *site.Request) error {
+	p, err := r.lookAt(v, v.R.PathValue("person"))
 	if err != nil {
 		return err
 	}
-	return l.showReason(v, p, "/people/"+p.ID)
+	return r.showReason(v, p, "/people/"+p.ID)
 }
 
-func (l *LMS) showReason(v *site.Request, p risk.Standing, home string) error {
+func (r *Reports) showReason(v *site.Request, p risk.Standing, home string) error {
 	from, err := strconv.Atoi(cmp.Or(v.R.URL.Query().Get("from"), "0"))
 	if err != nil || from < 0 {
 		return httpjson.Errorf(http.StatusBadRequest, "bad_number", "There is no such page of the list.")
 	}
-	a, err := l.scorer.Risk(v.Ctx(), p.ID)
+	a, err := r.scorer.Risk(v.Ctx(), p.ID)
 	if errors.Is(err, riskclient.ErrUnknownPerson) {
 		return site.NotFound()
 	}
@@ -175,5 +175,5 @@ func (l *LMS) showReason(v *site.Request, p risk.Standing, home string) error {
 	if !m.Mine {
 		at = "/people"
 	}
-	return l.site.Render(v, "reason", m.Title, at, m)
+	return r.site.Render(v, "reason", m.Title, at, m)
 }

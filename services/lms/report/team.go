@@ -1,10 +1,12 @@
-package lms
+package report
 
 import (
 	"cmp"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"net/http"
 	"slices"
 	"strings"
 
@@ -38,26 +40,26 @@ type teamFacts struct {
 }
 
 // teamFacts are those of the viewer's team, with *stale old ones.
-func (l *LMS) teamFacts(v *site.Viewer) (teamFacts, error) {
-	l.mu.Lock()
-	kept := l.teams[v.Person]
+func (r *Reports) teamFacts(v *site.Viewer) (teamFacts, error) {
+	r.mu.Lock()
+	kept := r.teams[v.Person]
 	if kept == nil {
 		kept = &riskclient.Cache[teamFacts]{
-			Fresh:  l.scorer.Causes.Fresh,
-			Usable: l.scorer.Causes.Usable,
-			AtMost: l.scorer.Causes.AtMost,
-			Last:   l.scorer.Causes.Last,
+			Fresh:  r.scorer.Causes.Fresh,
+			Usable: r.scorer.Causes.Usable,
+			AtMost: r.scorer.Causes.AtMost,
+			Last:   r.scorer.Causes.Last,
 		}
-		l.teams[v.Person] = kept
+		r.teams[v.Person] = kept
 	}
-	l.mu.Unlock()
+	r.mu.Unlock()
 	reports := v.Reports
-	return kept.Get(l.cfg.Now, func(ctx context.Context) (teamFacts, error) {
-		all, err := l.scorer.Risks(ctx, reports)
+	return kept.Get(r.cfg.Now, func(ctx context.Context) (teamFacts, error) {
+		all, err := r.scorer.Risks(ctx, reports)
 		if err != nil {
 			return teamFacts{}, err
 		}
-		passes, err := l.store.passes(ctx, reports)
+		passes, err := r.store.passes(ctx, reports)
 		if err != nil {
 			return teamFacts{}, err
 		}
@@ -182,7 +184,7 @@ func repeatsOf(all []risk.Assessment, passes map[string][]activity.Event) []repe
 }
 
 // passes are the events of people who passed something, by person, those of before this system included.
-func (s *records) passes(ctx context.Context, people []risk.Standing) (map[string][]activity.Event, error) {
+func (s *recordStore) passes(ctx context.Context, people []risk.Standing) (map[string][]activity.Event, error) {
 	ids := make([]string, len(people))
 	for i, p := range people {
 		ids[i] = p.ID
@@ -209,4 +211,91 @@ func (s *records) passes(ctx context.Context, people []risk.Standing) (map[strin
 		return nil, fmt.Errorf("read passes: %w", err)
 	}
 	return byPerson, nil
+}
+
+type teamView struct {
+	Hidden  bool // too few people to be shown
+	People  int
+	Mean    risk.Score
+	Level   risk.Level
+	Levels  chart.Distribution
+	Rows    []teamRow
+	Needs   []needRow
+	Company *risk.Organisation
+	Late    int
+	Soon    int // due within a week
+	Beyond  int // escalated
+	Trend   *chart.TrendChart
+	Roles   []teamRoleRow
+	Repeats []repeatRow
+	Away    string
+	Fewest  int
+}
+
+// teamRow is who needs what by when. It names no act: what somebody did is between that person and the instructor.
+type teamRow struct {
+	Person risk.Standing
+	Bar    chart.Share
+	Module string
+	Due    riskview.Due
+}
+
+type needRow struct {
+	Module string
+	People int
+	Bar    chart.Share
+}
+
+func (r *Reports) ShowTeam(v *site.Request) error {
+	reports := v.Viewer.Reports
+	m, profile := teamView{People: len(reports), Fewest: site.SmallestGroup}, ""
+	if o, err := r.scorer.Organisation(); err == nil || errors.As(err, &v.Stale) {
+		m.Company, profile = &o, o.Profile
+	}
+	if len(reports) < site.SmallestGroup {
+		m.Hidden = true
+		return r.site.Render(v, "team", "My team", "/team", m)
+	}
+	m.Mean, m.Levels = risk.Mean(reports), chart.DrawDistribution(chart.CountLevels(reports))
+	levels := chart.BoundsOf(chart.ProfileOf(profile).Levels)
+	m.Level, m.Roles = levels.Level(m.Mean), rolesOf(reports, m.Company, levels)
+	facts, err := r.teamFacts(v.Viewer)
+	if err != nil && !errors.As(err, &v.Stale) {
+		r.cfg.Log.Warn("show team", "error", err.Error())
+		m.Away = "The risk scorer does not answer at the moment, so what each person needs cannot be shown."
+		v.Status = http.StatusServiceUnavailable
+		v.W.Header().Set("Retry-After", "5")
+	}
+	m.Trend, m.Repeats = chart.DrawTrend(facts.trend, levels, words.Location(v.Viewer.Zone())), facts.repeats
+	needs := map[string]int{}
+	for _, p := range reports {
+		row := teamRow{
+			Person: p,
+			Bar:    chart.Bar(p.Score.Float(), strings.ToLower(string(p.Level))),
+			Due:    riskview.DueOfStanding(p, words.Location(v.Viewer.Zone())),
+		}
+		row.Due.To = toYou[p.Escalation]
+		switch row.Due.State {
+		case riskview.DueEscalated:
+			m.Late++
+			m.Beyond++
+		case riskview.DueOverdue:
+			m.Late++
+		case riskview.DueSoon:
+			m.Soon++
+		}
+		if row.Module = facts.modules[p.ID]; row.Module != "" {
+			needs[row.Module]++
+		}
+		m.Rows = append(m.Rows, row)
+	}
+	for id, n := range needs {
+		m.Needs = append(
+			m.Needs,
+			needRow{Module: words.ModuleTitle(id), People: n, Bar: chart.Bar(float64(n)/float64(len(reports)), "accent")},
+		)
+	}
+	slices.SortStableFunc(m.Rows, func(a, b teamRow) int { return urgency[b.Due.State] - urgency[a.Due.State] })
+	slices.SortFunc(m.Needs, func(a, b needRow) int { return cmp.Or(b.People-a.People, cmp.Compare(a.Module, b.Module)) })
+	return r.site.Render(v, "team", "My team", "/team", m)
 }
