@@ -53,7 +53,7 @@ func furnished(t *testing.T) (*school, []sight) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if w := s.wire(s.PostFeed, "POST", "/v1/feed", "application/json", string(text)); w.Code != 204 {
+	if w := s.wire(s.console.PostFeed, "POST", "/v1/feed", "application/json", string(text)); w.Code != 204 {
 		t.Fatalf("feed: %d %s", w.Code, w.Body)
 	}
 	s.scorer.set(func() { s.scorer.later = 30 * time.Hour })

@@ -23,7 +23,6 @@ import (
 // conducted is a school whose conductor has announced what it can do.
 func conducted(t *testing.T) *school {
 	t.Helper()
-	s := newSchool(t)
 	text, err := os.ReadFile("../../manifests/chart/topology.yaml")
 	if err != nil {
 		t.Fatal(err)
@@ -32,9 +31,9 @@ func conducted(t *testing.T) *school {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s.cfg.Topology = func() *topology.Topology { return topo }
+	s := newSchool(t, func(_ *school, cfg *Config) { cfg.Topology = func() *topology.Topology { return topo } })
 	body := `{"fresh":true,"strangers":[{"name":"forged","what":"signed by somebody else"}],"scenarios":[{"name":"leaked-secret","title":"A token leaves","brief":"Late.","difficulty":2,"minutes":15,"attack":["T1552.001"],"steps":3,"hints":[{"cost":10,"text":"Look at the author."}],"debrief":"Revoke it."}]}`
-	if w := s.wire(s.PutScenarios, "PUT", "/v1/scenarios", "application/json", body); w.Code != 204 {
+	if w := s.wire(s.console.PutScenarios, "PUT", "/v1/scenarios", "application/json", body); w.Code != 204 {
 		t.Fatalf("announce: %d %s", w.Code, w.Body)
 	}
 	return s
@@ -42,7 +41,7 @@ func conducted(t *testing.T) *school {
 
 func (s *school) orders(wait string) exercise.Orders {
 	s.t.Helper()
-	w := s.wire(s.GetOrders, "GET", "/v1/orders"+wait, "", "")
+	w := s.wire(s.console.GetOrders, "GET", "/v1/orders"+wait, "", "")
 	var o exercise.Orders
 	if err := json.Unmarshal(w.Body.Bytes(), &o); w.Code != 200 || err != nil {
 		s.t.Fatalf("orders: %d %s", w.Code, w.Body)
@@ -54,7 +53,7 @@ func (s *school) report(number, body string) int {
 	s.t.Helper()
 	return s.wire(func(w http.ResponseWriter, r *http.Request) error {
 		r.SetPathValue("order", number)
-		return s.PostOrder(w, r)
+		return s.console.PostOrder(w, r)
 	}, "POST", "/v1/orders/"+number, "application/json", body).Code
 }
 
@@ -167,7 +166,7 @@ func TestOnlyAnAdminGivesAndTakesIdentitiesAndNobodyShutsTheConsoleOut(t *testin
 
 func TestAHintIsShownForItsPriceOnce(t *testing.T) {
 	s := conducted(t)
-	if w := s.wire(s.PostExercise, "POST", "/v1/exercises", "application/json", `{"id":"leaked-secret-abc","title":"A token leaves","brief":"Late.","difficulty":2,"minutes":15,"attack":[],"state":"playing","steps":[{"at":"1h","who":"mira","what":"pushes","outcome":"happened"}]}`); w.Code != 204 {
+	if w := s.wire(s.console.PostExercise, "POST", "/v1/exercises", "application/json", `{"id":"leaked-secret-abc","title":"A token leaves","brief":"Late.","difficulty":2,"minutes":15,"attack":[],"state":"playing","steps":[{"at":"1h","who":"mira","what":"pushes","outcome":"happened"}]}`); w.Code != 204 {
 		t.Fatalf("exercise: %d %s", w.Code, w.Body)
 	}
 	instructor := s.as(site.RoleInstructor)
@@ -211,7 +210,7 @@ func TestWhoWatchesHearsOfAChangeAtOnce(t *testing.T) {
 	lines := bufio.NewScanner(resp.Body)
 	lines.Scan()
 	feed := `{"lines":[{"at":"2026-11-23T10:00:00Z","kind":"score","person":"mira.keller","what":"scores 0.412 now","event":"git:secret/payments/1/a","level":"MEDIUM"}],"identities":[{"workload":"lms","spiffe_id":"spiffe://x/lms","state":"ready","serial":"1f"}],"revoked":[]}`
-	if w := s.wire(s.PostFeed, "POST", "/v1/feed", "application/json", feed); w.Code != 204 {
+	if w := s.wire(s.console.PostFeed, "POST", "/v1/feed", "application/json", feed); w.Code != 204 {
 		t.Fatalf("feed: %d %s", w.Code, w.Body)
 	}
 	for lines.Scan() && lines.Text() != "event: changed" {
@@ -239,22 +238,13 @@ func TestAFeedThatCannotBeKeptIsRefusedAndTheNextOneIsTaken(t *testing.T) {
 		`{"at":"2026-11-23T10:00:00Z","kind":"event","what":"a\u0000b"}`: {400, "bad_text"},
 		`{"at":"2026-11-23T10:00:00Z","kind":"gossip","what":"x"}`:       {422, "bad_feed"},
 	} {
-		w := s.wire(s.PostFeed, "POST", "/v1/feed", "application/json", `{"lines":[`+line+`]}`)
+		w := s.wire(s.console.PostFeed, "POST", "/v1/feed", "application/json", `{"lines":[`+line+`]}`)
 		if w.Code != want.status || !strings.Contains(w.Body.String(), want.code) {
 			t.Errorf("%s: %d %s", line, w.Code, w.Body)
 		}
 	}
-	if w := s.wire(s.PostFeed, "POST", "/v1/feed", "application/json", `{"lines":[{"at":"2026-11-23T10:00:00Z","kind":"event","what":"x"}]}`); w.Code != 204 {
+	if w := s.wire(s.console.PostFeed, "POST", "/v1/feed", "application/json", `{"lines":[{"at":"2026-11-23T10:00:00Z","kind":"event","what":"x"}]}`); w.Code != 204 {
 		t.Errorf("%d %s", w.Code, w.Body)
-	}
-}
-
-func TestOfTheStaffTheFeedSaysWhichRoleSignsIn(t *testing.T) {
-	for who, want := range map[site.Principal]string{{Role: site.RoleAdmin}: "an admin signs in", {Role: site.RoleInstructor}: "an instructor signs in", {Role: site.RolePerson, Person: "mira.keller"}: "signs in"} {
-		if line, ok := lineOf(store.Note("sign_in", who.Person, "", who), labNow); !ok || line.What != want ||
-			line.Kind != "sign-in" {
-			t.Errorf("%+v: %+v, %v", who, line, ok)
-		}
 	}
 }
 
@@ -262,20 +252,29 @@ func TestTheFeedSurvivesARestartAndKeepsItsLatestLines(t *testing.T) {
 	s := conducted(t)
 	s.as("mira.keller")
 	var told exercise.Feed
-	for i := range feedKept + 40 {
-		told.Lines = append(told.Lines, exercise.FeedLine{At: time.Now().UTC().Add(-time.Duration(feedKept+40-i) * time.Second), Kind: "event", Person: "tom.brandt", What: fmt.Sprintf("git: commit %04d", i), Event: fmt.Sprintf("git:commit/%d", i)})
+	for i := range exercise.FeedMost + 40 {
+		told.Lines = append(
+			told.Lines,
+			exercise.FeedLine{
+				At:     time.Now().UTC().Add(-time.Duration(exercise.FeedMost+40-i) * time.Second),
+				Kind:   "event",
+				Person: "tom.brandt",
+				What:   fmt.Sprintf("git: commit %04d", i),
+				Event:  fmt.Sprintf("git:commit/%d", i),
+			},
+		)
 	}
 	for lines := range slices.Chunk(told.Lines, exercise.FeedMost) {
 		text, err := json.Marshal(exercise.Feed{Lines: lines})
 		if err != nil {
 			t.Fatal(err)
 		}
-		if w := s.wire(s.PostFeed, "POST", "/v1/feed", "application/json", string(text)); w.Code != 204 {
+		if w := s.wire(s.console.PostFeed, "POST", "/v1/feed", "application/json", string(text)); w.Code != 204 {
 			t.Fatalf("feed: %d %s", w.Code, w.Body)
 		}
 	}
-	if n := s.rows(`SELECT count(*) FROM training.feed`); n != feedKept {
-		t.Errorf("%d lines are kept, want %d", n, feedKept)
+	if n := s.rows(`SELECT count(*) FROM training.feed`); n != exercise.FeedMost {
+		t.Errorf("%d lines are kept, want %d", n, exercise.FeedMost)
 	}
 	before := s.as(site.RoleInstructor).get("/console").body
 
@@ -292,17 +291,17 @@ func TestTheFeedSurvivesARestartAndKeepsItsLatestLines(t *testing.T) {
 		text, _, _ = strings.Cut(text, "</ol>")
 		return text
 	}
-	for _, want := range []string{fmt.Sprintf("git: commit %04d", feedKept+39), "/people/mira.keller", "signs in"} {
+	for _, want := range []string{fmt.Sprintf("git: commit %04d", exercise.FeedMost+39), "/people/mira.keller", "signs in"} {
 		if !strings.Contains(feed(before), want) || !strings.Contains(feed(after), want) {
 			t.Errorf("%q: before the restart %v, after it %v", want, strings.Contains(feed(before), want), strings.Contains(feed(after), want))
 		}
 	}
-	if n := strings.Count(feed(after), fmt.Sprintf("git: commit %04d", feedKept+39)); n != 1 {
+	if n := strings.Count(feed(after), fmt.Sprintf("git: commit %04d", exercise.FeedMost+39)); n != 1 {
 		t.Errorf("the latest line is shown %d times", n)
 	}
 	if p := next.as(site.RoleInstructor).get("/console").body; strings.Count(
 		feed(p),
-		fmt.Sprintf("git: commit %04d", feedKept+39),
+		fmt.Sprintf("git: commit %04d", exercise.FeedMost+39),
 	) != 1 {
 		t.Error("another look shows it twice")
 	}
@@ -341,10 +340,22 @@ func TestTheChainIsAskedForWhatItSaysOfAPersonFromATimeOn(t *testing.T) {
 		}
 	}
 	// A row has one text, however it is asked for.
-	if err := s.store.Record(t.Context(), store.Note("search", "", "git:<a> & b", struct{}{})); err != nil {
+	if err := s.db.Record(t.Context(), store.Note("search", "", "git:<a> & b", struct{}{})); err != nil {
 		t.Fatal(err)
 	}
-	whole, one := s.wire(s.auditlog.GetAudit, "GET", "/v1/audit", "", "").Body.String(), s.wire(s.auditlog.GetAudit, "GET", "/v1/audit?"+url.Values{"event": {"git:<a> & b"}}.Encode(), "", "").Body.String()
+	whole, one := s.wire(
+		s.auditlog.GetAudit,
+		"GET",
+		"/v1/audit",
+		"",
+		"",
+	).Body.String(), s.wire(
+		s.auditlog.GetAudit,
+		"GET",
+		"/v1/audit?"+url.Values{"event": {"git:<a> & b"}}.Encode(),
+		"",
+		"",
+	).Body.String()
 	if one == "" || !strings.HasSuffix(whole, one) || !strings.Contains(one, `"git:<a> & b"`) {
 		t.Errorf("one row has two texts: %s", one)
 	}

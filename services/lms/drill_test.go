@@ -27,7 +27,7 @@ func (s *school) campaign(lure, team string) string {
 func (s *school) letter(person, lure string) string {
 	s.t.Helper()
 	var id string
-	if err := s.store.Pool.QueryRow(s.t.Context(), `SELECT id::text FROM training.mail WHERE person = $1
+	if err := s.db.Pool.QueryRow(s.t.Context(), `SELECT id::text FROM training.mail WHERE person = $1
 		AND lure = $2`, person, lure).Scan(&id); err != nil {
 		s.t.Fatal(err)
 	}
@@ -38,7 +38,7 @@ func (s *school) letter(person, lure string) string {
 func (s *school) one(query string) string {
 	s.t.Helper()
 	var text string
-	if err := s.store.Pool.QueryRow(s.t.Context(), query).Scan(&text); err != nil {
+	if err := s.db.Pool.QueryRow(s.t.Context(), query).Scan(&text); err != nil {
 		s.t.Fatal(err)
 	}
 	return text

@@ -183,11 +183,11 @@ func TestACertificateCanBeVerifiedByAnybodyAndMadeUpByNobody(t *testing.T) {
 			t.Errorf("%s: %d %s", typed, p.status, p.text())
 		}
 	}
-	key, err := s.store.CertificateKey(t.Context())
+	key, err := s.db.CertificateKey(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
-	if again, err := s.store.CertificateKey(t.Context()); err != nil || string(again) != string(key) {
+	if again, err := s.db.CertificateKey(t.Context()); err != nil || string(again) != string(key) {
 		t.Errorf("the key changes: %v", err)
 	}
 	if p := verify(training.CertificateNumber(key, uuid.New())); !strings.Contains(p.body, `data-valid="deleted"`) {
@@ -206,14 +206,19 @@ func TestAPersonsOlderRowsOfAnEventAreFoundBehindOthers(t *testing.T) {
 	for range auditlog.PageRows + 5 {
 		rows = append(rows, store.Note("lesson.asked", "tom.brandt", event, struct{}{}))
 	}
-	if err := s.store.Record(t.Context(), rows...); err != nil {
+	if err := s.db.Record(t.Context(), rows...); err != nil {
 		t.Fatal(err)
 	}
-	found, err := s.auditlog.Store.Search(t.Context(), auditlog.Query{Event: event, Person: "mira.keller", Limit: auditlog.PageRows + 1})
+	found, err := s.auditlog.Store.Search(
+		t.Context(),
+		auditlog.Query{Event: event, Person: "mira.keller", Limit: auditlog.PageRows + 1},
+	)
 	if err != nil || len(found) != 1 || found[0].Person != "mira.keller" {
 		t.Errorf("%d rows of hers about the event are found: %v, %v", len(found), found, err)
 	}
-	if found, err = s.auditlog.Store.Search(t.Context(), auditlog.Query{Event: event, Limit: 3}); err != nil || len(found) != 3 || found[0].Person != "tom.brandt" {
+	if found, err = s.auditlog.Store.Search(t.Context(), auditlog.Query{Event: event, Limit: 3}); err != nil ||
+		len(found) != 3 ||
+		found[0].Person != "tom.brandt" {
 		t.Errorf("about the event alone: %v, %v", found, err)
 	}
 }

@@ -219,16 +219,22 @@ type school struct {
 }
 
 // company: mira, who did things; tom, who did not; vera, who leads six people, mira and tom among them; otto, who leads two.
-func newSchool(t testing.TB) *school {
+func newSchool(t testing.TB, change ...func(*school, *Config)) *school {
 	t.Helper()
 	s := &school{t: t, scorer: newFakeScorer(t), gateway: &fakeGateway{}}
 	s.scorer.people = company()
 	s.scorer.events = history()
 	s.scorer.accounts = 3
-	l, err := New(Config{
+	var pages http.Handler
+	s.web = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { pages.ServeHTTP(w, r) }))
+	cfg := Config{
 		Pool: database(t), Scorer: s.scorer.call, Gateway: s.gateway.call, Log: slog.New(slog.NewTextHandler(io.Discard, nil)),
 		Decisions: func(e audit.Entry) { s.mu.Lock(); defer s.mu.Unlock(); s.decisions = append(s.decisions, e) },
-	})
+	}
+	for _, c := range change {
+		c(s, &cfg)
+	}
+	l, err := New(cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -240,7 +246,7 @@ func newSchool(t testing.TB) *school {
 	ctx, stop := context.WithCancel(context.Background())
 	done := make(chan struct{})
 	go func() { defer close(done); _ = l.Deliver(ctx) }()
-	s.web = httptest.NewServer(l.Pages())
+	pages = l.Pages()
 	t.Cleanup(func() { s.web.Close(); stop(); <-done })
 	return s
 }

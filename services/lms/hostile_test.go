@@ -16,6 +16,7 @@ import (
 
 	"example.org/security-training/services/activity"
 	"example.org/security-training/services/lesson"
+	"example.org/security-training/services/lms/console"
 	"example.org/security-training/services/lms/site"
 	"example.org/security-training/services/lms/training"
 	"example.org/security-training/services/risk"
@@ -91,7 +92,7 @@ func harmless(body string) error {
 // TestAThousandHostileLessonsShowNothingActive renders what a model might have written, as the lesson, its quiz and its result.
 func TestAThousandHostileLessonsShowNothingActive(t *testing.T) {
 	t.Parallel() // it mostly waits, or keeps a core busy for seconds
-	pages, err := site.New(site.Config{Words: []template.FuncMap{consoleWords()}})
+	pages, err := site.New(site.Config{Words: []template.FuncMap{console.Words()}})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -22,6 +22,7 @@ import (
 	"example.org/security-training/services/env"
 	"example.org/security-training/services/lms/auditlog"
 	"example.org/security-training/services/lms/auth"
+	"example.org/security-training/services/lms/console"
 	"example.org/security-training/services/lms/outbox"
 	"example.org/security-training/services/lms/phishing"
 	"example.org/security-training/services/lms/report"
@@ -55,7 +56,7 @@ type Config struct {
 // LMS answers people and the instructor's command line. Its methods are safe for concurrent use.
 type LMS struct {
 	cfg      Config
-	store    *records
+	db       *store.Store
 	scorer   *riskclient.Client
 	auth     *auth.Auth
 	site     *site.Site
@@ -64,7 +65,7 @@ type LMS struct {
 	training *training.Training
 	report   *report.Reports
 	auditlog *auditlog.Log
-	console  *console
+	console  *console.Console
 }
 
 // New makes an LMS. Deliver must run for training to reach the scorer.
@@ -76,33 +77,32 @@ func New(cfg Config) (*LMS, error) {
 		cfg.Home = "urn:security-training"
 	}
 	l := &LMS{
-		cfg:     cfg,
-		store:   &records{&store.Store{Pool: cfg.Pool}},
-		console: newConsole(),
+		cfg: cfg, db: &store.Store{Pool: cfg.Pool},
 	}
-	l.store.Wrote = l.console.wrote
 	l.scorer = riskclient.New(cfg.Scorer, cfg.Now)
-	l.auth = auth.New(auth.Config{Provider: cfg.Provider, Now: cfg.Now, Log: cfg.Log}, l.store.Store, l.scorer)
+	l.auth = auth.New(auth.Config{Provider: cfg.Provider, Now: cfg.Now, Log: cfg.Log}, l.db, l.scorer)
 	var err error
 	if l.site, err = site.New(site.Config{
 		Recognise: l.auth.Recognise, Decisions: cfg.Decisions, Turned: cfg.Turned, Certificate: cfg.Certificate, Log: cfg.Log,
-		Words: []template.FuncMap{consoleWords()},
+		Words: []template.FuncMap{console.Words()},
 	}); err != nil {
 		return nil, err
 	}
 	l.auth.Serve(l.site)
-	l.outbox = outbox.New(l.store.Store, l.scorer, cfg.Log)
-	if l.drills, err = phishing.New(l.store.Store, l.scorer, l.site, l.outbox); err != nil {
+	l.outbox = outbox.New(l.db, l.scorer, cfg.Log)
+	if l.drills, err = phishing.New(l.db, l.scorer, l.site, l.outbox); err != nil {
 		return nil, err
 	}
 	l.training = training.New(
 		training.Config{Gateway: cfg.Gateway, Home: cfg.Home, Now: cfg.Now, Log: cfg.Log},
-		l.store.Store, l.scorer, l.site, l.outbox, l.drills,
+		l.db, l.scorer, l.site, l.outbox, l.drills,
 	)
 	l.report = report.New(
-		report.Config{Now: cfg.Now, Log: cfg.Log}, l.store.Store, l.scorer, l.site, l.training,
+		report.Config{Now: cfg.Now, Log: cfg.Log}, l.db, l.scorer, l.site, l.training,
 	)
-	l.auditlog = auditlog.New(l.store.Store, l.site)
+	l.auditlog = auditlog.New(l.db, l.site)
+	l.console = console.New(console.Config{Topology: cfg.Topology, Now: cfg.Now}, l.db, l.auditlog.Store, l.site)
+	l.db.Wrote = l.console.Wrote
 	return l, nil
 }
 
@@ -152,8 +152,8 @@ func Run(ctx context.Context, lookup env.Lookup) error {
 func (l *LMS) Register(node *mesh.Node) {
 	for route, answer := range map[string]mesh.HandlerFunc{
 		"POST /v1/links":       l.auth.PostLink,
-		"GET /v1/exercises":    l.GetExercises,
-		"POST /v1/exercises":   l.PostExercise,
+		"GET /v1/exercises":    l.console.GetExercises,
+		"POST /v1/exercises":   l.console.PostExercise,
 		"GET /v1/xapi":         l.training.GetXAPI,
 		"GET /v1/audit":        l.auditlog.GetAudit,
 		"GET /v1/results":      l.training.GetResults,
@@ -161,10 +161,10 @@ func (l *LMS) Register(node *mesh.Node) {
 		"POST /v1/revocations": l.auth.PostRevocation,
 		"PUT /v1/training":     l.training.PutTraining,
 
-		"GET /v1/orders":          l.GetOrders,
-		"POST /v1/orders/{order}": l.PostOrder,
-		"PUT /v1/scenarios":       l.PutScenarios,
-		"POST /v1/feed":           l.PostFeed,
+		"GET /v1/orders":          l.console.GetOrders,
+		"POST /v1/orders/{order}": l.console.PostOrder,
+		"PUT /v1/scenarios":       l.console.PutScenarios,
+		"POST /v1/feed":           l.console.PostFeed,
 	} {
 		node.Handle(route, func(w http.ResponseWriter, r *http.Request) error { return site.Typed(answer(w, r)) })
 	}
@@ -174,7 +174,7 @@ func (l *LMS) Register(node *mesh.Node) {
 // Deliver hands training events to the scorer until ctx ends, and clears away sessions and links that have ended.
 func (l *LMS) Deliver(ctx context.Context) error {
 	go l.sweep(ctx)
-	defer context.AfterFunc(ctx, l.console.end)() // who waits for news would hold up the end
+	defer context.AfterFunc(ctx, l.console.End)() // who waits for news would hold up the end
 	return l.outbox.Run(ctx)
 }
 

@@ -45,7 +45,7 @@ func (s *school) exercise(id string, state exercise.State) {
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	if w := s.wire(s.PostExercise, "POST", "/v1/exercises", "application/json", string(b)); w.Code != 204 {
+	if w := s.wire(s.console.PostExercise, "POST", "/v1/exercises", "application/json", string(b)); w.Code != 204 {
 		s.t.Fatalf("exercise: %d %s", w.Code, w.Body)
 	}
 }
@@ -54,7 +54,7 @@ func (s *school) exercise(id string, state exercise.State) {
 func (s *school) rows(query string, args ...any) int {
 	s.t.Helper()
 	var n int
-	if err := s.store.Pool.QueryRow(s.t.Context(), query, args...).Scan(&n); err != nil {
+	if err := s.db.Pool.QueryRow(s.t.Context(), query, args...).Scan(&n); err != nil {
 		s.t.Fatal(err)
 	}
 	return n
@@ -406,7 +406,7 @@ func TestLinkWorksOnceHoweverManyTryAndLookingDoesNotUseItUp(t *testing.T) {
 
 func (s *school) exec(query string) {
 	s.t.Helper()
-	if _, err := s.store.Pool.Exec(s.t.Context(), query); err != nil {
+	if _, err := s.db.Pool.Exec(s.t.Context(), query); err != nil {
 		s.t.Fatal(err)
 	}
 }
@@ -726,7 +726,7 @@ func TestTextOfStrangersIsShownAsText(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if w := s.wire(s.PostExercise, "POST", "/v1/exercises", "application/json", string(b)); w.Code != 204 {
+	if w := s.wire(s.console.PostExercise, "POST", "/v1/exercises", "application/json", string(b)); w.Code != 204 {
 		t.Fatalf("%d %s", w.Code, w.Body)
 	}
 	mira, teacher := s.as("mira.keller"), s.as("instructor")
@@ -794,7 +794,7 @@ func TestMeshRoutesRefuseWhatIsWrongBeforeAnythingElse(t *testing.T) {
 		want        int
 	}{
 		{"link", s.auth.PostLink, "application/probe", `{"role":"instructor"}`, 415},
-		{"exercise", s.PostExercise, "application/probe", `{}`, 415},
+		{"exercise", s.console.PostExercise, "application/probe", `{}`, 415},
 		{"reset", s.PostReset, "application/probe", `{}`, 415},
 		{"reset", s.PostReset, "", ``, 415},
 		{"link of nobody", s.auth.PostLink, "application/json", `{}`, 422},
@@ -804,9 +804,9 @@ func TestMeshRoutesRefuseWhatIsWrongBeforeAnythingElse(t *testing.T) {
 		{"link of an instructor with a person", s.auth.PostLink, "application/json", `{"role":"instructor","person":"mira.keller"}`, 422},
 		{"link of a manager without reports", s.auth.PostLink, "application/json", `{"role":"manager","person":"tom.brandt"}`, 409},
 		{"link with more", s.auth.PostLink, "application/json", `{"person":"mira.keller","admin":true}`, 400},
-		{"exercise without anything", s.PostExercise, "application/json", `{}`, 422},
-		{"exercise with more", s.PostExercise, "application/json", `{"x":1}`, 400},
-		{"exercise in no state", s.PostExercise, "application/json", `{"id":"a","title":"b","state":"lost"}`, 422},
+		{"exercise without anything", s.console.PostExercise, "application/json", `{}`, 422},
+		{"exercise with more", s.console.PostExercise, "application/json", `{"x":1}`, 400},
+		{"exercise in no state", s.console.PostExercise, "application/json", `{"id":"a","title":"b","state":"lost"}`, 422},
 		{"records", s.training.PutTraining, "application/probe", `{}`, 415},
 		{"records with more", s.training.PutTraining, "application/json", `{"x":1}`, 400},
 		{"records of another source", s.training.PutTraining, "application/json", `{"events":[{"id":"git:x","at":"2026-09-01T10:00:00Z","person":"mira.keller","source":"git","verb":"git.commit"}]}`, 422},
@@ -865,7 +865,7 @@ func TestExercisesAreStoredByIdAndShown(t *testing.T) {
 	s.exercise("one", "playing")
 	s.exercise("two", "planned")
 	s.exercise("one", "passed")
-	w := s.wire(s.GetExercises, "GET", "/v1/exercises", "", "")
+	w := s.wire(s.console.GetExercises, "GET", "/v1/exercises", "", "")
 	var all []exercise.Exercise
 	if err := json.Unmarshal(w.Body.Bytes(), &all); err != nil || len(all) != 2 || all[1].ID != "one" || all[1].State != "passed" || len(all[1].Steps) != 3 || all[1].Begun.IsZero() {
 		t.Errorf("%v %+v", err, all)

@@ -91,14 +91,14 @@ func TestACertificateCanBeVerifiedAfterItsRecordWasDeleted(t *testing.T) {
 	if p := verify(number[:len(number)-1] + last); !strings.Contains(p.body, `data-valid="false"`) {
 		t.Errorf("a number that was never given out: %s", p.text())
 	}
-	if _, err := s.store.Pool.Exec(t.Context(), `DELETE FROM training.deleted_certificate`); err == nil {
+	if _, err := s.db.Pool.Exec(t.Context(), `DELETE FROM training.deleted_certificate`); err == nil {
 		t.Error("the service may delete what is left of a certificate")
 	}
 	// A lab in which earlier resets left nothing still knows its seal.
 	s.exec(
 		`INSERT INTO training.lesson (id, person, module, state, request, asked) VALUES ('00000000-0000-0000-0000-000000000001', 'mira.keller', 'policy', 'writing', '{}', now())`,
 	)
-	key, err := s.store.CertificateKey(t.Context())
+	key, err := s.db.CertificateKey(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}

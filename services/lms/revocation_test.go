@@ -25,13 +25,15 @@ type certified struct {
 }
 
 func newCertified(t *testing.T) *certified {
-	c := &certified{school: newSchool(t), shows: map[string]mesh.Certificate{}}
-	c.cfg.Certificate = func(r *http.Request) (mesh.Certificate, bool) {
-		c.mu.Lock()
-		defer c.mu.Unlock()
-		shown, ok := c.shows[r.UserAgent()]
-		return shown, ok
-	}
+	c := &certified{shows: map[string]mesh.Certificate{}}
+	c.school = newSchool(t, func(_ *school, cfg *Config) {
+		cfg.Certificate = func(r *http.Request) (mesh.Certificate, bool) {
+			c.mu.Lock()
+			defer c.mu.Unlock()
+			shown, ok := c.shows[r.UserAgent()]
+			return shown, ok
+		}
+	})
 	return c
 }
 

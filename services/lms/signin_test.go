@@ -163,14 +163,18 @@ func in(more map[string]any) func(map[string]any) {
 	return func(c map[string]any) { maps.Copy(c, more) }
 }
 
-func TestAProviderSignsInWhomTheRosterListsAndNobodyElse(t *testing.T) {
-	s, p := newSchool(t), newFakeProvider(t)
-	s.cfg.Provider = &auth.Provider{
-		Issuer:   p.URL,
-		Client:   "lms",
-		Redirect: s.web.URL + "/sign-in/callback",
-		HTTP:     p.Client(),
+// signsInBy gives a school a provider of identities.
+func signsInBy(p *fakeProvider) func(*school, *Config) {
+	return func(s *school, cfg *Config) {
+		cfg.Provider = &auth.Provider{
+			Issuer: p.URL, Client: "lms", Redirect: s.web.URL + "/sign-in/callback", HTTP: p.Client(),
+		}
 	}
+}
+
+func TestAProviderSignsInWhomTheRosterListsAndNobodyElse(t *testing.T) {
+	p := newFakeProvider(t)
+	s := newSchool(t, signsInBy(p))
 	other, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		t.Fatal(err)
@@ -258,27 +262,23 @@ func TestAProviderSignsInWhomTheRosterListsAndNobodyElse(t *testing.T) {
 		t.Errorf("a callback a second time: %d", page.status)
 	}
 	p.Close()
-	s.cfg.Provider = &auth.Provider{
-		Issuer:   p.URL,
-		Client:   "lms",
-		Redirect: s.web.URL + "/sign-in/callback",
-		HTTP:     p.Client(),
-	}
+	s = newSchool(t, signsInBy(p))
 	if page := s.browser().get("/sign-in/provider"); page.status != 503 {
 		t.Errorf("without the provider: %d", page.status)
 	}
 }
 
 func TestACertificateSignsInAndItsSessionIsGoodWithItAlone(t *testing.T) {
-	s := newSchool(t)
 	var mu sync.Mutex
 	shows := map[string]mesh.Certificate{} // by a header that stands for the connection
-	s.cfg.Certificate = func(r *http.Request) (mesh.Certificate, bool) {
-		mu.Lock()
-		defer mu.Unlock()
-		c, ok := shows[r.UserAgent()]
-		return c, ok
-	}
+	s := newSchool(t, func(_ *school, cfg *Config) {
+		cfg.Certificate = func(r *http.Request) (mesh.Certificate, bool) {
+			mu.Lock()
+			defer mu.Unlock()
+			c, ok := shows[r.UserAgent()]
+			return c, ok
+		}
+	})
 	shows["mira"] = mesh.Certificate{Name: "mira.keller", Role: "person", Serial: "1f"}
 	shows["mallory"] = mesh.Certificate{Name: "mallory", Role: "person", Serial: "2f"}
 	shows["admin"] = mesh.Certificate{Name: "admin", Role: "admin", Serial: "3f"}
@@ -402,13 +402,8 @@ func (s *school) staff(p *fakeProvider, who map[string]any) *browser {
 }
 
 func TestTheAuditSaysWhichOfTwoInstructorsActed(t *testing.T) {
-	s, p := newSchool(t), newFakeProvider(t)
-	s.cfg.Provider = &auth.Provider{
-		Issuer:   p.URL,
-		Client:   "lms",
-		Redirect: s.web.URL + "/sign-in/callback",
-		HTTP:     p.Client(),
-	}
+	p := newFakeProvider(t)
+	s := newSchool(t, signsInBy(p))
 	anna := map[string]any{
 		"sub":            "7",
 		"email":          "anna@example.org",
@@ -420,7 +415,7 @@ func TestTheAuditSaysWhichOfTwoInstructorsActed(t *testing.T) {
 		"email": "anna@example.org",
 		"roles": []string{"admin"},
 	} // says that he is Anna; nobody has verified it
-	host := s.cfg.Provider.Host()
+	host := (&auth.Provider{Issuer: p.URL}).Host()
 	want := map[string]site.Principal{
 		"7": {Role: site.RoleInstructor, Via: "provider " + host, Subject: "7", Email: "anna@example.org"},
 		"8": {Role: site.RoleAdmin, Via: "provider " + host, Subject: "8"},
@@ -466,13 +461,8 @@ func TestTheAuditSaysWhichOfTwoInstructorsActed(t *testing.T) {
 }
 
 func TestStrangersWhoBeginToSignInPushNobodyOut(t *testing.T) {
-	s, p := newSchool(t), newFakeProvider(t)
-	s.cfg.Provider = &auth.Provider{
-		Issuer:   p.URL,
-		Client:   "lms",
-		Redirect: s.web.URL + "/sign-in/callback",
-		HTTP:     p.Client(),
-	}
+	p := newFakeProvider(t)
+	s := newSchool(t, signsInBy(p))
 	p.who = map[string]any{"email": "mira.keller@example.org", "email_verified": true}
 	pages := s.Pages()
 	page := s.browser().come(func(*url.URL) { // Mira is at the provider
@@ -491,11 +481,11 @@ func TestStrangersWhoBeginToSignInPushNobodyOut(t *testing.T) {
 // The key of pending sign-ins is the same in each replica, and after a restart.
 func TestTheKeyOfSignInsIsTheSameInEachReplica(t *testing.T) {
 	s := newSchool(t)
-	key, err := s.store.SignInKey(t.Context())
+	key, err := s.db.SignInKey(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
-	again, err := s.store.SignInKey(t.Context())
+	again, err := s.db.SignInKey(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -68,7 +68,7 @@ func TestAStreamRenewsItsDeadlineAtEachEventAndEndsWhenItCannot(t *testing.T) {
 			_, err = io.ReadAll(resp.Body)
 		}()
 		for ended := false; !ended; { // something happens on the console until the stream is over
-			s.console.update(func() {})
+			s.console.Wrote(nil)
 			select {
 			case <-over:
 				ended = true

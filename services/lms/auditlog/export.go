@@ -11,8 +11,8 @@ import (
 )
 
 // GetAudit is GET /v1/audit?after=SEQ&limit=N: this service's chain as NDJSON of audit.Row, in order; all of it unless
-// limited. With ?event=ID it is only what the chain says of that event, with ?person=ID&since=TIME (RFC 3339) only what it says of
-// that person from then on, 200 rows unless limited; ?after goes with neither.
+// limited. With ?event=ID it is only what the chain says of that event, with ?person=ID&since=TIME (RFC 3339) only what
+// it says of that person from then on, 200 rows unless limited; ?after goes with neither.
 func (l *Log) GetAudit(w http.ResponseWriter, r *http.Request) error {
 	after, err := httpjson.Number(r, "after", 0)
 	if err != nil {
@@ -25,7 +25,11 @@ func (l *Log) GetAudit(w http.ResponseWriter, r *http.Request) error {
 	q := r.URL.Query()
 	event, person, since := q.Get("event"), q.Get("person"), time.Time{}
 	if (event != "" || person != "") && q.Has("after") || person == "" && q.Has("since") {
-		return httpjson.Errorf(http.StatusBadRequest, "bad_search", "want after and limit, or event or person, since for a person, and limit")
+		return httpjson.Errorf(
+			http.StatusBadRequest,
+			"bad_search",
+			"want after and limit, or event or person, since for a person, and limit",
+		)
 	}
 	if text := q.Get("since"); text != "" {
 		if since, err = time.Parse(time.RFC3339, text); err != nil {

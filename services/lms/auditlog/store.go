@@ -26,7 +26,13 @@ func (s *Store) Search(ctx context.Context, q Query) ([]audit.Row, error) {
 	query, args := columns+`audit.newest($1, $2, $3)`, []any{q.Before, q.Kind, q.Limit}
 	switch {
 	case q.Event != "":
-		query, args = columns+`audit.own WHERE event = $1 AND ($5 = '' OR person = $5)`+rest, []any{q.Event, q.Kind, q.Before, q.Limit, q.Person}
+		query, args = columns+`audit.own WHERE event = $1 AND ($5 = '' OR person = $5)`+rest, []any{
+			q.Event,
+			q.Kind,
+			q.Before,
+			q.Limit,
+			q.Person,
+		}
 	case q.Person != "":
 		query, args = columns+`audit.own WHERE person = $1`+rest, []any{q.Person, q.Kind, q.Before, q.Limit}
 	}

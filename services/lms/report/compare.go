@@ -30,8 +30,8 @@ type comparisonRow struct {
 	Gap   int64 // whole millionths, the other profile's score minus the own
 }
 
-// compare compares with the profile that ?shadow= names, else with the one that the scorer has beside anyway: who would be
-// scored how, the biggest differences first. own is the scorer's own profile.
+// compare compares with the profile that ?shadow= names, else with the one that the scorer has beside anyway: who would
+// be scored how, the biggest differences first. own is the scorer's own profile.
 func (r *Reports) compare(v *site.Request, people []risk.Standing, own string) (comparison, error) {
 	name := v.R.URL.Query().Get("shadow")
 	var m comparison
@@ -62,7 +62,10 @@ func (r *Reports) compare(v *site.Request, people []risk.Standing, own string) (
 			Gap:   p.Shadow.Score.Micro() - p.Score.Micro(),
 		})
 	}
-	slices.SortStableFunc(m.Rows, func(a, b comparisonRow) int { return int(min(1, max(-1, max(b.Gap, -b.Gap)-max(a.Gap, -a.Gap)))) })
+	slices.SortStableFunc(
+		m.Rows,
+		func(a, b comparisonRow) int { return int(min(1, max(-1, max(b.Gap, -b.Gap)-max(a.Gap, -a.Gap)))) },
+	)
 	m.Rows = m.Rows[:min(rowsOfInterest, len(m.Rows))]
 	for _, p := range risk.Profiles() {
 		if p.Name != own {

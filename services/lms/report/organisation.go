@@ -153,12 +153,12 @@ type lateRow struct {
 	Due riskview.Due
 }
 
-// lateCounts is how many people's trainings are overdue, how many are escalated to a manager, how many would be and have none, and
-// how many are to the security team.
+// lateCounts is how many people's trainings are overdue, how many are escalated to a manager, how many would be and
+// have none, and how many are to the security team.
 type lateCounts struct{ All, Manager, Alone, Security int }
 
-// lateOf are the people whose training is overdue: those first that are escalated the furthest, the latest first. Whoever the roster
-// does not list is nobody's manager.
+// lateOf are the people whose training is overdue: those first that are escalated the furthest, the latest first.
+// Whoever the roster does not list is nobody's manager.
 func lateOf(people []risk.Standing) ([]lateRow, lateCounts) {
 	var n lateCounts
 	var rows []lateRow

@@ -13,7 +13,10 @@ func TestATrainingEscalatedToTheSecurityTeamIsToTheManagerToo(t *testing.T) {
 	var people []risk.Standing
 	for _, to := range []risk.Escalation{risk.ToNobody, risk.ToPerson, risk.ToSecurity, risk.ToManager, risk.ToSecurity} {
 		who := risk.Person{ID: fmt.Sprint(len(people)), Manager: "0"}
-		people = append(people, risk.Standing{Person: who, Escalation: to, Due: labNow.Add(-time.Duration(len(people)) * time.Hour)})
+		people = append(
+			people,
+			risk.Standing{Person: who, Escalation: to, Due: labNow.Add(-time.Duration(len(people)) * time.Hour)},
+		)
 	}
 	rows, n := lateOf(people)
 	if n != (lateCounts{All: 4, Manager: 3, Security: 2}) {
@@ -33,7 +36,11 @@ func TestATrainingEscalatedToTheSecurityTeamIsToTheManagerToo(t *testing.T) {
 	for _, r := range rows {
 		order = append(order, r.Escalation)
 	}
-	if want := []risk.Escalation{risk.ToSecurity, risk.ToSecurity, risk.ToManager, risk.ToPerson}; !slices.Equal(order, want) || rows[0].Standing.Due.After(rows[1].Standing.Due) {
+	if want := []risk.Escalation{risk.ToSecurity, risk.ToSecurity, risk.ToManager, risk.ToPerson}; !slices.Equal(
+		order,
+		want,
+	) ||
+		rows[0].Standing.Due.After(rows[1].Standing.Due) {
 		t.Errorf("those are first: %v", order)
 	}
 }

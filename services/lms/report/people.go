@@ -45,7 +45,8 @@ func (r *Reports) ShowPeople(v *site.Request) error {
 	roles, teams := map[string]string{}, map[string]string{}
 	for _, p := range people {
 		roles[string(p.Role)], teams[p.Team] = words.RoleName(p.Role), words.Sentence(p.Team)
-		if (m.Role == "" || string(p.Role) == m.Role) && (m.Team == "" || p.Team == m.Team) && (m.Level == "" || string(p.Level) == m.Level) &&
+		if (m.Role == "" || string(p.Role) == m.Role) && (m.Team == "" || p.Team == m.Team) &&
+			(m.Level == "" || string(p.Level) == m.Level) &&
 			(training == "" || inTraining(p, training)) &&
 			(find == "" || strings.Contains(strings.ToLower(p.Name), find) || strings.Contains(p.ID, find) || strings.Contains(strings.ToLower(p.Email), find)) {
 			found = append(found, p)

@@ -31,7 +31,8 @@ func (r *Reports) ShowHome(v *site.Request) error {
 	return r.showRisk(v, v.Viewer.Self, "/", "My risk")
 }
 
-// showRisk shows one person's risk to that person or an instructor. While the scorer is away it says so, and keeps the rest.
+// showRisk shows one person's risk to that person or an instructor. While the scorer is away it says so, and keeps the
+// rest.
 func (r *Reports) showRisk(v *site.Request, p *risk.Standing, at, title string) error {
 	lessons, err := r.training.Store.Lessons(v.Ctx(), personOf(v, p), 50)
 	if err != nil {

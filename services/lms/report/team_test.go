@@ -19,13 +19,27 @@ func TestOnlyWhatHappenedAfterTheLessonAboutItIsARepetition(t *testing.T) {
 		return activity.Event{Module: module, At: labNow.AddDate(0, 0, -days), Teaches: verbs}
 	}
 	all := []risk.Assessment{
-		{Person: "a", Contributions: []risk.Contribution{line(activity.SecretCommitted, 3), line(activity.SecretCommitted, 20), line(activity.PhishingClick, 1), {Line: risk.PatternLine, At: labNow}}},
-		{Person: "b", Contributions: []risk.Contribution{line(activity.SecretCommitted, 1), line(activity.SecretCommitted, 2)}},
+		{
+			Person: "a",
+			Contributions: []risk.Contribution{
+				line(activity.SecretCommitted, 3),
+				line(activity.SecretCommitted, 20),
+				line(activity.PhishingClick, 1),
+				{Line: risk.PatternLine, At: labNow},
+			},
+		},
+		{
+			Person:        "b",
+			Contributions: []risk.Contribution{line(activity.SecretCommitted, 1), line(activity.SecretCommitted, 2)},
+		},
 		{Person: "c", Contributions: []risk.Contribution{line(activity.SecretCommitted, 1)}},
 	}
 	rows := repeatsOf(all, map[string][]activity.Event{
 		"a": {pass("secret-hygiene", 10, activity.SecretCommitted)},
-		"b": {pass("secret-hygiene", 30, activity.SecretCommitted), pass("keys-and-service-accounts", 9, activity.SecretCommitted)},
+		"b": {
+			pass("secret-hygiene", 30, activity.SecretCommitted),
+			pass("keys-and-service-accounts", 9, activity.SecretCommitted),
+		},
 	})
 	if len(rows) != 2 || rows[0].Module != words.ModuleTitle("keys-and-service-accounts") || rows[0].People != 1 ||
 		rows[0].Times != 2 ||

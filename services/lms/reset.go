@@ -8,9 +8,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
-	"example.org/security-training/services/exercise"
 	"example.org/security-training/services/httpjson"
-	"example.org/security-training/services/lms/site"
 	"example.org/security-training/services/lms/store"
 	"example.org/security-training/services/lms/training"
 	"example.org/security-training/services/lms/words"
@@ -43,7 +41,7 @@ func (l *LMS) PostReset(w http.ResponseWriter, r *http.Request) error {
 	defer l.outbox.Hold()()
 	name := l.scorer.Names()
 	given := func(person string, at time.Time) time.Time { return at.In(words.Location(name(person).Zone)) }
-	if err := l.store.reset(r.Context(), order, given, mesh.Caller(r.Context()).Name); err != nil {
+	if err := reset(r.Context(), l.db, order, given, mesh.Caller(r.Context()).Name); err != nil {
 		return err
 	}
 	w.WriteHeader(http.StatusNoContent)
@@ -57,10 +55,10 @@ const lockRecords = `LOCK TABLE training.lesson, training.mail IN EXCLUSIVE MODE
 // reset takes away what PostReset says. Given is the time of a person's certificate in the zone that it bears its
 // date in. Sessions, links and the audit stay, and of everybody's training what was imported and has been delivered:
 // the scorer goes back to a position behind it, and counts it still.
-func (s *records) reset(
-	ctx context.Context, order ResetOrder, given func(person string, at time.Time) time.Time, by string,
+func reset(
+	ctx context.Context, db *store.Store, order ResetOrder, given func(person string, at time.Time) time.Time, by string,
 ) error {
-	return s.Write(ctx, func(tx pgx.Tx) ([]store.Row, error) {
+	return db.Write(ctx, func(tx pgx.Tx) ([]store.Row, error) {
 		if order.All {
 			if _, err := tx.Exec(ctx, lockRecords); err != nil {
 				return nil, fmt.Errorf("reset: %w", err)
@@ -110,30 +108,4 @@ func (s *records) reset(
 			Records      bool   `json:"records"` // learners' records were deleted by name
 		}{by, lessons, certificates, played, order.All})}, nil
 	})
-}
-
-// recordsView is the page on which learners' records are deleted.
-type recordsView struct {
-	consoleFrame
-	Learners, Lessons, Attempts, Certificates, Mails int
-	Orders                                           []placed
-}
-
-// deleteWord is what is to be typed before learners' records are deleted.
-const deleteWord = "delete"
-
-func (l *LMS) showRecords(v *site.Request) error {
-	m := recordsView{consoleFrame: l.consoleFrame(v, "/console/records")}
-	err := l.store.Pool.QueryRow(v.Ctx(), `SELECT
-		(SELECT count(*) FROM (SELECT person FROM training.lesson UNION SELECT person FROM training.mail) p),
-		(SELECT count(*) FROM training.lesson), (SELECT count(*) FROM training.attempt),
-		(SELECT count(*) FROM training.completion WHERE passed),
-		(SELECT count(*) FROM training.mail)`).Scan(&m.Learners, &m.Lessons, &m.Attempts, &m.Certificates, &m.Mails)
-	if err != nil {
-		return fmt.Errorf("count records: %w", err)
-	}
-	if m.Orders, err = l.store.orders(v.Ctx(), 6, exercise.OrderReset, exercise.OrderForget); err != nil {
-		return err
-	}
-	return l.site.Render(v, "console_records", "Learners' records", "/console", m)
 }

@@ -1,4 +1,4 @@
-package lms
+package console
 
 import (
 	"strings"
@@ -37,8 +37,8 @@ func markOf(outcome string) string {
 	return "said"
 }
 
-func (l *LMS) showExercises(v *site.Request) error {
-	all, err := l.store.exercises(v.Ctx())
+func (c *Console) ShowExercises(v *site.Request) error {
+	all, err := c.store.exercises(v.Ctx())
 	if err != nil {
 		return err
 	}
@@ -58,5 +58,5 @@ func (l *LMS) showExercises(v *site.Request) error {
 		row.Bar = chart.Bar(float64(row.Done)/float64(max(1, len(e.Steps))), "accent")
 		m.Rows = append(m.Rows, row)
 	}
-	return l.site.Render(v, "exercises", "Exercises", "/exercises", m)
+	return c.site.Render(v, "exercises", "Exercises", "/exercises", m)
 }

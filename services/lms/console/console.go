@@ -1,0 +1,290 @@
+// Package console is the instructor's view of a running lab: exercises, orders, identities, who may call what, and what
+// happens as it happens.
+//
+// The learning system does not know what runs it. What an instructor asks for becomes an order, which a conductor fetches
+// over the mesh, does, and reports on.
+package console
+
+import (
+	"slices"
+	"strconv"
+	"strings"
+	"text/template"
+	"time"
+
+	"example.org/security-training/services/exercise"
+	"example.org/security-training/services/lms/auditlog"
+	"example.org/security-training/services/lms/site"
+	"example.org/security-training/services/lms/store"
+	"example.org/security-training/services/topology"
+)
+
+// Config is what a Console needs.
+type Config struct {
+	Topology func() *topology.Topology // the one in force; nil: none is shown
+	Now      func() time.Time          // the wall clock
+}
+
+// Console serves the instructor's pages, and the routes by which the conductor fetches orders and tells what happened.
+// Its methods are safe for concurrent use.
+type Console struct {
+	cfg   Config
+	hub   *hub
+	store *recordStore
+	log   *auditlog.Store
+	site  *site.Site
+}
+
+// recordStore keeps exercises, orders, hints and the feed.
+type recordStore struct{ *store.Store }
+
+// New makes a Console. Wrote is to be told of the audit rows that db commits.
+func New(cfg Config, db *store.Store, log *auditlog.Store, pages *site.Site) *Console {
+	return &Console{cfg: cfg, hub: newHub(), store: &recordStore{db}, log: log, site: pages}
+}
+
+// Wrote shows audit rows that have just been committed in the feed.
+func (c *Console) Wrote(rows []store.Row) { c.hub.wrote(rows) }
+
+// End ends the waiting of all who wait for news: the process drains.
+func (c *Console) End() { c.hub.end() }
+
+// pageFrame is what every page of the console has.
+type pageFrame struct {
+	Here      string
+	Projector bool
+	Listening bool // a conductor fetches orders
+	Admin     bool
+	Again     string // the page's own address: where there is no script, a link looks again
+}
+
+func (f pageFrame) frame() pageFrame { return f }
+
+// framed is a model of one of the console's pages.
+type framed interface{ frame() pageFrame }
+
+// bar is what stands above each of them.
+type bar struct {
+	Title string
+	At    pageFrame
+}
+
+// Words are the functions that the console's templates know.
+func Words() template.FuncMap {
+	return template.FuncMap{
+		"asked":      asked,
+		"consolebar": func(title string, at framed) bar { return bar{title, at.frame()} },
+		"parts":      auditlog.FactsOf,
+	}
+}
+
+func (c *Console) frameOf(v *site.Request, here string) pageFrame {
+	c.hub.mu.Lock()
+	defer c.hub.mu.Unlock()
+	now := c.cfg.Now()
+	if c.hub.viewers == 0 && now.Sub(c.hub.looked) > 10*time.Second && !c.hub.ended {
+		close(c.hub.changed) // the conductor is to know that somebody looks
+		c.hub.changed = make(chan struct{})
+	}
+	c.hub.looked = now
+	return pageFrame{
+		Here: here, Projector: v.R.URL.Query().Get("view") == "projector", Admin: v.Viewer.Admin(), Again: v.R.URL.RequestURI(),
+		Listening: !c.hub.asked.IsZero() && now.Sub(c.hub.asked) < 40*time.Second,
+	}
+}
+
+type view struct {
+	pageFrame
+	Scenarios []exercise.Scenario
+	Run       *runView
+	Busy      bool // an exercise is on
+	Feed      []feedRow
+	Stuck     []stuckRow
+	Orders    []placed
+}
+
+// runView is the exercise that is on, or the latest.
+type runView struct {
+	exerciseRow
+	Scenario string
+	Points   int
+	Hints    []hintRow
+	Debrief  string // once it is over
+}
+
+type hintRow struct {
+	Number int
+	Cost   int
+	Text   string // empty until it is given
+}
+
+type stuckRow struct {
+	stuck
+	For time.Duration
+}
+
+var actKinds = []string{
+	exercise.OrderPlay,
+	exercise.OrderStep,
+	exercise.OrderPause,
+	exercise.OrderResume,
+	exercise.OrderStop,
+	exercise.OrderReset,
+	exercise.OrderForget,
+	exercise.OrderRotate,
+	exercise.OrderWithdraw,
+	exercise.OrderReturn,
+	exercise.OrderRevoke,
+	exercise.OrderRestore,
+}
+
+func (c *Console) Show(v *site.Request) error {
+	m := view{pageFrame: c.frameOf(v, "/console")}
+	err := c.recall(v.Ctx())
+	if err != nil {
+		return err
+	}
+	if m.Scenarios, err = c.store.scenarios(v.Ctx()); err != nil {
+		return err
+	}
+	exercises, err := c.store.exercises(v.Ctx())
+	if err != nil {
+		return err
+	}
+	if len(exercises) > 0 {
+		if m.Run, err = c.run(v, exercises[0], m.Scenarios); err != nil {
+			return err
+		}
+		m.Busy = m.Run.Live
+	}
+	if m.Orders, err = c.store.orders(v.Ctx(), 6, actKinds...); err != nil {
+		return err
+	}
+	open, err := c.store.stuck(v.Ctx(), 12)
+	if err != nil {
+		return err
+	}
+	for _, s := range open {
+		m.Stuck = append(m.Stuck, stuckRow{s, c.cfg.Now().Sub(s.Since)})
+	}
+	m.Feed = c.feedRows(40)
+	return c.site.Render(v, "console", "Console", "/console", m)
+}
+
+func (c *Console) run(v *site.Request, e exercise.Exercise, scenarios []exercise.Scenario) (*runView, error) {
+	r := &runView{exerciseRow: exerciseRow{Exercise: e, Live: e.State.On()}, Points: 100}
+	for _, s := range e.Steps {
+		step := stepRow{Step: s, Mark: markOf(s.Outcome)}
+		r.Done++
+		if strings.HasPrefix(s.Outcome, "failed") {
+			step.Mark = "failed"
+			r.Failed++
+		}
+		r.Steps = append(r.Steps, step)
+	}
+	if i := strings.LastIndexByte(e.ID, '-'); i > 0 {
+		r.Scenario = e.ID[:i]
+	}
+	i := slices.IndexFunc(scenarios, func(s exercise.Scenario) bool { return s.Name == r.Scenario })
+	if i < 0 {
+		return r, nil
+	}
+	given, err := c.store.hintsGiven(v.Ctx(), e.ID)
+	if err != nil {
+		return nil, err
+	}
+	for n, h := range scenarios[i].Hints {
+		row := hintRow{Number: n + 1, Cost: h.Cost}
+		if slices.Contains(given, n+1) {
+			row.Text = h.Text
+			r.Points -= h.Cost
+		}
+		r.Hints = append(r.Hints, row)
+	}
+	if !r.Live {
+		r.Debrief = scenarios[i].Debrief
+	}
+	return r, nil
+}
+
+func (c *Console) DoHint(v *site.Request) error {
+	id := v.R.PostForm.Get("exercise")
+	n, err := strconv.Atoi(v.R.PostForm.Get("number"))
+	if err != nil {
+		return badOrder("Which hint?")
+	}
+	all, err := c.store.scenarios(v.Ctx())
+	if err != nil {
+		return err
+	}
+	exercises, err := c.store.exercises(v.Ctx())
+	if err != nil {
+		return err
+	}
+	i := slices.IndexFunc(exercises, func(e exercise.Exercise) bool { return e.ID == id })
+	if i < 0 {
+		return site.NotFound()
+	}
+	for _, s := range all {
+		if j := strings.LastIndexByte(id, '-'); j > 0 && s.Name == id[:j] && n >= 1 && n <= len(s.Hints) {
+			if err := c.store.giveHint(v.Ctx(), id, n, s.Hints[n-1], v.Viewer.Principal); err != nil {
+				return err
+			}
+			return back(v, "/console")
+		}
+	}
+	return site.NotFound()
+}
+
+// ShowEvents says that something has changed, as often as it does. What has, the page itself tells.
+func (c *Console) ShowEvents(v *site.Request) error {
+	const longest, settle = 5 * time.Minute, 120 * time.Millisecond
+	out := site.NewStream(v.W)
+	c.hub.update(func() { c.hub.viewers++ })
+	defer c.hub.update(func() { c.hub.viewers-- })
+	end := time.NewTimer(longest) // then the browser asks again, and who it is for is looked up again
+	defer end.Stop()
+	alive := time.NewTicker(15 * time.Second)
+	defer alive.Stop()
+	text := "retry: 500\n\n"
+	for n := 0; ; n++ {
+		changed := c.hub.wait()
+		if err := out.Send(text); err != nil {
+			return nil //nolint:nilerr // the reader has gone, or asks again
+		}
+		select {
+		case <-v.Ctx().Done():
+			return nil
+		case <-end.C:
+			return nil
+		case <-alive.C:
+			text = ": still here\n\n"
+			continue
+		case <-changed:
+		}
+		if c.hub.over() {
+			return nil
+		}
+		select { // a burst is one change
+		case <-v.Ctx().Done():
+			return nil
+		case <-time.After(settle):
+		}
+		text = "event: changed\ndata: " + strconv.Itoa(n) + "\n\n"
+	}
+}
+
+func (c *Console) topology() *topology.Topology {
+	if c.cfg.Topology == nil {
+		return nil
+	}
+	return c.cfg.Topology()
+}
+
+// dashboard is this service's own name.
+func (c *Console) dashboard(topo *topology.Topology) string {
+	for _, w := range topo.OfKind(topology.KindDashboard) {
+		return w.Name
+	}
+	return ""
+}

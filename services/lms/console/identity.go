@@ -1,0 +1,67 @@
+package console
+
+import (
+	"slices"
+
+	"example.org/security-training/services/exercise"
+	"example.org/security-training/services/lms/site"
+	"example.org/security-training/services/topology"
+)
+
+type identitiesView struct {
+	pageFrame
+	Rows   []identityRow
+	Orders []placed
+}
+
+type identityRow struct {
+	exercise.Identity
+	Kind         string
+	Withdrawn    bool
+	Withdrawable bool
+}
+
+func (c *Console) ShowIdentities(v *site.Request) error {
+	m := identitiesView{pageFrame: c.frameOf(v, "/console/identities")}
+	c.hub.mu.Lock()
+	known := slices.Clone(c.hub.identities)
+	c.hub.mu.Unlock()
+	if topo := c.topology(); topo != nil {
+		for _, id := range known {
+			w, _ := topo.Workload(id.Workload)
+			m.Rows = append(m.Rows, identityRow{Identity: id, Kind: w.Kind, Withdrawn: id.Serial == "", Withdrawable: withdrawable(w)})
+		}
+	}
+	var err error
+	if m.Orders, err = c.store.orders(v.Ctx(), 6, exercise.OrderRotate, exercise.OrderWithdraw, exercise.OrderReturn); err != nil {
+		return err
+	}
+	return c.site.Render(v, "console_identities", "Identities", "/console", m)
+}
+
+// DoIdentity takes orders about identities, which only an admin may give.
+func (c *Console) DoIdentity(v *site.Request) error {
+	o := exercise.Order{Kind: v.R.PostForm.Get("kind"), Workload: v.R.PostForm.Get("workload")}
+	if !slices.Contains([]string{exercise.OrderRotate, exercise.OrderWithdraw, exercise.OrderReturn}, o.Kind) {
+		return badOrder("The console cannot do %q to an identity.", o.Kind)
+	}
+	topo := c.topology()
+	if topo == nil {
+		return badOrder("There is no topology to look it up in.")
+	}
+	w, ok := topo.Workload(o.Workload)
+	if !ok || w.Kind == topology.KindOperator {
+		return badOrder("There is no workload %q.", o.Workload)
+	}
+	if o.Kind == exercise.OrderWithdraw && !withdrawable(w) {
+		return badOrder("Without the identity of %s this page could not give it back. Use the command line for that.", o.Workload)
+	}
+	if _, err := c.placeOrder(v.Ctx(), v.Viewer.Principal, o); err != nil {
+		return err
+	}
+	return back(v, "/console/identities")
+}
+
+func withdrawable(w topology.Workload) bool {
+	return w.Kind != topology.KindDashboard && w.Kind != topology.KindDatabase
+}

@@ -1,0 +1,125 @@
+package console
+
+import (
+	"net/url"
+	"slices"
+
+	"example.org/security-training/services/exercise"
+	"example.org/security-training/services/lms/site"
+	"example.org/security-training/services/topology"
+)
+
+type matrixView struct {
+	pageFrame
+	Callee  string
+	Callees []site.Choice
+	Routes  []matrixRoute
+	Rows    []matrixRow
+	Latest  []placed // calls that were tried, the newest first
+	Revoked []revokedRow
+}
+
+type matrixRoute struct {
+	Route   topology.Route
+	Callers []callerRow // who is on the list by name or kind, each as a workload
+}
+
+type callerRow struct{ Name, Cell string }
+
+type revokedRow struct {
+	exercise.Revoked
+	Cell string
+}
+
+type matrixRow struct {
+	Caller string
+	What   string
+	Cells  []matrixCell
+}
+
+type matrixCell struct {
+	Cell     string // what the form sends
+	Expected topology.Outcome
+	Measured topology.Outcome // empty: not tried yet
+	Wrong    bool
+}
+
+func (c *Console) ShowMatrix(v *site.Request) error {
+	m := matrixView{pageFrame: c.frameOf(v, "/console/matrix")}
+	topo := c.topology()
+	if topo == nil {
+		return c.site.Render(v, "console_matrix", "Who may call what", "/console", m)
+	}
+	m.Callee = v.R.URL.Query().Get("callee")
+	if w, ok := topo.Workload(m.Callee); !ok || len(w.Serves) == 0 {
+		m.Callee = ""
+		for _, w := range topo.OfKind(topology.KindGateway) {
+			m.Callee = w.Name
+		}
+	}
+	for _, w := range topo.Workloads {
+		if len(w.Serves) > 0 {
+			m.Callees = append(
+				m.Callees,
+				site.Choice{
+					Value:  "/console/matrix?" + url.Values{"callee": {w.Name}}.Encode(),
+					Name:   w.Name,
+					Chosen: w.Name == m.Callee,
+				},
+			)
+		}
+	}
+	tries, err := c.store.orders(v.Ctx(), 400, exercise.OrderTry)
+	if err != nil {
+		return err
+	}
+	measured := map[string]*exercise.Tried{}
+	for _, t := range slices.Backward(tries) {
+		if t.Result != nil && t.Result.Tried != nil {
+			measured[cellOf(t.Caller, t.Callee, t.Route)] = t.Result.Tried
+		}
+	}
+	m.Latest = tries[:min(5, len(tries))]
+	callee, _ := topo.Workload(m.Callee)
+	routes := callee.Routes()
+	for _, route := range routes {
+		r := matrixRoute{Route: route}
+		for _, w := range topo.Workloads {
+			if callee.Serves[route].Admits(w) {
+				r.Callers = append(r.Callers, callerRow{w.Name, cellOf(w.Name, m.Callee, route)})
+			}
+		}
+		m.Routes = append(m.Routes, r)
+	}
+	row := func(caller, what string) {
+		line := matrixRow{Caller: caller, What: what}
+		for _, route := range routes {
+			c := matrixCell{Cell: cellOf(caller, m.Callee, route), Expected: topo.Decide(caller, m.Callee, route)}
+			if t := measured[c.Cell]; t != nil {
+				c.Measured = t.Measured
+				c.Expected, c.Wrong = t.Expected, t.Measured != t.Expected
+			}
+			line.Cells = append(line.Cells, c)
+		}
+		m.Rows = append(m.Rows, line)
+	}
+	for _, w := range topo.Workloads {
+		if w.Name != m.Callee {
+			row(w.Name, w.Kind)
+		}
+	}
+	c.hub.mu.Lock()
+	strangers, revoked := slices.Clone(c.hub.strangers), slices.Clone(c.hub.revoked)
+	c.hub.mu.Unlock()
+	for _, s := range strangers {
+		row(s.Name, s.What)
+	}
+	for _, r := range revoked {
+		m.Revoked = append(m.Revoked, revokedRow{r, cellOf(r.Caller, r.Callee, r.Route)})
+	}
+	return c.site.Render(v, "console_matrix", "Who may call what", "/console", m)
+}
+
+func cellOf(caller, callee string, route topology.Route) string {
+	return caller + "|" + callee + "|" + string(route)
+}

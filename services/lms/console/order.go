@@ -1,0 +1,187 @@
+package console
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"net/url"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"example.org/security-training/services/exercise"
+	"example.org/security-training/services/httpjson"
+	"example.org/security-training/services/lms/site"
+	"example.org/security-training/services/lms/store"
+	"example.org/security-training/services/lms/words"
+	"example.org/security-training/services/topology"
+)
+
+// formPages are where a form may lead back to.
+var formPages = []string{
+	"/console",
+	"/console/identities",
+	"/console/matrix",
+	"/console/records",
+	"/console/story",
+	"/audit",
+}
+
+// back leads to the page that a form came from.
+func back(v *site.Request, otherwise string) error {
+	to := v.R.PostForm.Get("back")
+	u, err := url.Parse(to)
+	if err != nil || u.Scheme != "" || u.Host != "" || !slices.Contains(formPages, u.Path) {
+		to = otherwise
+	}
+	return v.Redirect(to)
+}
+
+func badOrder(format string, args ...any) error {
+	return httpjson.Errorf(http.StatusUnprocessableEntity, "bad_order", format, args...)
+}
+
+// DoOrder takes what an instructor asks for: everything but identities.
+func (c *Console) DoOrder(v *site.Request) error {
+	f := v.R.PostForm
+	o := exercise.Order{Kind: f.Get("kind")}
+	home := "/console"
+	switch o.Kind {
+	case exercise.OrderPlay:
+		o.Scenario, o.Stepwise = f.Get("scenario"), f.Get("stepwise") == "yes"
+		all, err := c.store.scenarios(v.Ctx())
+		if err != nil {
+			return err
+		}
+		if !slices.ContainsFunc(all, func(s exercise.Scenario) bool { return s.Name == o.Scenario }) {
+			return badOrder("There is no scenario %q.", o.Scenario)
+		}
+	case exercise.OrderStep, exercise.OrderPause, exercise.OrderResume, exercise.OrderStop, exercise.OrderVerify:
+	case exercise.OrderReset:
+		if o.Exercise = f.Get("exercise"); !exercise.ValidID(o.Exercise) {
+			return badOrder("Say which exercise is to be reset.")
+		}
+	case exercise.OrderForget:
+		home = "/console/records"
+		if !strings.EqualFold(strings.TrimSpace(f.Get("word")), deleteWord) {
+			return badOrder("Nothing was deleted. Type “%s” to confirm that learners’ records are to be deleted.", deleteWord)
+		}
+	case exercise.OrderTry, exercise.OrderRevoke, exercise.OrderRestore:
+		home = "/console/matrix"
+		parts := strings.SplitN(f.Get("cell"), "|", 3)
+		if len(parts) != 3 {
+			return badOrder("This is no call that can be tried.")
+		}
+		o.Caller, o.Callee, o.Route = parts[0], parts[1], topology.Route(parts[2])
+		if err := c.checkCell(o); err != nil {
+			return err
+		}
+		home += "?" + url.Values{"callee": {o.Callee}}.Encode()
+	case exercise.OrderStory:
+		home = "/console/story?" + url.Values{"event": {f.Get("event")}}.Encode()
+		o.Event = strings.TrimSpace(f.Get("event"))
+		if !eventPattern.MatchString(o.Event) {
+			return badOrder("%q is not the id of an event: want a source, a colon and the vendor's id.", o.Event)
+		}
+	default:
+		return badOrder("The console cannot do %q.", o.Kind)
+	}
+	if _, err := c.placeOrder(v.Ctx(), v.Viewer.Principal, o); err != nil {
+		return err
+	}
+	return back(v, home)
+}
+
+func (c *Console) checkCell(o exercise.Order) error {
+	topo := c.topology()
+	if topo == nil {
+		return badOrder("There is no topology to look it up in.")
+	}
+	callee, ok := topo.Workload(o.Callee)
+	if !ok {
+		return badOrder("There is no workload %q.", o.Callee)
+	}
+	if _, ok := callee.Serves[o.Route]; !ok {
+		return badOrder("%s does not serve %q.", o.Callee, o.Route)
+	}
+	_, listed := topo.Workload(o.Caller)
+	c.hub.mu.Lock()
+	stranger := slices.ContainsFunc(c.hub.strangers, func(s exercise.Stranger) bool { return s.Name == o.Caller })
+	c.hub.mu.Unlock()
+	if !listed && (!stranger || o.Kind != exercise.OrderTry) {
+		return badOrder("There is no caller %q.", o.Caller)
+	}
+	if o.Kind == exercise.OrderRevoke && o.Callee == c.dashboard(topo) {
+		return badOrder("Whoever conducts the lab comes in by this route: the console would shut itself out.")
+	}
+	return nil
+}
+
+// placeOrder keeps an order and its audit row, and wakes the conductor.
+func (c *Console) placeOrder(ctx context.Context, by site.Principal, o exercise.Order) (int64, error) {
+	body, err := json.Marshal(o)
+	if err != nil {
+		return 0, fmt.Errorf("encode order: %w", err)
+	}
+	err = c.store.Write(ctx, func(tx pgx.Tx) ([]store.Row, error) {
+		if err := tx.QueryRow(ctx, `INSERT INTO training.console_order (kind, body, role) VALUES ($1, $2, $3) RETURNING number`, o.Kind, string(body), by.Role).Scan(&o.Number); err != nil {
+			return nil, fmt.Errorf("store order: %w", err)
+		}
+		return []store.Row{store.Note("order", "", o.Event, struct {
+			exercise.Order
+			By site.Principal `json:"by"`
+		}{o, by})}, nil
+	})
+	if err != nil {
+		return 0, err
+	}
+	c.hub.update(func() {})
+	return o.Number, nil
+}
+
+// placed is an order with what came of it.
+type placed struct {
+	exercise.Order
+	Role    string
+	State   string
+	Note    string
+	Result  *exercise.Result
+	Made    time.Time
+	Changed time.Time
+}
+
+// asked is an order in words.
+func asked(p placed) string {
+	o := p.Order
+	switch o.Kind {
+	case exercise.OrderPlay:
+		if o.Stepwise {
+			return "Play " + o.Scenario + " step by step"
+		}
+		return "Play " + o.Scenario
+	case exercise.OrderReset:
+		if o.Exercise != "" {
+			return "Reset " + o.Exercise
+		}
+		return "Reset all exercises"
+	case exercise.OrderForget:
+		return "Delete learners’ records"
+	case exercise.OrderRotate, exercise.OrderWithdraw:
+		return words.Sentence(o.Kind) + " the identity of " + o.Workload
+	case exercise.OrderReturn:
+		return "Give " + o.Workload + " its identity back"
+	case exercise.OrderTry:
+		return o.Caller + " → " + o.Callee + ": " + string(o.Route)
+	case exercise.OrderRevoke:
+		return "Strike " + o.Caller + " off " + string(o.Route) + " of " + o.Callee
+	case exercise.OrderRestore:
+		return "Let " + o.Caller + " call " + string(o.Route) + " of " + o.Callee + " again"
+	}
+	return words.Sentence(o.Kind)
+}
+
+var eventPattern = regexp.MustCompile(`^[a-z]+:[\x21-\x7e]{1,250}$`)
