@@ -29,6 +29,7 @@ func unknownPerson(id string) error {
 	return httpjson.Errorf(http.StatusNotFound, "unknown_person", "nobody in the roster is %q", id)
 }
 
+// Sweep deletes sessions that have ended, and links a day after they have.
 func (s *Store) Sweep(ctx context.Context) error {
 	_, err := s.Pool.Exec(ctx, `DELETE FROM training.session WHERE expiry < now()`)
 	if err != nil {

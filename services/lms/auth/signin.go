@@ -126,6 +126,7 @@ func (a *Auth) welcome(v *site.Request, p site.Principal) error {
 	return v.Redirect("/")
 }
 
+// DoSignIn uses a link up and begins a session; 403 for one that is unknown, used or too old.
 func (a *Auth) DoSignIn(v *site.Request) error {
 	token := v.R.PostForm.Get("token")
 	p, err := site.Principal{}, store.ErrNotFound
@@ -147,6 +148,7 @@ func (a *Auth) DoSignIn(v *site.Request) error {
 	return v.Redirect("/")
 }
 
+// DoSignOut ends the session.
 func (a *Auth) DoSignOut(v *site.Request) error {
 	if err := a.Store.Record(v.Ctx(), store.Note("sign_out", v.Viewer.Person, "", v.Viewer.Principal)); err != nil {
 		return err

@@ -138,6 +138,7 @@ var actKinds = []string{
 	exercise.OrderRestore,
 }
 
+// Show is the console's first page: what can be played, the exercise that is on, and the feed.
 func (c *Console) Show(v *site.Request) error {
 	m := view{pageFrame: c.frameOf(v, "/console")}
 	err := c.recall(v.Ctx())
@@ -207,6 +208,7 @@ func (c *Console) run(v *site.Request, e exercise.Exercise, scenarios []exercise
 	return r, nil
 }
 
+// DoHint shows a hint of an exercise, and takes its cost off the points.
 func (c *Console) DoHint(v *site.Request) error {
 	id := v.R.PostForm.Get("exercise")
 	n, err := strconv.Atoi(v.R.PostForm.Get("number"))

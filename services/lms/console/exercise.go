@@ -37,6 +37,7 @@ func markOf(outcome string) string {
 	return "said"
 }
 
+// ShowExercises lists the exercises with their steps, the latest first.
 func (c *Console) ShowExercises(v *site.Request) error {
 	all, err := c.store.exercises(v.Ctx())
 	if err != nil {

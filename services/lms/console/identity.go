@@ -21,6 +21,7 @@ type identityRow struct {
 	Withdrawable bool
 }
 
+// ShowIdentities lists the workloads' identities, with what can be done to them.
 func (c *Console) ShowIdentities(v *site.Request) error {
 	m := identitiesView{pageFrame: c.frameOf(v, "/console/identities")}
 	c.hub.mu.Lock()

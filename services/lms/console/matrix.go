@@ -44,6 +44,7 @@ type matrixCell struct {
 	Wrong    bool
 }
 
+// ShowMatrix shows one callee's routes by caller: what is expected, and what the latest try measured.
 func (c *Console) ShowMatrix(v *site.Request) error {
 	m := matrixView{pageFrame: c.frameOf(v, "/console/matrix")}
 	topo := c.topology()

@@ -17,6 +17,7 @@ type recordsView struct {
 // deleteWord is what is to be typed before learners' records are deleted.
 const deleteWord = "delete"
 
+// ShowRecords is the page on which an instructor has learners' records deleted.
 func (c *Console) ShowRecords(v *site.Request) error {
 	m := recordsView{pageFrame: c.frameOf(v, "/console/records")}
 	err := c.store.Pool.QueryRow(v.Ctx(), `SELECT

@@ -18,6 +18,7 @@ type storyView struct {
 	Recent  []string
 }
 
+// ShowStory is the page on which an event is followed through the lab.
 func (c *Console) ShowStory(v *site.Request) error {
 	m := storyView{
 		pageFrame: c.frameOf(v, "/console/story"),

@@ -55,6 +55,7 @@ const (
 	lookAgain     = time.Second // for events of another replica, or of before a start
 )
 
+// Run delivers events to the scorer, in batches and in order, until ctx ends. It repeats what does not arrive.
 func (o *Outbox) Run(ctx context.Context) error {
 	pause := shortestPause
 	timer := time.NewTimer(0)

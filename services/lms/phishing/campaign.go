@@ -104,6 +104,7 @@ func (d *Drills) campaignViewOf(c campaign) campaignView {
 	return m
 }
 
+// ShowDrills lists the drills, and the form that begins one.
 func (d *Drills) ShowDrills(v *site.Request) error {
 	people, err := d.scorer.Staff()
 	if err != nil && !errors.As(err, &v.Stale) {
@@ -162,6 +163,7 @@ func (d *Drills) DoDrill(v *site.Request) error {
 	return v.Redirect("/drills/" + id.String())
 }
 
+// ShowDrill shows who did what with the mails of a drill.
 func (d *Drills) ShowDrill(v *site.Request) error {
 	id, err := uuid.Parse(v.R.PathValue("campaign"))
 	if err != nil {

@@ -40,6 +40,7 @@ func (d *Drills) mailViewOf(m Message, x Template, loc *time.Location) mailView 
 
 type mailboxView struct{ Mails []mailView }
 
+// ShowMailbox lists the viewer's mails.
 func (d *Drills) ShowMailbox(v *site.Request) error {
 	all, err := d.Store.mailsOf(v.Ctx(), v.Viewer.Person)
 	if err != nil {
@@ -88,6 +89,7 @@ func (d *Drills) record(v *site.Request, m Message, x Template, step string) err
 	return nil
 }
 
+// ShowMail shows one mail, and records that it was opened.
 func (d *Drills) ShowMail(v *site.Request) error {
 	m, x, err := d.ownMail(v)
 	if err != nil {
@@ -140,6 +142,7 @@ func (d *Drills) DoSubmit(v *site.Request) error {
 	return v.Redirect("/mailbox/" + m.ID.String())
 }
 
+// DoReport takes the report of a mail as suspicious.
 func (d *Drills) DoReport(v *site.Request) error {
 	m, x, err := d.ownMail(v)
 	if err != nil {

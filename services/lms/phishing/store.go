@@ -263,6 +263,7 @@ func AlsoTeaches(ctx context.Context, tx pgx.Tx, person, module string) ([]activ
 	return []activity.Verb{activity.FailedAssessment}, nil
 }
 
+// DrillResults are all mails with what was done with them, in the order in which they were sent.
 func (s *Store) DrillResults(ctx context.Context) ([]exercise.DrillResult, error) {
 	rows, err := s.Pool.Query(ctx, `SELECT person, campaign::text, lure, sent, opened, clicked, submitted, reported
 		FROM training.mail ORDER BY sent, id`)

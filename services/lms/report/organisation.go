@@ -61,6 +61,7 @@ type causeRow struct {
 	Bar   chart.Share
 }
 
+// ShowOrganisation shows the organisation's score with its parts, groups, overdue trainings and reasons.
 func (r *Reports) ShowOrganisation(v *site.Request) error {
 	o, err := r.scorer.Organisation()
 	if err != nil && !errors.As(err, &v.Stale) {

@@ -29,6 +29,7 @@ type peopleView struct {
 	Earlier, Later           string // addresses of the other pages, if there are any
 }
 
+// ShowPeople lists people, the highest score first, as the search and the filters say.
 func (r *Reports) ShowPeople(v *site.Request) error {
 	people, err := r.scorer.Staff()
 	if err != nil && !errors.As(err, &v.Stale) {

@@ -24,6 +24,7 @@ type personView struct {
 	History []training.LessonRow
 }
 
+// ShowHome shows learners their own risk, and leads an instructor to the organisation's.
 func (r *Reports) ShowHome(v *site.Request) error {
 	if v.Viewer.Instructor() {
 		return v.Redirect("/organisation")

@@ -246,6 +246,7 @@ type needRow struct {
 	Bar    chart.Share
 }
 
+// ShowTeam shows a leader the team: its mean, trend and needs, and no one's acts.
 func (r *Reports) ShowTeam(v *site.Request) error {
 	reports := v.Viewer.Reports
 	m, profile := teamView{People: len(reports), Fewest: site.SmallestGroup}, ""

@@ -1,3 +1,5 @@
+// Package riskview puts an assessment of the risk scorer into what a page shows: the score, its reasons and their
+// events, what would lower it, and when training is due.
 package riskview
 
 import (
@@ -38,6 +40,7 @@ type sourceRow struct {
 	Bar, Stack        chart.Share
 }
 
+// ReasonRow is one reason for a score, with the first of its events.
 type ReasonRow struct {
 	risk.Reason
 	Source activity.Source
@@ -50,6 +53,7 @@ type ReasonRow struct {
 	Module string // that teaches it
 }
 
+// EventRow is one event with what it adds, in millionths of a score.
 type EventRow struct {
 	ID, Detail string
 	Words      string // what it was, where the row does not stand below what it was
@@ -98,6 +102,7 @@ func weighs(p *risk.Profile) string {
 	return text + " What lasts, such as an overdue ticket, weighs in full until it ends."
 }
 
+// LowerRow is an act that would lower the score, and by how much.
 type LowerRow struct {
 	risk.LowerAct
 	Drop   int64 // millionths
@@ -130,6 +135,7 @@ var groupWhat = [...]string{
 // GroupClass are the CSS classes of the four groups.
 var GroupClass = [...]string{"code", "access", "alerts", "learning"}
 
+// GroupOf is the group of a source, an index of GroupClass.
 func GroupOf(s activity.Source) int {
 	switch s {
 	case activity.Git:
@@ -142,8 +148,8 @@ func GroupOf(s activity.Source) int {
 	return 3
 }
 
-// PatternOf says in plain words what a pattern did to a score, and by which events.
-func PatternOf(a risk.Assessment, c risk.Contribution) *patternRow {
+// patternOf says in plain words what a pattern did to a score, and by which events.
+func patternOf(a risk.Assessment, c risk.Contribution) *patternRow {
 	row := &patternRow{Name: c.Detail, How: fmt.Sprintf("× %.1f", a.Multiplier.Float()), Part: c.Part, All: len(c.Events)}
 	parts := map[string]int64{}
 	for _, e := range a.Contributions {
@@ -202,7 +208,7 @@ func Explain(p risk.Standing, a risk.Assessment) View {
 			parts[GroupOf(c.Verb.Source())] += c.Part
 			events[c.Verb] = append(events[c.Verb], EventRow{ID: c.Event, Detail: c.Detail, At: c.At, Part: c.Part})
 		case risk.PatternLine:
-			pattern = PatternOf(a, c)
+			pattern = patternOf(a, c)
 		case risk.CapLine:
 			v.Cap = c.Part
 		}

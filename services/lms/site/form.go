@@ -5,6 +5,7 @@ import (
 	"slices"
 )
 
+// Choice is one entry of a list to choose from.
 type Choice struct {
 	Value, Name string
 	Chosen      bool

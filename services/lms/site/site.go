@@ -290,6 +290,7 @@ func navigation(v *Viewer, at string) []navItem {
 	return list
 }
 
+// Certificate is what the browser has proven by TLS to hold, if it has.
 func (s *Site) Certificate(r *http.Request) (mesh.Certificate, bool) {
 	if s.cfg.Certificate == nil {
 		return mesh.PersonOf(r)

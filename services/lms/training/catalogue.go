@@ -33,6 +33,7 @@ type moduleRow struct {
 	Drop  int64
 }
 
+// LessonRow is a lesson in a list. Times are in the zone of the person who reads it.
 type LessonRow struct {
 	ID, Module, State string
 	Origin            string
@@ -65,6 +66,7 @@ func rowOf(t Taught, loc *time.Location) LessonRow {
 	return r
 }
 
+// HistoryOf are lessons as rows, with times in loc.
 func HistoryOf(all []Taught, loc *time.Location) []LessonRow {
 	rows := make([]LessonRow, 0, len(all))
 	for _, t := range all {
@@ -85,6 +87,7 @@ func LinkOpen(l *riskview.LowerRow, lessons []LessonRow) {
 	}
 }
 
+// ShowTraining lists the modules, and which of them would lower the viewer's score by how much.
 func (l *Training) ShowTraining(v *site.Request) error {
 	loc := words.Location(v.Viewer.Zone())
 	lessons, err := l.Store.Lessons(v.Ctx(), v.Viewer.Person, 100)

@@ -270,6 +270,7 @@ func (l *Training) ownLesson(v *site.Request) (Taught, error) {
 	return t, nil
 }
 
+// LessonView is the model of the page of a lesson.
 type LessonView struct {
 	ID      string
 	Module  risk.Module
@@ -284,6 +285,7 @@ type LessonView struct {
 	Note    progressNote // while it is being written
 }
 
+// ShowLesson shows a lesson, or that it is being written.
 func (l *Training) ShowLesson(v *site.Request) error {
 	t, err := l.ownLesson(v)
 	if err != nil {

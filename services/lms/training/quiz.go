@@ -11,15 +11,18 @@ import (
 	"example.org/security-training/services/risk"
 )
 
+// MostAttempts is how often the quiz of one lesson may be handed in.
+const MostAttempts = 3
+
 const (
-	MostAttempts = 3  // at one lesson's quiz
-	passPercent  = 75 // of the answers must be right
+	passPercent = 75 // of the answers must be right
 )
 
 // enough says whether so many right answers pass.
 func enough(correct, questions int) bool { return 100*correct >= passPercent*questions }
 
-type quizView struct {
+// QuizView is the model of the page of a quiz.
+type QuizView struct {
 	ID        string
 	Title     string
 	Attempt   int
@@ -42,8 +45,9 @@ type optionRow struct {
 	Chosen bool
 }
 
-func QuizOf(t Taught, chosen []int) quizView {
-	q := quizView{ID: t.ID.String(), Title: t.Lesson.Title, Attempt: len(t.Attempts) + 1}
+// QuizOf is the quiz of a lesson, with the options that were chosen; nil: none were.
+func QuizOf(t Taught, chosen []int) QuizView {
+	q := QuizView{ID: t.ID.String(), Title: t.Lesson.Title, Attempt: len(t.Attempts) + 1}
 	n := len(t.Lesson.Quiz)
 	q.Need = (passPercent*n + 99) / 100
 	for i, x := range t.Lesson.Quiz {
@@ -74,6 +78,7 @@ func (l *Training) openQuiz(v *site.Request) (t Taught, elsewhere string, err er
 	return t, "", nil
 }
 
+// ShowQuiz shows the questions, without their key.
 func (l *Training) ShowQuiz(v *site.Request) error {
 	t, elsewhere, err := l.openQuiz(v)
 	if err != nil {

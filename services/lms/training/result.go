@@ -12,7 +12,8 @@ const (
 	scoreWithin = 2 * time.Second // how long the result waits for the new score
 )
 
-type resultView struct {
+// ResultView is the model of the page of a result.
+type ResultView struct {
 	ID         string
 	Module     risk.Module
 	Title      string
@@ -46,6 +47,7 @@ type answerRow struct {
 	Correct  bool
 }
 
+// ShowResult shows the latest attempt, and what passing did to the score once the scorer has said so.
 func (l *Training) ShowResult(v *site.Request) error {
 	t, err := l.ownLesson(v)
 	if err != nil {
@@ -83,10 +85,11 @@ func (l *Training) awaitScore(v *site.Request, event string) (t Taught, owed boo
 	return t, left > 0, err
 }
 
-func ResultOf(t Taught, who *site.Viewer) resultView {
+// ResultOf is the latest attempt at a lesson as who may see it. The right answers are shown once the lesson is finished.
+func ResultOf(t Taught, who *site.Viewer) ResultView {
 	m, _ := risk.ModuleByID(t.Module)
 	last := t.Attempts[len(t.Attempts)-1]
-	r := resultView{
+	r := ResultView{
 		ID: t.ID.String(), Module: m, Title: t.Lesson.Title, Attempt: last, Left: MostAttempts - len(t.Attempts), Open: t.State == StateReady && who.Learner(),
 		Percent: float64(
 			last.Correct,

@@ -45,6 +45,7 @@ type Taught struct {
 	Completion *completion
 }
 
+// Attempt is one quiz that was handed in. Answers are indices of options, from 0.
 type Attempt struct {
 	Number    int
 	Answers   []int

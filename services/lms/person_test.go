@@ -11,9 +11,7 @@ import (
 	"time"
 
 	"example.org/security-training/services/activity"
-	"example.org/security-training/services/lms/riskview"
 	"example.org/security-training/services/lms/site"
-	"example.org/security-training/services/lms/words"
 	"example.org/security-training/services/risk"
 )
 
@@ -90,6 +88,19 @@ func TestEveryEventOfAScoreCanBeReachedFromItsPage(t *testing.T) {
 	}
 }
 
+func TestHowAReasonLosesItsWeightIsSaidOfTheProfileThatMadeTheScore(t *testing.T) {
+	s := newSchool(t)
+	b := s.as("mira.keller")
+	if p := b.get("/"); !strings.Contains(p.text(), "What happened weighs half as much 7 days later. What lasts, such as an overdue ticket, weighs in full until it ends.") ||
+		!strings.Contains(p.text(), "It weighs in full until the ticket is closed.") || !strings.Contains(p.text(), "It weighs in full until the module is passed.") {
+		t.Errorf("%s", p.text())
+	}
+	s.scorer.set(func() { s.scorer.profile = risk.MustProfile("classic-v1") })
+	if p := b.get("/"); strings.Contains(p.text(), "half as much") || !strings.Contains(p.text(), "What happened weighs in full for 30 days, and nothing after that.") {
+		t.Errorf("of a profile without decay: %s", p.text())
+	}
+}
+
 func TestAPatternIsExplainedInWordsAndNotByIdsAlone(t *testing.T) {
 	s := newSchool(t)
 	b := s.as(site.RoleInstructor)
@@ -105,30 +116,5 @@ func TestAPatternIsExplainedInWordsAndNotByIdsAlone(t *testing.T) {
 	}
 	if p := b.get("/people/tom.brandt/reasons/pattern"); p.status != 404 {
 		t.Errorf("a pattern that is none: %d", p.status)
-	}
-	row := riskview.PatternOf(
-		risk.Assessment{Multiplier: 1e6},
-		risk.Contribution{
-			Line:   risk.PatternLine,
-			Events: []risk.Evidence{{Event: "iam:export/7", Verb: activity.DataExport, At: labNow, Detail: "customers"}},
-		},
-	)
-	if len(row.Events) != 1 || row.Events[0].Words != words.Sentence(risk.Words(activity.DataExport, 1)) ||
-		row.Events[0].Detail != "customers" ||
-		row.Events[0].Part != 0 {
-		t.Errorf("an event without a part of its own: %+v", row.Events)
-	}
-}
-
-func TestHowAReasonLosesItsWeightIsSaidOfTheProfileThatMadeTheScore(t *testing.T) {
-	s := newSchool(t)
-	b := s.as("mira.keller")
-	if p := b.get("/"); !strings.Contains(p.text(), "What happened weighs half as much 7 days later. What lasts, such as an overdue ticket, weighs in full until it ends.") ||
-		!strings.Contains(p.text(), "It weighs in full until the ticket is closed.") || !strings.Contains(p.text(), "It weighs in full until the module is passed.") {
-		t.Errorf("%s", p.text())
-	}
-	s.scorer.set(func() { s.scorer.profile = risk.MustProfile("classic-v1") })
-	if p := b.get("/"); strings.Contains(p.text(), "half as much") || !strings.Contains(p.text(), "What happened weighs in full for 30 days, and nothing after that.") {
-		t.Errorf("of a profile without decay: %s", p.text())
 	}
 }
