@@ -14,9 +14,10 @@ import (
 	"time"
 
 	"example.org/security-training/lab"
-	"example.org/security-training/lab/operator"
 	"example.org/security-training/services/activity"
+	"example.org/security-training/services/collector/collectorapi"
 	"example.org/security-training/services/risk"
+	"example.org/security-training/services/riskscorer/scorerapi"
 	"example.org/security-training/services/topology"
 	"example.org/security-training/synth/routine"
 	"example.org/security-training/synth/world"
@@ -155,7 +156,7 @@ func TestNothingIsLostOrDoubledWhileEachProcessIsKilledOnce(t *testing.T) {
 		t.Errorf("only %d batches for %d kills: this proves nothing", batches, kills)
 	}
 	for _, w := range l.topo.OfKind(topology.KindCollector) {
-		var s operator.Spool
+		var s collectorapi.Spool
 		if err := l.op.Call(ctx, w.Name, http.MethodGet, "/v1/spool", nil, &s); err != nil {
 			t.Fatal(err)
 		}
@@ -232,9 +233,9 @@ func TestUpRepairsAfterTheSupervisorIsKilled(t *testing.T) {
 	}
 }
 
-func watermarks(t *testing.T) operator.Watermarks {
+func watermarks(t *testing.T) scorerapi.Progress {
 	t.Helper()
-	var w operator.Watermarks
+	var w scorerapi.Progress
 	if err := l.op.Call(t.Context(), serving(t, "GET /v1/watermarks"), http.MethodGet, "/v1/watermarks", nil, &w); err != nil {
 		t.Fatal(err)
 	}

@@ -16,8 +16,8 @@ import (
 
 	"example.org/security-training/lab"
 	"example.org/security-training/lab/matrix"
-	"example.org/security-training/lab/operator"
 	"example.org/security-training/services/audit"
+	"example.org/security-training/services/collector/collectorapi"
 	"example.org/security-training/services/env/needtest"
 	"example.org/security-training/services/mesh"
 	"example.org/security-training/services/mesh/probe"
@@ -452,7 +452,7 @@ func during(t *testing.T, f func(context.Context)) {
 		defer close(done)
 		for ctx.Err() == nil {
 			for _, w := range l.topo.OfKind(topology.KindCollector) {
-				var s operator.Spool
+				var s collectorapi.Spool
 				if err := l.op.Call(context.WithoutCancel(ctx), w.Name, http.MethodGet, "/v1/spool", nil, &s); err != nil {
 					select {
 					case failed <- fmt.Errorf("request %d: %w", sent.Load(), err):
@@ -511,7 +511,7 @@ func TestAWithdrawnIdentityEndsServiceUntilItIsRestored(t *testing.T) {
 		}
 		return false
 	})
-	var s operator.Spool
+	var s collectorapi.Spool
 	if err := l.op.Call(t.Context(), name, http.MethodGet, "/v1/spool", nil, &s); err == nil {
 		t.Error("a workload without an identity answers")
 	}

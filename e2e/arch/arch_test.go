@@ -3,6 +3,7 @@
 package arch
 
 import (
+	"fmt"
 	"go/ast"
 	"go/parser"
 	"go/token"
@@ -102,6 +103,11 @@ var kernel = []string{"services/env", "services/httpjson", "services/topology", 
 // vocabulary is what crosses the wire.
 var vocabulary = []string{"services/activity", "services/risk", "services/lesson", "services/source", "services/exercise"}
 
+// api says whether a folder holds what a product's routes are called, take and answer: server and clients share it.
+func api(folder string) bool {
+	return under(folder, "services") && strings.HasSuffix(folder, "api")
+}
+
 // rank orders the layers; an import points to a lower rank or stays in its own.
 func rank(folder string) int {
 	switch {
@@ -181,12 +187,15 @@ func TestForbiddenImports(t *testing.T) {
 			}
 			if to, ok := strings.CutPrefix(path, module); ok {
 				for _, p := range products {
-					if under(f.folder(), "services") && !f.test && under(to, p) && !under(f.folder(), p) && !under(f.folder(), "services/cmd") {
+					if under(f.folder(), "services") && !f.test && under(to, p) && !under(f.folder(), p) && !under(f.folder(), "services/cmd") && !api(to) {
 						refuse("products share vocabulary, not code")
 					}
 				}
-				if under(f.folder(), "lab") && under(to, products...) && !f.test {
+				if under(f.folder(), "lab") && under(to, products...) && !f.test && !api(to) {
 					refuse("lab runs binaries, it does not link them")
+				}
+				if api(f.folder()) && !under(to, "services/topology", "services/audit") && !under(to, vocabulary...) {
+					refuse("an api package says what crosses the wire, in the vocabulary's words, and knows nothing else")
 				}
 			}
 			if strings.HasPrefix(path, "sigs.k8s.io/kind") && !under(f.folder(), "lab/kind") && !f.test {
@@ -249,7 +258,7 @@ func TestEachBinaryLinksOnlyWhatItNeeds(t *testing.T) {
 		}
 		for path := range linked {
 			for _, never := range c.never {
-				if strings.Contains(path, never) {
+				if strings.Contains(path, never) && !api(strings.TrimPrefix(path, module)) {
 					t.Errorf("%s links %s", c.main, path)
 				}
 			}
@@ -472,13 +481,13 @@ func TestMainsAreBoring(t *testing.T) {
 }
 
 // TestRoutesInCodeAreThoseOfTheTopology finds every literal "METHOD /path" outside tests: it must be a route that some row serves,
-// or a page for people.
+// or a page for people, and stand once, since server and clients share the constant.
 func TestRoutesInCodeAreThoseOfTheTopology(t *testing.T) {
 	topo, err := topology.FromYAML(manifests.Topology())
 	if err != nil {
 		t.Fatal(err)
 	}
-	listed, used := map[string]bool{}, map[string]bool{}
+	listed, used := map[string]bool{}, map[string]string{}
 	for _, w := range topo.Workloads {
 		for _, r := range w.Routes() {
 			listed[string(r)] = true
@@ -493,15 +502,19 @@ func TestRoutesInCodeAreThoseOfTheTopology(t *testing.T) {
 			if !pattern.MatchString(text) {
 				return
 			}
-			used[text] = true
+			here := fmt.Sprintf("%s:%d", f.path, set.Position(pos).Line)
+			if first := used[text]; first != "" && listed[text] {
+				t.Errorf("%s: %q stands in %s already", here, text, first)
+			}
+			used[text] = here
 			if !listed[text] &&
 				!under(f.folder(), "services/lms", "lab/control") { // pages for people; the supervisor's own socket
-				t.Errorf("%s:%d: %q is a route that topology.yaml does not list", f.path, set.Position(pos).Line, text)
+				t.Errorf("%s: %q is a route that topology.yaml does not list", here, text)
 			}
 		})
 	}
 	for r := range listed {
-		if !used[r] {
+		if used[r] == "" {
 			t.Errorf("topology.yaml lists %q, and no code names it", r)
 		}
 	}

@@ -68,7 +68,7 @@ func Verify(ctx context.Context, l lab.Lab, o *operator.Operator) ([]Chain, erro
 		}
 		out = append(out, c.with(missing))
 	}
-	for _, w := range o.Node.Topology().Serving(operator.RouteAudit) {
+	for _, w := range o.Node.Topology().Serving(audit.RouteRows) {
 		c, err := verifyRows(ctx, l, o, w.Name, young)
 		if err != nil {
 			return out, err
@@ -332,7 +332,7 @@ func Export(ctx context.Context, l lab.Lab, o *operator.Operator, w io.Writer) e
 			}
 		}
 	}
-	for _, x := range o.Node.Topology().Serving(operator.RouteAudit) {
+	for _, x := range o.Node.Topology().Serving(audit.RouteRows) {
 		rows, err := o.BusinessRows(ctx, x.Name)
 		if err != nil {
 			return err

@@ -59,7 +59,7 @@ func filed(t *testing.T) (filedLab, *operator.Operator, []string) {
 		}
 	}
 	rows := map[string][]audit.Row{}
-	for _, w := range net.Topology.Serving(operator.RouteAudit) {
+	for _, w := range net.Topology.Serving(audit.RouteRows) {
 		first := audit.Row{Chain: w.Name, Seq: 1, Kind: "reset"}
 		first.Hash = first.Sum()
 		second := audit.Row{Chain: w.Name, Seq: 2, Kind: "reset", Prev: first.Hash}
@@ -67,7 +67,7 @@ func filed(t *testing.T) (filedLab, *operator.Operator, []string) {
 		rows[w.Name] = []audit.Row{first, second}
 		node := net.Join(t, w.Name)
 		for _, route := range node.Self().Routes() {
-			node.Handle(string(route), func(w http.ResponseWriter, _ *http.Request) error {
+			node.Handle(route, func(w http.ResponseWriter, _ *http.Request) error {
 				return audit.WriteRows(w, audit.Each(rows[node.Self().Name]))
 			})
 		}
@@ -100,7 +100,7 @@ func filed(t *testing.T) (filedLab, *operator.Operator, []string) {
 
 func TestVerificationGoesOnAfterABadChainAndNamesEach(t *testing.T) {
 	l, o, names := filed(t)
-	writers := o.Node.Topology().Serving(operator.RouteAudit)
+	writers := o.Node.Topology().Serving(audit.RouteRows)
 	chains, err := Verify(t.Context(), l, o)
 	if err != nil || len(chains) != len(names)+len(writers) {
 		t.Fatalf("%d chains of %d and %d: %v", len(chains), len(names), len(writers), err)

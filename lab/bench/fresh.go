@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"net/http"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
@@ -13,6 +12,7 @@ import (
 
 	"example.org/security-training/services/activity"
 	"example.org/security-training/services/risk"
+	"example.org/security-training/services/riskscorer/scorerapi"
 	"example.org/security-training/services/source"
 	"example.org/security-training/services/topology"
 	"example.org/security-training/synth/routine"
@@ -170,9 +170,8 @@ func (v *vendor) see(ctx context.Context, probes []finding) ([]float64, error) {
 func (v *vendor) awaitScore(ctx context.Context, f finding) error {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
-	const route topology.Route = "GET /v1/people/{person}/risk"
 	scorer := v.one(topology.KindScorer, "").Name
-	path := strings.Replace(route.Path(), "{person}", f.person, 1)
+	path := scorerapi.RouteRisk.For(f.person)
 	for {
 		var a risk.Assessment
 		if err := v.op.Call(ctx, scorer, http.MethodGet, path, nil, &a); err != nil {

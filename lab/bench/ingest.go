@@ -11,8 +11,8 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
-	"example.org/security-training/lab/operator"
 	"example.org/security-training/services/activity"
+	"example.org/security-training/services/collector/collectorapi"
 	"example.org/security-training/services/httpjson"
 	"example.org/security-training/services/mesh"
 	"example.org/security-training/services/source"
@@ -112,7 +112,7 @@ func (v *vendor) deliver(ctx context.Context, list []finding) error {
 
 // hand delivers one body.
 func (v *vendor) hand(ctx context.Context, body []byte) error {
-	route := topology.Route(v.row.Pushed[0].Route)
+	route := v.row.Pushed[0].Route
 	for {
 		req, err := http.NewRequestWithContext(ctx, route.Method(), "https://"+v.collector.Name+route.Path(), bytes.NewReader(body))
 		if err != nil {
@@ -152,13 +152,12 @@ func rest(ctx context.Context, d time.Duration) error {
 const patience = 2 * time.Minute
 
 // settled returns when everything that the collector has accepted has come to its end, and the collector's counts of then.
-func (v *vendor) settled(ctx context.Context) (operator.Spool, error) {
+func (v *vendor) settled(ctx context.Context) (collectorapi.Spool, error) {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
-	const route topology.Route = "GET /v1/spool"
 	for {
-		var s operator.Spool
-		if err := v.op.Call(ctx, v.collector.Name, route.Method(), route.Path(), nil, &s); err != nil {
+		var s collectorapi.Spool
+		if err := v.op.Call(ctx, v.collector.Name, collectorapi.RouteSpool.Method(), collectorapi.RouteSpool.Path(), nil, &s); err != nil {
 			return s, err
 		}
 		if s.Watermark >= s.Seq {

@@ -85,7 +85,7 @@ func meet(ctx context.Context, h mesh.HandlerFunc) (p *pair, err error) {
 			return nil, err
 		}
 	}
-	p.nodes[callee].Handle(string(p.route), h)
+	p.nodes[callee].Handle(p.route, h)
 	p.served = make(chan error, 1)
 	go func() { p.served <- p.nodes[callee].Serve(ctx) }()
 	return p, p.await(ctx)

@@ -20,6 +20,7 @@ import (
 	"example.org/security-training/lab/progress"
 	"example.org/security-training/lab/seed"
 	"example.org/security-training/services/exercise"
+	"example.org/security-training/services/lms/lmsapi"
 	"example.org/security-training/services/topology"
 )
 
@@ -35,15 +36,6 @@ type Controllable interface {
 	Withdraw(ctx context.Context, workload string) error
 	Restore(ctx context.Context, workload string) error
 }
-
-// Routes of the console. Whoever serves them does not know what a lab is: it keeps what an instructor asks for, and hands it
-// to whoever comes as one.
-const (
-	routeOrders    topology.Route = "GET /v1/orders"
-	routeOrder     topology.Route = "POST /v1/orders/{order}"
-	routeScenarios topology.Route = "PUT /v1/scenarios"
-	routeFeed      topology.Route = "POST /v1/feed"
-)
 
 // conductor does what is asked for on the console.
 type conductor struct {
@@ -97,11 +89,11 @@ func (c *conductor) conduct(ctx context.Context, fresh *bool) error {
 	if err != nil {
 		return err
 	}
-	if err := c.op.Ask(ctx, routeScenarios, told, nil); err != nil {
+	if err := c.op.Ask(ctx, lmsapi.RoutePutScenarios, told, nil); err != nil {
 		return err
 	}
 	*fresh = false
-	dashboard, err := c.op.Serving(routeOrders)
+	dashboard, err := c.op.Serving(lmsapi.RouteOrders)
 	if err != nil {
 		return err
 	}
@@ -112,7 +104,7 @@ func (c *conductor) conduct(ctx context.Context, fresh *bool) error {
 	defer func() { unwatch() }()
 	for {
 		var got exercise.Orders
-		path := routeOrders.Path() + "?wait=20s"
+		path := lmsapi.RouteOrders.Path() + "?wait=20s"
 		if watched {
 			path += "&watched=true"
 		}
@@ -188,13 +180,13 @@ func outcomeOf(res *exercise.Result, note string, err error) exercise.Report {
 }
 
 func (c *conductor) say(ctx context.Context, o exercise.Order, r exercise.Report) error {
-	name, err := c.op.Serving(routeOrder)
+	name, err := c.op.Serving(lmsapi.RouteReportOrder)
 	if err != nil {
 		return err
 	}
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
-	return c.op.Call(ctx, name, routeOrder.Method(), strings.Replace(routeOrder.Path(), "{order}", fmt.Sprint(o.Number), 1), r, nil)
+	return c.op.Call(ctx, name, lmsapi.RouteReportOrder.Method(), lmsapi.RouteReportOrder.For(fmt.Sprint(o.Number)), r, nil)
 }
 
 // do does everything but steering; its note is for people.

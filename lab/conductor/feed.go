@@ -10,6 +10,7 @@ import (
 	"example.org/security-training/lab/operator"
 	"example.org/security-training/services/audit"
 	"example.org/security-training/services/exercise"
+	"example.org/security-training/services/lms/lmsapi"
 	"example.org/security-training/services/topology"
 )
 
@@ -52,7 +53,7 @@ func (c *conductor) pushFeed(ctx context.Context) {
 		now := fmt.Sprint(f.Identities, f.Revoked)
 		if len(f.Lines) > 0 || now != last ||
 			tick%10 == 0 { // now and then in any case: the dashboard may have been restarted
-			if err := c.op.Ask(ctx, routeFeed, f, nil); err == nil {
+			if err := c.op.Ask(ctx, lmsapi.RoutePostFeed, f, nil); err == nil {
 				last = now
 			}
 		}

@@ -8,7 +8,7 @@ import (
 	"time"
 
 	"example.org/security-training/lab"
-	"example.org/security-training/lab/operator"
+	"example.org/security-training/services/audit"
 	"example.org/security-training/services/exercise"
 	"example.org/security-training/services/topology"
 )
@@ -39,7 +39,7 @@ func (c *conductor) story(ctx context.Context, event string) ([]exercise.StoryLi
 		}
 	}
 	person, since := "", time.Time{}
-	for _, w := range c.op.Node.Topology().Serving(operator.RouteAudit) {
+	for _, w := range c.op.Node.Topology().Serving(audit.RouteRows) {
 		rows, err := c.op.RowsAbout(ctx, w.Name, url.Values{"event": {event}})
 		if err != nil {
 			return nil, err
@@ -73,7 +73,7 @@ func (c *conductor) story(ctx context.Context, event string) ([]exercise.StoryLi
 // lessons are the rows about what person was taught from since on.
 func (c *conductor) lessons(ctx context.Context, person string, since time.Time) ([]exercise.StoryLine, error) {
 	var lines []exercise.StoryLine
-	for _, w := range c.op.Node.Topology().Serving(operator.RouteAudit) {
+	for _, w := range c.op.Node.Topology().Serving(audit.RouteRows) {
 		if w.Kind != topology.KindDashboard {
 			continue
 		}

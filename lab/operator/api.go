@@ -10,55 +10,13 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"example.org/security-training/lab"
-	"example.org/security-training/services/activity"
+	"example.org/security-training/services/collector/collectorapi"
+	"example.org/security-training/services/lms/lmsapi"
 	"example.org/security-training/services/risk"
+	"example.org/security-training/services/riskscorer/scorerapi"
 	"example.org/security-training/services/topology"
 	"example.org/security-training/synth/world"
 )
-
-// Routes that the lab's driver itself calls. Who serves them stands in the topology.
-const (
-	RouteRoster     topology.Route = "PUT /v1/people"
-	routeClock      topology.Route = "GET /v1/clock"
-	routeSetClock   topology.Route = "PUT /v1/clock"
-	RouteWatermarks topology.Route = "GET /v1/watermarks"
-	RouteTraining   topology.Route = "PUT /v1/training"
-	routeLinks      topology.Route = "POST /v1/links"
-	routeSpool      topology.Route = "GET /v1/spool"
-	RoutePlays      topology.Route = "POST /v1/plays"
-	RouteExercises  topology.Route = "POST /v1/exercises"
-)
-
-// Spool is a collector's count of what it took in; its own JSON has more.
-type Spool struct {
-	Accepted     uint64 `json:"accepted"`
-	Spooled      uint64 `json:"spooled"`
-	Stored       uint64 `json:"stored"`
-	Duplicate    uint64 `json:"duplicate"`
-	DeadLettered uint64 `json:"dead_lettered"`
-	Rejected     uint64 `json:"rejected"`
-	Seq          uint64 `json:"seq"`
-	Watermark    uint64 `json:"watermark"`
-	// GivenUp is how many were rejected or dead-lettered, by reason.
-	GivenUp  map[string]uint64 `json:"given_up"`
-	Awaiting int               `json:"awaiting"`
-}
-
-// Watermarks is how far the scorer has come; its own JSON has more.
-type Watermarks struct {
-	Position   int64 `json:"position"`
-	Events     int64 `json:"events"`
-	Watermarks []struct {
-		Collector string `json:"collector"`
-		Seq       uint64 `json:"seq"`
-	} `json:"watermarks"`
-	DeadLetters int64 `json:"dead_letters"`
-}
-
-// Training is the body of PUT /v1/training: what the learning system is told of the time before it.
-type Training struct {
-	Events []activity.Event `json:"events"`
-}
 
 // EachSimulator calls f with the name of each simulator, all at once, and ends with the first error.
 func (o *Operator) EachSimulator(ctx context.Context, f func(ctx context.Context, name string) error) error {
@@ -72,12 +30,12 @@ func (o *Operator) EachSimulator(ctx context.Context, f func(ctx context.Context
 // Perform gives play to every simulator and returns when each has had all of it acknowledged.
 func (o *Operator) Perform(ctx context.Context, play world.Play) error {
 	return o.EachSimulator(ctx, func(ctx context.Context, name string) error {
-		if err := o.Call(ctx, name, http.MethodPost, RoutePlays.Path(), play, nil); err != nil && !IsConflict(err) {
+		if err := o.Call(ctx, name, http.MethodPost, world.RoutePlays.Path(), play, nil); err != nil && !IsConflict(err) {
 			return err
 		}
 		for {
 			var st world.Status
-			if err := o.Call(ctx, name, http.MethodGet, RoutePlays.Path()+"/"+play.ID, nil, &st); err != nil {
+			if err := o.Call(ctx, name, http.MethodGet, world.RoutePlay.For(play.ID), nil, &st); err != nil {
 				return err
 			}
 			switch st.State {
@@ -109,8 +67,8 @@ func (o *Operator) AwaitScored(ctx context.Context) error {
 			if known && marks[w.Name] >= target {
 				continue
 			}
-			var s Spool
-			if err := o.Call(ctx, w.Name, http.MethodGet, routeSpool.Path(), nil, &s); err != nil {
+			var s collectorapi.Spool
+			if err := o.Call(ctx, w.Name, http.MethodGet, collectorapi.RouteSpool.Path(), nil, &s); err != nil {
 				return err
 			}
 			if !known {
@@ -147,8 +105,8 @@ func (o *Operator) scorer() string { return o.Node.Topology().OfKind(topology.Ki
 
 // Counts says how far events have come.
 func (o *Operator) Counts(ctx context.Context) (*lab.Counts, error) {
-	var w Watermarks
-	if err := o.Ask(ctx, RouteWatermarks, nil, &w); err != nil {
+	var w scorerapi.Progress
+	if err := o.Ask(ctx, scorerapi.RouteWatermarks, nil, &w); err != nil {
 		return nil, err
 	}
 	clock, err := o.Clock(ctx)
@@ -163,8 +121,8 @@ func (o *Operator) Counts(ctx context.Context) (*lab.Counts, error) {
 		Clock:       clock.Now,
 	}
 	for _, row := range o.Node.Topology().OfKind(topology.KindCollector) {
-		var s Spool
-		if err := o.Call(ctx, row.Name, http.MethodGet, routeSpool.Path(), nil, &s); err != nil {
+		var s collectorapi.Spool
+		if err := o.Call(ctx, row.Name, http.MethodGet, collectorapi.RouteSpool.Path(), nil, &s); err != nil {
 			return nil, err
 		}
 		c.Lag[row.Name] = s.Spooled
@@ -178,23 +136,17 @@ func (o *Operator) Counts(ctx context.Context) (*lab.Counts, error) {
 // Clock is the lab's time.
 func (o *Operator) Clock(ctx context.Context) (risk.Clock, error) {
 	var c risk.Clock
-	return c, o.Ask(ctx, routeClock, nil, &c)
-}
-
-// clockChange is the body of PUT /v1/clock.
-type clockChange struct {
-	Now  time.Time `json:"now,omitzero"`
-	Pace float64   `json:"pace,omitzero"`
+	return c, o.Ask(ctx, scorerapi.RouteClock, nil, &c)
 }
 
 // SetPace sets how many seconds of the lab pass in one.
 func (o *Operator) SetPace(ctx context.Context, pace float64) error {
-	return o.Ask(ctx, routeSetClock, clockChange{Pace: pace}, nil)
+	return o.Ask(ctx, scorerapi.RoutePutClock, scorerapi.ClockChange{Pace: pace}, nil)
 }
 
 // Forward moves the lab's time to t; a time that is past already is no error.
 func (o *Operator) Forward(ctx context.Context, t time.Time) error {
-	err := o.Ask(ctx, routeSetClock, clockChange{Now: t}, nil)
+	err := o.Ask(ctx, scorerapi.RoutePutClock, scorerapi.ClockChange{Now: t}, nil)
 	if IsConflict(err) {
 		return nil
 	}
@@ -207,26 +159,15 @@ const FindPeople = "lab people"
 // People is the roster with everybody's score, the highest first.
 func People(ctx context.Context, o *Operator) ([]risk.Standing, error) {
 	var roster []risk.Standing
-	if err := o.Ask(ctx, "GET /v1/people", nil, &roster); err != nil {
+	if err := o.Ask(ctx, scorerapi.RoutePeople, nil, &roster); err != nil {
 		return nil, fmt.Errorf("ask who there is: %w", err)
 	}
 	return roster, nil
 }
 
-// linkRequest is the body of POST /v1/links; link is its answer.
-type linkRequest struct {
-	Person string `json:"person,omitempty"`
-	Role   string `json:"role,omitempty"`
-}
-
-type link struct {
-	Path    string    `json:"path"`
-	Expires time.Time `json:"expires"`
-}
-
 // Link makes a one-time sign-in link for person, or for the instructor when person is empty.
 func (o *Operator) Link(ctx context.Context, dashboard, person string) (string, error) {
-	req := linkRequest{Person: person}
+	req := lmsapi.LinkOrder{Person: person}
 	if person == "" {
 		req.Role = "instructor"
 	}
@@ -235,12 +176,12 @@ func (o *Operator) Link(ctx context.Context, dashboard, person string) (string, 
 
 // LinkAs makes a one-time sign-in link for a role that is nobody's own: instructor or admin.
 func (o *Operator) LinkAs(ctx context.Context, dashboard, role string) (string, error) {
-	return o.link(ctx, dashboard, linkRequest{Role: role})
+	return o.link(ctx, dashboard, lmsapi.LinkOrder{Role: role})
 }
 
-func (o *Operator) link(ctx context.Context, dashboard string, req linkRequest) (string, error) {
-	var l link
-	if err := o.Ask(ctx, routeLinks, req, &l); IsNotFound(err) {
+func (o *Operator) link(ctx context.Context, dashboard string, req lmsapi.LinkOrder) (string, error) {
+	var l lmsapi.Link
+	if err := o.Ask(ctx, lmsapi.RouteLinks, req, &l); IsNotFound(err) {
 		return "", &lab.Error{Code: lab.ExitUsage, What: "make a sign-in link", Why: err, Try: FindPeople}
 	} else if err != nil {
 		return "", fmt.Errorf("make a sign-in link: %w", err)

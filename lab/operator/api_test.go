@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"example.org/security-training/manifests"
+	"example.org/security-training/services/collector/collectorapi"
 	"example.org/security-training/services/httpjson"
 	"example.org/security-training/services/mesh/meshtest"
 	"example.org/security-training/services/topology"
@@ -21,9 +22,9 @@ func TestEverythingSoFarIsScoredWhileMoreArrives(t *testing.T) {
 	for _, row := range net.Topology.OfKind(topology.KindCollector) {
 		collector := net.Join(t, row.Name)
 		for _, route := range row.Routes() {
-			collector.Handle(string(route), func(w http.ResponseWriter, _ *http.Request) error {
+			collector.Handle(route, func(w http.ResponseWriter, _ *http.Request) error {
 				seq := first + looks.Add(1)
-				return httpjson.Write(w, http.StatusOK, Spool{Seq: seq, Watermark: seq - behind})
+				return httpjson.Write(w, http.StatusOK, collectorapi.Spool{Counts: collectorapi.Counts{Seq: seq}, Watermark: seq - behind})
 			})
 		}
 		net.Serve(t, collector)

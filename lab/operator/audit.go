@@ -2,19 +2,12 @@ package operator
 
 import (
 	"context"
-	"encoding/json"
-	"errors"
 	"fmt"
-	"io"
 	"net/http"
 	"net/url"
 
 	"example.org/security-training/services/audit"
-	"example.org/security-training/services/topology"
 )
-
-// RouteAudit is how a service exports its business rows.
-const RouteAudit topology.Route = "GET /v1/audit"
 
 // BusinessRows reads a writer's rows, page by page.
 func (o *Operator) BusinessRows(ctx context.Context, workload string) ([]audit.Row, error) {
@@ -38,7 +31,7 @@ func (o *Operator) BusinessRows(ctx context.Context, workload string) ([]audit.R
 
 // BusinessPage reads at most limit business rows of a workload, in order, behind the row after.
 func (o *Operator) BusinessPage(ctx context.Context, workload string, after int64, limit int) ([]audit.Row, error) {
-	resp, err := o.Node.Peer(workload).Get(ctx, fmt.Sprintf("%s?after=%d&limit=%d", RouteAudit.Path(), after, limit))
+	resp, err := o.Node.Peer(workload).Get(ctx, fmt.Sprintf("%s?after=%d&limit=%d", audit.RouteRows.Path(), after, limit))
 	if err != nil {
 		return nil, err
 	}
@@ -46,22 +39,12 @@ func (o *Operator) BusinessPage(ctx context.Context, workload string, after int6
 	if resp.StatusCode != http.StatusOK {
 		return nil, fmt.Errorf("it answered %d", resp.StatusCode)
 	}
-	var rows []audit.Row
-	d := json.NewDecoder(resp.Body)
-	for {
-		var r audit.Row
-		if err := d.Decode(&r); errors.Is(err, io.EOF) {
-			return rows, nil
-		} else if err != nil {
-			return nil, fmt.Errorf("row %d: %w", len(rows)+1, err)
-		}
-		rows = append(rows, r)
-	}
+	return audit.ReadRows(resp.Body)
 }
 
 // RowsAbout are the rows of a workload's chain about an event or a person, which it finds by an index.
 func (o *Operator) RowsAbout(ctx context.Context, workload string, what url.Values) ([]audit.Row, error) {
-	resp, err := o.Node.Peer(workload).Get(ctx, RouteAudit.Path()+"?"+what.Encode())
+	resp, err := o.Node.Peer(workload).Get(ctx, audit.RouteRows.Path()+"?"+what.Encode())
 	if err != nil {
 		return nil, err
 	}

@@ -23,7 +23,7 @@ func TestACallIsMadeAgainWhenAWorkloadSaysNotNowAndSoonAndOnlyThen(t *testing.T)
 	var calls atomic.Int64
 	var refusal atomic.Pointer[httpjson.Error] // what the first call is answered
 	for _, route := range scorer.Self().Routes() {
-		scorer.Handle(string(route), func(w http.ResponseWriter, _ *http.Request) error {
+		scorer.Handle(route, func(w http.ResponseWriter, _ *http.Request) error {
 			if n := calls.Add(1); n == 1 {
 				return refusal.Load()
 			}

@@ -6,32 +6,18 @@ import (
 	"net/http"
 	"net/url"
 	"strconv"
-	"strings"
 	"time"
 
 	"example.org/security-training/lab"
-	"example.org/security-training/services/risk"
-	"example.org/security-training/services/topology"
+	"example.org/security-training/services/riskscorer/scorerapi"
 )
-
-const routeRisk topology.Route = "GET /v1/people/{person}/risk"
-
-// Rescored is a past score, derived again from the log, beside the one that was stored then.
-type Rescored struct {
-	risk.Assessment
-	Stored *struct {
-		Version int        `json:"version"`
-		Score   risk.Score `json:"score"`
-		Level   risk.Level `json:"level"`
-	} `json:"stored"`
-}
 
 // Rescore derives a person's score at a time from what the log held at a position, whatever has arrived since, by the
 // profile named, or by the lab's own. Assessments in the audit name both. It fails when the score that was stored then is
 // another one.
-func Rescore(ctx context.Context, o *Operator, person string, at time.Time, asOf int64, profile string) (Rescored, error) {
-	var r Rescored
-	name, err := o.Serving(routeRisk)
+func Rescore(ctx context.Context, o *Operator, person string, at time.Time, asOf int64, profile string) (scorerapi.Rescored, error) {
+	var r scorerapi.Rescored
+	name, err := o.Serving(scorerapi.RouteRisk)
 	if err != nil {
 		return r, err
 	}
@@ -39,7 +25,7 @@ func Rescore(ctx context.Context, o *Operator, person string, at time.Time, asOf
 	if profile != "" {
 		query.Set("profile", profile)
 	}
-	path := strings.Replace(routeRisk.Path(), "{person}", url.PathEscape(person), 1) + "?" + query.Encode()
+	path := scorerapi.RouteRisk.For(person) + "?" + query.Encode()
 	if err := o.Call(ctx, name, http.MethodGet, path, nil, &r); IsNotFound(err) {
 		return r, &lab.Error{Code: lab.ExitUsage, What: "rescore " + person, Why: err, Try: FindPeople}
 	} else if err != nil {

@@ -20,8 +20,10 @@ import (
 	"example.org/security-training/lab/scenarios"
 	"example.org/security-training/services/activity"
 	"example.org/security-training/services/exercise"
+	"example.org/security-training/services/lms/lmsapi"
 	"example.org/security-training/services/mesh/probe"
 	"example.org/security-training/services/risk"
+	"example.org/security-training/services/riskscorer/scorerapi"
 	"example.org/security-training/services/topology"
 	"example.org/security-training/synth/people"
 	"example.org/security-training/synth/scenario"
@@ -74,7 +76,7 @@ func Run(ctx context.Context, l lab.Lab, o *operator.Operator, st lab.Status, na
 		return &lab.Error{Code: lab.ExitUsage, What: "play " + s.Name, Why: err}
 	}
 	if fresh := s.Fresh(p.players); len(fresh) > 0 {
-		if err := o.Ask(ctx, operator.RouteRoster, fresh, nil); err != nil {
+		if err := o.Ask(ctx, scorerapi.RoutePutPeople, fresh, nil); err != nil {
 			return fmt.Errorf("play %s: add the cast to the roster: %w", s.Name, err)
 		}
 	}
@@ -154,7 +156,7 @@ func (p *play) perform(ctx context.Context, start time.Time) error {
 }
 
 func (p *play) show(ctx context.Context) error {
-	if err := p.op.Ask(ctx, operator.RouteExercises, p.shown, nil); err != nil {
+	if err := p.op.Ask(ctx, lmsapi.RoutePutExercise, p.shown, nil); err != nil {
 		return fmt.Errorf("show the exercise on the dashboard: %w", err)
 	}
 	return nil
@@ -253,13 +255,12 @@ func (p *play) expect(ctx context.Context, index int) {
 }
 
 func (p *play) person(ctx context.Context, id string) scenario.Observed {
-	const route topology.Route = "GET /v1/people/{person}/risk"
-	name, err := p.op.Serving(route)
+	name, err := p.op.Serving(scorerapi.RouteRisk)
 	if err != nil {
 		return scenario.Observed{Failure: err.Error()}
 	}
 	var a risk.Assessment
-	path := strings.Replace(route.Path(), "{person}", url.PathEscape(id), 1) + "?profile=" + url.QueryEscape(p.scenario.Profile)
+	path := scorerapi.RouteRisk.For(id) + "?profile=" + url.QueryEscape(p.scenario.Profile)
 	if err := p.op.Call(ctx, name, http.MethodGet, path, nil, &a); err != nil {
 		return scenario.Observed{Failure: err.Error()}
 	}

@@ -18,7 +18,10 @@ import (
 	"example.org/security-training/lab/progress"
 	"example.org/security-training/services/exercise"
 	"example.org/security-training/services/httpjson"
+	"example.org/security-training/services/lms/lmsapi"
+	"example.org/security-training/services/riskscorer/scorerapi"
 	"example.org/security-training/services/topology"
+	"example.org/security-training/synth/world"
 )
 
 // ForgetLearners deletes learners' records, and goes back to the seeded state: what came after position is forgotten,
@@ -29,7 +32,7 @@ func ForgetLearners(
 ) (files []string, err error) {
 	err = progress.Step(p, "keep learners' results, and go back to the seeded state", func() error {
 		if err := o.EachSimulator(ctx, func(ctx context.Context, name string) error {
-			err := o.Call(ctx, name, http.MethodDelete, operator.RoutePlays.Path()+"/live", nil, nil)
+			err := o.Call(ctx, name, http.MethodDelete, world.RoutePlay.For("live"), nil, nil)
 			if err != nil && !operator.IsNotFound(err) {
 				return err
 			}
@@ -43,7 +46,7 @@ func ForgetLearners(
 		}
 		for again := 5; ; again-- {
 			var kept exercise.Results
-			if err := o.Ask(ctx, routeResults, nil, &kept); err != nil {
+			if err := o.Ask(ctx, lmsapi.RouteResults, nil, &kept); err != nil {
 				return goOn(err)
 			}
 			var err error
@@ -51,8 +54,8 @@ func ForgetLearners(
 				return goOn(err)
 			}
 			orders := resetOrders{
-				topology.KindDashboard: dashboardOrder{All: true, Mark: kept.Mark},
-				topology.KindScorer:    scorerOrder{After: &position},
+				topology.KindDashboard: lmsapi.ResetOrder{All: true, Mark: kept.Mark},
+				topology.KindScorer:    scorerapi.ResetOrder{After: &position},
 			}
 			if err = orders.give(ctx, o); !changedSince(err) || again == 0 {
 				return goOn(err)

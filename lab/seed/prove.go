@@ -11,6 +11,7 @@ import (
 	"example.org/security-training/lab/operator"
 	"example.org/security-training/services/activity"
 	"example.org/security-training/services/httpjson"
+	"example.org/security-training/services/riskscorer/scorerapi"
 	"example.org/security-training/synth/people"
 	"example.org/security-training/synth/routine"
 	"example.org/security-training/synth/world"
@@ -82,8 +83,8 @@ func proveEvent(ctx context.Context, o *operator.Operator, spec lab.Spec) error 
 		Path:       "README.md",
 		Detail:     "probe",
 	}
-	var before, after operator.Watermarks
-	if err := o.Ask(ctx, operator.RouteWatermarks, nil, &before); err != nil {
+	var before, after scorerapi.Progress
+	if err := o.Ask(ctx, scorerapi.RouteWatermarks, nil, &before); err != nil {
 		return err
 	}
 	probe := world.Play{ID: run, Kind: world.Timeline, Seed: spec.Seed, People: spec.People, Acts: []routine.Act{act}}
@@ -93,7 +94,7 @@ func proveEvent(ctx context.Context, o *operator.Operator, spec lab.Spec) error 
 	if err := o.AwaitScored(ctx); err != nil {
 		return fmt.Errorf("a probe event: %w", err)
 	}
-	if err := o.Ask(ctx, operator.RouteWatermarks, nil, &after); err != nil {
+	if err := o.Ask(ctx, scorerapi.RouteWatermarks, nil, &after); err != nil {
 		return err
 	}
 	if after.Events <= before.Events {

@@ -13,40 +13,22 @@ import (
 	"example.org/security-training/lab/progress"
 	"example.org/security-training/lab/scenarios"
 	"example.org/security-training/services/exercise"
+	"example.org/security-training/services/lms/lmsapi"
+	"example.org/security-training/services/riskscorer/scorerapi"
 	"example.org/security-training/services/topology"
 	"example.org/security-training/synth/scenario"
-)
-
-const (
-	routeReset   topology.Route = "POST /v1/reset"
-	routeShown   topology.Route = "GET /v1/exercises"
-	routeResults topology.Route = "GET /v1/results"
 )
 
 // resetOrders are the bodies of POST /v1/reset, by the kind of who serves it.
 type resetOrders map[string]any
 
-// What the scorer, and what the learning system is told to forget.
-type (
-	scorerOrder struct {
-		After  *int64   `json:"after,omitempty"`
-		People []string `json:"people,omitempty"`
-	}
-	dashboardOrder struct {
-		All       bool     `json:"all,omitempty"`
-		Mark      string   `json:"mark,omitempty"`
-		Exercises []string `json:"exercises,omitempty"`
-		People    []string `json:"people,omitempty"`
-	}
-)
-
 // give gives the learning system its order, then the scorer: what the one has yet to report must not reach the other
 // afterwards.
 func (orders resetOrders) give(ctx context.Context, o *operator.Operator) error {
 	for _, kind := range []string{topology.KindDashboard, topology.KindScorer} {
-		for _, w := range o.Node.Topology().Serving(routeReset) {
+		for _, w := range o.Node.Topology().Serving(exercise.RouteReset) {
 			if order, ok := orders[w.Kind]; ok && w.Kind == kind {
-				if err := o.Call(ctx, w.Name, http.MethodPost, routeReset.Path(), order, nil); err != nil {
+				if err := o.Call(ctx, w.Name, http.MethodPost, exercise.RouteReset.Path(), order, nil); err != nil {
 					return err
 				}
 			}
@@ -62,7 +44,7 @@ func ResetExercises(ctx context.Context, o *operator.Operator, only []string, p 
 	err = progress.Step(p, "take away exercises", func() error {
 		for {
 			var all []exercise.Exercise // the latest few hundred
-			if err := o.Ask(ctx, routeShown, nil, &all); err != nil {
+			if err := o.Ask(ctx, lmsapi.RouteExercises, nil, &all); err != nil {
 				return err
 			}
 			if only != nil {
@@ -95,10 +77,10 @@ func takeAway(ctx context.Context, o *operator.Operator, all []exercise.Exercise
 	}
 	orders := resetOrders{}
 	if len(ids) > 0 {
-		orders[topology.KindDashboard] = dashboardOrder{Exercises: ids, People: casts}
+		orders[topology.KindDashboard] = lmsapi.ResetOrder{Exercises: ids, People: casts}
 	}
 	if len(casts) > 0 {
-		orders[topology.KindScorer] = scorerOrder{People: casts}
+		orders[topology.KindScorer] = scorerapi.ResetOrder{People: casts}
 	}
 	return orders.give(ctx, o)
 }
@@ -158,7 +140,7 @@ func ResetScenario(ctx context.Context, o *operator.Operator, name string, p pro
 	return progress.Step(p, "take away what "+s.Name+" left", func() error {
 		for {
 			var all []exercise.Exercise
-			if err := o.Ask(ctx, routeShown, nil, &all); err != nil {
+			if err := o.Ask(ctx, lmsapi.RouteExercises, nil, &all); err != nil {
 				return err
 			}
 			all = slices.DeleteFunc(all, func(e exercise.Exercise) bool { return !play.IsRunOf(s, e.ID) })

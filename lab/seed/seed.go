@@ -12,6 +12,8 @@ import (
 	"example.org/security-training/lab"
 	"example.org/security-training/lab/operator"
 	"example.org/security-training/lab/progress"
+	"example.org/security-training/services/lms/lmsapi"
+	"example.org/security-training/services/riskscorer/scorerapi"
 	"example.org/security-training/synth/people"
 	"example.org/security-training/synth/routine"
 	"example.org/security-training/synth/world"
@@ -28,11 +30,11 @@ func History(
 ) (position int64, err error) {
 	staff := people.Company(spec.Seed, spec.People, people.Published)
 	if err := progress.Step(p, fmt.Sprintf("roster of %d people", len(staff)), func() error {
-		return o.Ask(ctx, operator.RouteRoster, people.Roster(staff), nil)
+		return o.Ask(ctx, scorerapi.RoutePutPeople, people.Roster(staff), nil)
 	}); err != nil {
 		return 0, err
 	}
-	var at operator.Watermarks
+	var at scorerapi.Progress
 	err = progress.Step(p, fmt.Sprintf("%d days of history, through the collectors", spec.Days), func() error {
 		play := world.Play{
 			ID:     fmt.Sprintf("history-%d-%d-%d", spec.Seed, spec.People, spec.Days),
@@ -46,7 +48,7 @@ func History(
 			events := routine.TrainingEvents(routine.Month(staff, spec.Days))
 			return whileAway(
 				both,
-				func() error { return o.Ask(both, operator.RouteTraining, operator.Training{Events: events}, nil) },
+				func() error { return o.Ask(both, lmsapi.RouteTraining, lmsapi.TrainingRecords{Events: events}, nil) },
 			)
 		})
 		group.Go(func() error { return o.Perform(both, play) })
@@ -56,7 +58,7 @@ func History(
 		if err := o.AwaitScored(ctx); err != nil {
 			return err
 		}
-		return o.Ask(ctx, operator.RouteWatermarks, nil, &at)
+		return o.Ask(ctx, scorerapi.RouteWatermarks, nil, &at)
 	})
 	return at.Position, err
 }
@@ -65,7 +67,7 @@ func History(
 func Live(ctx context.Context, o *operator.Operator, spec lab.Spec) error {
 	play := world.Play{ID: "live", Kind: world.Live, Seed: spec.Seed, People: spec.People}
 	return o.EachSimulator(ctx, func(ctx context.Context, name string) error {
-		err := o.Call(ctx, name, http.MethodPost, operator.RoutePlays.Path(), play, nil)
+		err := o.Call(ctx, name, http.MethodPost, world.RoutePlays.Path(), play, nil)
 		if operator.IsConflict(err) {
 			return nil // a play of that id is on
 		}

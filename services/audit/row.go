@@ -4,16 +4,21 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"iter"
 	"strconv"
 	"strings"
 	"time"
+
+	"example.org/security-training/services/httpjson"
+	"example.org/security-training/services/topology"
 )
 
-// Row is one business row of the audit in the database, as GET /v1/audit exports it. Each writer has a chain of its own.
+// RouteRows is how a writer's rows are exported, as Row, one a line: every service that writes some serves it.
+const RouteRows topology.Route = "GET /v1/audit"
+
+// Row is one business row of the audit in the database, as RouteRows exports it. Each writer has a chain of its own.
 type Row struct {
 	Chain  string    `json:"chain"` // the writer's role
 	Seq    int64     `json:"seq"`
@@ -65,13 +70,12 @@ func WriteRows(w io.Writer, rows iter.Seq2[Row, error]) error {
 // ReadRows reads rows as NDJSON, to the end.
 func ReadRows(r io.Reader) ([]Row, error) {
 	var rows []Row
-	for d := json.NewDecoder(r); ; {
-		var row Row
-		if err := d.Decode(&row); errors.Is(err, io.EOF) {
-			return rows, nil
-		} else if err != nil {
-			return nil, fmt.Errorf("row %d: %w", len(rows)+1, err)
-		}
+	err := httpjson.Lines(r, func(row Row) error {
 		rows = append(rows, row)
+		return nil
+	})
+	if err != nil {
+		return nil, err
 	}
+	return rows, nil
 }

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"example.org/security-training/services/audit"
+	"example.org/security-training/services/collector/collectorapi"
 	"example.org/security-training/services/httpjson"
 	"example.org/security-training/services/mesh"
 	"example.org/security-training/services/source"
@@ -23,15 +24,6 @@ import (
 
 // largest is how much of a delivery is read: GitHub's own limit.
 const largest = 25 << 20
-
-// Counts answers GET /v1/spool.
-type Counts struct {
-	counts
-	Watermark uint64            `json:"watermark"`
-	Awaiting  int               `json:"awaiting"` // records that wait for another to say whose they are
-	Refused   map[string]uint64 `json:"refused"`  // since the start, by reason
-	Dead      []DeadLetter      `json:"dead"`     // the newest ten
-}
 
 // Collector answers the vendor.
 type Collector struct {
@@ -128,13 +120,15 @@ func (c *Collector) note(ctx context.Context, route string, ids []string) {
 }
 
 // Counts is the state of the spool.
-func (c *Collector) Counts() (Counts, error) {
+func (c *Collector) Counts() (collectorapi.Spool, error) {
 	dead, awaiting, err := c.spool.dead(10)
 	if err != nil {
-		return Counts{}, err
+		return collectorapi.Spool{}, err
 	}
 	now := c.spool.read()
-	out := Counts{counts: now, Watermark: now.Watermark(), Awaiting: awaiting, Dead: dead, Refused: map[string]uint64{}}
+	out := collectorapi.Spool{
+		Counts: now.Counts, Watermark: now.Watermark(), Awaiting: awaiting, Dead: dead, Refused: map[string]uint64{},
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for k, v := range c.refused {

@@ -26,6 +26,7 @@ import (
 
 	"example.org/security-training/services/activity"
 	"example.org/security-training/services/audit"
+	"example.org/security-training/services/collector/collectorapi"
 	"example.org/security-training/services/httpjson"
 	"example.org/security-training/services/mesh/meshtest"
 	"example.org/security-training/services/source"
@@ -83,7 +84,7 @@ func killed(t testing.TB, c *Collector) *Collector {
 }
 
 // counted checks the promise that nothing accepted is unaccounted for, and gives the counters.
-func counted(t testing.TB, c *Collector) Counts {
+func counted(t testing.TB, c *Collector) collectorapi.Spool {
 	t.Helper()
 	n, err := c.Counts()
 	if err != nil {
@@ -443,7 +444,7 @@ func (s *scorer) take(entries []activity.Entry) string {
 
 // forward runs a forwarder until all is settled. It is called in a bubble of synctest, where pauses are as long as they say,
 // however slow the machine is, and cost nothing.
-func forward(t *testing.T, c *Collector, s *scorer) Counts {
+func forward(t *testing.T, c *Collector, s *scorer) collectorapi.Spool {
 	t.Helper()
 	f := newForwarder(c.spool, s.post, quiet())
 	ctx, cancel := context.WithCancel(t.Context())
@@ -668,7 +669,7 @@ func TestDeliveryReachesTheScorerOverTheMesh(t *testing.T) {
 	events := make(chan []byte, 10)
 	scorer := net.Join(t, "risk-scorer")
 	for _, r := range scorer.Self().Routes() {
-		scorer.Handle(string(r), func(w http.ResponseWriter, r *http.Request) error {
+		scorer.Handle(r, func(w http.ResponseWriter, r *http.Request) error {
 			body, err := io.ReadAll(r.Body)
 			if err != nil {
 				return err
@@ -720,7 +721,7 @@ func TestDeliveryReachesTheScorerOverTheMesh(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		var n Counts
+		var n collectorapi.Spool
 		if err := httpjson.ReadAnswer(resp, 1<<20, &n); err != nil {
 			t.Fatal(err)
 		}

@@ -1,10 +1,8 @@
 package collector
 
 import (
-	"bufio"
 	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -15,6 +13,8 @@ import (
 	"time"
 
 	"example.org/security-training/services/activity"
+	"example.org/security-training/services/httpjson"
+	"example.org/security-training/services/riskscorer/scorerapi"
 )
 
 // batchType is the media type of a batch, one activity.Entry per line.
@@ -213,7 +213,7 @@ func (f *forwarder) send(ctx context.Context, list []entry) ([]activity.Receipt,
 	}
 	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
-	resp, err := f.post(ctx, "/v1/events", batchType, body.Bytes())
+	resp, err := f.post(ctx, scorerapi.RouteEvents.Path(), batchType, body.Bytes())
 	if err != nil {
 		return nil, &outage{why: err.Error()}
 	}
@@ -230,7 +230,7 @@ func (f *forwarder) send(ctx context.Context, list []entry) ([]activity.Receipt,
 		return receipts, nil
 	}
 	text, _ := io.ReadAll(io.LimitReader(resp.Body, 2000)) // only for the message
-	why := fmt.Sprintf("POST /v1/events: %d %s", resp.StatusCode, bytes.TrimSpace(text))
+	why := fmt.Sprintf("%s: %d %s", scorerapi.RouteEvents, resp.StatusCode, bytes.TrimSpace(text))
 	switch resp.StatusCode {
 	case http.StatusUnauthorized, http.StatusForbidden, http.StatusRequestTimeout, http.StatusTooManyRequests, http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout:
 		after := time.Duration(0)
@@ -246,20 +246,12 @@ func (f *forwarder) send(ctx context.Context, list []entry) ([]activity.Receipt,
 // readReceipts reads one receipt per line, leaving out those that nobody asked for.
 func readReceipts(r io.Reader, asked map[uint64]bool) ([]activity.Receipt, error) {
 	var receipts []activity.Receipt
-	lines := bufio.NewScanner(r)
-	lines.Buffer(nil, 1<<20)
-	for lines.Scan() {
-		if len(lines.Bytes()) == 0 {
-			continue
-		}
-		var one activity.Receipt
-		if err := json.Unmarshal(lines.Bytes(), &one); err != nil {
-			return receipts, err
-		}
+	err := httpjson.Lines(r, func(one activity.Receipt) error {
 		if asked[one.Seq] {
 			delete(asked, one.Seq)
 			receipts = append(receipts, one)
 		}
-	}
-	return receipts, lines.Err()
+		return nil
+	})
+	return receipts, err
 }

@@ -127,7 +127,7 @@ func (p *poller) page(ctx context.Context) (int, error) {
 		p.collector.count("malformed")
 		p.log.Warn("a record was left out", "error", source.ScrubText(fault.Error()))
 	}
-	p.collector.note(ctx, p.poll.Route, ids)
+	p.collector.note(ctx, string(p.poll.Route), ids)
 	return len(records), nil
 }
 

@@ -11,10 +11,11 @@ import (
 
 	"example.org/security-training/services/activity"
 	"example.org/security-training/services/audit"
+	"example.org/security-training/services/collector/collectorapi"
 	"example.org/security-training/services/env"
 	"example.org/security-training/services/mesh"
+	"example.org/security-training/services/riskscorer/scorerapi"
 	"example.org/security-training/services/source"
-	"example.org/security-training/services/topology"
 )
 
 // Run is the program: settings of mesh.FromEnv, DATA_DIR (the spool's folder), SOURCE_SECRET_FILE (HMAC key, SSWS or HEC token)
@@ -48,7 +49,7 @@ func Serve(ctx context.Context, node *mesh.Node, folder string, secret []byte, l
 		return err
 	}
 	defer func() { err = errors.Join(err, spool.Close()) }()
-	scorer, err := node.Serving("POST /v1/events")
+	scorer, err := node.Serving(scorerapi.RouteEvents)
 	if err != nil {
 		return err
 	}
@@ -62,14 +63,14 @@ func Serve(ctx context.Context, node *mesh.Node, folder string, secret []byte, l
 	for _, p := range row.Pushed {
 		node.Handle(p.Route, c.accept(p))
 	}
-	node.Handle("GET /v1/spool", c.serveCounts)
+	node.Handle(collectorapi.RouteSpool, c.serveCounts)
 	node.Ready(spool.ready)
 
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return node.Serve(ctx) })
 	g.Go(func() error { return newForwarder(spool, scorer.Post, node.Log()).run(ctx) })
 	if row.Polled != nil {
-		vendor, err := node.Serving(topology.Route(row.Polled.Route))
+		vendor, err := node.Serving(row.Polled.Route)
 		if err != nil {
 			return err
 		}

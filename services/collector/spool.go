@@ -17,6 +17,7 @@ import (
 	bolt "go.etcd.io/bbolt"
 
 	"example.org/security-training/services/activity"
+	"example.org/security-training/services/collector/collectorapi"
 	"example.org/security-training/services/source"
 )
 
@@ -38,20 +39,10 @@ type Spool struct {
 	broken atomic.Pointer[error] // why the last commit failed, nil if it did not
 }
 
-// counts are the spool's counters: what was accepted is spooled, stored, duplicate, dead-lettered or rejected, always.
+// counts are the spool's counters.
 type counts struct {
-	Accepted     uint64 `json:"accepted"`
-	Spooled      uint64 `json:"spooled"`
-	Stored       uint64 `json:"stored"`
-	Duplicate    uint64 `json:"duplicate"`
-	DeadLettered uint64 `json:"dead_lettered"`
-	Rejected     uint64 `json:"rejected"`
-	// GivenUp is why events were rejected or dead-lettered: how many by reason, without what a reason says behind a colon.
-	GivenUp     map[string]uint64 `json:"given_up,omitempty"`
-	Seq         uint64            `json:"seq"`        // of the newest entry
-	First       uint64            `json:"-"`          // of the oldest that is spooled, 0 if none is
-	Deliveries  uint64            `json:"deliveries"` // that were new
-	Redelivered uint64            `json:"redelivered"`
+	collectorapi.Counts
+	First uint64 `json:"-"` // of the oldest entry that is spooled, 0 if none is
 }
 
 // Watermark is the highest sequence up to which every entry came to its end.
@@ -70,13 +61,6 @@ var (
 	ageBucket     = []byte("age")     // n → "s"+delivery id or "m"+memory key, oldest first
 	stateBucket   = []byte("state")   // "counts", "cursor"
 )
-
-// DeadLetter is an event that failed too often, and why.
-type DeadLetter struct {
-	Seq    uint64          `json:"seq"`
-	Reason string          `json:"reason"`
-	Event  *activity.Event `json:"event,omitempty"`
-}
 
 // Outcomes of a delivery.
 var (
@@ -498,7 +482,7 @@ func end(tx *bolt.Tx, c *counts, seq uint64, status activity.Status, reason stri
 	c.Spooled--
 	if status == activity.DeadLettered || status == activity.Rejected {
 		c.giveUp(reason)
-		letter := DeadLetter{Seq: seq, Reason: reason}
+		letter := collectorapi.DeadLetter{Seq: seq, Reason: reason}
 		if len(event) > 0 {
 			letter.Event = &activity.Event{}
 			if err := json.Unmarshal(event, letter.Event); err != nil {
@@ -545,12 +529,12 @@ func (s *Spool) cursor() (string, error) {
 }
 
 // dead gives the newest n dead letters, newest first, and how many records still wait for another that says whose they are.
-func (s *Spool) dead(n int) (letters []DeadLetter, awaiting int, err error) {
-	letters = []DeadLetter{}
+func (s *Spool) dead(n int) (letters []collectorapi.DeadLetter, awaiting int, err error) {
+	letters = []collectorapi.DeadLetter{}
 	err = s.db.View(func(tx *bolt.Tx) error {
 		c := tx.Bucket(deadBucket).Cursor()
 		for k, v := c.Last(); k != nil && len(letters) < n; k, v = c.Prev() {
-			var l DeadLetter
+			var l collectorapi.DeadLetter
 			if err := json.Unmarshal(v, &l); err != nil {
 				return err
 			}

@@ -123,7 +123,8 @@ func Read(w http.ResponseWriter, r *http.Request, limit int64, v any) error {
 	return nil
 }
 
-// ReadAnswer decodes a peer's answer into v (nil to discard it); a status of 400 and above becomes an *Error with the peer's code and message.
+// ReadAnswer decodes the answer of one of our own programs into v (nil to discard it). A key that v does not have is an
+// error. A status of 400 and above becomes an *Error with the peer's code and message.
 func ReadAnswer(resp *http.Response, limit int64, v any) error {
 	defer resp.Body.Close()
 	body, err := io.ReadAll(io.LimitReader(resp.Body, limit+1))
@@ -147,8 +148,37 @@ func ReadAnswer(resp *http.Response, limit int64, v any) error {
 	if v == nil {
 		return nil
 	}
-	if err := json.Unmarshal(body, v); err != nil {
+	return strict(body, v)
+}
+
+// strict decodes an answer of one of our own programs. A key that v does not have is an error: the two programs disagree
+// about what is said, and what is not understood must not be read as zero.
+func strict(body []byte, v any) error {
+	d := json.NewDecoder(bytes.NewReader(body))
+	d.DisallowUnknownFields()
+	if err := d.Decode(v); err != nil {
 		return fmt.Errorf("decode answer: %w", err)
 	}
+	if _, err := d.Token(); !errors.Is(err, io.EOF) {
+		return fmt.Errorf("decode answer: text after the JSON value, at byte %d", d.InputOffset())
+	}
 	return nil
+}
+
+// Lines decodes an answer of one JSON value a line, as strictly as ReadAnswer does, and calls each for every value until
+// the answer or each ends. Each's error is returned as it is.
+func Lines[T any](r io.Reader, each func(T) error) error {
+	d := json.NewDecoder(r)
+	d.DisallowUnknownFields()
+	for n := 1; ; n++ {
+		var v T
+		if err := d.Decode(&v); errors.Is(err, io.EOF) {
+			return nil
+		} else if err != nil {
+			return fmt.Errorf("decode line %d: %w", n, err)
+		}
+		if err := each(v); err != nil {
+			return err
+		}
+	}
 }

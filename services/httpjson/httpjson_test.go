@@ -122,3 +122,36 @@ func TestAnswersAreReadOnlyToTheirLimit(t *testing.T) {
 		t.Errorf("a proxy's page: %v", err)
 	}
 }
+
+// A key that was renamed on one side must not be read as zero on the other.
+func TestAnAnswerWithAKeyThatTheReaderDoesNotHaveIsAnError(t *testing.T) {
+	type told struct {
+		Seq uint64 `json:"seq"`
+	}
+	for body, want := range map[string]string{
+		`{"seq":7}`:           "",
+		`{"sequence":7}`:      `unknown field "sequence"`,
+		`{"seq":7,"late":1}`:  `unknown field "late"`,
+		`{"seq":7} {"seq":8}`: "text after the JSON value",
+	} {
+		rec := httptest.NewRecorder()
+		rec.WriteString(body)
+		var v told
+		err := httpjson.ReadAnswer(rec.Result(), 1<<10, &v)
+		if got := fmt.Sprint(err); want == "" && err != nil || want != "" && !strings.Contains(got, want) {
+			t.Errorf("%s: %v, want %q", body, err, want)
+		}
+	}
+	var seen []told
+	err := httpjson.Lines(strings.NewReader("{\"seq\":1}\n{\"seq\":2}\n{\"sequence\":3}\n"), func(v told) error {
+		seen = append(seen, v)
+		return nil
+	})
+	if len(seen) != 2 || err == nil || !strings.Contains(err.Error(), `line 3: json: unknown field "sequence"`) {
+		t.Errorf("lines: %v, %v", seen, err)
+	}
+	enough := errors.New("enough")
+	if err := httpjson.Lines(strings.NewReader("{\"seq\":1}\n"), func(told) error { return enough }); !errors.Is(err, enough) {
+		t.Errorf("what each says: %v", err)
+	}
+}

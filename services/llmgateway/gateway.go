@@ -17,13 +17,12 @@ import (
 	"example.org/security-training/services/env"
 	"example.org/security-training/services/httpjson"
 	"example.org/security-training/services/lesson"
+	"example.org/security-training/services/llmgateway/gatewayapi"
 	"example.org/security-training/services/mesh"
 )
 
 const (
-	generateRoute = "POST /v1/generate"
-	modelRoute    = "POST /v1beta/models/{call}" // whoever serves it stands in for Gemini
-	geminiURL     = "https://generativelanguage.googleapis.com/"
+	geminiURL = "https://generativelanguage.googleapis.com/"
 
 	longestRequest = 64 << 10
 )
@@ -89,7 +88,7 @@ func (g *Gateway) Generate(w http.ResponseWriter, r *http.Request) error {
 
 	start := g.cfg.Now()
 	caller := mesh.Caller(r.Context()).Name
-	entry := audit.Entry{Kind: "lesson", Peer: caller, Serial: mesh.CallerSerial(r.Context()), Route: generateRoute}
+	entry := audit.Entry{Kind: "lesson", Peer: caller, Serial: mesh.CallerSerial(r.Context()), Route: string(gatewayapi.RouteGenerate)}
 	estimate := (len(systemPrompt) + len(prompt)) / 4
 	claim, wait := take(start, estimate, g.callers.of(caller, start), g.people.of(caller+" "+req.Subject, start))
 	if claim == nil {
@@ -152,7 +151,7 @@ func Mount(ctx context.Context, node *mesh.Node, lookup env.Lookup) error {
 	if cfg.Origin == lesson.Gemini {
 		cfg.BaseURL, cfg.HTTP = geminiURL, node.Egress()
 	} else {
-		peer, err := node.Serving(modelRoute)
+		peer, err := node.Serving(gatewayapi.RouteModel)
 		if err != nil {
 			return fmt.Errorf("find the model's stand-in: %w", err)
 		}
@@ -169,7 +168,7 @@ func Mount(ctx context.Context, node *mesh.Node, lookup env.Lookup) error {
 	if err != nil {
 		return err
 	}
-	node.Handle(generateRoute, g.Generate)
+	node.Handle(gatewayapi.RouteGenerate, g.Generate)
 	return nil
 }
 

@@ -26,7 +26,7 @@ import (
 	"example.org/security-training/services/audit"
 	"example.org/security-training/services/httpjson"
 	"example.org/security-training/services/lesson"
-	"example.org/security-training/services/lms/auth"
+	"example.org/security-training/services/lms/lmsapi"
 	"example.org/security-training/services/lms/site"
 	"example.org/security-training/services/mesh"
 	"example.org/security-training/services/risk"
@@ -333,10 +333,10 @@ func (s *school) wire(h mesh.HandlerFunc, method, target, contentType, body stri
 	return w
 }
 
-func (s *school) link(order string) auth.Link {
+func (s *school) link(order string) lmsapi.Link {
 	s.t.Helper()
 	w := s.wire(s.auth.PostLink, "POST", "/v1/links", "application/json", order)
-	var l auth.Link
+	var l lmsapi.Link
 	if err := json.Unmarshal(w.Body.Bytes(), &l); w.Code != 201 || err != nil {
 		s.t.Fatalf("link for %s: %d %s", order, w.Code, w.Body)
 	}

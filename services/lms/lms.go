@@ -20,9 +20,11 @@ import (
 
 	"example.org/security-training/services/audit"
 	"example.org/security-training/services/env"
+	"example.org/security-training/services/llmgateway/gatewayapi"
 	"example.org/security-training/services/lms/auditlog"
 	"example.org/security-training/services/lms/auth"
 	"example.org/security-training/services/lms/console"
+	"example.org/security-training/services/lms/lmsapi"
 	"example.org/security-training/services/lms/outbox"
 	"example.org/security-training/services/lms/phishing"
 	"example.org/security-training/services/lms/report"
@@ -32,6 +34,7 @@ import (
 	"example.org/security-training/services/lms/training"
 	"example.org/security-training/services/mesh"
 	"example.org/security-training/services/postgres"
+	"example.org/security-training/services/riskscorer/scorerapi"
 	"example.org/security-training/services/topology"
 )
 
@@ -117,11 +120,11 @@ func Run(ctx context.Context, lookup env.Lookup) error {
 		return err
 	}
 	defer pool.Close()
-	scorer, err := node.Serving("POST /v1/events")
+	scorer, err := node.Serving(scorerapi.RouteEvents)
 	if err != nil {
 		return err
 	}
-	gateway, err := node.Serving("POST /v1/generate")
+	gateway, err := node.Serving(gatewayapi.RouteGenerate)
 	if err != nil {
 		return err
 	}
@@ -150,21 +153,21 @@ func Run(ctx context.Context, lookup env.Lookup) error {
 
 // Register hangs up every route at the node, and the pages on its people's port.
 func (l *LMS) Register(node *mesh.Node) {
-	for route, answer := range map[string]mesh.HandlerFunc{
-		"POST /v1/links":       l.auth.PostLink,
-		"GET /v1/exercises":    l.console.GetExercises,
-		"POST /v1/exercises":   l.console.PostExercise,
-		"GET /v1/xapi":         l.training.GetXAPI,
-		"GET /v1/audit":        l.auditlog.GetAudit,
-		"GET /v1/results":      l.training.GetResults,
-		"POST /v1/reset":       l.PostReset,
-		"POST /v1/revocations": l.auth.PostRevocation,
-		"PUT /v1/training":     l.training.PutTraining,
+	for route, answer := range map[topology.Route]mesh.HandlerFunc{
+		lmsapi.RouteLinks:       l.auth.PostLink,
+		lmsapi.RouteExercises:   l.console.GetExercises,
+		lmsapi.RoutePutExercise: l.console.PostExercise,
+		lmsapi.RouteXAPI:        l.training.GetXAPI,
+		lmsapi.RouteAudit:       l.auditlog.GetAudit,
+		lmsapi.RouteResults:     l.training.GetResults,
+		lmsapi.RouteReset:       l.PostReset,
+		lmsapi.RouteRevocations: l.auth.PostRevocation,
+		lmsapi.RouteTraining:    l.training.PutTraining,
 
-		"GET /v1/orders":          l.console.GetOrders,
-		"POST /v1/orders/{order}": l.console.PostOrder,
-		"PUT /v1/scenarios":       l.console.PutScenarios,
-		"POST /v1/feed":           l.console.PostFeed,
+		lmsapi.RouteOrders:       l.console.GetOrders,
+		lmsapi.RouteReportOrder:  l.console.PostOrder,
+		lmsapi.RoutePutScenarios: l.console.PutScenarios,
+		lmsapi.RoutePostFeed:     l.console.PostFeed,
 	} {
 		node.Handle(route, func(w http.ResponseWriter, r *http.Request) error { return site.Typed(answer(w, r)) })
 	}

@@ -9,20 +9,12 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"example.org/security-training/services/httpjson"
+	"example.org/security-training/services/lms/lmsapi"
 	"example.org/security-training/services/lms/store"
 	"example.org/security-training/services/lms/training"
 	"example.org/security-training/services/lms/words"
 	"example.org/security-training/services/mesh"
 )
-
-// ResetOrder is the body of POST /v1/reset: these exercises, and what these people, their cast, were taught; or All,
-// with the Mark of the results that were kept.
-type ResetOrder struct {
-	All       bool     `json:"all,omitempty"`
-	Mark      string   `json:"mark,omitempty"`
-	Exercises []string `json:"exercises,omitempty"`
-	People    []string `json:"people,omitempty"`
-}
 
 // PostReset is POST /v1/reset: takes exercises away and what their casts were taught. With All it takes away every
 // exercise and all learners' records: lessons, attempts, completions, mails and events under way; 409 if the records
@@ -30,7 +22,7 @@ type ResetOrder struct {
 // stays, unless it is of the people who are named; who is signed in stays so, and the audit never goes back. The
 // scorer is to be reset after it.
 func (l *LMS) PostReset(w http.ResponseWriter, r *http.Request) error {
-	var order ResetOrder
+	var order lmsapi.ResetOrder
 	if err := httpjson.Read(w, r, 1<<20, &order); err != nil {
 		return err
 	}
@@ -56,7 +48,7 @@ const lockRecords = `LOCK TABLE training.lesson, training.mail IN EXCLUSIVE MODE
 // date in. Sessions, links and the audit stay, and of everybody's training what was imported and has been delivered:
 // the scorer goes back to a position behind it, and counts it still.
 func reset(
-	ctx context.Context, db *store.Store, order ResetOrder, given func(person string, at time.Time) time.Time, by string,
+	ctx context.Context, db *store.Store, order lmsapi.ResetOrder, given func(person string, at time.Time) time.Time, by string,
 ) error {
 	return db.Write(ctx, func(tx pgx.Tx) ([]store.Row, error) {
 		if order.All {

@@ -13,7 +13,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 
 	"example.org/security-training/services/audit"
-	"example.org/security-training/services/lms/auth"
+	"example.org/security-training/services/lms/lmsapi"
 	"example.org/security-training/services/mesh"
 )
 
@@ -52,14 +52,14 @@ func (c *certified) send(b *browser, agent, method, path string) shown {
 	return b.send(r)
 }
 
-func (c *certified) revoke(name, role string, before time.Time) auth.Revocation {
+func (c *certified) revoke(name, role string, before time.Time) lmsapi.Revocation {
 	c.t.Helper()
-	body, err := json.Marshal(auth.Revocation{Name: name, Role: role, Before: before})
+	body, err := json.Marshal(lmsapi.Revocation{Name: name, Role: role, Before: before})
 	if err != nil {
 		c.t.Fatal(err)
 	}
 	w := c.wire(c.auth.PostRevocation, "POST", "/v1/revocations", "application/json", string(body))
-	var answered auth.Revocation
+	var answered lmsapi.Revocation
 	if err := json.Unmarshal(w.Body.Bytes(), &answered); w.Code != 200 || err != nil {
 		c.t.Fatalf("revoke %s: %d %s", name, w.Code, w.Body)
 	}
@@ -147,8 +147,8 @@ func TestARevokedCertificateIsRefusedAtTheNextRequestAndANewerOneIsNot(t *testin
 func TestWhoRevokesByAnEarlierTimeChangesNothingAndIsWrittenDown(t *testing.T) {
 	c := newCertified(t)
 	at := time.Now().Add(-time.Hour).Truncate(time.Second).UTC()
-	of := func(before time.Time) auth.Revocation {
-		return auth.Revocation{Name: "mira.keller", Role: "person", Before: before}
+	of := func(before time.Time) lmsapi.Revocation {
+		return lmsapi.Revocation{Name: "mira.keller", Role: "person", Before: before}
 	}
 	for i, x := range []struct {
 		by    string

@@ -111,7 +111,7 @@ func TestCallerDoesNotWaitForASilentServer(t *testing.T) {
 func serve(t testing.TB, n *meshtest.Net, h mesh.HandlerFunc) {
 	t.Helper()
 	node := n.Join(t, callee)
-	node.Handle(string(generate), h)
+	node.Handle(generate, h)
 	n.Serve(t, node)
 }
 

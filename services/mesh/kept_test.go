@@ -362,7 +362,7 @@ func TestServeRefusesToStartWhenHandlersAndTopologyDisagree(t *testing.T) {
 	})
 	t.Run("a handler that topology does not list", func(t *testing.T) {
 		node := n.Join(t, callee)
-		node.Handle(string(generate), answer)
+		node.Handle(generate, answer)
 		node.Handle("GET /v1/backdoor", answer)
 		if err := serve(node); err == nil || !strings.Contains(err.Error(), "/v1/backdoor") {
 			t.Errorf("%v, want an error that names the handler", err)
@@ -371,7 +371,7 @@ func TestServeRefusesToStartWhenHandlersAndTopologyDisagree(t *testing.T) {
 	t.Run("a web port without a handler for people", func(t *testing.T) {
 		node := n.Join(t, caller)
 		for _, r := range node.Self().Routes() {
-			node.Handle(string(r), answer)
+			node.Handle(r, answer)
 		}
 		if err := serve(node); err == nil || !strings.Contains(err.Error(), "web port") {
 			t.Errorf("%v, want an error about the web port", err)

@@ -78,7 +78,7 @@ func TestNoRequestFailsWhileIdentitiesAndCATurn(t *testing.T) {
 	n := meshtest.Start(t, manifests.Topology())
 	serials := sync.Map{}
 	gateway := n.Join(t, callee)
-	gateway.Handle(string(generate), func(w http.ResponseWriter, r *http.Request) error {
+	gateway.Handle(generate, func(w http.ResponseWriter, r *http.Request) error {
 		serials.Store(mesh.CallerSerial(r.Context()), true)
 		_, err := io.Copy(w, r.Body)
 		return err

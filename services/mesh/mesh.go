@@ -218,8 +218,8 @@ func (n *Node) Ready(check func(context.Context) error) {
 }
 
 // Handle hangs up a handler for a route, written as topology writes it. Serve fails if topology does not list it.
-func (n *Node) Handle(pattern string, h HandlerFunc) {
-	n.handlers[topology.Route(pattern)] = h
+func (n *Node) Handle(route topology.Route, h HandlerFunc) {
+	n.handlers[route] = h
 }
 
 // Serve answers until ctx ends, then drains. It fails at once if a listed route has no handler, or a handler no listing.

@@ -12,15 +12,10 @@ import (
 
 	"example.org/security-training/services/httpjson"
 	"example.org/security-training/services/risk"
+	"example.org/security-training/services/riskscorer/scorerapi"
 )
 
 const rosterBytes = 32 << 20
-
-// RosterAnswer says what PUT /v1/people did.
-type RosterAnswer struct {
-	People     int   `json:"people"`     // of the request
-	Attributed int64 `json:"attributed"` // events of unknown accounts that became somebody's
-}
 
 // PutPeople is PUT /v1/people: a JSON array of risk.Person, each added or replaced; nobody else changes. Leavers are put
 // with their "left" date. All faults are named at once (422), an account of two people is a conflict (409). Events that
@@ -39,7 +34,7 @@ func (s *Scorer) PutPeople(w http.ResponseWriter, r *http.Request) error {
 		}
 		return 1
 	})
-	answer := RosterAnswer{People: len(people)}
+	answer := scorerapi.RosterAnswer{People: len(people)}
 	err := pgx.BeginFunc(r.Context(), s.pool, func(tx pgx.Tx) error {
 		var err error
 		answer.Attributed, err = putPeople(r.Context(), tx, people)
@@ -184,15 +179,9 @@ func (s *Scorer) Clock(w http.ResponseWriter, r *http.Request) error {
 // Bounds of the lab's clock: a second may last up to a lab day.
 const maxPace = 86_400
 
-// ClockChange is the body of PUT /v1/clock; what is left out stays.
-type ClockChange struct {
-	Now  time.Time `json:"now,omitzero"`
-	Pace float64   `json:"pace,omitzero"`
-}
-
 // PutClock is PUT /v1/clock: moves the lab's time forward (409 for backward) or sets its pace, and answers the clock.
 func (s *Scorer) PutClock(w http.ResponseWriter, r *http.Request) error {
-	var change ClockChange
+	var change scorerapi.ClockChange
 	if err := httpjson.Read(w, r, 1<<10, &change); err != nil {
 		return err
 	}
@@ -232,31 +221,18 @@ func (s *Scorer) PutClock(w http.ResponseWriter, r *http.Request) error {
 	return httpjson.Write(w, http.StatusOK, c)
 }
 
-// ResetOrder is the body of POST /v1/reset, with one of both: forget everything after a position of the event log, 0 for all, or
-// these people alone. The position to go back to is that of GET /v1/watermarks once history has arrived.
-type ResetOrder struct {
-	After  *int64   `json:"after,omitempty"`
-	People []string `json:"people,omitempty"`
-}
-
-// ResetAnswer says what was forgotten.
-type ResetAnswer struct {
-	Events int64 `json:"events"`
-	People int64 `json:"people"`
-}
-
 // Reset is POST /v1/reset: forgets the events after a position with their scores, dead letters received since, and the
 // people who came into the roster then; or the people who are named, with their events and scores, and nothing else. The audit,
 // the watermarks and the clock never go back.
 func (s *Scorer) Reset(w http.ResponseWriter, r *http.Request) error {
-	var order ResetOrder
+	var order scorerapi.ResetOrder
 	if err := httpjson.Read(w, r, 1<<20, &order); err != nil {
 		return err
 	}
 	if (order.After == nil) == (len(order.People) == 0) || order.After != nil && *order.After < 0 {
 		return httpjson.Errorf(http.StatusUnprocessableEntity, "bad_reset", "want either after, a position of 0 or more, or people")
 	}
-	var answer ResetAnswer
+	var answer scorerapi.ResetAnswer
 	err := pgx.BeginFunc(r.Context(), s.pool, func(tx pgx.Tx) error {
 		ctx := r.Context()
 		if err := alone(ctx, tx); err != nil {
@@ -289,13 +265,14 @@ func (s *Scorer) Reset(w http.ResponseWriter, r *http.Request) error {
 type statement struct {
 	text  string
 	arg   []any
-	count func(*ResetAnswer) *int64
+	count func(*scorerapi.ResetAnswer) *int64
 }
 
 type statements []statement
 
-func forgottenEvents(a *ResetAnswer) *int64 { return &a.Events }
-func forgottenPeople(a *ResetAnswer) *int64 { return &a.People }
+func forgottenEvents(a *scorerapi.ResetAnswer) *int64 { return &a.Events }
+
+func forgottenPeople(a *scorerapi.ResetAnswer) *int64 { return &a.People }
 
 func forgetAfter(position int64) statements {
 	at := []any{position}
@@ -318,8 +295,8 @@ func forgetPeople(ids []string) statements {
 	}
 }
 
-func (list statements) run(ctx context.Context, tx pgx.Tx) (ResetAnswer, error) {
-	var answer ResetAnswer
+func (list statements) run(ctx context.Context, tx pgx.Tx) (scorerapi.ResetAnswer, error) {
+	var answer scorerapi.ResetAnswer
 	for _, q := range list {
 		tag, err := tx.Exec(ctx, q.text, q.arg...)
 		if err != nil {

@@ -10,6 +10,7 @@ import (
 
 	"example.org/security-training/services/activity"
 	"example.org/security-training/services/risk"
+	"example.org/security-training/services/riskscorer/scorerapi"
 )
 
 // dueWithin is how far two answers may differ in when the training of a person without events is due, which is counted
@@ -114,7 +115,7 @@ func TestStandingsAreWhatTheEventsComeTo(t *testing.T) {
 			l.roster(roster[1])
 		case 4: // days
 			at = at.AddDate(0, 0, 3).Add(time.Hour)
-			if code, body := l.put(instructor, "PUT", "/v1/clock", ClockChange{Now: at}); code != 200 {
+			if code, body := l.put(instructor, "PUT", "/v1/clock", scorerapi.ClockChange{Now: at}); code != 200 {
 				t.Fatal(body)
 			}
 		case 5: // an owner, of what happened long before
@@ -128,17 +129,17 @@ func TestStandingsAreWhatTheEventsComeTo(t *testing.T) {
 				instructor,
 				"POST",
 				"/v1/reset",
-				ResetOrder{People: []string{fmt.Sprintf("late-%d", step-1)}},
+				scorerapi.ResetOrder{People: []string{fmt.Sprintf("late-%d", step-1)}},
 			); code != 200 {
 				t.Fatal(body)
 			}
 		}
 		check(what)
 	}
-	var p Progress
+	var p scorerapi.Progress
 	l.get("/v1/watermarks", &p)
 	p.Position /= 2
-	if code, body := l.put(instructor, "POST", "/v1/reset", ResetOrder{After: &p.Position}); code != 200 {
+	if code, body := l.put(instructor, "POST", "/v1/reset", scorerapi.ResetOrder{After: &p.Position}); code != 200 {
 		t.Fatal(body)
 	}
 	check("half of it forgotten")
@@ -282,7 +283,7 @@ func TestAnEventOfMidnightIsInTheTrend(t *testing.T) {
 	l := newLab(t)
 	l.roster(person("mira", risk.SRE))
 	at := midnight(risk.Epoch).AddDate(0, 0, 1).Add(time.Hour)
-	if code, body := l.put(instructor, "PUT", "/v1/clock", ClockChange{Now: at}); code != 200 {
+	if code, body := l.put(instructor, "PUT", "/v1/clock", scorerapi.ClockChange{Now: at}); code != 200 {
 		t.Fatal(body)
 	}
 	var o risk.Organisation

@@ -8,19 +8,20 @@ import (
 
 	"example.org/security-training/services/activity"
 	"example.org/security-training/services/risk"
+	"example.org/security-training/services/riskscorer/scorerapi"
 )
 
 // rows are all stored scores of a person.
-func (l *lab) rows(person string) []StoredScore {
+func (l *lab) rows(person string) []scorerapi.StoredScore {
 	l.t.Helper()
 	rows, err := l.pool.Query(l.t.Context(), `SELECT at, position, profile, version, role, score, level FROM risk.score WHERE person = $1 ORDER BY position, profile`, person)
 	if err != nil {
 		l.t.Fatal(err)
 	}
 	defer rows.Close()
-	var list []StoredScore
+	var list []scorerapi.StoredScore
 	for rows.Next() {
-		var s StoredScore
+		var s scorerapi.StoredScore
 		var score int64
 		if err := rows.Scan(&s.At, &s.Position, &s.Profile, &s.Version, &s.Role, &score, &s.Level); err != nil {
 			l.t.Fatal(err)
@@ -67,7 +68,7 @@ func TestStoredScoreDerivesAgainAfterAllThatCameLater(t *testing.T) {
 	fresh := replica(t, l.pool) // another process, with no memory of its own
 	for _, s := range stored {
 		for _, reader := range []*lab{l, fresh} {
-			var a Rescored
+			var a scorerapi.Rescored
 			reader.get(fmt.Sprintf("/v1/people/mira/risk?profile=%s&at=%s&as_of=%d", s.Profile, s.At.UTC().Format(time.RFC3339Nano), s.Position), &a)
 			if a.Score != s.Score || a.Level != s.Level || a.Stored == nil || a.Stored.Score != s.Score || a.Position != s.Position || a.Role != s.Role {
 				t.Errorf("%s at position %d: derived %d %s as %s, stored %d %s as %s (%+v)", s.Profile, s.Position, a.Score, a.Level, a.Role, s.Score, s.Level, s.Role, a.Stored)
@@ -137,7 +138,7 @@ func TestSilentFeedIsMissingAndNotInnocent(t *testing.T) {
 	l.roster(person("mira", risk.BackendDeveloper))
 	missing := func() []activity.Source {
 		t.Helper()
-		var a Rescored
+		var a scorerapi.Rescored
 		var o risk.Organisation
 		l.get("/v1/people/mira/risk", &a)
 		l.get("/v1/organisation", &o)
@@ -166,7 +167,7 @@ func TestSilentFeedIsMissingAndNotInnocent(t *testing.T) {
 	if got := missing(); len(got) != 0 {
 		t.Errorf("%v are missing while all speak", got)
 	}
-	if code, body := l.put(instructor, "PUT", "/v1/clock", ClockChange{Now: risk.Epoch.Add(80 * time.Hour)}); code != 200 {
+	if code, body := l.put(instructor, "PUT", "/v1/clock", scorerapi.ClockChange{Now: risk.Epoch.Add(80 * time.Hour)}); code != 200 {
 		t.Fatal(body)
 	}
 	if code, _ := l.send(gitCollector, 2, commit(2, "mira", activity.Commit, -79*time.Hour)); code != 200 {
@@ -175,7 +176,7 @@ func TestSilentFeedIsMissingAndNotInnocent(t *testing.T) {
 	if got := missing(); !slices.Equal(got, []activity.Source{activity.Jira, activity.IAM, activity.SIEM}) {
 		t.Errorf("%v are missing, want all but git", got)
 	}
-	if code, body := l.put(instructor, "POST", "/v1/reset", ResetOrder{After: new(int64)}); code != 200 {
+	if code, body := l.put(instructor, "POST", "/v1/reset", scorerapi.ResetOrder{After: new(int64)}); code != 200 {
 		t.Fatal(body)
 	}
 	l.roster(person("mira", risk.BackendDeveloper))
@@ -196,7 +197,7 @@ func TestTrainingFallsDueAndEscalatesByTheLabsClock(t *testing.T) {
 		days int
 		want risk.Escalation
 	}{{1, risk.ToNobody}, {89, risk.ToNobody}, {91, risk.ToPerson}, {134, risk.ToPerson}, {136, risk.ToManager}, {179, risk.ToManager}, {181, risk.ToSecurity}} {
-		if code, body := l.put(instructor, "PUT", "/v1/clock", ClockChange{Now: risk.Epoch.AddDate(0, 0, c.days)}); code != 200 {
+		if code, body := l.put(instructor, "PUT", "/v1/clock", scorerapi.ClockChange{Now: risk.Epoch.AddDate(0, 0, c.days)}); code != 200 {
 			t.Fatal(body)
 		}
 		var a risk.Assessment

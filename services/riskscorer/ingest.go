@@ -22,6 +22,7 @@ import (
 	"example.org/security-training/services/httpjson"
 	"example.org/security-training/services/mesh"
 	"example.org/security-training/services/risk"
+	"example.org/security-training/services/riskscorer/scorerapi"
 	"example.org/security-training/services/topology"
 )
 
@@ -160,7 +161,7 @@ func (s *Scorer) refuseForeign(b *batch, r *http.Request) error {
 			continue
 		}
 		s.refused(audit.Entry{
-			Kind: "decision", Peer: b.from, Serial: b.serial, Route: "POST /v1/events", Outcome: string(topology.Forbidden), Reason: "foreign_source",
+			Kind: "decision", Peer: b.from, Serial: b.serial, Route: string(scorerapi.RouteEvents), Outcome: string(topology.Forbidden), Reason: "foreign_source",
 			Event: clip(l.Event.ID), Detail: clip(fmt.Sprintf("%s sent an event of source %q", b.caller.Name, l.Event.Source)),
 		})
 		return httpjson.Errorf(http.StatusForbidden, "foreign_source", "line %d: %s submits events of source %q only", l.number+1, b.caller.Name, own)

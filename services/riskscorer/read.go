@@ -14,6 +14,7 @@ import (
 	"example.org/security-training/services/audit"
 	"example.org/security-training/services/httpjson"
 	"example.org/security-training/services/risk"
+	"example.org/security-training/services/riskscorer/scorerapi"
 )
 
 // trendDays is how far back a trend goes, one point a day.
@@ -92,25 +93,6 @@ func days(at time.Time, points int) []time.Time {
 	return list
 }
 
-// Rescored is what GET /v1/people/{person}/risk answers: the assessment and, for a past one, the score that was stored
-// at that position of the log under that profile, if one was.
-type Rescored struct {
-	risk.Assessment
-	Stored *StoredScore `json:"stored,omitempty"`
-}
-
-// StoredScore is a score as it was stored when events arrived. Rescoring its person by its profile, at its time and as of
-// its position, gives it again.
-type StoredScore struct {
-	At       time.Time  `json:"at"`
-	Position int64      `json:"position"`
-	Profile  string     `json:"profile"`
-	Version  int        `json:"version"`
-	Role     risk.Role  `json:"role"`
-	Score    risk.Score `json:"score"`
-	Level    risk.Level `json:"level"`
-}
-
 // Risk is GET /v1/people/{person}/risk: the person's risk.Assessment at the lab's now, with a trend of 30 days that is
 // made of the events, as each past score can be. ?profile= names another profile, ?at= (RFC 3339) a time in the past,
 // ?as_of= a position of the event log: what came later does not exist, even if it happened earlier. The answer is Rescored.
@@ -129,7 +111,7 @@ func (s *Scorer) Risk(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	var a Rescored
+	var a scorerapi.Rescored
 	err = s.look(r.Context(), func(tx pgx.Tx, clock risk.Clock) error {
 		id := r.PathValue("person")
 		people, read, err := s.known(r.Context(), tx, makeRoom, id)
@@ -171,8 +153,8 @@ func (s *Scorer) Risk(w http.ResponseWriter, r *http.Request) error {
 // latest is the position of whatever the log ends with.
 const latest = 1<<63 - 1
 
-func stored(ctx context.Context, tx pgx.Tx, person string, position int64, profile string) (*StoredScore, error) {
-	var st StoredScore
+func stored(ctx context.Context, tx pgx.Tx, person string, position int64, profile string) (*scorerapi.StoredScore, error) {
+	var st scorerapi.StoredScore
 	var score int64
 	err := tx.QueryRow(ctx, `SELECT at, position, profile, version, role, score, level FROM risk.score WHERE person = $1 AND position = $2 AND profile = $3`, person, position, profile).
 		Scan(&st.At, &st.Position, &st.Profile, &st.Version, &st.Role, &score, &st.Level)
@@ -316,34 +298,9 @@ func employedThen(list []kept, i int, at time.Time, profile *risk.Profile) []ris
 	return out
 }
 
-// Watermark is how far one collector's events have arrived.
-type Watermark struct {
-	Collector string    `json:"collector"`
-	Seq       uint64    `json:"seq"` // the highest of its spool that is final, and all before it
-	At        time.Time `json:"at"`  // wall clock
-}
-
-// Progress is what GET /v1/watermarks answers.
-type Progress struct {
-	Position    int64       `json:"position"` // of the event log
-	Watermarks  []Watermark `json:"watermarks"`
-	Events      int64       `json:"events"`
-	Late        int64       `json:"late"`
-	DeadLetters int64       `json:"dead_letters"`
-	Unknown     []Account   `json:"unknown"` // accounts that belong to nobody
-}
-
-// Account is a vendor account that belongs to nobody.
-type Account struct {
-	Account string    `json:"account"`
-	Events  int64     `json:"events"`
-	First   time.Time `json:"first"`
-	Last    time.Time `json:"last"`
-}
-
 // Watermarks is GET /v1/watermarks: how far each collector's events have arrived, as Progress.
 func (s *Scorer) Watermarks(w http.ResponseWriter, r *http.Request) error {
-	var p Progress
+	var p scorerapi.Progress
 	if err := s.look(r.Context(), func(tx pgx.Tx, _ risk.Clock) error {
 		if err := tx.QueryRow(r.Context(), `SELECT coalesce(max(position), 0), count(*), count(*) FILTER (WHERE late), (SELECT count(*) FROM risk.dead_letter) FROM risk.event`).Scan(&p.Position, &p.Events, &p.Late, &p.DeadLetters); err != nil {
 			return fmt.Errorf("read progress: %w", err)
@@ -352,14 +309,14 @@ func (s *Scorer) Watermarks(w http.ResponseWriter, r *http.Request) error {
 		if err != nil {
 			return fmt.Errorf("read watermarks: %w", err)
 		}
-		if p.Watermarks, err = pgx.CollectRows(rows, pgx.RowToStructByPos[Watermark]); err != nil {
+		if p.Watermarks, err = pgx.CollectRows(rows, pgx.RowToStructByPos[scorerapi.Watermark]); err != nil {
 			return fmt.Errorf("read watermarks: %w", err)
 		}
 		rows, err = tx.Query(r.Context(), `SELECT account, events, first, last FROM risk.unknown_account ORDER BY events DESC, account LIMIT 100`)
 		if err != nil {
 			return fmt.Errorf("read unknown accounts: %w", err)
 		}
-		if p.Unknown, err = pgx.CollectRows(rows, pgx.RowToStructByPos[Account]); err != nil {
+		if p.Unknown, err = pgx.CollectRows(rows, pgx.RowToStructByPos[scorerapi.Account]); err != nil {
 			return fmt.Errorf("read unknown accounts: %w", err)
 		}
 		return nil

@@ -25,6 +25,7 @@ import (
 	"example.org/security-training/services/mesh"
 	"example.org/security-training/services/postgres"
 	"example.org/security-training/services/risk"
+	"example.org/security-training/services/riskscorer/scorerapi"
 	"example.org/security-training/services/topology"
 )
 
@@ -114,16 +115,16 @@ func Run(ctx context.Context, lookup env.Lookup) error {
 
 // Register adds every route to the node.
 func (s *Scorer) Register(node *mesh.Node) {
-	node.Handle("POST /v1/events", s.Events)
-	node.Handle("GET /v1/people", s.People)
-	node.Handle("PUT /v1/people", s.PutPeople)
-	node.Handle("GET /v1/people/{person}/risk", s.Risk)
-	node.Handle("GET /v1/organisation", s.Organisation)
-	node.Handle("GET /v1/watermarks", s.Watermarks)
-	node.Handle("GET /v1/clock", s.Clock)
-	node.Handle("PUT /v1/clock", s.PutClock)
-	node.Handle("GET /v1/audit", s.Audit)
-	node.Handle("POST /v1/reset", s.Reset)
+	node.Handle(scorerapi.RouteEvents, s.Events)
+	node.Handle(scorerapi.RoutePeople, s.People)
+	node.Handle(scorerapi.RoutePutPeople, s.PutPeople)
+	node.Handle(scorerapi.RouteRisk, s.Risk)
+	node.Handle(scorerapi.RouteOrganisation, s.Organisation)
+	node.Handle(scorerapi.RouteWatermarks, s.Watermarks)
+	node.Handle(scorerapi.RouteClock, s.Clock)
+	node.Handle(scorerapi.RoutePutClock, s.PutClock)
+	node.Handle(scorerapi.RouteAudit, s.Audit)
+	node.Handle(scorerapi.RouteReset, s.Reset)
 }
 
 // away turns the error of a database that is not there, or not there any more, into a 503 with Retry-After, and logs what

@@ -25,6 +25,7 @@ import (
 	"example.org/security-training/services/mesh"
 	"example.org/security-training/services/mesh/meshtest"
 	"example.org/security-training/services/risk"
+	"example.org/security-training/services/riskscorer/scorerapi"
 	"example.org/security-training/services/topology"
 )
 
@@ -205,7 +206,7 @@ func TestReplayIsADuplicateAndCountsOnce(t *testing.T) {
 	if n := l.one(`SELECT count(*) FROM risk.event`); n != 1 {
 		t.Errorf("%d events stored, want 1", n)
 	}
-	var p Progress
+	var p scorerapi.Progress
 	l.get("/v1/watermarks", &p)
 	if len(p.Watermarks) != 1 || p.Watermarks[0].Collector != "git-collector" || p.Watermarks[0].Seq != 3 {
 		t.Errorf("watermarks %+v, want git-collector at 3", p.Watermarks)
@@ -284,7 +285,7 @@ func TestEventAheadOfTheLabsClockIsRejected(t *testing.T) {
 	if code, receipts = l.send(gitCollector, 4, ahead); code != 422 || len(receipts) != 1 {
 		t.Errorf("nothing but the future: %d %+v, want 422 with a receipt", code, receipts)
 	}
-	if code, body := l.put(instructor, "PUT", "/v1/clock", ClockChange{Now: risk.Epoch.Add(time.Hour)}); code != 200 {
+	if code, body := l.put(instructor, "PUT", "/v1/clock", scorerapi.ClockChange{Now: risk.Epoch.Add(time.Hour)}); code != 200 {
 		t.Fatalf("clock: %d %s", code, body)
 	}
 	if _, receipts = l.send(gitCollector, 5, ahead); receipts[0].Status != activity.Stored {
@@ -299,10 +300,10 @@ func TestClockOnlyMovesForward(t *testing.T) {
 	if c.Now.Before(risk.Epoch) || c.Now.After(risk.Epoch.Add(time.Minute)) || c.Pace != 1 {
 		t.Errorf("a new lab's clock is %+v", c)
 	}
-	if code, _ := l.put(instructor, "PUT", "/v1/clock", ClockChange{Now: risk.Epoch.Add(-time.Second)}); code != 409 {
+	if code, _ := l.put(instructor, "PUT", "/v1/clock", scorerapi.ClockChange{Now: risk.Epoch.Add(-time.Second)}); code != 409 {
 		t.Errorf("backward: %d, want 409", code)
 	}
-	if code, _ := l.put(instructor, "PUT", "/v1/clock", ClockChange{Now: risk.Epoch.Add(24 * time.Hour), Pace: 3600}); code != 200 {
+	if code, _ := l.put(instructor, "PUT", "/v1/clock", scorerapi.ClockChange{Now: risk.Epoch.Add(24 * time.Hour), Pace: 3600}); code != 200 {
 		t.Errorf("forward: %d", code)
 	}
 	var then risk.Clock
@@ -365,7 +366,7 @@ func TestEventThatCannotBeStoredDelaysNobody(t *testing.T) {
 	if n := l.one(`SELECT count(*) FROM risk.dead_letter`); n != 2 {
 		t.Errorf("%d dead letters after a replay, want 2", n)
 	}
-	var p Progress
+	var p scorerapi.Progress
 	l.get("/v1/watermarks", &p)
 	if p.Watermarks[0].Seq != 5 || p.DeadLetters != 2 || p.Events != 2 {
 		t.Errorf("progress %+v", p)
@@ -376,7 +377,7 @@ func TestAccountsOfNobodyAreKeptApartUntilTheirOwnerIsKnown(t *testing.T) {
 	l := newLab(t)
 	l.roster(person("tomas", risk.SRE))
 	l.send(gitCollector, 1, commit(1, "mira", activity.SecretCommitted, 0), commit(2, "mira", activity.SecretCommitted, time.Hour))
-	var p Progress
+	var p scorerapi.Progress
 	l.get("/v1/watermarks", &p)
 	if len(p.Unknown) != 1 || p.Unknown[0].Account != "github:nobody" || p.Unknown[0].Events != 2 {
 		t.Errorf("unknown accounts %+v", p.Unknown)
@@ -392,7 +393,7 @@ func TestAccountsOfNobodyAreKeptApartUntilTheirOwnerIsKnown(t *testing.T) {
 	if len(a.Contributions) != 2 {
 		t.Errorf("%d contributions after the owner is known, want 2", len(a.Contributions))
 	}
-	p = Progress{}
+	p = scorerapi.Progress{}
 	l.get("/v1/watermarks", &p)
 	if len(p.Unknown) != 0 {
 		t.Errorf("still unknown: %+v", p.Unknown)
@@ -499,12 +500,12 @@ func TestResetForgetsWhatCameAfter(t *testing.T) {
 	l.roster(person("mira", risk.SRE))
 	l.send(gitCollector, 1, commit(1, "mira", activity.ForcePush, time.Hour))
 	var before, after risk.Assessment
-	var p Progress
+	var p scorerapi.Progress
 	l.get("/v1/watermarks", &p)
 	l.get("/v1/people/mira/risk?at=2026-10-01T10:00:00Z", &before)
 	l.roster(person("cast", risk.SRE))
 	l.send(gitCollector, 2, commit(2, "mira", activity.SecretCommitted, time.Hour), commit(3, "cast", activity.SecretCommitted, time.Hour))
-	code, body := l.put(instructor, "POST", "/v1/reset", ResetOrder{After: &p.Position})
+	code, body := l.put(instructor, "POST", "/v1/reset", scorerapi.ResetOrder{After: &p.Position})
 	if code != 200 || body != `{"events":2,"people":1}`+"\n" {
 		t.Fatalf("reset: %d %s", code, body)
 	}
@@ -530,12 +531,12 @@ func TestResetOfPeopleForgetsThemAloneWithWhatTheyDid(t *testing.T) {
 	l.send(gitCollector, 1, commit(1, "mira", activity.ForcePush, time.Hour), commit(2, "cast", activity.SecretCommitted, time.Hour), commit(3, "stray", activity.ForcePush, time.Hour))
 	var before, after risk.Assessment
 	l.get("/v1/people/mira/risk?at=2026-10-01T10:00:00Z", &before)
-	for what, order := range map[string]ResetOrder{"a position and people": {After: new(int64), People: []string{"cast"}}, "neither": {}} {
+	for what, order := range map[string]scorerapi.ResetOrder{"a position and people": {After: new(int64), People: []string{"cast"}}, "neither": {}} {
 		if code, body := l.put(instructor, "POST", "/v1/reset", order); code != 422 {
 			t.Errorf("%s: %d %s", what, code, body)
 		}
 	}
-	if code, body := l.put(instructor, "POST", "/v1/reset", ResetOrder{People: []string{"cast", "nobody"}}); code != 200 || body != `{"events":1,"people":1}`+"\n" {
+	if code, body := l.put(instructor, "POST", "/v1/reset", scorerapi.ResetOrder{People: []string{"cast", "nobody"}}); code != 200 || body != `{"events":1,"people":1}`+"\n" {
 		t.Fatalf("reset: %d %s", code, body)
 	}
 	if code, _ := l.call(instructor, "GET", "/v1/people/cast/risk", "", ""); code != 404 {

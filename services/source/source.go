@@ -19,6 +19,7 @@ import (
 
 	"example.org/security-training/services/activity"
 	"example.org/security-training/services/httpjson"
+	"example.org/security-training/services/topology"
 )
 
 // Row says all that a collector needs to know about one source.
@@ -35,7 +36,7 @@ type Row struct {
 
 // Push is one route that a vendor delivers to.
 type Push struct {
-	Route string // "POST /webhooks/github"
+	Route topology.Route // "POST /webhooks/github"
 	// Verify refuses, with 401, a delivery that was not made with the secret. Nil: the vendor signs nothing, and the
 	// caller's identity has to do.
 	Verify func(secret []byte, h http.Header, body []byte) error
@@ -50,8 +51,8 @@ type Push struct {
 
 // Poll is a log with a cursor, as Okta's.
 type Poll struct {
-	Route string // of the vendor: "GET /api/v1/logs"
-	First string // request URI of the first page
+	Route topology.Route // of the vendor: "GET /api/v1/logs"
+	First string         // request URI of the first page
 	// Authorize adds the secret to a request.
 	Authorize func(secret []byte, h http.Header)
 	Split     func(h http.Header, body []byte) ([]Record, error)

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"net/url"
 	"os"
 	"regexp"
 	"slices"
@@ -205,6 +206,15 @@ func (r Route) Method() string { m, _, _ := strings.Cut(string(r), " "); return 
 
 // Path is the pattern after the method.
 func (r Route) Path() string { _, p, _ := strings.Cut(string(r), " "); return p }
+
+// For is the path with its placeholders filled by values, in their order, each escaped.
+func (r Route) For(values ...string) string {
+	n := 0
+	return placeholder.ReplaceAllStringFunc(r.Path(), func(string) string {
+		n++
+		return url.PathEscape(values[n-1])
+	})
+}
 
 // Example is the path with every placeholder filled by "probe".
 func (r Route) Example() string { return placeholder.ReplaceAllString(r.Path(), "probe") }

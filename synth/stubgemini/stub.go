@@ -35,6 +35,7 @@ import (
 
 	"example.org/security-training/services/env"
 	"example.org/security-training/services/httpjson"
+	"example.org/security-training/services/llmgateway/gatewayapi"
 	"example.org/security-training/services/mesh"
 )
 
@@ -56,7 +57,7 @@ func Run(ctx context.Context, lookup env.Lookup) error {
 }
 
 // Mount hangs up the stub's handlers at node.
-func Mount(node *mesh.Node) { node.Handle("POST /v1beta/models/{call}", new(Server).Call) }
+func Mount(node *mesh.Node) { node.Handle(gatewayapi.RouteModel, new(Server).Call) }
 
 // The parts of the API's messages that matter here; the rest of a request is ignored, as the API ignores what it need not know.
 type (

@@ -84,7 +84,7 @@ func (w *World) hand(ctx context.Context, p *play, one parcel) error {
 func (w *World) try(ctx context.Context, p *play, one parcel) (again bool, after time.Duration, err error) {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second) // as long as GitHub waits
 	defer cancel()
-	resp, err := w.send(ctx, topology.Route(w.row.Pushed[0].Route), one.header, one.body)
+	resp, err := w.send(ctx, w.row.Pushed[0].Route, one.header, one.body)
 	if err != nil {
 		return true, 0, err
 	}

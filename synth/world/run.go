@@ -11,6 +11,8 @@ import (
 	"example.org/security-training/services/env"
 	"example.org/security-training/services/httpjson"
 	"example.org/security-training/services/mesh"
+	"example.org/security-training/services/risk"
+	"example.org/security-training/services/riskscorer/scorerapi"
 	"example.org/security-training/services/source"
 	"example.org/security-training/services/topology"
 )
@@ -35,15 +37,15 @@ func Serve(ctx context.Context, node *mesh.Node, secret []byte) error {
 	if err != nil {
 		return err
 	}
-	scorer, err := node.Serving("GET /v1/clock")
+	scorer, err := node.Serving(scorerapi.RouteClock)
 	if err != nil {
 		return err
 	}
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
-	w := newWorld(ctx, row, secret, sender(node), func(ctx context.Context) (Clock, error) {
-		var c Clock
-		resp, err := scorer.Get(ctx, "/v1/clock")
+	w := newWorld(ctx, row, secret, sender(node), func(ctx context.Context) (risk.Clock, error) {
+		var c risk.Clock
+		resp, err := scorer.Get(ctx, scorerapi.RouteClock.Path())
 		if err == nil {
 			err = httpjson.ReadAnswer(resp, 1<<16, &c)
 		}
@@ -54,10 +56,10 @@ func Serve(ctx context.Context, node *mesh.Node, secret []byte) error {
 	})
 	defer w.group.Wait()
 	defer stop()
-	node.Handle("POST /v1/plays", w.servePost)
-	node.Handle("GET /v1/plays/{play}", w.serveGet)
-	node.Handle("DELETE /v1/plays/{play}", w.serveDelete)
-	if row.Polled != nil && slices.Contains(node.Self().Routes(), topology.Route(row.Polled.Route)) {
+	node.Handle(RoutePlays, w.servePost)
+	node.Handle(RoutePlay, w.serveGet)
+	node.Handle(RouteStopPlay, w.serveDelete)
+	if row.Polled != nil && slices.Contains(node.Self().Routes(), row.Polled.Route) {
 		node.Handle(row.Polled.Route, w.serveLog)
 	}
 	return node.Serve(ctx)

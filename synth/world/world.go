@@ -19,8 +19,16 @@ import (
 	"example.org/security-training/services/httpjson"
 	"example.org/security-training/services/risk"
 	"example.org/security-training/services/source"
+	"example.org/security-training/services/topology"
 	"example.org/security-training/synth/people"
 	"example.org/security-training/synth/routine"
+)
+
+// Routes of a world. Who may call which stands in the topology.
+const (
+	RoutePlays    topology.Route = "POST /v1/plays"          // Play
+	RoutePlay     topology.Route = "GET /v1/plays/{play}"    // answered by Status
+	RouteStopPlay topology.Route = "DELETE /v1/plays/{play}" // what is not delivered yet is not any more
 )
 
 // Kinds of plays.
@@ -142,7 +150,7 @@ type World struct {
 	row    source.Row
 	secret []byte
 	send   sendFunc
-	clock  func(context.Context) (Clock, error)
+	clock  func(context.Context) (risk.Clock, error)
 	log    *oktaLog
 
 	workers int           // concurrent deliveries
@@ -156,13 +164,7 @@ type World struct {
 	plays map[string]*play
 }
 
-// Clock is the lab's: Now at the moment of asking, and how many seconds of the lab pass in one.
-type Clock struct {
-	Now  time.Time `json:"now"`
-	Pace float64   `json:"pace"`
-}
-
-func newWorld(ctx context.Context, row source.Row, secret []byte, send sendFunc, clock func(context.Context) (Clock, error)) *World {
+func newWorld(ctx context.Context, row source.Row, secret []byte, send sendFunc, clock func(context.Context) (risk.Clock, error)) *World {
 	return &World{source: row.Source, row: row, secret: secret, send: send, clock: clock, log: newOktaLog(), workers: 16, first: 20 * time.Millisecond, longest: 2 * time.Second, look: 100 * time.Millisecond,
 		ctx: ctx, plays: map[string]*play{}}
 }

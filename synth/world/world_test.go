@@ -16,8 +16,11 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+
 	"example.org/security-training/services/activity"
 	"example.org/security-training/services/collector"
+	"example.org/security-training/services/collector/collectorapi"
 	"example.org/security-training/services/httpjson"
 	"example.org/security-training/services/mesh"
 	"example.org/security-training/services/mesh/meshtest"
@@ -26,7 +29,6 @@ import (
 	"example.org/security-training/services/topology"
 	"example.org/security-training/synth/people"
 	"example.org/security-training/synth/routine"
-	"github.com/google/go-cmp/cmp"
 )
 
 var secret = []byte("shared by simulator and collector")
@@ -186,7 +188,7 @@ type net struct {
 	events map[string]activity.Event
 	lines  int
 	ahead  time.Duration // how far an event lay before the lab's clock at most
-	clock  Clock
+	clock  risk.Clock
 	refuse int // how many batches to turn away first
 	caller *mesh.Node
 }
@@ -197,10 +199,10 @@ func start(t testing.TB) *net {
 	if err != nil {
 		t.Fatal(err)
 	}
-	n := &net{Net: meshtest.Start(t, text), events: map[string]activity.Event{}, clock: Clock{risk.Epoch, 1}, refuse: 3}
+	n := &net{Net: meshtest.Start(t, text), events: map[string]activity.Event{}, clock: risk.Clock{Now: risk.Epoch, Pace: 1}, refuse: 3}
 	scorer := n.Join(t, "risk-scorer")
 	for _, r := range scorer.Self().Routes() {
-		scorer.Handle(string(r), func(http.ResponseWriter, *http.Request) error { return nil })
+		scorer.Handle(r, func(http.ResponseWriter, *http.Request) error { return nil })
 	}
 	scorer.Handle("POST /v1/events", n.score)
 	scorer.Handle("GET /v1/clock", func(w http.ResponseWriter, _ *http.Request) error {
@@ -325,8 +327,8 @@ func (n *net) settled(t testing.TB, id string) map[string]Status {
 	}
 	for _, w := range n.Topology.OfKind(topology.KindCollector) {
 		meshtest.Await(t, w.Name+"'s spool to be empty", func() bool {
-			c := ask[collector.Counts](t, n, w.Name, "/v1/spool")
-			return c.Watermark == ask[collector.Counts](t, n, w.Name, "/v1/spool").Watermark && c.Accepted == c.Stored+c.Duplicate && c.Awaiting == 0
+			c := ask[collectorapi.Spool](t, n, w.Name, "/v1/spool")
+			return c.Watermark == ask[collectorapi.Spool](t, n, w.Name, "/v1/spool").Watermark && c.Accepted == c.Stored+c.Duplicate && c.Awaiting == 0
 		})
 	}
 	return out
@@ -456,7 +458,7 @@ func TestOrdinaryLifeIsToldWhenItHappensAndDatedByTheVendorsClock(t *testing.T) 
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	var mu sync.Mutex
-	clock, seen, joined := Clock{risk.Epoch, 1}, map[string]time.Duration{}, memory{}
+	clock, seen, joined := risk.Clock{Now: risk.Epoch, Pace: 1}, map[string]time.Duration{}, memory{}
 	send := func(_ context.Context, _ topology.Route, h http.Header, body []byte) (*http.Response, error) {
 		mu.Lock()
 		defer mu.Unlock()
@@ -475,7 +477,7 @@ func TestOrdinaryLifeIsToldWhenItHappensAndDatedByTheVendorsClock(t *testing.T) 
 		}
 		return &http.Response{StatusCode: http.StatusAccepted, Body: http.NoBody}, nil
 	}
-	w := newWorld(ctx, row, secret, send, func(context.Context) (Clock, error) {
+	w := newWorld(ctx, row, secret, send, func(context.Context) (risk.Clock, error) {
 		mu.Lock()
 		defer mu.Unlock()
 		clock.Now = clock.Now.Add(5 * time.Second)

@@ -18,8 +18,8 @@ import (
 	"example.org/security-training/lab"
 	"example.org/security-training/lab/control"
 	"example.org/security-training/lab/operator"
+	"example.org/security-training/services/lms/lmsapi"
 	"example.org/security-training/services/risk"
-	"example.org/security-training/services/topology"
 )
 
 // certify writes a PKCS#12 file for a browser and prints whose it is, where it is and its password: for a person of the
@@ -63,7 +63,7 @@ func certify(ctx context.Context, l *control.Lab, o *operator.Operator, name, ro
 // whose and until when they begin. Who is not in the roster, or not any more, is revoked as well, and named as an error: it may
 // have been a slip of the pen.
 func revoke(ctx context.Context, l *control.Lab, o *operator.Operator, name, role string, out io.Writer) error {
-	order := revocation{Name: name, Role: "person"}
+	order := lmsapi.Revocation{Name: name, Role: "person"}
 	if name == "" {
 		order.Name, order.Role = role, role
 	}
@@ -71,8 +71,7 @@ func revoke(ctx context.Context, l *control.Lab, o *operator.Operator, name, rol
 	if order.Before, err = l.CertificatesUntil(ctx, order.Name, order.Role); err != nil {
 		return fmt.Errorf("revoke certificates of %s: %w", order.Name, err)
 	}
-	const revocations topology.Route = "POST /v1/revocations"
-	if err := o.Ask(ctx, revocations, order, &order); err != nil {
+	if err := o.Ask(ctx, lmsapi.RouteRevocations, order, &order); err != nil {
 		return fmt.Errorf("revoke certificates of %s: %w", order.Name, err)
 	}
 	if _, err := fmt.Fprintf(out, "%s\trevoked\t%s\n", order.Name, order.Before.Format(time.RFC3339)); err != nil {
@@ -91,13 +90,6 @@ func revoke(ctx context.Context, l *control.Lab, o *operator.Operator, name, rol
 		}
 	}
 	return err
-}
-
-// revocation is the body and the answer of POST /v1/revocations.
-type revocation struct {
-	Name   string    `json:"name"`
-	Role   string    `json:"role"`
-	Before time.Time `json:"before"`
 }
 
 func inRoster(ctx context.Context, o *operator.Operator, name string) (bool, error) {

@@ -15,6 +15,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"example.org/security-training/services/httpjson"
+	"example.org/security-training/services/lms/lmsapi"
 	"example.org/security-training/services/lms/site"
 	"example.org/security-training/services/lms/store"
 	"example.org/security-training/services/mesh"
@@ -79,31 +80,16 @@ func (s *Store) useLink(ctx context.Context, token string, now time.Time) (site.
 	return p, err
 }
 
-// LinkOrder is the body of POST /v1/links: a person's id, or the role "instructor" or "admin". With a person the role
-// may be left out, or be "learner", or "manager" for somebody who must have reports.
-type LinkOrder struct {
-	Person string `json:"person,omitempty"`
-	Role   string `json:"role,omitempty"`
-}
-
-// Link is what POST /v1/links answers.
-type Link struct {
-	Path    string    `json:"path"` // on the people's port; holds the token, which is told nowhere else
-	Person  string    `json:"person,omitempty"`
-	Role    string    `json:"role"` // learner, manager, instructor or admin
-	Expires time.Time `json:"expires"`
-}
-
 var personPattern = regexp.MustCompile(`^[a-z0-9][a-z0-9.-]{0,63}$`)
 
 // PostLink is POST /v1/links: makes a sign-in link that works once, for a quarter of an hour. 404 for somebody who is
 // not in the roster, 409 for a manager without reports, 503 while the scorer, which knows the roster, is away.
 func (a *Auth) PostLink(w http.ResponseWriter, r *http.Request) error {
-	var order LinkOrder
+	var order lmsapi.LinkOrder
 	if err := httpjson.Read(w, r, 4<<10, &order); err != nil {
 		return err
 	}
-	link := Link{Person: order.Person, Role: order.Role, Expires: a.cfg.Now().Add(linkEnd).UTC()}
+	link := lmsapi.Link{Person: order.Person, Role: order.Role, Expires: a.cfg.Now().Add(linkEnd).UTC()}
 	p := site.Principal{Role: site.RolePerson, Person: order.Person}
 	switch order.Role {
 	case site.RoleInstructor, site.RoleAdmin:

@@ -11,18 +11,11 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"example.org/security-training/services/httpjson"
+	"example.org/security-training/services/lms/lmsapi"
 	"example.org/security-training/services/lms/site"
 	"example.org/security-training/services/lms/store"
 	"example.org/security-training/services/mesh"
 )
-
-// Revocation is the body and the answer of POST /v1/revocations: every client certificate of this name and role that begins at
-// Before or earlier is refused from the answer on.
-type Revocation struct {
-	Name   string    `json:"name"`
-	Role   string    `json:"role"`   // person, instructor or admin, as the certificate has it
-	Before time.Time `json:"before"` // by the clock of who issues the certificates
-}
 
 // clockSkew is how far the issuer's clock may be ahead of this one. A time further ahead would refuse what is yet to be issued.
 const clockSkew = 5 * time.Minute
@@ -30,7 +23,7 @@ const clockSkew = 5 * time.Minute
 // PostRevocation is POST /v1/revocations. It does not ask the roster: who has left, and while the scorer is away, must be
 // revocable as well. The answer has the time that holds: an earlier one than before changes nothing.
 func (a *Auth) PostRevocation(w http.ResponseWriter, r *http.Request) error {
-	var order Revocation
+	var order lmsapi.Revocation
 	if err := httpjson.Read(w, r, 4<<10, &order); err != nil {
 		return err
 	}
@@ -50,7 +43,7 @@ func (a *Auth) PostRevocation(w http.ResponseWriter, r *http.Request) error {
 }
 
 // Revoke answers the time that holds for the name and role from now on.
-func (s *Store) Revoke(ctx context.Context, o Revocation, by string) (time.Time, error) {
+func (s *Store) Revoke(ctx context.Context, o lmsapi.Revocation, by string) (time.Time, error) {
 	var holds time.Time
 	err := s.Write(ctx, func(tx pgx.Tx) ([]store.Row, error) {
 		err := tx.QueryRow(ctx, `INSERT INTO training.revoked_certificate AS r (role, name, before, by) VALUES ($1, $2, $3, $4)

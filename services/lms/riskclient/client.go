@@ -21,6 +21,7 @@ import (
 	"example.org/security-training/services/httpjson"
 	"example.org/security-training/services/lms/words"
 	"example.org/security-training/services/risk"
+	"example.org/security-training/services/riskscorer/scorerapi"
 )
 
 // Client asks the risk scorer, and remembers for a moment what every page needs.
@@ -95,7 +96,7 @@ func (s *Client) Staff() ([]risk.Standing, error) {
 func (s *Client) People() ([]risk.Standing, error) {
 	return s.Roster.Get(s.wall, func(ctx context.Context) ([]risk.Standing, error) {
 		var list []risk.Standing
-		if err := s.fetch(ctx, "/v1/people?runs=all", &list); err != nil {
+		if err := s.fetch(ctx, scorerapi.RoutePeople.Path()+"?runs=all", &list); err != nil {
 			return nil, fmt.Errorf("read roster: %w", err)
 		}
 		return list, nil
@@ -106,7 +107,7 @@ func (s *Client) People() ([]risk.Standing, error) {
 func (s *Client) Organisation() (risk.Organisation, error) {
 	return s.Company.Get(s.wall, func(ctx context.Context) (risk.Organisation, error) {
 		var o risk.Organisation
-		if err := s.fetch(ctx, "/v1/organisation", &o); err != nil {
+		if err := s.fetch(ctx, scorerapi.RouteOrganisation.Path(), &o); err != nil {
 			return o, fmt.Errorf("read organisation: %w", err)
 		}
 		return o, nil
@@ -119,7 +120,7 @@ var ErrUnknownPerson = errors.New("the roster does not list this person")
 // Risk is a person's assessment of this moment.
 func (s *Client) Risk(ctx context.Context, person string) (risk.Assessment, error) {
 	var a risk.Assessment
-	err := s.get(ctx, "/v1/people/"+url.PathEscape(person)+"/risk", &a)
+	err := s.get(ctx, scorerapi.RouteRisk.For(person), &a)
 	var answered *httpjson.Error
 	if errors.As(err, &answered) && answered.Status == http.StatusNotFound {
 		return a, ErrUnknownPerson
@@ -200,7 +201,7 @@ func (s *Client) Reasons() ([]Cause, error) {
 // now is the lab's time: asked for, or carried on from the last answer by its pace while the scorer is away.
 func (s *Client) now(ctx context.Context) (time.Time, error) {
 	var c risk.Clock
-	err := s.get(ctx, "/v1/clock", &c)
+	err := s.get(ctx, scorerapi.RouteClock.Path(), &c)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if err == nil {
@@ -224,7 +225,7 @@ func (s *Client) Send(ctx context.Context, entries []activity.Entry) ([]activity
 	}
 	ctx, cancel := context.WithTimeout(ctx, AskWithin)
 	defer cancel()
-	resp, err := s.call(ctx, http.MethodPost, "/v1/events", "application/x-ndjson", body.Bytes())
+	resp, err := s.call(ctx, http.MethodPost, scorerapi.RouteEvents.Path(), "application/x-ndjson", body.Bytes())
 	if err != nil {
 		return nil, err
 	}
@@ -237,15 +238,22 @@ func (s *Client) Send(ctx context.Context, entries []activity.Entry) ([]activity
 		return nil, fmt.Errorf("hand in events: unexpected status %d", resp.StatusCode)
 	}
 	defer resp.Body.Close()
-	receipts := make([]activity.Receipt, len(entries))
-	d := json.NewDecoder(resp.Body)
-	for i := range receipts {
-		if err := d.Decode(&receipts[i]); err != nil {
-			return nil, fmt.Errorf("read receipt %d of %d: %w", i+1, len(entries), err)
+	var receipts []activity.Receipt
+	if err := httpjson.Lines(resp.Body, func(r activity.Receipt) error {
+		n := len(receipts)
+		if n == len(entries) {
+			return errors.New("there are more than events")
 		}
-		if receipts[i].Seq != entries[i].Seq {
-			return nil, fmt.Errorf("read receipt %d: it is for %d, not %d", i+1, receipts[i].Seq, entries[i].Seq)
+		if r.Seq != entries[n].Seq {
+			return fmt.Errorf("the one for %d is for %d", entries[n].Seq, r.Seq)
 		}
+		receipts = append(receipts, r)
+		return nil
+	}); err != nil {
+		return nil, fmt.Errorf("read receipts: %w", err)
+	}
+	if len(receipts) < len(entries) {
+		return nil, fmt.Errorf("read receipts: %d of %d", len(receipts), len(entries))
 	}
 	return receipts, nil
 }
@@ -299,7 +307,7 @@ func (s *Client) PeopleWith(profile string) ([]risk.Standing, error) {
 	s.mu.Unlock()
 	return kept.Get(s.wall, func(ctx context.Context) ([]risk.Standing, error) {
 		var list []risk.Standing
-		if err := s.fetch(ctx, "/v1/people?"+url.Values{"shadow": {profile}}.Encode(), &list); err != nil {
+		if err := s.fetch(ctx, scorerapi.RoutePeople.Path()+"?"+url.Values{"shadow": {profile}}.Encode(), &list); err != nil {
 			return nil, fmt.Errorf("compare profiles: %w", err)
 		}
 		return list, nil

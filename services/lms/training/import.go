@@ -9,19 +9,15 @@ import (
 
 	"example.org/security-training/services/activity"
 	"example.org/security-training/services/httpjson"
+	"example.org/security-training/services/lms/lmsapi"
 	"example.org/security-training/services/mesh"
 )
-
-// Records is the body of PUT /v1/training: training records of before, as events of source training that name their person.
-type Records struct {
-	Events []activity.Event `json:"events"`
-}
 
 // PutTraining is PUT /v1/training: takes training records over and answers 204 when the scorer has them all. A record that is
 // known already is known. 422 names every fault; 503 when the scorer does not take them in time: they are kept and delivered
 // later.
 func (l *Training) PutTraining(w http.ResponseWriter, r *http.Request) error {
-	var records Records
+	var records lmsapi.TrainingRecords
 	if err := httpjson.Read(w, r, 32<<20, &records); err != nil {
 		return err
 	}

@@ -18,6 +18,7 @@ import (
 
 	"example.org/security-training/services/httpjson"
 	"example.org/security-training/services/lesson"
+	"example.org/security-training/services/llmgateway/gatewayapi"
 	"example.org/security-training/services/lms/outbox"
 	"example.org/security-training/services/lms/phishing"
 	"example.org/security-training/services/lms/riskclient"
@@ -223,7 +224,7 @@ func (l *Training) askGateway(ctx context.Context, req lesson.Request) (lesson.L
 	if err != nil {
 		return written, fmt.Errorf("encode lesson request: %w", err)
 	}
-	resp, err := l.cfg.Gateway(ctx, http.MethodPost, "/v1/generate", "application/json", body)
+	resp, err := l.cfg.Gateway(ctx, http.MethodPost, gatewayapi.RouteGenerate.Path(), "application/json", body)
 	if err != nil {
 		return written, err
 	}

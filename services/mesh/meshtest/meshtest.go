@@ -203,7 +203,7 @@ func (n *Net) Serve(t testing.TB, node *mesh.Node) {
 func (n *Net) ServeStubs(t testing.TB, node *mesh.Node) {
 	t.Helper()
 	for _, route := range node.Self().Routes() {
-		node.Handle(string(route), func(w http.ResponseWriter, r *http.Request) error {
+		node.Handle(route, func(w http.ResponseWriter, r *http.Request) error {
 			if _, err := io.Copy(io.Discard, r.Body); err != nil {
 				return err
 			}
