@@ -428,11 +428,11 @@ func everybodyTrusts(t testing.TB, digest string) bool {
 		}
 		trusts := ""
 		for _, e := range entries {
-			if e.Kind == "identity" || e.Kind == "start" {
-				trusts = e.Detail
+			if e.Identity != nil {
+				trusts = e.Identity.Trusts
 			}
 		}
-		if !strings.HasSuffix(trusts, "trusts "+digest) {
+		if trusts != digest {
 			return false
 		}
 	}

@@ -187,7 +187,9 @@ func TestForbiddenImports(t *testing.T) {
 			}
 			if to, ok := strings.CutPrefix(path, module); ok {
 				for _, p := range products {
-					if under(f.folder(), "services") && !f.test && under(to, p) && !under(f.folder(), p) && !under(f.folder(), "services/cmd") && !api(to) {
+					if under(f.folder(), "services") && !f.test && under(to, p) && !under(f.folder(), p) &&
+						!under(f.folder(), "services/cmd") &&
+						!api(to) {
 						refuse("products share vocabulary, not code")
 					}
 				}

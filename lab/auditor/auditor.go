@@ -266,7 +266,7 @@ func Tail(ctx context.Context, l lab.Lab, names []string, w io.Writer) error {
 				return fmt.Errorf("follow the audit: %w", err)
 			}
 			if _, err := fmt.Fprintln(w, strings.Join(slices.DeleteFunc([]string{
-				e.At.Format("15:04:05.000"), e.Workload, e.Kind, e.Outcome, e.Reason, e.Peer, e.Route, e.Event, e.Person, e.Detail,
+				e.At.Format("15:04:05.000"), e.Workload, e.Kind, e.Outcome, e.Reason, e.Peer, e.Route, e.Event, e.Person, e.Line(),
 			}, func(s string) bool { return s == "" }), "  ")); err != nil {
 				return err
 			}

@@ -186,7 +186,14 @@ func (c *conductor) say(ctx context.Context, o exercise.Order, r exercise.Report
 	}
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
-	return c.op.Call(ctx, name, lmsapi.RouteReportOrder.Method(), lmsapi.RouteReportOrder.For(fmt.Sprint(o.Number)), r, nil)
+	return c.op.Call(
+		ctx,
+		name,
+		lmsapi.RouteReportOrder.Method(),
+		lmsapi.RouteReportOrder.For(fmt.Sprint(o.Number)),
+		r,
+		nil,
+	)
 }
 
 // do does everything but steering; its note is for people.

@@ -64,12 +64,19 @@ func TestAHeldExerciseTakesOneStepAtATimeAndGoesOnWhenLetGo(t *testing.T) {
 }
 
 func TestAnAssessmentIsToldAsEventsAndAScore(t *testing.T) {
-	lines := linesOf(audit.Row{Kind: "assessment", Person: "mira", Event: "git:secret/p/1/a", Detail: "decay-v1 0.412000 MEDIUM at position 8, 2026-10-01T10:00:00Z; events git:secret/p/1/a git:commit/p/a"})
-	if len(lines) != 3 || lines[0].Event != "git:secret/p/1/a" || lines[2].Kind != "score" || lines[2].Level != "MEDIUM" || !strings.Contains(lines[2].What, "0.412") {
+	lines, err := linesOf(audit.Row{
+		Kind: "assessment", Person: "mira", Event: "git:secret/p/1/a",
+		Detail: `{"profile":"decay-v1","score":0.412,"level":"MEDIUM","position":8,"at":"2026-10-01T10:00:00Z","events":["git:secret/p/1/a","git:commit/p/a"]}`,
+	})
+	if err != nil || len(lines) != 3 || lines[0].Event != "git:secret/p/1/a" || lines[2].Kind != "score" ||
+		lines[2].Level != "MEDIUM" ||
+		!strings.Contains(lines[2].What, "0.412") {
 		t.Errorf("%+v", lines)
 	}
-	if lines := linesOf(audit.Row{Kind: "assessment", Detail: "something else"}); len(lines) != 0 && lines[0].Level == "" {
-		t.Errorf("a detail of another form: %+v", lines)
+	for _, other := range []string{"decay-v1 0.412000 MEDIUM at position 8", `{"profile":"decay-v1","risk":0.412}`} {
+		if lines, err := linesOf(audit.Row{Kind: "assessment", Detail: other}); err == nil || len(lines) != 0 {
+			t.Errorf("a detail of another form, %s: %+v", other, lines)
+		}
 	}
 }
 

@@ -10,7 +10,9 @@ import (
 	"example.org/security-training/lab/operator"
 	"example.org/security-training/services/audit"
 	"example.org/security-training/services/exercise"
+	"example.org/security-training/services/httpjson"
 	"example.org/security-training/services/lms/lmsapi"
+	"example.org/security-training/services/riskscorer/scorerapi"
 	"example.org/security-training/services/topology"
 )
 
@@ -34,7 +36,11 @@ func (c *conductor) pushFeed(ctx context.Context) {
 		f := exercise.Feed{}
 		for _, r := range rows {
 			after = r.Seq
-			f.Lines = append(f.Lines, linesOf(r)...)
+			lines, err := linesOf(r)
+			if err != nil {
+				c.log.Warn("tell the console", "error", err.Error())
+			}
+			f.Lines = append(f.Lines, lines...)
 		}
 		if n := len(f.Lines); n > 120 {
 			f.Lines = f.Lines[n-120:]
@@ -83,57 +89,64 @@ func (c *conductor) newest(ctx context.Context, workload string) (int64, error) 
 }
 
 // linesOf are what a row of the scorer's chain says to a room.
-func linesOf(r audit.Row) []exercise.FeedLine {
+func linesOf(r audit.Row) ([]exercise.FeedLine, error) {
 	switch r.Kind {
-	case "assessment":
-		// "decay-v1 0.412000 MEDIUM at position 812, 2026-…; events git:… siem:…"
-		head, events, _ := strings.Cut(r.Detail, "; events ")
-		var lines []exercise.FeedLine
-		for i, id := range strings.Fields(events) {
-			if i == 4 {
-				lines = append(
-					lines,
-					exercise.FeedLine{
-						At:     r.At,
-						Kind:   "event",
-						Person: r.Person,
-						What:   fmt.Sprintf("and %d more", len(strings.Fields(events))-i),
-					},
-				)
-				break
-			}
-			source, rest, _ := strings.Cut(id, ":")
-			what := source
-			if kind, _, named := strings.Cut(rest, "/"); named && !strings.ContainsAny(kind, "0123456789") {
-				what += ": " + strings.ReplaceAll(kind, "_", " ")
-			}
-			lines = append(lines, exercise.FeedLine{At: r.At, Kind: "event", Person: r.Person, What: what, Event: id})
+	case scorerapi.KindAssessment:
+		var a scorerapi.Assessed
+		if err := detailOf(r, &a); err != nil {
+			return nil, err
 		}
-		words := strings.Fields(head)
-		if len(words) < 3 {
-			return lines
+		return append(arrivals(r, a.Events), exercise.FeedLine{
+			At: r.At, Kind: "score", Person: r.Person, What: "scores " + a.Score.String(), Level: string(a.Level), Event: r.Event,
+		}), nil
+	case scorerapi.KindDeadLetter, scorerapi.KindRejected:
+		var u scorerapi.Unfit
+		if err := detailOf(r, &u); err != nil {
+			return nil, err
 		}
-		return append(
-			lines,
-			exercise.FeedLine{
-				At:     r.At,
-				Kind:   "score",
-				Person: r.Person,
-				What:   "scores " + strings.TrimRight(words[1][:min(5, len(words[1]))], " "),
-				Level:  words[2],
-				Event:  r.Event,
-			},
-		)
-	case "dead_letter", "rejected", "reset":
-		return []exercise.FeedLine{
-			{
-				At:     r.At,
-				Kind:   "order",
-				Person: r.Person,
-				What:   exercise.Short(strings.ReplaceAll(r.Kind, "_", " ") + ": " + r.Detail),
-				Event:  r.Event,
-			},
+		return []exercise.FeedLine{note(r, u.Reason)}, nil
+	case scorerapi.KindReset:
+		var f scorerapi.Forgotten
+		if err := detailOf(r, &f); err != nil {
+			return nil, err
 		}
+		return []exercise.FeedLine{note(r, fmt.Sprintf("%d events, %d people", f.Events, f.People))}, nil
+	}
+	return nil, nil
+}
+
+// detailOf decodes a row's detail, with the same strictness as an answer.
+func detailOf(r audit.Row, v any) error {
+	if err := httpjson.Strict([]byte(r.Detail), v); err != nil {
+		return fmt.Errorf("row %d of %s, %s: %w", r.Seq, r.Chain, r.Kind, err)
 	}
 	return nil
+}
+
+func note(r audit.Row, text string) exercise.FeedLine {
+	what := exercise.Short(strings.ReplaceAll(r.Kind, "_", " ") + ": " + text)
+	return exercise.FeedLine{At: r.At, Kind: "order", Person: r.Person, What: what, Event: r.Event}
+}
+
+// mostArrivals is how many events of one assessment the feed names.
+const mostArrivals = 4
+
+// arrivals are the events that an assessment is of, each by its source and kind: "git: secret committed".
+func arrivals(r audit.Row, events []string) []exercise.FeedLine {
+	line := func(what, event string) exercise.FeedLine {
+		return exercise.FeedLine{At: r.At, Kind: "event", Person: r.Person, What: what, Event: event}
+	}
+	var lines []exercise.FeedLine
+	for i, id := range events {
+		if i == mostArrivals {
+			return append(lines, line(fmt.Sprintf("and %d more", len(events)-i), ""))
+		}
+		source, rest, _ := strings.Cut(id, ":")
+		what := source
+		if kind, _, named := strings.Cut(rest, "/"); named && !strings.ContainsAny(kind, "0123456789") {
+			what += ": " + strings.ReplaceAll(kind, "_", " ")
+		}
+		lines = append(lines, line(what, id))
+	}
+	return lines
 }

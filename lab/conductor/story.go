@@ -10,6 +10,7 @@ import (
 	"example.org/security-training/lab"
 	"example.org/security-training/services/audit"
 	"example.org/security-training/services/exercise"
+	"example.org/security-training/services/riskscorer/scorerapi"
 	"example.org/security-training/services/topology"
 )
 
@@ -27,7 +28,7 @@ func (c *conductor) story(ctx context.Context, event string) ([]exercise.StoryLi
 		}
 		for _, e := range entries {
 			if e.Event == event {
-				detail := strings.TrimSpace(strings.Join([]string{e.Route, e.Outcome, e.Reason, e.Detail}, " "))
+				detail := strings.TrimSpace(strings.Join([]string{e.Route, e.Outcome, e.Reason, e.Line()}, " "))
 				if e.Peer != "" {
 					detail += ", from " + e.Peer + ", serial number " + e.Serial
 				}
@@ -48,12 +49,12 @@ func (c *conductor) story(ctx context.Context, event string) ([]exercise.StoryLi
 			if strings.HasPrefix(r.Kind, "order") || r.Kind == "search" {
 				continue // who asked for it is not its story
 			}
-			if r.Event == event || slices.Contains(strings.Fields(r.Detail), event) {
+			if r.Event == event || mentions(r, event) {
 				lines = append(
 					lines,
-					exercise.StoryLine{At: r.At, Where: w.Name, What: r.Kind, Person: r.Person, Detail: facts(r.Detail), Hash: r.Hash},
+					exercise.StoryLine{At: r.At, Where: w.Name, What: r.Kind, Person: r.Person, Detail: lineOf(r), Hash: r.Hash},
 				)
-				if r.Kind == "assessment" && person == "" {
+				if r.Kind == scorerapi.KindAssessment && person == "" {
 					person, since = r.Person, r.At
 				}
 			}
@@ -91,10 +92,25 @@ func (c *conductor) lessons(ctx context.Context, person string, since time.Time)
 				len(lines) < 20 {
 				lines = append(
 					lines,
-					exercise.StoryLine{At: r.At, Where: w.Name, What: r.Kind, Person: r.Person, Detail: facts(r.Detail), Hash: r.Hash},
+					exercise.StoryLine{At: r.At, Where: w.Name, What: r.Kind, Person: r.Person, Detail: lineOf(r), Hash: r.Hash},
 				)
 			}
 		}
 	}
 	return lines, nil
+}
+
+// mentions says whether an event is one of those that a row is an assessment of.
+func mentions(r audit.Row, event string) bool {
+	var a scorerapi.Assessed
+	return r.Kind == scorerapi.KindAssessment && detailOf(r, &a) == nil && slices.Contains(a.Events, event)
+}
+
+// lineOf is a row's detail as one line for people. What is not understood is shown as it is.
+func lineOf(r audit.Row) string {
+	var a scorerapi.Assessed
+	if r.Kind == scorerapi.KindAssessment && detailOf(r, &a) == nil {
+		return a.String()
+	}
+	return facts(r.Detail)
 }

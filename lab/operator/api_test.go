@@ -24,7 +24,11 @@ func TestEverythingSoFarIsScoredWhileMoreArrives(t *testing.T) {
 		for _, route := range row.Routes() {
 			collector.Handle(route, func(w http.ResponseWriter, _ *http.Request) error {
 				seq := first + looks.Add(1)
-				return httpjson.Write(w, http.StatusOK, collectorapi.Spool{Counts: collectorapi.Counts{Seq: seq}, Watermark: seq - behind})
+				return httpjson.Write(
+					w,
+					http.StatusOK,
+					collectorapi.Spool{Counts: collectorapi.Counts{Seq: seq}, Watermark: seq - behind},
+				)
 			})
 		}
 		net.Serve(t, collector)

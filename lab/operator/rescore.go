@@ -15,7 +15,14 @@ import (
 // Rescore derives a person's score at a time from what the log held at a position, whatever has arrived since, by the
 // profile named, or by the lab's own. Assessments in the audit name both. It fails when the score that was stored then is
 // another one.
-func Rescore(ctx context.Context, o *Operator, person string, at time.Time, asOf int64, profile string) (scorerapi.Rescored, error) {
+func Rescore(
+	ctx context.Context,
+	o *Operator,
+	person string,
+	at time.Time,
+	asOf int64,
+	profile string,
+) (scorerapi.Rescored, error) {
 	var r scorerapi.Rescored
 	name, err := o.Serving(scorerapi.RouteRisk)
 	if err != nil {

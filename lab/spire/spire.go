@@ -32,7 +32,6 @@ import (
 	"example.org/security-training/lab/control"
 	"example.org/security-training/lab/workloadapi"
 	"example.org/security-training/services/audit"
-	"example.org/security-training/services/mesh"
 	"example.org/security-training/services/registrar"
 	"example.org/security-training/services/topology"
 )
@@ -361,6 +360,9 @@ func (f *follower) read() workloadapi.Issued {
 		if json.Unmarshal(line, &e) != nil || (e.Kind != "start" && e.Kind != "identity") {
 			continue
 		}
-		f.last = workloadapi.Issued{Serial: e.Serial, Expires: mesh.HeldUntil(e)}
+		f.last = workloadapi.Issued{Serial: e.Serial}
+		if e.Identity != nil {
+			f.last.Expires = e.Identity.Until
+		}
 	}
 }

@@ -26,18 +26,33 @@ type Entry struct {
 	Seq      uint64    `json:"seq"`
 	At       time.Time `json:"at"` // wall clock, UTC
 	Workload string    `json:"workload"`
-	Kind     string    `json:"kind"`              // decision, start, reload, lesson, sign_in …
-	Peer     string    `json:"peer,omitempty"`    // the other side's SPIFFE ID, if it has one
-	Serial   string    `json:"serial,omitempty"`  // its SVID's serial number, hex
-	Route    string    `json:"route,omitempty"`   // "POST /v1/events"
-	Outcome  string    `json:"outcome,omitempty"` // Allowed, Forbidden, Refused
-	Reason   string    `json:"reason,omitempty"`  // a stable code
-	Event    string    `json:"event,omitempty"`   // the activity event that caused it
-	Person   string    `json:"person,omitempty"`  // employee id
-	Detail   string    `json:"detail,omitempty"`  // one line for people; never a secret
-	Count    uint64    `json:"count,omitempty"`   // how many such decisions it stands for; 0: for one
+	Kind     string    `json:"kind"`               // decision, start, reload, lesson, sign_in …
+	Peer     string    `json:"peer,omitempty"`     // the other side's SPIFFE ID, if it has one
+	Serial   string    `json:"serial,omitempty"`   // its SVID's serial number, hex
+	Route    string    `json:"route,omitempty"`    // "POST /v1/events"
+	Outcome  string    `json:"outcome,omitempty"`  // Allowed, Forbidden, Refused
+	Reason   string    `json:"reason,omitempty"`   // a stable code
+	Event    string    `json:"event,omitempty"`    // the activity event that caused it
+	Person   string    `json:"person,omitempty"`   // employee id
+	Detail   string    `json:"detail,omitempty"`   // one line for people; never a secret
+	Identity *Identity `json:"identity,omitempty"` // with start and identity: what the workload holds from now on
+	Count    uint64    `json:"count,omitempty"`    // how many such decisions it stands for; 0: for one
 	Prev     string    `json:"prev"`
 	Hash     string    `json:"hash,omitempty"`
+}
+
+// Identity is what a workload holds.
+type Identity struct {
+	Until  time.Time `json:"until"`  // when its SVID ends
+	Trusts string    `json:"trusts"` // the authorities that it is held with, as mesh.TrustDigest tells them apart
+}
+
+// Line is what the entry says for people beyond its other fields: its detail, or what is held.
+func (e Entry) Line() string {
+	if e.Detail == "" && e.Identity != nil {
+		return "until " + e.Identity.Until.UTC().Format(time.RFC3339) + ", trusts " + e.Identity.Trusts
+	}
+	return e.Detail
 }
 
 // KindTip is the kind of an entry in which a writer reports how far its rows in the database have come: Detail is the

@@ -14,7 +14,8 @@ import (
 	"example.org/security-training/services/topology"
 )
 
-// RouteReset is how a service forgets exercises and their casts. Each that keeps some serves it, with an order of its own.
+// RouteReset is how a service forgets exercises and their casts. Each that keeps some serves it, with an order of its
+// own.
 const RouteReset topology.Route = "POST /v1/reset"
 
 // Exercise is what the instructor's command line tells of a scenario that it plays. POST /v1/exercises takes one, GET lists

@@ -148,12 +148,12 @@ func ReadAnswer(resp *http.Response, limit int64, v any) error {
 	if v == nil {
 		return nil
 	}
-	return strict(body, v)
+	return Strict(body, v)
 }
 
-// strict decodes an answer of one of our own programs. A key that v does not have is an error: the two programs disagree
-// about what is said, and what is not understood must not be read as zero.
-func strict(body []byte, v any) error {
+// Strict decodes an answer of one of our own programs. A key that v does not have is an error: the two programs
+// disagree about what is said, and what is not understood must not be read as zero.
+func Strict(body []byte, v any) error {
 	d := json.NewDecoder(bytes.NewReader(body))
 	d.DisallowUnknownFields()
 	if err := d.Decode(v); err != nil {
@@ -165,8 +165,8 @@ func strict(body []byte, v any) error {
 	return nil
 }
 
-// Lines decodes an answer of one JSON value a line, as strictly as ReadAnswer does, and calls each for every value until
-// the answer or each ends. Each's error is returned as it is.
+// Lines decodes an answer of one JSON value a line, as strictly as ReadAnswer does, and calls each for every value
+// until the answer or each ends. Each's error is returned as it is.
 func Lines[T any](r io.Reader, each func(T) error) error {
 	d := json.NewDecoder(r)
 	d.DisallowUnknownFields()

@@ -151,7 +151,10 @@ func TestAnAnswerWithAKeyThatTheReaderDoesNotHaveIsAnError(t *testing.T) {
 		t.Errorf("lines: %v, %v", seen, err)
 	}
 	enough := errors.New("enough")
-	if err := httpjson.Lines(strings.NewReader("{\"seq\":1}\n"), func(told) error { return enough }); !errors.Is(err, enough) {
+	if err := httpjson.Lines(strings.NewReader("{\"seq\":1}\n"), func(told) error { return enough }); !errors.Is(
+		err,
+		enough,
+	) {
 		t.Errorf("what each says: %v", err)
 	}
 }

@@ -88,7 +88,12 @@ func (g *Gateway) Generate(w http.ResponseWriter, r *http.Request) error {
 
 	start := g.cfg.Now()
 	caller := mesh.Caller(r.Context()).Name
-	entry := audit.Entry{Kind: "lesson", Peer: caller, Serial: mesh.CallerSerial(r.Context()), Route: string(gatewayapi.RouteGenerate)}
+	entry := audit.Entry{
+		Kind:   "lesson",
+		Peer:   caller,
+		Serial: mesh.CallerSerial(r.Context()),
+		Route:  string(gatewayapi.RouteGenerate),
+	}
 	estimate := (len(systemPrompt) + len(prompt)) / 4
 	claim, wait := take(start, estimate, g.callers.of(caller, start), g.people.of(caller+" "+req.Subject, start))
 	if claim == nil {

@@ -16,7 +16,7 @@ import (
 	"example.org/security-training/services/audit"
 	"example.org/security-training/services/exercise"
 	"example.org/security-training/services/lms/site"
-	"example.org/security-training/services/lms/store"
+	"example.org/security-training/services/postgres/audited"
 	"example.org/security-training/services/topology"
 )
 
@@ -340,7 +340,7 @@ func TestTheChainIsAskedForWhatItSaysOfAPersonFromATimeOn(t *testing.T) {
 		}
 	}
 	// A row has one text, however it is asked for.
-	if err := s.db.Record(t.Context(), store.Note("search", "", "git:<a> & b", struct{}{})); err != nil {
+	if err := s.db.Record(t.Context(), audited.Note("search", "", "git:<a> & b", struct{}{})); err != nil {
 		t.Fatal(err)
 	}
 	whole, one := s.wire(

@@ -13,8 +13,8 @@ import (
 	"github.com/google/uuid"
 
 	"example.org/security-training/services/lms/auditlog"
-	"example.org/security-training/services/lms/store"
 	"example.org/security-training/services/lms/training"
+	"example.org/security-training/services/postgres/audited"
 )
 
 func TestAPageHearsWhenItsLessonIsWritten(t *testing.T) {
@@ -202,9 +202,9 @@ func TestACertificateCanBeVerifiedByAnybodyAndMadeUpByNobody(t *testing.T) {
 func TestAPersonsOlderRowsOfAnEventAreFoundBehindOthers(t *testing.T) {
 	s := newSchool(t)
 	const event = "git:secret/payments/1/a"
-	rows := []store.Row{store.Note("lesson.asked", "mira.keller", event, struct{}{})}
+	rows := []audited.Row{audited.Note("lesson.asked", "mira.keller", event, struct{}{})}
 	for range auditlog.PageRows + 5 {
-		rows = append(rows, store.Note("lesson.asked", "tom.brandt", event, struct{}{}))
+		rows = append(rows, audited.Note("lesson.asked", "tom.brandt", event, struct{}{}))
 	}
 	if err := s.db.Record(t.Context(), rows...); err != nil {
 		t.Fatal(err)

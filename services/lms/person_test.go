@@ -91,12 +91,17 @@ func TestEveryEventOfAScoreCanBeReachedFromItsPage(t *testing.T) {
 func TestHowAReasonLosesItsWeightIsSaidOfTheProfileThatMadeTheScore(t *testing.T) {
 	s := newSchool(t)
 	b := s.as("mira.keller")
-	if p := b.get("/"); !strings.Contains(p.text(), "What happened weighs half as much 7 days later. What lasts, such as an overdue ticket, weighs in full until it ends.") ||
-		!strings.Contains(p.text(), "It weighs in full until the ticket is closed.") || !strings.Contains(p.text(), "It weighs in full until the module is passed.") {
+	if p := b.get("/"); !strings.Contains(
+		p.text(),
+		"What happened weighs half as much 7 days later. What lasts, such as an overdue ticket, weighs in full until it ends.",
+	) ||
+		!strings.Contains(p.text(), "It weighs in full until the ticket is closed.") ||
+		!strings.Contains(p.text(), "It weighs in full until the module is passed.") {
 		t.Errorf("%s", p.text())
 	}
 	s.scorer.set(func() { s.scorer.profile = risk.MustProfile("classic-v1") })
-	if p := b.get("/"); strings.Contains(p.text(), "half as much") || !strings.Contains(p.text(), "What happened weighs in full for 30 days, and nothing after that.") {
+	if p := b.get("/"); strings.Contains(p.text(), "half as much") ||
+		!strings.Contains(p.text(), "What happened weighs in full for 30 days, and nothing after that.") {
 		t.Errorf("of a profile without decay: %s", p.text())
 	}
 }

@@ -14,6 +14,7 @@ import (
 	"example.org/security-training/services/lms/training"
 	"example.org/security-training/services/lms/words"
 	"example.org/security-training/services/mesh"
+	"example.org/security-training/services/postgres/audited"
 )
 
 // PostReset is POST /v1/reset: takes exercises away and what their casts were taught. With All it takes away every
@@ -48,9 +49,13 @@ const lockRecords = `LOCK TABLE training.lesson, training.mail IN EXCLUSIVE MODE
 // date in. Sessions, links and the audit stay, and of everybody's training what was imported and has been delivered:
 // the scorer goes back to a position behind it, and counts it still.
 func reset(
-	ctx context.Context, db *store.Store, order lmsapi.ResetOrder, given func(person string, at time.Time) time.Time, by string,
+	ctx context.Context,
+	db *store.Store,
+	order lmsapi.ResetOrder,
+	given func(person string, at time.Time) time.Time,
+	by string,
 ) error {
-	return db.Write(ctx, func(tx pgx.Tx) ([]store.Row, error) {
+	return db.Write(ctx, func(tx pgx.Tx) ([]audited.Row, error) {
 		if order.All {
 			if _, err := tx.Exec(ctx, lockRecords); err != nil {
 				return nil, fmt.Errorf("reset: %w", err)
@@ -92,7 +97,7 @@ func reset(
 				*q.count = tag.RowsAffected()
 			}
 		}
-		return []store.Row{store.Note("reset", "", "", struct {
+		return []audited.Row{audited.Note("reset", "", "", struct {
 			By           string `json:"by"`
 			Lessons      int64  `json:"lessons"`
 			Certificates int    `json:"certificates"`

@@ -139,7 +139,7 @@ func Join(ctx context.Context, self string, cfg Config) (*Node, error) {
 	if n.audit, err = audit.Open(cfg.AuditFile, self); err != nil {
 		return nil, fmt.Errorf("join mesh: %w", err)
 	}
-	n.audit.Write(audit.Entry{Kind: "start", Peer: id.SVID.ID.String(), Serial: serialOf(id), Detail: held(id)})
+	n.audit.Write(audit.Entry{Kind: "start", Peer: id.SVID.ID.String(), Serial: serialOf(id), Identity: held(id)})
 	n.log.Info("spiffe identity", "id", id.SVID.ID.String(), "serial", serialOf(id), "expires", id.NotAfter().UTC())
 	context.AfterFunc(ctx, n.closePeers) // for a node that only calls; one that serves closes them once it has drained
 	go n.watchTopology(ctx)
@@ -147,27 +147,13 @@ func Join(ctx context.Context, self string, cfg Config) (*Node, error) {
 	return n, nil
 }
 
-// held says of an identity how long it is good for, and which authorities it is held with.
-func held(id *Identity) string {
-	trust := ""
+// held is how long an identity is good for, and which authorities it is held with.
+func held(id *Identity) *audit.Identity {
+	h := &audit.Identity{Until: id.NotAfter().UTC()}
 	if b, ok := id.Bundles.Get(id.SVID.ID.TrustDomain()); ok {
-		trust = TrustDigest(b)
+		h.Trusts = TrustDigest(b)
 	}
-	return "until " + id.NotAfter().UTC().Format(time.RFC3339) + ", trusts " + trust
-}
-
-// HeldUntil is when the identity ends whose beginning e records; zero if e is no such entry.
-func HeldUntil(e audit.Entry) time.Time {
-	rest, ok := strings.CutPrefix(e.Detail, "until ")
-	if !ok {
-		return time.Time{}
-	}
-	until, _, _ := strings.Cut(rest, ",")
-	t, err := time.Parse(time.RFC3339, until)
-	if err != nil {
-		return time.Time{}
-	}
-	return t
+	return h
 }
 
 // TrustDigest tells bundles apart: SHA-256 over their authorities in a fixed order, the first 16 hex digits.
@@ -451,7 +437,7 @@ func (n *Node) watchIdentity(ctx context.Context, last *Identity) {
 			last = nil
 		} else if last == nil || id.Generation != last.Generation {
 			n.log.Info("spiffe identity renewed", "id", id.SVID.ID.String(), "serial", serialOf(id), "expires", id.NotAfter().UTC())
-			n.audit.Write(audit.Entry{Kind: "identity", Peer: id.SVID.ID.String(), Serial: serialOf(id), Detail: held(id)})
+			n.audit.Write(audit.Entry{Kind: "identity", Peer: id.SVID.ID.String(), Serial: serialOf(id), Identity: held(id)})
 			last = id
 		}
 		select {

@@ -11,6 +11,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"example.org/security-training/services/httpjson"
+	"example.org/security-training/services/postgres/audited"
 	"example.org/security-training/services/risk"
 	"example.org/security-training/services/riskscorer/scorerapi"
 )
@@ -189,21 +190,26 @@ func (s *Scorer) PutClock(w http.ResponseWriter, r *http.Request) error {
 		return httpjson.Errorf(http.StatusUnprocessableEntity, "bad_clock", "now %v, pace %v: want a year up to 2100, and a pace above 0 and up to %d", change.Now, change.Pace, maxPace)
 	}
 	var c risk.Clock
-	err := pgx.BeginFunc(r.Context(), s.pool, func(tx pgx.Tx) error {
+	_, err := audited.Write(r.Context(), s.pool, func(tx pgx.Tx) ([]audited.Row, error) {
 		if _, err := now(r.Context(), tx); err != nil {
-			return err
+			return nil, err
 		}
 		var base time.Time
 		if err := tx.QueryRow(r.Context(), `SELECT base FROM people.clock FOR UPDATE`).Scan(&base); err != nil {
-			return fmt.Errorf("lock clock: %w", err)
+			return nil, fmt.Errorf("lock clock: %w", err)
 		}
 		var err error
 		if c, err = now(r.Context(), tx); err != nil {
-			return err
+			return nil, err
 		}
 		if !change.Now.IsZero() {
 			if change.Now.Before(c.Now) {
-				return httpjson.Errorf(http.StatusConflict, "clock_backward", "it is %s already: the lab's clock only moves forward", c.Now.Format(time.RFC3339))
+				return nil, httpjson.Errorf(
+					http.StatusConflict,
+					"clock_backward",
+					"it is %s already: the lab's clock only moves forward",
+					c.Now.Format(time.RFC3339),
+				)
 			}
 			c.Now = change.Now.UTC().Truncate(time.Microsecond)
 		}
@@ -211,9 +217,9 @@ func (s *Scorer) PutClock(w http.ResponseWriter, r *http.Request) error {
 			c.Pace = change.Pace
 		}
 		if _, err := tx.Exec(r.Context(), `UPDATE people.clock SET base = $1, since = clock_timestamp(), pace = $2`, c.Now, c.Pace); err != nil {
-			return fmt.Errorf("set clock: %w", err)
+			return nil, fmt.Errorf("set clock: %w", err)
 		}
-		return appendAudit(r.Context(), tx, []row{{Kind: "clock", Detail: fmt.Sprintf("%s, pace %g", c.Now.Format(time.RFC3339), c.Pace)}})
+		return []audited.Row{audited.Note(scorerapi.KindClock, "", "", c)}, nil
 	})
 	if err != nil {
 		return s.away(err)
@@ -233,26 +239,27 @@ func (s *Scorer) Reset(w http.ResponseWriter, r *http.Request) error {
 		return httpjson.Errorf(http.StatusUnprocessableEntity, "bad_reset", "want either after, a position of 0 or more, or people")
 	}
 	var answer scorerapi.ResetAnswer
-	err := pgx.BeginFunc(r.Context(), s.pool, func(tx pgx.Tx) error {
+	_, err := audited.Write(r.Context(), s.pool, func(tx pgx.Tx) ([]audited.Row, error) {
 		ctx := r.Context()
 		if err := alone(ctx, tx); err != nil {
-			return err
+			return nil, err
 		}
-		what, forget := "of people", forgetPeople(order.People)
+		forget := forgetPeople(order.People)
 		if order.After != nil {
-			what, forget = fmt.Sprintf("after position %d", *order.After), forgetAfter(*order.After)
+			forget = forgetAfter(*order.After)
 		}
 		var err error
 		if answer, err = forget.run(ctx, tx); err != nil {
-			return err
+			return nil, err
 		}
 		if err := relisten(ctx, tx); err != nil {
-			return err
+			return nil, err
 		}
 		if err := recount(ctx, tx); err != nil {
-			return err
+			return nil, err
 		}
-		return appendAudit(ctx, tx, []row{{Kind: "reset", Detail: fmt.Sprintf("%s: %d events, %d people", what, answer.Events, answer.People)}})
+		row := audited.Note(scorerapi.KindReset, "", "", scorerapi.Forgotten{After: order.After, ResetAnswer: answer})
+		return []audited.Row{row}, nil
 	})
 	if err != nil {
 		return s.away(err)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/url"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -14,7 +15,9 @@ import (
 
 	"example.org/security-training/services/activity"
 	"example.org/security-training/services/audit"
+	"example.org/security-training/services/httpjson"
 	"example.org/security-training/services/risk"
+	"example.org/security-training/services/riskscorer/scorerapi"
 )
 
 // past gives a person n events of up to a year ago, the last hundred of them within the window, straight into the table.
@@ -186,13 +189,20 @@ func TestTheStoryOfAnEventIsWhatTheChainSaysOfItAndNothingElse(t *testing.T) {
 	if rows := l.story("git:git.force_push/mira/"); len(rows) != 0 {
 		t.Errorf("the beginning of an id finds %+v", rows)
 	}
-	// The text of an assessment keeps its time in full: with less of it the score cannot be derived again.
-	var at time.Time
-	if err := l.pool.QueryRow(t.Context(), `SELECT at FROM risk.score WHERE person = 'mira' ORDER BY position DESC LIMIT 1`).Scan(&at); err != nil {
+	// An assessment keeps its time and score in full: with less of them the score cannot be derived again.
+	var want, got scorerapi.Assessed
+	want.Events = []string{other.ID}
+	if err := l.pool.QueryRow(t.Context(), `SELECT at, profile, score, level, position FROM risk.score WHERE person = 'mira' AND profile = $1
+		ORDER BY position DESC LIMIT 1`, risk.Default).Scan(&want.At, &want.Profile, &want.Score, &want.Level, &want.Position); err != nil {
 		t.Fatal(err)
 	}
-	if rows := l.story(other.ID); len(rows) == 1 && !strings.Contains(rows[0].Detail, ", "+at.UTC().Format(time.RFC3339Nano)+";") {
-		t.Errorf("the score is of %s, its audit says %q", at.UTC().Format(time.RFC3339Nano), rows[0].Detail)
+	if rows := l.story(other.ID); len(rows) == 1 {
+		if err := httpjson.Strict([]byte(rows[0].Detail), &got); err != nil || !got.At.Equal(want.At) {
+			t.Errorf("its audit says %q: %v", rows[0].Detail, err)
+		}
+		if got.At = want.At; !reflect.DeepEqual(got, want) {
+			t.Errorf("the score is %+v, its audit says %+v", want, got)
+		}
 	}
 }
 

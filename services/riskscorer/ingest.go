@@ -21,6 +21,7 @@ import (
 	"example.org/security-training/services/audit"
 	"example.org/security-training/services/httpjson"
 	"example.org/security-training/services/mesh"
+	"example.org/security-training/services/postgres/audited"
 	"example.org/security-training/services/risk"
 	"example.org/security-training/services/riskscorer/scorerapi"
 	"example.org/security-training/services/topology"
@@ -287,11 +288,17 @@ func (s *Scorer) merge(ctx context.Context, tx pgx.Tx, b *batch, lines []*line) 
 		if err := l.insert(ctx, tx, b); err != nil {
 			return nil, err
 		}
-		entries = append(entries, row{Kind: "dead_letter", Event: clip(l.line.Event.ID), Detail: l.reason})
+		entries = append(
+			entries,
+			audited.Note(scorerapi.KindDeadLetter, "", clip(l.line.Event.ID), scorerapi.Unfit{Reason: l.reason}),
+		)
 	}
 	for _, l := range lines {
 		if l.receipt.Status == activity.Rejected {
-			entries = append(entries, row{Kind: "rejected", Event: clip(l.Event.ID), Detail: l.receipt.Reason})
+			entries = append(
+				entries,
+				audited.Note(scorerapi.KindRejected, "", clip(l.Event.ID), scorerapi.Unfit{Reason: l.receipt.Reason}),
+			)
 		}
 	}
 	if err := mark(ctx, tx, b, lines); err != nil {
@@ -300,7 +307,7 @@ func (s *Scorer) merge(ctx context.Context, tx pgx.Tx, b *batch, lines []*line) 
 	if err := heard(ctx, tx, good); err != nil {
 		return nil, err
 	}
-	return books, appendAudit(ctx, tx, entries)
+	return books, audited.Append(ctx, tx, entries)
 }
 
 // attribute finds the person of each line: named by the learning system, else by the first account that the roster knows.
@@ -471,7 +478,13 @@ func strayAccount(e activity.Event) string {
 }
 
 // assess scores everybody about whom something new was stored, and says so in the audit with the ids of what was new.
-func (s *Scorer) assess(ctx context.Context, tx pgx.Tx, people []employee, lines []*line, clock risk.Clock) ([]row, map[string]*book, error) {
+func (s *Scorer) assess(
+	ctx context.Context,
+	tx pgx.Tx,
+	people []employee,
+	lines []*line,
+	clock risk.Clock,
+) ([]audited.Row, map[string]*book, error) {
 	fresh, oldest, passed := map[string][]string{}, map[string]time.Time{}, map[string]bool{}
 	for _, l := range lines {
 		if l.person == "" || l.receipt.Status != activity.Stored {
@@ -497,7 +510,7 @@ func (s *Scorer) assess(ctx context.Context, tx pgx.Tx, people []employee, lines
 		len(people),
 	) // the last midnight, if all that is new is after it and nothing was passed
 	last := midnight(clock.Now)
-	var entries []row
+	var entries []audited.Row
 	for i, p := range people {
 		ids[i], positions[i], eras[i] = p.ID, books[p.ID].position, p.era
 		if !passed[p.ID] && oldest[p.ID].After(last) {
@@ -513,10 +526,9 @@ func (s *Scorer) assess(ctx context.Context, tx pgx.Tx, people []employee, lines
 			if profile != s.profile {
 				continue
 			}
-			entries = append(entries, row{
-				Kind: "assessment", Person: p.ID, Event: fresh[p.ID][0],
-				Detail: fmt.Sprintf("%s %.6f %s at position %d, %s; events %s", profile.Name, score.Float(), level, positions[i], clock.Now.Format(time.RFC3339Nano), strings.Join(fresh[p.ID], " ")),
-			})
+			entries = append(entries, audited.Note(scorerapi.KindAssessment, p.ID, fresh[p.ID][0], scorerapi.Assessed{
+				Profile: profile.Name, Score: score, Level: level, Position: positions[i], At: clock.Now, Events: fresh[p.ID],
+			}))
 		}
 		if _, err := tx.Exec(ctx, `
 			INSERT INTO risk.score (person, at, position, profile, version, role, score, level)
@@ -580,36 +592,15 @@ func (s *Scorer) bury(ctx context.Context, b *batch, l *line, cause error) error
 		Reason: activity.CannotBeStored,
 	}
 	reason := fmt.Sprintf("%s: failed %d times: %s", activity.CannotBeStored, attempts, clip(cause.Error()))
-	return pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error {
+	_, err := audited.Write(ctx, s.pool, func(tx pgx.Tx) ([]audited.Row, error) {
 		if err := (letter{l, reason}).insert(ctx, tx, b); err != nil {
-			return err
+			return nil, err
 		}
 		if err := mark(ctx, tx, b, []*line{l}); err != nil {
-			return err
+			return nil, err
 		}
-		return appendAudit(ctx, tx, []row{{Kind: "dead_letter", Event: clip(l.Event.ID), Detail: reason}})
+		row := audited.Note(scorerapi.KindDeadLetter, "", clip(l.Event.ID), scorerapi.Unfit{Reason: reason})
+		return []audited.Row{row}, nil
 	})
-}
-
-// row is one entry of the audit of business rows.
-type row struct {
-	Kind   string `json:"kind"`
-	Person string `json:"person,omitempty"`
-	Event  string `json:"event,omitempty"`
-	Detail string `json:"detail,omitempty"`
-}
-
-// appendAudit adds rows to the scorer's chain; it is the last thing a transaction does, as it locks the chain's tip.
-func appendAudit(ctx context.Context, tx pgx.Tx, rows []row) error {
-	if len(rows) == 0 {
-		return nil
-	}
-	text, err := json.Marshal(rows)
-	if err != nil {
-		return fmt.Errorf("audit: %w", err)
-	}
-	if _, err := tx.Exec(ctx, `SELECT audit.append($1)`, text); err != nil {
-		return fmt.Errorf("audit: %w", err)
-	}
-	return nil
+	return err
 }

@@ -13,6 +13,7 @@ import (
 
 	"example.org/security-training/services/audit"
 	"example.org/security-training/services/httpjson"
+	"example.org/security-training/services/postgres/audited"
 	"example.org/security-training/services/risk"
 	"example.org/security-training/services/riskscorer/scorerapi"
 )
@@ -153,7 +154,13 @@ func (s *Scorer) Risk(w http.ResponseWriter, r *http.Request) error {
 // latest is the position of whatever the log ends with.
 const latest = 1<<63 - 1
 
-func stored(ctx context.Context, tx pgx.Tx, person string, position int64, profile string) (*scorerapi.StoredScore, error) {
+func stored(
+	ctx context.Context,
+	tx pgx.Tx,
+	person string,
+	position int64,
+	profile string,
+) (*scorerapi.StoredScore, error) {
 	var st scorerapi.StoredScore
 	var score int64
 	err := tx.QueryRow(ctx, `SELECT at, position, profile, version, role, score, level FROM risk.score WHERE person = $1 AND position = $2 AND profile = $3`, person, position, profile).
@@ -346,25 +353,37 @@ func (s *Scorer) Audit(w http.ResponseWriter, r *http.Request) error {
 	}
 	var list []audit.Row
 	if err := s.look(r.Context(), func(tx pgx.Tx, _ risk.Clock) error {
-		query, args := `SELECT chain, seq, at, kind, person, event, detail, prev, hash FROM audit.own WHERE seq > $1 ORDER BY seq LIMIT $2`, []any{after, min(limit, 10_000)}
+		rows := audited.Export(r.Context(), tx, after, min(limit, 10_000))
 		if event := q.Get("event"); event != "" {
-			query, args = `
-				SELECT s.chain, s.seq, s.at, s.kind, s.person, s.event, s.detail, s.prev, s.hash
-				FROM (SELECT 1) one LEFT JOIN risk.event e ON e.id = $1
-				CROSS JOIN LATERAL audit.story($1, coalesce(e.person, ''), coalesce(e.received, '-infinity') - interval '1 minute', coalesce(e.received, '-infinity') + $2::interval, $3) s
-				ORDER BY s.seq`, []any{event, assessedWithin, min(limit, 10_000)}
+			about, err := subjectOf(r.Context(), tx, event)
+			if err != nil {
+				return err
+			}
+			rows = audited.Story(r.Context(), tx, about, min(limit, 10_000))
 		}
-		rows, err := tx.Query(r.Context(), query, args...)
-		if err != nil {
-			return fmt.Errorf("read audit: %w", err)
-		}
-		if list, err = pgx.CollectRows(rows, pgx.RowToStructByPos[audit.Row]); err != nil {
-			return fmt.Errorf("read audit: %w", err)
-		}
-		return nil
+		var err error
+		list, err = audited.Collect(rows)
+		return err
 	}); err != nil {
 		return err
 	}
 	w.Header().Set("Content-Type", "application/x-ndjson")
 	return audit.WriteRows(w, audit.Each(list))
+}
+
+// subjectOf is an event, and the rows about the person it is of that name it: those of about when it was received.
+func subjectOf(ctx context.Context, tx pgx.Tx, event string) (audited.Subject, error) {
+	s := audited.Subject{Event: event}
+	var received time.Time
+	err := tx.QueryRow(
+		ctx, `SELECT coalesce(person, ''), received FROM risk.event WHERE id = $1`, event,
+	).Scan(&s.Person, &received)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return s, nil
+	}
+	if err != nil {
+		return s, fmt.Errorf("look up event: %w", err)
+	}
+	s.Since, s.Until = received.Add(-time.Minute), received.Add(assessedWithin)
+	return s, nil
 }

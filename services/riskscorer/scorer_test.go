@@ -536,7 +536,8 @@ func TestResetOfPeopleForgetsThemAloneWithWhatTheyDid(t *testing.T) {
 			t.Errorf("%s: %d %s", what, code, body)
 		}
 	}
-	if code, body := l.put(instructor, "POST", "/v1/reset", scorerapi.ResetOrder{People: []string{"cast", "nobody"}}); code != 200 || body != `{"events":1,"people":1}`+"\n" {
+	if code, body := l.put(instructor, "POST", "/v1/reset", scorerapi.ResetOrder{People: []string{"cast", "nobody"}}); code != 200 ||
+		body != `{"events":1,"people":1}`+"\n" {
 		t.Fatalf("reset: %d %s", code, body)
 	}
 	if code, _ := l.call(instructor, "GET", "/v1/people/cast/risk", "", ""); code != 404 {

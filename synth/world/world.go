@@ -164,9 +164,27 @@ type World struct {
 	plays map[string]*play
 }
 
-func newWorld(ctx context.Context, row source.Row, secret []byte, send sendFunc, clock func(context.Context) (risk.Clock, error)) *World {
-	return &World{source: row.Source, row: row, secret: secret, send: send, clock: clock, log: newOktaLog(), workers: 16, first: 20 * time.Millisecond, longest: 2 * time.Second, look: 100 * time.Millisecond,
-		ctx: ctx, plays: map[string]*play{}}
+func newWorld(
+	ctx context.Context,
+	row source.Row,
+	secret []byte,
+	send sendFunc,
+	clock func(context.Context) (risk.Clock, error),
+) *World {
+	return &World{
+		source:  row.Source,
+		row:     row,
+		secret:  secret,
+		send:    send,
+		clock:   clock,
+		log:     newOktaLog(),
+		workers: 16,
+		first:   20 * time.Millisecond,
+		longest: 2 * time.Second,
+		look:    100 * time.Millisecond,
+		ctx:     ctx,
+		plays:   map[string]*play{},
+	}
 }
 
 // begin starts a play.

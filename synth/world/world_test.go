@@ -199,7 +199,12 @@ func start(t testing.TB) *net {
 	if err != nil {
 		t.Fatal(err)
 	}
-	n := &net{Net: meshtest.Start(t, text), events: map[string]activity.Event{}, clock: risk.Clock{Now: risk.Epoch, Pace: 1}, refuse: 3}
+	n := &net{
+		Net:    meshtest.Start(t, text),
+		events: map[string]activity.Event{},
+		clock:  risk.Clock{Now: risk.Epoch, Pace: 1},
+		refuse: 3,
+	}
 	scorer := n.Join(t, "risk-scorer")
 	for _, r := range scorer.Self().Routes() {
 		scorer.Handle(r, func(http.ResponseWriter, *http.Request) error { return nil })
@@ -328,7 +333,9 @@ func (n *net) settled(t testing.TB, id string) map[string]Status {
 	for _, w := range n.Topology.OfKind(topology.KindCollector) {
 		meshtest.Await(t, w.Name+"'s spool to be empty", func() bool {
 			c := ask[collectorapi.Spool](t, n, w.Name, "/v1/spool")
-			return c.Watermark == ask[collectorapi.Spool](t, n, w.Name, "/v1/spool").Watermark && c.Accepted == c.Stored+c.Duplicate && c.Awaiting == 0
+			return c.Watermark == ask[collectorapi.Spool](t, n, w.Name, "/v1/spool").Watermark &&
+				c.Accepted == c.Stored+c.Duplicate &&
+				c.Awaiting == 0
 		})
 	}
 	return out

@@ -8,6 +8,7 @@ import (
 	"example.org/security-training/services/audit"
 	"example.org/security-training/services/httpjson"
 	"example.org/security-training/services/lms/site"
+	"example.org/security-training/services/postgres/audited"
 )
 
 // GetAudit is GET /v1/audit?after=SEQ&limit=N: this service's chain as NDJSON of audit.Row, in order; all of it unless
@@ -38,12 +39,10 @@ func (l *Log) GetAudit(w http.ResponseWriter, r *http.Request) error {
 	}
 	out := &site.NDJSONWriter{W: w}
 	if event != "" || person != "" {
-		var rows []audit.Row
-		if rows, err = l.Store.story(r.Context(), event, person, since, int(cmp.Or(min(limit, 10_000), 200))); err == nil {
-			err = audit.WriteRows(out, audit.Each(rows))
-		}
+		subject := audited.Subject{Event: event, Person: person, Since: since}
+		err = audit.WriteRows(out, audited.Story(r.Context(), l.Store.Pool, subject, cmp.Or(min(limit, 10_000), 200)))
 	} else {
-		err = l.Store.export(r.Context(), out, after, limit)
+		err = audit.WriteRows(out, audited.Export(r.Context(), l.Store.Pool, after, limit))
 	}
 	if err != nil && out.Wrote {
 		panic(http.ErrAbortHandler) // half of it is out: breaking off is the only way to say that it is not whole

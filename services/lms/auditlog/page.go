@@ -15,8 +15,8 @@ import (
 	"example.org/security-training/services/audit"
 	"example.org/security-training/services/httpjson"
 	"example.org/security-training/services/lms/site"
-	"example.org/security-training/services/lms/store"
 	"example.org/security-training/services/lms/words"
+	"example.org/security-training/services/postgres/audited"
 )
 
 // PageRows is how many entries a page shows.
@@ -97,7 +97,7 @@ func (l *Log) Show(v *site.Request) error {
 	}
 	if query.Person != "" || query.Event != "" {
 		// Looking a person up is an act, and the audit says so as well.
-		if err := l.Store.Record(v.Ctx(), store.Note("search", "", "", struct {
+		if err := l.Store.Record(v.Ctx(), audited.Note("search", "", "", struct {
 			By     site.Principal `json:"by"`
 			Person string         `json:"person,omitempty"`
 			Event  string         `json:"event,omitempty"`

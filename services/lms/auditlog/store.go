@@ -3,8 +3,6 @@ package auditlog
 import (
 	"context"
 	"fmt"
-	"io"
-	"time"
 
 	"github.com/jackc/pgx/v5"
 
@@ -45,52 +43,4 @@ func (s *Store) Search(ctx context.Context, q Query) ([]audit.Row, error) {
 		return nil, fmt.Errorf("read audit: %w", err)
 	}
 	return all, nil
-}
-
-// export writes the chain behind seq after, in order, one JSON object a line, at most limit of them (0: all).
-func (s *Store) export(ctx context.Context, w io.Writer, after, limit int64) error {
-	rows, err := s.Pool.Query(
-		ctx,
-		`SELECT chain, seq, at, kind, person, event, detail, prev, hash FROM audit.own WHERE seq > $1 ORDER BY seq LIMIT nullif($2::bigint, 0)`,
-		after,
-		limit,
-	)
-	if err != nil {
-		return fmt.Errorf("read audit: %w", err)
-	}
-	err = audit.WriteRows(w, func(yield func(audit.Row, error) bool) {
-		defer rows.Close()
-		for rows.Next() {
-			if !yield(pgx.RowToStructByPos[audit.Row](rows)) {
-				return
-			}
-		}
-		if err := rows.Err(); err != nil {
-			yield(audit.Row{}, err)
-		}
-	})
-	if err != nil {
-		return fmt.Errorf("export audit: %w", err)
-	}
-	return nil
-}
-
-// story is what the chain says of an event, or of a person from a time on.
-func (s *Store) story(ctx context.Context, event, person string, since time.Time, most int) ([]audit.Row, error) {
-	rows, err := s.Pool.Query(
-		ctx,
-		`SELECT chain, seq, at, kind, person, event, detail, prev, hash FROM audit.story($1, $2, $3, 'infinity', $4) ORDER BY seq`,
-		event,
-		person,
-		since,
-		most,
-	)
-	if err != nil {
-		return nil, fmt.Errorf("read audit: %w", err)
-	}
-	list, err := pgx.CollectRows(rows, pgx.RowToStructByPos[audit.Row])
-	if err != nil {
-		return nil, fmt.Errorf("read audit: %w", err)
-	}
-	return list, nil
 }

@@ -19,6 +19,7 @@ import (
 	"example.org/security-training/services/lms/site"
 	"example.org/security-training/services/lms/store"
 	"example.org/security-training/services/mesh"
+	"example.org/security-training/services/postgres/audited"
 	"example.org/security-training/services/risk"
 )
 
@@ -48,11 +49,11 @@ func digest(token string) []byte {
 }
 
 func (s *Store) addLink(ctx context.Context, token string, p site.Principal, expires time.Time, by string) error {
-	return s.Write(ctx, func(tx pgx.Tx) ([]store.Row, error) {
+	return s.Write(ctx, func(tx pgx.Tx) ([]audited.Row, error) {
 		if _, err := tx.Exec(ctx, `INSERT INTO training.link (token, role, person, expires) VALUES ($1, $2, $3, $4)`, digest(token), p.Role, p.Person, expires); err != nil {
 			return nil, fmt.Errorf("store link: %w", err)
 		}
-		return []store.Row{store.Note("link.made", p.Person, "", struct {
+		return []audited.Row{audited.Note("link.made", p.Person, "", struct {
 			Role    string    `json:"role"`
 			By      string    `json:"by"`
 			Expires time.Time `json:"expires"`
@@ -63,7 +64,7 @@ func (s *Store) addLink(ctx context.Context, token string, p site.Principal, exp
 // useLink consumes a link: of many who try, one gets it. errGone if it was used, has ended, or never was.
 func (s *Store) useLink(ctx context.Context, token string, now time.Time) (site.Principal, error) {
 	var p site.Principal
-	err := s.Write(ctx, func(tx pgx.Tx) ([]store.Row, error) {
+	err := s.Write(ctx, func(tx pgx.Tx) ([]audited.Row, error) {
 		row := tx.QueryRow(
 			ctx,
 			`UPDATE training.link SET used = $2 WHERE token = $1 AND used IS NULL AND expires > $2 RETURNING role, person`,
@@ -75,7 +76,7 @@ func (s *Store) useLink(ctx context.Context, token string, now time.Time) (site.
 		} else if err != nil {
 			return nil, fmt.Errorf("use link: %w", err)
 		}
-		return []store.Row{store.Note("sign_in", p.Person, "", p)}, nil
+		return []audited.Row{audited.Note("sign_in", p.Person, "", p)}, nil
 	})
 	return p, err
 }

@@ -24,7 +24,7 @@ import (
 	"example.org/security-training/services/env"
 	"example.org/security-training/services/httpjson"
 	"example.org/security-training/services/lms/site"
-	"example.org/security-training/services/lms/store"
+	"example.org/security-training/services/postgres/audited"
 	"example.org/security-training/services/risk"
 )
 
@@ -268,7 +268,7 @@ func (a *Auth) DoCallback(v *site.Request) error {
 		}
 		signed.Role, signed.Person = site.RolePerson, people[i].ID
 	}
-	if err := a.Store.Record(v.Ctx(), store.Note("sign_in", signed.Person, "", signed)); err != nil {
+	if err := a.Store.Record(v.Ctx(), audited.Note("sign_in", signed.Person, "", signed)); err != nil {
 		return err
 	}
 	if err := a.signIn(v.Ctx(), signed); err != nil {

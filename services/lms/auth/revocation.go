@@ -13,8 +13,8 @@ import (
 	"example.org/security-training/services/httpjson"
 	"example.org/security-training/services/lms/lmsapi"
 	"example.org/security-training/services/lms/site"
-	"example.org/security-training/services/lms/store"
 	"example.org/security-training/services/mesh"
+	"example.org/security-training/services/postgres/audited"
 )
 
 // clockSkew is how far the issuer's clock may be ahead of this one. A time further ahead would refuse what is yet to be issued.
@@ -45,7 +45,7 @@ func (a *Auth) PostRevocation(w http.ResponseWriter, r *http.Request) error {
 // Revoke answers the time that holds for the name and role from now on.
 func (s *Store) Revoke(ctx context.Context, o lmsapi.Revocation, by string) (time.Time, error) {
 	var holds time.Time
-	err := s.Write(ctx, func(tx pgx.Tx) ([]store.Row, error) {
+	err := s.Write(ctx, func(tx pgx.Tx) ([]audited.Row, error) {
 		err := tx.QueryRow(ctx, `INSERT INTO training.revoked_certificate AS r (role, name, before, by) VALUES ($1, $2, $3, $4)
 			ON CONFLICT (role, name) DO UPDATE SET before = excluded.before, by = excluded.by, at = excluded.at WHERE excluded.before > r.before
 			RETURNING before`, o.Role, o.Name, o.Before, by).Scan(&holds)
@@ -59,7 +59,7 @@ func (s *Store) Revoke(ctx context.Context, o lmsapi.Revocation, by string) (tim
 		if o.Role == site.RolePerson {
 			person = o.Name
 		}
-		return []store.Row{store.Note("certificate.revoked", person, "", struct {
+		return []audited.Row{audited.Note("certificate.revoked", person, "", struct {
 			Role   string    `json:"role"`
 			By     string    `json:"by"`
 			Asked  time.Time `json:"asked"`

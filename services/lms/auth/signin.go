@@ -17,6 +17,7 @@ import (
 	"example.org/security-training/services/lms/riskclient"
 	"example.org/security-training/services/lms/site"
 	"example.org/security-training/services/lms/store"
+	"example.org/security-training/services/postgres/audited"
 	"example.org/security-training/services/risk"
 )
 
@@ -117,7 +118,7 @@ func (a *Auth) DoCertificate(v *site.Request) error {
 
 // welcome begins a session, with its audit row.
 func (a *Auth) welcome(v *site.Request, p site.Principal) error {
-	if err := a.Store.Record(v.Ctx(), store.Note("sign_in", p.Person, "", p)); err != nil {
+	if err := a.Store.Record(v.Ctx(), audited.Note("sign_in", p.Person, "", p)); err != nil {
 		return err
 	}
 	if err := a.signIn(v.Ctx(), p); err != nil {
@@ -150,7 +151,7 @@ func (a *Auth) DoSignIn(v *site.Request) error {
 
 // DoSignOut ends the session.
 func (a *Auth) DoSignOut(v *site.Request) error {
-	if err := a.Store.Record(v.Ctx(), store.Note("sign_out", v.Viewer.Person, "", v.Viewer.Principal)); err != nil {
+	if err := a.Store.Record(v.Ctx(), audited.Note("sign_out", v.Viewer.Person, "", v.Viewer.Principal)); err != nil {
 		return err
 	}
 	if err := a.sessions.Destroy(v.Ctx()); err != nil {

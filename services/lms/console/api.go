@@ -48,8 +48,8 @@ func (c *Console) PostExercise(w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
-// GetOrders is GET /v1/orders?wait=20s: Orders, as soon as there is one, or somebody begins or ceases to watch, or after that
-// time, half a minute at most. Asking changes nothing: an order is taken by a report that says so.
+// GetOrders is GET /v1/orders?wait=20s: Orders, as soon as there is one, or somebody begins or ceases to watch, or
+// after that time, half a minute at most. Asking changes nothing: an order is taken by a report that says so.
 func (c *Console) GetOrders(w http.ResponseWriter, r *http.Request) error {
 	var patience time.Duration
 	if text := r.URL.Query().Get("wait"); text != "" {
@@ -90,8 +90,8 @@ func (c *Console) GetOrders(w http.ResponseWriter, r *http.Request) error {
 	}
 }
 
-// PostOrder is POST /v1/orders/{order}: the conductor's Report. 409 for an order that somebody else has taken, or that has
-// ended; 404 for one that is not there.
+// PostOrder is POST /v1/orders/{order}: the conductor's Report. 409 for an order that somebody else has taken, or that
+// has ended; 404 for one that is not there.
 func (c *Console) PostOrder(w http.ResponseWriter, r *http.Request) error {
 	var report exercise.Report
 	if err := httpjson.Read(w, r, 4<<20, &report); err != nil {
@@ -102,7 +102,12 @@ func (c *Console) PostOrder(w http.ResponseWriter, r *http.Request) error {
 		return httpjson.Errorf(http.StatusNotFound, "unknown_order", "there is no order %q", r.PathValue("order"))
 	}
 	if !slices.Contains([]string{exercise.ReportTaken, exercise.ReportDone, exercise.ReportFailed}, report.State) {
-		return httpjson.Errorf(http.StatusUnprocessableEntity, "bad_report", "state %q: want taken, done or failed", report.State)
+		return httpjson.Errorf(
+			http.StatusUnprocessableEntity,
+			"bad_report",
+			"state %q: want taken, done or failed",
+			report.State,
+		)
 	}
 	if err := c.store.reportOrder(r.Context(), n, report, mesh.Caller(r.Context()).Name); err != nil {
 		return err
@@ -120,7 +125,12 @@ func (c *Console) PutScenarios(w http.ResponseWriter, r *http.Request) error {
 	}
 	for i, x := range s.Scenarios {
 		if !exercise.ValidID(x.Name) || x.Title == "" || len(s.Scenarios) > 200 {
-			return httpjson.Errorf(http.StatusUnprocessableEntity, "bad_scenario", "scenario %d: want a name, a title, and 200 scenarios at most", i)
+			return httpjson.Errorf(
+				http.StatusUnprocessableEntity,
+				"bad_scenario",
+				"scenario %d: want a name, a title, and 200 scenarios at most",
+				i,
+			)
 		}
 	}
 	if err := c.store.putScenarios(r.Context(), s, mesh.Caller(r.Context()).Name); err != nil {

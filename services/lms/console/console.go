@@ -1,8 +1,8 @@
 // Package console is the instructor's view of a running lab: exercises, orders, identities, who may call what, and what
 // happens as it happens.
 //
-// The learning system does not know what runs it. What an instructor asks for becomes an order, which a conductor fetches
-// over the mesh, does, and reports on.
+// The learning system does not know what runs it. What an instructor asks for becomes an order, which a conductor
+// fetches over the mesh, does, and reports on.
 package console
 
 import (
@@ -16,6 +16,7 @@ import (
 	"example.org/security-training/services/lms/auditlog"
 	"example.org/security-training/services/lms/site"
 	"example.org/security-training/services/lms/store"
+	"example.org/security-training/services/postgres/audited"
 	"example.org/security-training/services/topology"
 )
 
@@ -44,7 +45,7 @@ func New(cfg Config, db *store.Store, log *auditlog.Store, pages *site.Site) *Co
 }
 
 // Wrote shows audit rows that have just been committed in the feed.
-func (c *Console) Wrote(rows []store.Row) { c.hub.wrote(rows) }
+func (c *Console) Wrote(rows []audited.Row) { c.hub.wrote(rows) }
 
 // End ends the waiting of all who wait for news: the process drains.
 func (c *Console) End() { c.hub.end() }

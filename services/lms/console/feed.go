@@ -9,7 +9,7 @@ import (
 
 	"example.org/security-training/services/exercise"
 	"example.org/security-training/services/lms/site"
-	"example.org/security-training/services/lms/store"
+	"example.org/security-training/services/postgres/audited"
 )
 
 type feedRow struct {
@@ -33,7 +33,7 @@ func (c *Console) feedRows(most int) []feedRow {
 }
 
 // lineOf is a row of the audit as a line of the feed, if it is one for people.
-func lineOf(r store.Row, at time.Time) (exercise.FeedLine, bool) {
+func lineOf(r audited.Row, at time.Time) (exercise.FeedLine, bool) {
 	what, ok := feedWords[r.Kind]
 	kind := "lesson"
 	if r.Kind == "sign_in" {

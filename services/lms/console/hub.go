@@ -6,7 +6,7 @@ import (
 	"time"
 
 	"example.org/security-training/services/exercise"
-	"example.org/security-training/services/lms/store"
+	"example.org/security-training/services/postgres/audited"
 )
 
 // hub is what the instructor's page shows beyond the database.
@@ -72,7 +72,7 @@ func (h *hub) watched(now time.Time) bool {
 }
 
 // wrote tells the feed of rows that this service has just committed.
-func (h *hub) wrote(rows []store.Row) {
+func (h *hub) wrote(rows []audited.Row) {
 	var lines []exercise.FeedLine
 	for _, r := range rows {
 		if line, ok := lineOf(r, time.Now().UTC()); ok {

@@ -30,7 +30,10 @@ func (c *Console) ShowIdentities(v *site.Request) error {
 	if topo := c.topology(); topo != nil {
 		for _, id := range known {
 			w, _ := topo.Workload(id.Workload)
-			m.Rows = append(m.Rows, identityRow{Identity: id, Kind: w.Kind, Withdrawn: id.Serial == "", Withdrawable: withdrawable(w)})
+			m.Rows = append(
+				m.Rows,
+				identityRow{Identity: id, Kind: w.Kind, Withdrawn: id.Serial == "", Withdrawable: withdrawable(w)},
+			)
 		}
 	}
 	var err error
@@ -55,7 +58,10 @@ func (c *Console) DoIdentity(v *site.Request) error {
 		return badOrder("There is no workload %q.", o.Workload)
 	}
 	if o.Kind == exercise.OrderWithdraw && !withdrawable(w) {
-		return badOrder("Without the identity of %s this page could not give it back. Use the command line for that.", o.Workload)
+		return badOrder(
+			"Without the identity of %s this page could not give it back. Use the command line for that.",
+			o.Workload,
+		)
 	}
 	if _, err := c.placeOrder(v.Ctx(), v.Viewer.Principal, o); err != nil {
 		return err

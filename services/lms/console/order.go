@@ -16,8 +16,8 @@ import (
 	"example.org/security-training/services/exercise"
 	"example.org/security-training/services/httpjson"
 	"example.org/security-training/services/lms/site"
-	"example.org/security-training/services/lms/store"
 	"example.org/security-training/services/lms/words"
+	"example.org/security-training/services/postgres/audited"
 	"example.org/security-training/services/topology"
 )
 
@@ -127,11 +127,11 @@ func (c *Console) placeOrder(ctx context.Context, by site.Principal, o exercise.
 	if err != nil {
 		return 0, fmt.Errorf("encode order: %w", err)
 	}
-	err = c.store.Write(ctx, func(tx pgx.Tx) ([]store.Row, error) {
+	err = c.store.Write(ctx, func(tx pgx.Tx) ([]audited.Row, error) {
 		if err := tx.QueryRow(ctx, `INSERT INTO training.console_order (kind, body, role) VALUES ($1, $2, $3) RETURNING number`, o.Kind, string(body), by.Role).Scan(&o.Number); err != nil {
 			return nil, fmt.Errorf("store order: %w", err)
 		}
-		return []store.Row{store.Note("order", "", o.Event, struct {
+		return []audited.Row{audited.Note("order", "", o.Event, struct {
 			exercise.Order
 			By site.Principal `json:"by"`
 		}{o, by})}, nil

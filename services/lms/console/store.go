@@ -15,7 +15,7 @@ import (
 	"example.org/security-training/services/httpjson"
 	"example.org/security-training/services/lms/auditlog"
 	"example.org/security-training/services/lms/site"
-	"example.org/security-training/services/lms/store"
+	"example.org/security-training/services/postgres/audited"
 )
 
 func (s *recordStore) putExercise(ctx context.Context, e exercise.Exercise, by string) error {
@@ -23,7 +23,7 @@ func (s *recordStore) putExercise(ctx context.Context, e exercise.Exercise, by s
 	if err != nil {
 		return fmt.Errorf("encode steps: %w", err)
 	}
-	return s.Write(ctx, func(tx pgx.Tx) ([]store.Row, error) {
+	return s.Write(ctx, func(tx pgx.Tx) ([]audited.Row, error) {
 		var before exercise.State
 		err := tx.QueryRow(ctx, `SELECT state FROM training.exercise WHERE id = $1 FOR UPDATE`, e.ID).Scan(&before)
 		if err != nil && !errors.Is(err, pgx.ErrNoRows) {
@@ -40,7 +40,7 @@ func (s *recordStore) putExercise(ctx context.Context, e exercise.Exercise, by s
 		if before == e.State {
 			return nil, nil // progress within a state is no act of its own
 		}
-		return []store.Row{store.Note("exercise", "", "", struct {
+		return []audited.Row{audited.Note("exercise", "", "", struct {
 			ID    string         `json:"id"`
 			State exercise.State `json:"state"`
 			By    string         `json:"by"`
@@ -95,7 +95,11 @@ func (s *recordStore) keepFeed(ctx context.Context, lines []exercise.FeedLine) e
 		if _, err := tx.Exec(ctx, `INSERT INTO training.feed (line) SELECT x FROM jsonb_array_elements($1::jsonb) x`, string(text)); err != nil {
 			return err
 		}
-		_, err := tx.Exec(ctx, `DELETE FROM training.feed WHERE number <= (SELECT max(number) FROM training.feed) - $1`, feedKept)
+		_, err := tx.Exec(
+			ctx,
+			`DELETE FROM training.feed WHERE number <= (SELECT max(number) FROM training.feed) - $1`,
+			feedKept,
+		)
 		return err
 	})
 	if err != nil {
@@ -122,7 +126,7 @@ func (s *recordStore) feedOf(ctx context.Context, log *auditlog.Store, before ti
 		if !r.At.Before(before) {
 			continue
 		}
-		if line, ok := lineOf(store.Row{Kind: r.Kind, Person: r.Person, Event: r.Event, Detail: r.Detail}, r.At.UTC()); ok {
+		if line, ok := lineOf(audited.Row{Kind: r.Kind, Person: r.Person, Event: r.Event, Detail: r.Detail}, r.At.UTC()); ok {
 			lines = append(lines, line)
 		}
 	}
@@ -200,16 +204,18 @@ func (s *recordStore) reportOrder(ctx context.Context, n int64, report exercise.
 		text := string(b)
 		result = &text
 	}
-	return s.Write(ctx, func(tx pgx.Tx) ([]store.Row, error) {
+	return s.Write(ctx, func(tx pgx.Tx) ([]audited.Row, error) {
 		var kind, state string
-		err := tx.QueryRow(ctx, `SELECT kind, state FROM training.console_order WHERE number = $1 FOR UPDATE`, n).Scan(&kind, &state)
+		err := tx.QueryRow(ctx, `SELECT kind, state FROM training.console_order WHERE number = $1 FOR UPDATE`, n).
+			Scan(&kind, &state)
 		if errors.Is(err, pgx.ErrNoRows) {
 			return nil, httpjson.Errorf(http.StatusNotFound, "unknown_order", "there is no order %d", n)
 		}
 		if err != nil {
 			return nil, fmt.Errorf("read order: %w", err)
 		}
-		if report.State == exercise.ReportTaken && state != exercise.OrderWaiting || report.State != exercise.ReportTaken && state != exercise.ReportTaken {
+		if report.State == exercise.ReportTaken && state != exercise.OrderWaiting ||
+			report.State != exercise.ReportTaken && state != exercise.ReportTaken {
 			return nil, httpjson.Errorf(http.StatusConflict, "order_"+state, "order %d is %s already", n, state)
 		}
 		if _, err := tx.Exec(ctx, `UPDATE training.console_order SET state = $2, note = $3, result = $4, changed = clock_timestamp() WHERE number = $1`, n, report.State, report.Note, result); err != nil {
@@ -218,7 +224,7 @@ func (s *recordStore) reportOrder(ctx context.Context, n int64, report exercise.
 		if report.State == exercise.ReportTaken {
 			return nil, nil
 		}
-		return []store.Row{store.Note("order."+report.State, "", "", struct {
+		return []audited.Row{audited.Note("order."+report.State, "", "", struct {
 			Number int64  `json:"number"`
 			Order  string `json:"order"`
 			Note   string `json:"note,omitempty"`
@@ -228,7 +234,7 @@ func (s *recordStore) reportOrder(ctx context.Context, n int64, report exercise.
 }
 
 func (s *recordStore) putScenarios(ctx context.Context, told exercise.Scenarios, by string) error {
-	return s.Write(ctx, func(tx pgx.Tx) ([]store.Row, error) {
+	return s.Write(ctx, func(tx pgx.Tx) ([]audited.Row, error) {
 		if _, err := tx.Exec(ctx, `DELETE FROM training.scenario`); err != nil {
 			return nil, fmt.Errorf("store scenarios: %w", err)
 		}
@@ -244,12 +250,18 @@ func (s *recordStore) putScenarios(ctx context.Context, told exercise.Scenarios,
 		if !told.Fresh {
 			return nil, nil // said again, to a service that was away
 		}
-		tag, err := tx.Exec(ctx, `UPDATE training.console_order SET state = $1, note = 'whoever did it was started anew', changed = clock_timestamp()
-			WHERE state = $2 OR state = $3 AND made < clock_timestamp() - interval '1 minute'`, exercise.ReportFailed, exercise.ReportTaken, exercise.OrderWaiting)
+		tag, err := tx.Exec(
+			ctx,
+			`UPDATE training.console_order SET state = $1, note = 'whoever did it was started anew', changed = clock_timestamp()
+			WHERE state = $2 OR state = $3 AND made < clock_timestamp() - interval '1 minute'`,
+			exercise.ReportFailed,
+			exercise.ReportTaken,
+			exercise.OrderWaiting,
+		)
 		if err != nil {
 			return nil, fmt.Errorf("end old orders: %w", err)
 		}
-		return []store.Row{store.Note("scenarios", "", "", struct {
+		return []audited.Row{audited.Note("scenarios", "", "", struct {
 			Scenarios int    `json:"scenarios"`
 			Ended     int64  `json:"orders_ended"`
 			By        string `json:"by"`
@@ -284,15 +296,21 @@ func (s *recordStore) giveHint(
 	hint exercise.Hint,
 	by site.Principal,
 ) error {
-	return s.Write(ctx, func(tx pgx.Tx) ([]store.Row, error) {
-		tag, err := tx.Exec(ctx, `INSERT INTO training.hint (exercise, number, cost) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING`, exercise, number, hint.Cost)
+	return s.Write(ctx, func(tx pgx.Tx) ([]audited.Row, error) {
+		tag, err := tx.Exec(
+			ctx,
+			`INSERT INTO training.hint (exercise, number, cost) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING`,
+			exercise,
+			number,
+			hint.Cost,
+		)
 		if err != nil {
 			return nil, fmt.Errorf("store hint: %w", err)
 		}
 		if tag.RowsAffected() == 0 {
 			return nil, nil
 		}
-		return []store.Row{store.Note("hint", "", "", struct {
+		return []audited.Row{audited.Note("hint", "", "", struct {
 			Exercise string         `json:"exercise"`
 			Number   int            `json:"number"`
 			Cost     int            `json:"cost"`

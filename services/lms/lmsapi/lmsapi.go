@@ -1,5 +1,5 @@
-// Package lmsapi is what the learning system's routes for other workloads are called, and what they take and answer. The
-// bodies that the conductor shares with the console are in package exercise, and events are in package activity.
+// Package lmsapi is what the learning system's routes for other workloads are called, and what they take and answer.
+// The bodies that the conductor shares with the console are in package exercise, and events are in package activity.
 package lmsapi
 
 import (
@@ -43,15 +43,16 @@ type Link struct {
 	Expires time.Time `json:"expires"`
 }
 
-// Revocation is the body and the answer of POST /v1/revocations: every client certificate of this name and role that begins at
-// Before or earlier is refused from the answer on.
+// Revocation is the body and the answer of POST /v1/revocations: every client certificate of this name and role that
+// begins at Before or earlier is refused from the answer on.
 type Revocation struct {
 	Name   string    `json:"name"`
 	Role   string    `json:"role"`   // person, instructor or admin, as the certificate has it
 	Before time.Time `json:"before"` // by the clock of who issues the certificates
 }
 
-// TrainingRecords is the body of PUT /v1/training: training records of before, as events of source training that name their person.
+// TrainingRecords is the body of PUT /v1/training: training records of before, as events of source training that name
+// their person.
 type TrainingRecords struct {
 	Events []activity.Event `json:"events"`
 }

@@ -9,6 +9,7 @@ import (
 
 	"example.org/security-training/services/activity"
 	"example.org/security-training/services/lms/store"
+	"example.org/security-training/services/postgres/audited"
 	"example.org/security-training/services/risk"
 )
 
@@ -47,14 +48,14 @@ func (s *Store) waiting(ctx context.Context, limit int) ([]waiting, error) {
 
 // delivered keeps the receipts of a batch, one for each event.
 func (s *Store) delivered(ctx context.Context, batch []waiting, receipts []activity.Receipt) error {
-	return s.Write(ctx, func(tx pgx.Tx) ([]store.Row, error) {
+	return s.Write(ctx, func(tx pgx.Tx) ([]audited.Row, error) {
 		var seqs []int64
 		var statuses, reasons []string
-		var rows []store.Row
+		var rows []audited.Row
 		for i, w := range batch {
 			r := receipts[i]
 			seqs, statuses, reasons = append(seqs, w.Seq), append(statuses, string(r.Status)), append(reasons, r.Reason)
-			rows = append(rows, store.Note("delivery", w.Event.Person, w.ID, r))
+			rows = append(rows, audited.Note("delivery", w.Event.Person, w.ID, r))
 		}
 		if _, err := tx.Exec(ctx, `UPDATE training.outbox o SET delivered = clock_timestamp(), status = r.status, reason = r.reason
 			FROM unnest($1::bigint[], $2::text[], $3::text[]) AS r (seq, status, reason) WHERE o.seq = r.seq`, seqs, statuses, reasons); err != nil {
@@ -66,7 +67,7 @@ func (s *Store) delivered(ctx context.Context, batch []waiting, receipts []activ
 
 // Add puts training records from elsewhere into the outbox; those that are known already stay as they are.
 func (s *Store) Add(ctx context.Context, events []activity.Event, by string) error {
-	return s.Write(ctx, func(tx pgx.Tx) ([]store.Row, error) {
+	return s.Write(ctx, func(tx pgx.Tx) ([]audited.Row, error) {
 		var ids, texts []string
 		for _, e := range events {
 			b, err := json.Marshal(e)
@@ -84,7 +85,9 @@ func (s *Store) Add(ctx context.Context, events []activity.Event, by string) err
 		if err != nil {
 			return nil, fmt.Errorf("store training records: %w", err)
 		}
-		return []store.Row{store.Note("import", "", "", imported{By: by, Records: len(events), New: tag.RowsAffected()})}, nil
+		return []audited.Row{
+			audited.Note("import", "", "", imported{By: by, Records: len(events), New: tag.RowsAffected()}),
+		}, nil
 	})
 }
 

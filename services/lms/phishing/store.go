@@ -15,6 +15,7 @@ import (
 	"example.org/security-training/services/lms/site"
 	"example.org/security-training/services/lms/store"
 	"example.org/security-training/services/lms/words"
+	"example.org/security-training/services/postgres/audited"
 )
 
 // Store is the tables of campaigns and their mails.
@@ -114,7 +115,7 @@ var mailSteps = map[string]struct {
 // happened records that a step was taken, the first time; mail, event and audit rows commit together. At is lab time.
 func (s *Store) happened(ctx context.Context, m Message, x Template, step string, at time.Time) error {
 	how := mailSteps[step]
-	return s.Write(ctx, func(tx pgx.Tx) ([]store.Row, error) {
+	return s.Write(ctx, func(tx pgx.Tx) ([]audited.Row, error) {
 		err := tx.QueryRow(ctx, how.update, [16]byte(m.ID), at).Scan(&m.Clicked)
 		if errors.Is(err, pgx.ErrNoRows) {
 			return nil, nil // it was taken already
@@ -134,7 +135,7 @@ func (s *Store) happened(ctx context.Context, m Message, x Template, step string
 				return nil, fmt.Errorf("store event: %w", err)
 			}
 		}
-		return []store.Row{store.Note(how.kind, m.Person, id, struct {
+		return []audited.Row{audited.Note(how.kind, m.Person, id, struct {
 			Campaign uuid.UUID `json:"campaign"`
 			Mail     uuid.UUID `json:"mail"`
 			Lure     string    `json:"lure"`
@@ -229,7 +230,7 @@ func (s *Store) beginCampaign(
 	by site.Principal,
 ) (uuid.UUID, error) {
 	id := uuid.New()
-	return id, s.Write(ctx, func(tx pgx.Tx) ([]store.Row, error) {
+	return id, s.Write(ctx, func(tx pgx.Tx) ([]audited.Row, error) {
 		if _, err := tx.Exec(ctx, `INSERT INTO training.campaign (id, lure, team, begun) VALUES ($1, $2, $3, $4)`, [16]byte(id), x.ID, team, at); err != nil {
 			return nil, fmt.Errorf("store campaign: %w", err)
 		}
@@ -238,7 +239,7 @@ func (s *Store) beginCampaign(
 				return nil, fmt.Errorf("store mails: %w", err)
 			}
 		}
-		return []store.Row{store.Note("drill.begun", "", "", struct {
+		return []audited.Row{audited.Note("drill.begun", "", "", struct {
 			Campaign uuid.UUID      `json:"campaign"`
 			Lure     string         `json:"lure"`
 			Team     string         `json:"team"`

@@ -12,9 +12,9 @@ import (
 	"example.org/security-training/services/lms/riskclient"
 	"example.org/security-training/services/lms/riskview"
 	"example.org/security-training/services/lms/site"
-	"example.org/security-training/services/lms/store"
 	"example.org/security-training/services/lms/training"
 	"example.org/security-training/services/lms/words"
+	"example.org/security-training/services/postgres/audited"
 	"example.org/security-training/services/risk"
 )
 
@@ -101,7 +101,7 @@ func (r *Reports) lookAt(v *site.Request, id string) (risk.Standing, error) {
 	if i < 0 {
 		return risk.Standing{}, site.NotFound()
 	}
-	return people[i], r.store.Record(v.Ctx(), store.Note("view", id, "", struct {
+	return people[i], r.store.Record(v.Ctx(), audited.Note("view", id, "", struct {
 		By site.Principal `json:"by"`
 	}{v.Viewer.Principal}))
 }

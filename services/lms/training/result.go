@@ -85,7 +85,8 @@ func (l *Training) awaitScore(v *site.Request, event string) (t Taught, owed boo
 	return t, left > 0, err
 }
 
-// ResultOf is the latest attempt at a lesson as who may see it. The right answers are shown once the lesson is finished.
+// ResultOf is the latest attempt at a lesson as who may see it. The right answers are shown once the lesson is
+// finished.
 func ResultOf(t Taught, who *site.Viewer) ResultView {
 	m, _ := risk.ModuleByID(t.Module)
 	last := t.Attempts[len(t.Attempts)-1]

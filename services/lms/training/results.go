@@ -13,8 +13,8 @@ import (
 	"example.org/security-training/services/exercise"
 	"example.org/security-training/services/httpjson"
 	"example.org/security-training/services/lms/site"
-	"example.org/security-training/services/lms/store"
 	"example.org/security-training/services/mesh"
+	"example.org/security-training/services/postgres/audited"
 )
 
 // Learners' records are lessons, attempts, certificates and what was done with the mails of drills. A reset of
@@ -73,8 +73,8 @@ func (l *Training) GetResults(w http.ResponseWriter, r *http.Request) error {
 	return httpjson.Write(w, http.StatusOK, results)
 }
 
-func resultsRow[By string | site.Principal](by By) store.Row {
-	return store.Note("export", "", "", struct {
+func resultsRow[By string | site.Principal](by By) audited.Row {
+	return audited.Note("export", "", "", struct {
 		By   By     `json:"by"`
 		What string `json:"what"`
 	}{by, "results"})

@@ -15,6 +15,7 @@ import (
 	"example.org/security-training/services/lesson"
 	"example.org/security-training/services/lms/phishing"
 	"example.org/security-training/services/lms/store"
+	"example.org/security-training/services/postgres/audited"
 	"example.org/security-training/services/risk"
 )
 
@@ -106,7 +107,7 @@ func (s *Store) begin(ctx context.Context, person string, req lesson.Request, as
 		return uuid.Nil, fmt.Errorf("encode lesson request: %w", err)
 	}
 	id := uuid.New()
-	err = s.Write(ctx, func(tx pgx.Tx) ([]store.Row, error) {
+	err = s.Write(ctx, func(tx pgx.Tx) ([]audited.Row, error) {
 		tag, err := tx.Exec(
 			ctx,
 			`INSERT INTO training.lesson (id, person, module, state, request, asked) VALUES ($1, $2, $3, 'writing', $4, $5) ON CONFLICT DO NOTHING`,
@@ -127,7 +128,7 @@ func (s *Store) begin(ctx context.Context, person string, req lesson.Request, as
 		for _, r := range req.Reasons {
 			verbs = append(verbs, r.Verb)
 		}
-		return []store.Row{store.Note("lesson.asked", person, "", struct {
+		return []audited.Row{audited.Note("lesson.asked", person, "", struct {
 			Lesson  uuid.UUID       `json:"lesson"`
 			Module  string          `json:"module"`
 			Reasons []activity.Verb `json:"reasons"`
@@ -145,7 +146,7 @@ func (s *Store) written(ctx context.Context, id uuid.UUID, l lesson.Lesson) erro
 	if err != nil {
 		return fmt.Errorf("encode lesson: %w", err)
 	}
-	return s.Write(ctx, func(tx pgx.Tx) ([]store.Row, error) {
+	return s.Write(ctx, func(tx pgx.Tx) ([]audited.Row, error) {
 		var person string
 		err := tx.QueryRow(ctx, `UPDATE training.lesson SET state = 'ready', lesson = $2, origin = $3 WHERE id = $1 AND state = 'writing' RETURNING person`, [16]byte(id), string(body), string(l.Origin)).
 			Scan(&person)
@@ -155,7 +156,7 @@ func (s *Store) written(ctx context.Context, id uuid.UUID, l lesson.Lesson) erro
 		if err != nil {
 			return nil, fmt.Errorf("store written lesson: %w", err)
 		}
-		return []store.Row{store.Note("lesson.written", person, "", struct {
+		return []audited.Row{audited.Note("lesson.written", person, "", struct {
 			Lesson   uuid.UUID       `json:"lesson"`
 			Module   string          `json:"module"`
 			Origin   lesson.Origin   `json:"origin"`
@@ -167,7 +168,7 @@ func (s *Store) written(ctx context.Context, id uuid.UUID, l lesson.Lesson) erro
 
 // refuse says that the gateway would not write the lesson before again.
 func (s *Store) refuse(ctx context.Context, id uuid.UUID, again time.Time, code string) error {
-	return s.Write(ctx, func(tx pgx.Tx) ([]store.Row, error) {
+	return s.Write(ctx, func(tx pgx.Tx) ([]audited.Row, error) {
 		var person string
 		err := tx.QueryRow(ctx, `UPDATE training.lesson SET state = 'refused', again = $2 WHERE id = $1 AND state = 'writing' RETURNING person`, [16]byte(id), again).
 			Scan(&person)
@@ -177,7 +178,7 @@ func (s *Store) refuse(ctx context.Context, id uuid.UUID, again time.Time, code 
 		if err != nil {
 			return nil, fmt.Errorf("store refused lesson: %w", err)
 		}
-		return []store.Row{store.Note("lesson.refused", person, "", struct {
+		return []audited.Row{audited.Note("lesson.refused", person, "", struct {
 			Lesson uuid.UUID `json:"lesson"`
 			Code   string    `json:"code"`
 		}{id, code})}, nil
@@ -316,7 +317,7 @@ func (s *Store) grade(
 	at time.Time,
 ) (graded, error) {
 	var g graded
-	err := s.Write(ctx, func(tx pgx.Tx) ([]store.Row, error) {
+	err := s.Write(ctx, func(tx pgx.Tx) ([]audited.Row, error) {
 		var module, state string
 		var body []byte
 		err := tx.QueryRow(ctx, `SELECT module, state, lesson FROM training.lesson WHERE id = $1 AND person = $2 FOR UPDATE`, [16]byte(id), person).
@@ -355,7 +356,7 @@ func (s *Store) grade(
 			[16]byte(id), g.Number, g.Answers, g.Correct, g.Questions, g.Passed, at); err != nil {
 			return nil, fmt.Errorf("store attempt: %w", err)
 		}
-		rows := []store.Row{store.Note("attempt", person, "", struct {
+		rows := []audited.Row{audited.Note("attempt", person, "", struct {
 			Lesson    uuid.UUID `json:"lesson"`
 			Number    int       `json:"number"`
 			Correct   int       `json:"correct"`
@@ -392,7 +393,7 @@ func (s *Store) grade(
 		if _, err := tx.Exec(ctx, `INSERT INTO training.outbox (id, event) VALUES ($1, $2)`, e.ID, string(event)); err != nil {
 			return nil, fmt.Errorf("store event: %w", err)
 		}
-		return append(rows, store.Note("completion", person, e.ID, struct {
+		return append(rows, audited.Note("completion", person, e.ID, struct {
 			Lesson uuid.UUID     `json:"lesson"`
 			Module string        `json:"module"`
 			Verb   activity.Verb `json:"verb"`

@@ -12,8 +12,8 @@ import (
 
 	"example.org/security-training/services/httpjson"
 	"example.org/security-training/services/lms/site"
-	"example.org/security-training/services/lms/store"
 	"example.org/security-training/services/mesh"
+	"example.org/security-training/services/postgres/audited"
 	"example.org/security-training/services/risk"
 )
 
@@ -165,7 +165,7 @@ func IsoDuration(d time.Duration) string {
 // GetXAPI is GET /v1/xapi?since=RFC3339: every statement of lessons begun at or after since (wall clock; all without it), in
 // the order in which they were begun, as NDJSON. It names no person.
 func (l *Training) GetXAPI(w http.ResponseWriter, r *http.Request) error {
-	return l.exportStatements(w, r, func(since time.Time) store.Row {
+	return l.exportStatements(w, r, func(since time.Time) audited.Row {
 		return exportRow(mesh.Caller(r.Context()).Name, since)
 	})
 }
@@ -173,19 +173,23 @@ func (l *Training) GetXAPI(w http.ResponseWriter, r *http.Request) error {
 // ShowXAPI is the same for an instructor's browser, to be saved as a file.
 func (l *Training) ShowXAPI(v *site.Request) error {
 	v.W.Header().Set("Content-Disposition", `attachment; filename="training.xapi.ndjson"`)
-	return l.exportStatements(v.W, v.R, func(since time.Time) store.Row { return exportRow(v.Viewer.Principal, since) })
+	return l.exportStatements(v.W, v.R, func(since time.Time) audited.Row { return exportRow(v.Viewer.Principal, since) })
 }
 
 // exportRow is the audit's word of an export: by a workload's name, or by who is signed in.
-func exportRow[By string | site.Principal](by By, since time.Time) store.Row {
-	return store.Note("export", "", "", struct {
+func exportRow[By string | site.Principal](by By, since time.Time) audited.Row {
+	return audited.Note("export", "", "", struct {
 		By    By        `json:"by"`
 		What  string    `json:"what"`
 		Since time.Time `json:"since,omitzero"`
 	}{by, "xapi", since})
 }
 
-func (l *Training) exportStatements(w http.ResponseWriter, r *http.Request, row func(since time.Time) store.Row) error {
+func (l *Training) exportStatements(
+	w http.ResponseWriter,
+	r *http.Request,
+	row func(since time.Time) audited.Row,
+) error {
 	var since time.Time
 	if text := r.URL.Query().Get("since"); text != "" {
 		var err error

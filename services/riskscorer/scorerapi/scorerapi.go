@@ -3,6 +3,8 @@
 package scorerapi
 
 import (
+	"fmt"
+	"strings"
 	"time"
 
 	"example.org/security-training/services/audit"
@@ -37,8 +39,8 @@ type ClockChange struct {
 	Pace float64   `json:"pace,omitzero"`
 }
 
-// ResetOrder is the body of POST /v1/reset, with one of both: forget everything after a position of the event log, 0 for all, or
-// these people alone. The position to go back to is that of GET /v1/watermarks once history has arrived.
+// ResetOrder is the body of POST /v1/reset, with one of both: forget everything after a position of the event log, 0
+// for all, or these people alone. The position to go back to is that of GET /v1/watermarks once history has arrived.
 type ResetOrder struct {
 	After  *int64   `json:"after,omitempty"`
 	People []string `json:"people,omitempty"`
@@ -57,8 +59,8 @@ type Rescored struct {
 	Stored *StoredScore `json:"stored,omitempty"`
 }
 
-// StoredScore is a score as it was stored when events arrived. Rescoring its person by its profile, at its time and as of
-// its position, gives it again.
+// StoredScore is a score as it was stored when events arrived. Rescoring its person by its profile, at its time and as
+// of its position, gives it again.
 type StoredScore struct {
 	At       time.Time  `json:"at"`
 	Position int64      `json:"position"`
@@ -92,4 +94,43 @@ type Account struct {
 	Events  int64     `json:"events"`
 	First   time.Time `json:"first"`
 	Last    time.Time `json:"last"`
+}
+
+// Kinds of the rows that the scorer writes to its audit; the detail of each is the JSON of the type named.
+const (
+	KindAssessment = "assessment"  // Assessed
+	KindDeadLetter = "dead_letter" // Unfit
+	KindRejected   = "rejected"    // Unfit
+	KindClock      = "clock"       // risk.Clock
+	KindReset      = "reset"       // Forgotten
+)
+
+// Assessed is a score that new events gave a person. Rescoring the person by the profile, at that time and as of that
+// position, gives it again.
+type Assessed struct {
+	Profile  string     `json:"profile"`
+	Score    risk.Score `json:"score"`
+	Level    risk.Level `json:"level"`
+	Position int64      `json:"position"` // of the event log
+	At       time.Time  `json:"at"`       // lab time
+	Events   []string   `json:"events"`   // that were new
+}
+
+// String is one line for people.
+func (a Assessed) String() string {
+	return fmt.Sprintf(
+		"%s by %s: %s at position %d, %s; events %s",
+		a.Score, a.Profile, a.Level, a.Position, a.At.Format(time.RFC3339Nano), strings.Join(a.Events, " "),
+	)
+}
+
+// Unfit says why an event was not stored.
+type Unfit struct {
+	Reason string `json:"reason"`
+}
+
+// Forgotten is what a reset took away: what came after a position, or what was of people.
+type Forgotten struct {
+	After *int64 `json:"after,omitempty"`
+	ResetAnswer
 }
