@@ -522,6 +522,69 @@ func TestRoutesInCodeAreThoseOfTheTopology(t *testing.T) {
 	}
 }
 
+// TestSourcesStandInOneTable finds lists of sources: what depends on the source ranges over activity.Table, or has a row
+// for each in one table of its own, which is an exception here. The list may only shrink.
+func TestSourcesStandInOneTable(t *testing.T) {
+	tables := map[string]bool{
+		"services/activity/table.go": true, // the table
+		"services/source/source.go":  true, // how records are read
+		"synth/world/deliver.go":     true, // how they are written
+		"synth/routine/routine.go":   true, // how people slip
+	}
+	names := []string{"Git", "Jira", "IAM", "SIEM", "Training"}
+	found := map[string]bool{}
+	for _, f := range tree(t) {
+		if f.test {
+			continue
+		}
+		ast.Inspect(f.ast, func(n ast.Node) bool {
+			switch n.(type) {
+			case *ast.CompositeLit, *ast.SwitchStmt:
+			default:
+				return true
+			}
+			seen := map[string]bool{}
+			ast.Inspect(n, func(n ast.Node) bool {
+				switch x := n.(type) {
+				case *ast.BlockStmt: // of a switch: only what its cases name
+					for _, c := range x.List {
+						if c, ok := c.(*ast.CaseClause); ok {
+							for _, e := range c.List {
+								if s, ok := e.(*ast.SelectorExpr); ok && slices.Contains(names, s.Sel.Name) && fmt.Sprint(s.X) == "activity" {
+									seen[s.Sel.Name] = true
+								}
+							}
+						}
+					}
+					return false
+				case *ast.SelectorExpr:
+					if slices.Contains(names, x.Sel.Name) && fmt.Sprint(x.X) == "activity" {
+						seen[x.Sel.Name] = true
+					}
+				case *ast.Ident:
+					if slices.Contains([]string{"git", "jira", "iam", "siem", "training"}, x.Name) {
+						seen[x.Name] = true
+					}
+				}
+				return true
+			})
+			if len(seen) < 3 {
+				return true
+			}
+			found[f.path] = true
+			if !tables[f.path] {
+				t.Errorf("%s:%d lists sources: range over activity.Table", f.path, set.Position(n.Pos()).Line)
+			}
+			return false
+		})
+	}
+	for path := range tables {
+		if !found[path] {
+			t.Errorf("%s lists no sources any more: take it off the exceptions", path)
+		}
+	}
+}
+
 // TestEachBinaryOfTheTopologyIsThere compares rows and folders both ways.
 func TestEachBinaryOfTheTopologyIsThere(t *testing.T) {
 	topo, err := topology.FromYAML(manifests.Topology())

@@ -107,7 +107,7 @@ type Assessment struct {
 // weighed is an event that carries risk, with its N.
 type weighed struct {
 	event   *activity.Event
-	group   group
+	group   activity.Group
 	alpha   uint64 // whole millionths
 	n       uint64 // N before lessons, 2^−63; 0 when outside the window, or when its state has ended
 	decays  bool
@@ -170,7 +170,7 @@ func (p *Profile) read(events []activity.Event, at time.Time) *history {
 		if alpha == 0 {
 			continue
 		}
-		w := weighed{event: e, group: groupOf(e.Source), alpha: uint64(alpha), n: one}
+		w := weighed{event: e, group: e.Source.Group(), alpha: uint64(alpha), n: one}
 		switch e.Verb {
 		case activity.TrainingStale:
 			if h.pass.After(e.At) {
@@ -224,7 +224,7 @@ func distinct(events []activity.Event, at time.Time) []*activity.Event {
 }
 
 // tallies are what each group's Σ α · N is made of.
-type tallies [groups]tally
+type tallies [activity.Groups]tally
 
 func (p *Profile) add(t *tallies, w weighed) {
 	switch {
@@ -237,7 +237,7 @@ func (p *Profile) add(t *tallies, w weighed) {
 }
 
 // sums are Σ α · N of each group, in 10^−6 · 2^−65.
-type sums [groups]*big.Int
+type sums [activity.Groups]*big.Int
 
 func (p *Profile) sum(t *tallies, at time.Time) sums {
 	var s sums
@@ -300,20 +300,20 @@ func ratio(num, den *big.Int) Score {
 
 // parts are the exact steps from sums to a score.
 type parts struct {
-	sums    [groups]*big.Int // Σ_s
-	factor  [groups]*big.Int // w_s · min(Σ_s, full)
-	total   *big.Int         // Σ factor: B in 10^−12 · 2^−65
-	plain   Score            // B
-	risen   Score            // max(C · B, floor + slope · B), may be above One
-	score   Score            // min(1, risen)
+	sums    [activity.Groups]*big.Int // Σ_s
+	factor  [activity.Groups]*big.Int // w_s · min(Σ_s, full)
+	total   *big.Int                  // Σ factor: B in 10^−12 · 2^−65
+	plain   Score                     // B
+	risen   Score                     // max(C · B, floor + slope · B), may be above One
+	score   Score                     // min(1, risen)
 	sources Sources
 }
 
 func (p *Profile) combine(role Role, s sums, f finding) parts {
 	weights := p.weights(role)
 	r := parts{total: new(big.Int)}
-	var source [groups]Score
-	for g := range groups {
+	var source [activity.Groups]Score
+	for g := range activity.Groups {
 		r.sums[g] = s[g]
 		capped := r.sums[g]
 		if capped.Cmp(full) > 0 {
@@ -323,7 +323,12 @@ func (p *Profile) combine(role Role, s sums, f finding) parts {
 		r.factor[g] = new(big.Int).Mul(big.NewInt(int64(weights.of(g))), capped)
 		r.total.Add(r.total, r.factor[g])
 	}
-	r.sources = Sources{Git: source[gitGroup], IAM: source[iamGroup], SIEM: source[siemGroup], Training: source[trainingGroup]}
+	r.sources = Sources{
+		Git:      source[activity.Code],
+		IAM:      source[activity.Access],
+		SIEM:     source[activity.Alerts],
+		Training: source[activity.Learning],
+	}
 	den := new(big.Int).Mul(full, whole)
 	r.plain = ratio(r.total, den)
 	risen := new(big.Int).Mul(r.total, big.NewInt(int64(f.multiplier)))
@@ -541,8 +546,8 @@ func (h *history) split(r parts, f finding) []Contribution {
 	events := r.plain.Micro()
 	shares := make([]share, 0, len(h.weighed))
 	left := events
-	var den, num [groups]*big.Int // part = num_s · t_e / den_s
-	for g := range groups {
+	var den, num [activity.Groups]*big.Int // part = num_s · t_e / den_s
+	for g := range activity.Groups {
 		den[g] = new(big.Int).Mul(r.sums[g], r.total)
 		num[g] = new(big.Int).Mul(r.factor[g], big.NewInt(events))
 	}

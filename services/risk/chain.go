@@ -43,7 +43,7 @@ func (c Chain) validate() error {
 			return fmt.Errorf("chain %q: step %d needs verbs and a time", c.Name, i+1)
 		}
 		for _, v := range s.Verbs {
-			if seen[v] || groupOf(v.Source()) == groups {
+			if seen[v] || v.Source().Group() == activity.Groups {
 				return fmt.Errorf("chain %q: %s is in two steps, or has no source", c.Name, v)
 			}
 			seen[v] = true

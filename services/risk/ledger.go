@@ -225,13 +225,13 @@ func (l *Ledger) Score(role Role, at time.Time) Score {
 				lessons++
 			}
 		}
-		t[groupOf(e.Source)].plain[min(lessons, 2)].add(uint64(alpha), one)
+		t[e.Source.Group()].plain[min(lessons, 2)].add(uint64(alpha), one)
 	}
 	for _, e := range l.states {
-		t[groupOf(e.Source)].plain[0].add(uint64(p.Severities[e.Verb]), one)
+		t[e.Source.Group()].plain[0].add(uint64(p.Severities[e.Verb]), one)
 	}
 	for v, list := range l.sums {
-		into := &t[groupOf(v.Source())]
+		into := &t[v.Source().Group()]
 		for _, s := range list {
 			for _, a := range s.sum.ages {
 				into.age(a.number).grown[min(len(s.modules), 2)].plus(a.grown[0])

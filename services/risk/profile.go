@@ -91,7 +91,9 @@ type Weights struct {
 	Training Micro `json:"training"` // jira's and the LMS's
 }
 
-func (w Weights) of(g group) Micro { return [groups]Micro{w.Git, w.IAM, w.SIEM, w.Training}[g] }
+func (w Weights) of(g activity.Group) Micro {
+	return [activity.Groups]Micro{w.Git, w.IAM, w.SIEM, w.Training}[g]
+}
 
 // Bounds are the scores at which MEDIUM, HIGH and CRITICAL begin.
 type Bounds struct {
@@ -258,7 +260,7 @@ func ParseProfile(text []byte) (*Profile, error) {
 		}
 	}
 	for v, a := range p.Severities {
-		if a == 0 || a > 1e6 || groupOf(v.Source()) == groups {
+		if a == 0 || a > 1e6 || v.Source().Group() == activity.Groups {
 			fault("severity of %s: %v is outside 0 to 1, or the verb has no source", v, a.Float())
 		}
 	}
@@ -307,28 +309,3 @@ func (p *Profile) weights(r Role) Weights {
 
 // Level is the level of a person with this score.
 func (p *Profile) Level(s Score) Level { return p.Levels.level(s) }
-
-// A group is what is weighed together: training holds jira's overdue work too.
-type group int
-
-const (
-	gitGroup group = iota
-	iamGroup
-	siemGroup
-	trainingGroup
-	groups
-)
-
-func groupOf(s activity.Source) group {
-	switch s {
-	case activity.Git:
-		return gitGroup
-	case activity.IAM:
-		return iamGroup
-	case activity.SIEM:
-		return siemGroup
-	case activity.Jira, activity.Training:
-		return trainingGroup
-	}
-	return groups
-}

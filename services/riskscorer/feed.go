@@ -12,9 +12,6 @@ import (
 	"example.org/security-training/services/risk"
 )
 
-// vendors are the sources that somebody's events arrive from on any working day.
-var vendors = []activity.Source{activity.Git, activity.Jira, activity.IAM, activity.SIEM}
-
 // silentAfter is how long a vendor may have nothing to say: longer than a weekend is.
 const silentAfter = 72 * time.Hour
 
@@ -26,7 +23,7 @@ func heard(ctx context.Context, tx pgx.Tx, lines []*line) error {
 			at[l.Event.Source] = l.Event.At
 		}
 	}
-	for _, source := range activity.Sources {
+	for _, source := range activity.Sources() {
 		if at[source].IsZero() {
 			continue
 		}
@@ -48,7 +45,7 @@ func relisten(ctx context.Context, tx pgx.Tx) error {
 	return nil
 }
 
-// silent lists the vendors that have said nothing for too long: what their people did is not known.
+// silent lists the activity.Vendors() that have said nothing for too long: what their people did is not known.
 func silent(ctx context.Context, tx pgx.Tx, now time.Time) ([]activity.Source, error) {
 	rows, err := tx.Query(ctx, `SELECT source FROM risk.feed WHERE latest > $1`, now.Add(-silentAfter))
 	if err != nil {
@@ -59,7 +56,7 @@ func silent(ctx context.Context, tx pgx.Tx, now time.Time) ([]activity.Source, e
 		return nil, fmt.Errorf("read feeds: %w", err)
 	}
 	var missing []activity.Source
-	for _, v := range vendors {
+	for _, v := range activity.Vendors() {
 		if !slices.Contains(speaking, v) {
 			missing = append(missing, v)
 		}

@@ -147,12 +147,12 @@ func TestSilentFeedIsMissingAndNotInnocent(t *testing.T) {
 		}
 		return o.Missing
 	}
-	if got := missing(); !slices.Equal(got, vendors) {
+	if got := missing(); !slices.Equal(got, activity.Vendors()) {
 		t.Errorf("before anything arrived %v are missing, want all", got)
 	}
 	send := func(seq int, ago time.Duration) {
 		t.Helper()
-		for _, source := range vendors {
+		for _, source := range activity.Vendors() {
 			w := gitCollector
 			w.Name, w.Source = string(source)+"-collector", string(source)
 			verb := map[activity.Source]activity.Verb{activity.Git: activity.Commit, activity.Jira: activity.TicketUpdated, activity.IAM: activity.SignIn, activity.SIEM: activity.PhishingReported}[source]
@@ -180,7 +180,7 @@ func TestSilentFeedIsMissingAndNotInnocent(t *testing.T) {
 		t.Fatal(body)
 	}
 	l.roster(person("mira", risk.BackendDeveloper))
-	if got := missing(); !slices.Equal(got, vendors) {
+	if got := missing(); !slices.Equal(got, activity.Vendors()) {
 		t.Errorf("after a reset %v are missing, want all", got)
 	}
 }

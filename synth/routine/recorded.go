@@ -12,7 +12,7 @@ import (
 	"example.org/security-training/synth/people"
 )
 
-// Bounds of what vendors' clocks and logs do wrong. Together they keep every record less than MostSkew off, which is less than
+// Bounds of what activity.Vendors()' clocks and logs do wrong. Together they keep every record less than MostSkew off, which is less than
 // the scorer takes from the future, with the half minute that an alert follows its push.
 const (
 	steadySkew = 2 * time.Minute // of a source's clock
@@ -27,9 +27,6 @@ const (
 	mostGaps          = 4
 	shortest, longest = time.Hour, 3 * time.Hour // of a gap
 )
-
-// vendors are the sources whose records come from outside, dirty as they are; training is the lab's own.
-var vendors = []activity.Source{activity.Git, activity.Jira, activity.IAM, activity.SIEM}
 
 // clock is that of a source's vendor: how far it is ahead at the Epoch, and how much it gains in 24 hours.
 type clock struct{ ahead, gain time.Duration }
@@ -107,7 +104,7 @@ func gapsOf(seed uint64, source activity.Source, block int) []Gap {
 // Gaps are those of a company that touch the time from one moment to another, by time and source.
 func Gaps(seed uint64, from, to time.Time) []Gap {
 	var list []Gap
-	for _, source := range vendors {
+	for _, source := range activity.Vendors() {
 		for block := blockOf(from); block <= blockOf(to); block++ {
 			for _, g := range gapsOf(seed, source, block) {
 				if g.To.After(from) && !g.From.After(to) {
@@ -120,7 +117,7 @@ func Gaps(seed uint64, from, to time.Time) []Gap {
 	return list
 }
 
-// recorder is what a company's vendors make of acts.
+// recorder is what a company's activity.Vendors() make of acts.
 type recorder struct {
 	seed   uint64
 	clocks map[activity.Source]clock
@@ -129,7 +126,7 @@ type recorder struct {
 
 func newRecorder(seed uint64) recorder {
 	r := recorder{seed, map[activity.Source]clock{}, map[activity.Source]map[int][]Gap{}}
-	for _, source := range vendors {
+	for _, source := range activity.Vendors() {
 		r.clocks[source], r.gaps[source] = clockOf(seed, source), map[int][]Gap{}
 	}
 	return r
@@ -154,8 +151,8 @@ func (r recorder) record(a Act) (dated Act, lost *Gap) {
 	return a, nil
 }
 
-// Recorded is what vendors have on record of a company's acts: each dated by its vendor's clock, without those that were lost,
-// by time and id. Month and Day say what people did; whatever reads vendors' records sees this. Each act is dated or lost
+// Recorded is what activity.Vendors() have on record of a company's acts: each dated by its vendor's clock, without those that were lost,
+// by time and id. Month and Day say what people did; whatever reads activity.Vendors()' records sees this. Each act is dated or lost
 // whatever the others are. Acts of source training are no vendor's, and stay as they are.
 func Recorded(seed uint64, acts []Act) []Act {
 	r := newRecorder(seed)

@@ -27,7 +27,7 @@ func dated(acts, recorded []Act) map[string]time.Duration {
 	return off
 }
 
-// months are the acts of seeds that nobody chose, and what vendors have on record of them.
+// months are the acts of seeds that nobody chose, and what activity.Vendors() have on record of them.
 func months(t *testing.T, each func(seed uint64, staff []people.Person, acts, recorded []Act)) {
 	t.Helper()
 	for seed := uint64(1); seed <= 12; seed++ {
@@ -86,7 +86,7 @@ func TestEachSourceHasAClockOfItsOwnThatIsOffAndDrifts(t *testing.T) {
 				last = usual
 			}
 		}
-		for _, source := range vendors {
+		for _, source := range activity.Vendors() {
 			c := clockOf(seed, source)
 			heads[c.ahead] = true
 			first, end := c.skew(risk.Epoch.AddDate(0, 0, -30)), c.skew(risk.Epoch)
@@ -102,7 +102,7 @@ func TestEachSourceHasAClockOfItsOwnThatIsOffAndDrifts(t *testing.T) {
 	if farthest > MostSkew || farthest < leastJump {
 		t.Errorf("records are %v off at most, want up to %v", farthest, MostSkew)
 	}
-	if len(heads) != 12*len(vendors) {
+	if len(heads) != 12*len(activity.Vendors()) {
 		t.Errorf("%d different clocks in 12 companies", len(heads))
 	}
 }
@@ -126,7 +126,7 @@ func TestNoRecordIsSoFarAheadThatTheScorerRefusesIt(t *testing.T) {
 func TestAClockStaysWithinItsBoundsForYears(t *testing.T) {
 	turned := false
 	for seed := range uint64(20) {
-		for _, source := range vendors {
+		for _, source := range activity.Vendors() {
 			c := clockOf(seed, source)
 			before := c.skew(risk.Epoch.AddDate(-1, 0, 0))
 			for day := -364; day < 3650; day++ {
@@ -183,7 +183,7 @@ func TestGapsAreWhereTheyAreDeclaredAndNowhereElse(t *testing.T) {
 				}
 			}
 		}
-		for _, source := range vendors {
+		for _, source := range activity.Vendors() {
 			if n := number[source]; n < fewestGaps || n > mostGaps+1 { // one more where a gap lies over the Epoch's hour
 				t.Errorf("seed %d: %d gaps of %s", seed, n, source)
 			}
@@ -247,7 +247,7 @@ func TestNoVendorLooksSilentBecauseOfAGap(t *testing.T) {
 		for _, a := range Recorded(seed, Month(staff, 7)) {
 			last[a.Source] = a.At
 		}
-		for _, source := range vendors {
+		for _, source := range activity.Vendors() {
 			if age := risk.Epoch.Sub(last[source]); age > 36*time.Hour {
 				t.Errorf("seed %d: %s has said nothing for %v", seed, source, age)
 			}

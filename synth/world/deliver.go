@@ -12,8 +12,10 @@ import (
 
 	"example.org/security-training/services/activity"
 	"example.org/security-training/services/httpjson"
+	"example.org/security-training/services/risk"
 	"example.org/security-training/services/source"
 	"example.org/security-training/services/topology"
+	"example.org/security-training/synth/routine"
 )
 
 // parcel is one delivery.
@@ -27,41 +29,65 @@ type parcel struct {
 // sendFunc sends one request to whoever serves route.
 type sendFunc func(ctx context.Context, route topology.Route, h http.Header, body []byte) (*http.Response, error)
 
+// writer is how the records of a source are written, and how they are sent.
+type writer struct {
+	records func(routine.Act, risk.Person, cast) ([]record, error)
+	wrap    func(one *parcel, secret []byte, list []source.Record) error // fills in body and header
+}
+
+var writers = map[activity.Source]writer{
+	activity.Git:  {gitRecords, wrapGit},
+	activity.Jira: {jiraRecords, wrapJira},
+	activity.IAM:  {iamRecords, wrapIAM},
+	activity.SIEM: {siemRecords, wrapSIEM},
+}
+
 // wrap signs a delivery as the vendor does. The delivery's id is made of the play's, so that the same play delivered again,
 // by a simulator that was restarted say, is known.
 func (w *World) wrap(p *play, name string, list []source.Record) (parcel, error) {
 	one := parcel{id: guid(p.ID + "/" + name), header: http.Header{"Content-Type": {"application/json"}}, records: len(list)}
-	switch w.source {
-	case activity.Git:
-		one.body = list[0].Body
-		one.header.Set("User-Agent", "GitHub-Hookshot/2f4c1d9")
-		one.header.Set("X-GitHub-Event", list[0].Kind)
-		one.header.Set("X-GitHub-Delivery", one.id)
-		one.header.Set("X-GitHub-Hook-ID", "292430182")
-		one.header.Set("X-GitHub-Hook-Installation-Target-Type", "organization")
-		one.header.Set("X-Hub-Signature-256", source.Sign(w.secret, one.body))
-	case activity.Jira:
-		one.body = list[0].Body
-		one.header.Set("User-Agent", "Atlassian Webhook HTTP Client")
-		one.header.Set("X-Atlassian-Webhook-Identifier", one.id)
-		one.header.Set("X-Hub-Signature", source.Sign(w.secret, one.body))
-	case activity.IAM:
-		file := struct{ Records []json.RawMessage }{}
-		for _, r := range list {
-			file.Records = append(file.Records, r.Body)
-		}
-		b, err := json.Marshal(file)
-		if err != nil {
-			return parcel{}, fmt.Errorf("write CloudTrail file: %w", err)
-		}
-		one.body = b
-	case activity.SIEM:
-		for _, r := range list {
-			one.body = append(one.body, r.Body...)
-		}
-		one.header.Set("Authorization", "Splunk "+string(w.secret))
+	return one, writers[w.source].wrap(&one, w.secret, list)
+}
+
+func wrapGit(one *parcel, secret []byte, list []source.Record) error {
+	one.body = list[0].Body
+	one.header.Set("User-Agent", "GitHub-Hookshot/2f4c1d9")
+	one.header.Set("X-GitHub-Event", list[0].Kind)
+	one.header.Set("X-GitHub-Delivery", one.id)
+	one.header.Set("X-GitHub-Hook-ID", "292430182")
+	one.header.Set("X-GitHub-Hook-Installation-Target-Type", "organization")
+	one.header.Set("X-Hub-Signature-256", source.Sign(secret, one.body))
+	return nil
+}
+
+func wrapJira(one *parcel, secret []byte, list []source.Record) error {
+	one.body = list[0].Body
+	one.header.Set("User-Agent", "Atlassian Webhook HTTP Client")
+	one.header.Set("X-Atlassian-Webhook-Identifier", one.id)
+	one.header.Set("X-Hub-Signature", source.Sign(secret, one.body))
+	return nil
+}
+
+// wrapIAM writes a CloudTrail log file, which is not signed.
+func wrapIAM(one *parcel, _ []byte, list []source.Record) error {
+	file := struct{ Records []json.RawMessage }{}
+	for _, r := range list {
+		file.Records = append(file.Records, r.Body)
 	}
-	return one, nil
+	b, err := json.Marshal(file)
+	if err != nil {
+		return fmt.Errorf("write CloudTrail file: %w", err)
+	}
+	one.body = b
+	return nil
+}
+
+func wrapSIEM(one *parcel, secret []byte, list []source.Record) error {
+	for _, r := range list {
+		one.body = append(one.body, r.Body...)
+	}
+	one.header.Set("Authorization", "Splunk "+string(secret))
+	return nil
 }
 
 // hand delivers one parcel until it is acknowledged or refused for good. What ended in a time-out, without an answer or with a

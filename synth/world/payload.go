@@ -87,15 +87,8 @@ func records(a routine.Act, c cast) ([]record, error) {
 	if !ok {
 		return nil, fmt.Errorf("act %s: nobody is called %q", a.ID, a.Person)
 	}
-	switch a.Source {
-	case activity.Git:
-		return gitRecords(a, p)
-	case activity.Jira:
-		return jiraRecords(a, p, c)
-	case activity.IAM:
-		return iamRecords(a, p)
-	case activity.SIEM:
-		return siemRecords(a, p)
+	if v, ok := writers[a.Source]; ok {
+		return v.records(a, p, c)
 	}
 	return nil, fmt.Errorf("act %s: source %q has no vendor", a.ID, a.Source)
 }
@@ -127,7 +120,7 @@ func unsupported(a routine.Act) error {
 
 const organisation = "example-org"
 
-func gitRecords(a routine.Act, p risk.Person) ([]record, error) {
+func gitRecords(a routine.Act, p risk.Person, _ cast) ([]record, error) {
 	w := &written{}
 	login := account(p, "github")
 	if login == "" {
@@ -326,7 +319,7 @@ const (
 	otherAccount  = "210987654321"
 )
 
-func iamRecords(a routine.Act, p risk.Person) ([]record, error) {
+func iamRecords(a routine.Act, p risk.Person, _ cast) ([]record, error) {
 	w := &written{}
 	login, user := account(p, "okta"), account(p, "aws")
 	switch a.Verb {
@@ -439,7 +432,7 @@ func oktaEvent(a routine.Act, p risk.Person, login string) source.OktaEvent {
 
 var severities = []string{"Unknown", "Informational", "Low", "Medium", "High", "Critical"}
 
-func siemRecords(a routine.Act, p risk.Person) ([]record, error) {
+func siemRecords(a routine.Act, p risk.Person, _ cast) ([]record, error) {
 	for _, k := range source.FindingKinds {
 		if k.Verb != a.Verb {
 			continue

@@ -112,7 +112,7 @@ func (r *Reports) ShowOrganisation(v *site.Request) error {
 		most = max(most, c.Part)
 	}
 	for _, c := range causes[:min(10, len(causes))] {
-		g := riskview.GroupOf(c.Verb.Source())
+		g := c.Verb.Source().Group()
 		m.Causes = append(
 			m.Causes,
 			causeRow{

@@ -125,7 +125,8 @@ type patternRow struct {
 	Stack       chart.Share
 }
 
-var groupWhat = [...]string{
+// groupWhat says what each group is about.
+var groupWhat = [activity.Groups]string{
 	"commits, reviews, dependencies",
 	"sign-ins, rights, keys",
 	"malware, phishing, policy",
@@ -133,20 +134,7 @@ var groupWhat = [...]string{
 }
 
 // GroupClass are the CSS classes of the four groups.
-var GroupClass = [...]string{"code", "access", "alerts", "learning"}
-
-// GroupOf is the group of a source, an index of GroupClass.
-func GroupOf(s activity.Source) int {
-	switch s {
-	case activity.Git:
-		return 0
-	case activity.IAM:
-		return 1
-	case activity.SIEM:
-		return 2
-	}
-	return 3
-}
+var GroupClass = [activity.Groups]string{"code", "access", "alerts", "learning"}
 
 // patternOf says in plain words what a pattern did to a score, and by which events.
 func patternOf(a risk.Assessment, c risk.Contribution) *patternRow {
@@ -205,7 +193,7 @@ func Explain(p risk.Standing, a risk.Assessment) View {
 	for _, c := range a.Contributions {
 		switch c.Line {
 		case risk.EventLine:
-			parts[GroupOf(c.Verb.Source())] += c.Part
+			parts[c.Verb.Source().Group()] += c.Part
 			events[c.Verb] = append(events[c.Verb], EventRow{ID: c.Event, Detail: c.Detail, At: c.At, Part: c.Part})
 		case risk.PatternLine:
 			pattern = patternOf(a, c)
@@ -246,7 +234,7 @@ func Explain(p risk.Standing, a risk.Assessment) View {
 		most = max(most, r.Part)
 	}
 	for _, r := range a.Reasons {
-		g := GroupOf(r.Verb.Source())
+		g := r.Verb.Source().Group()
 		row := ReasonRow{
 			Reason: r,
 			Source: r.Verb.Source(),

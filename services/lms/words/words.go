@@ -48,20 +48,15 @@ func Signed(micro int64) string {
 	return strings.Replace(s, "-", "−", 1)
 }
 
-// GroupNames are the four groups of sources, in the order of the model.
-var GroupNames = [...]string{"Code", "Access", "Alerts", "Training"}
+// GroupNames are the names of the groups of sources, by activity.Group.
+var GroupNames = [activity.Groups]string{"Code", "Access", "Alerts", "Training"}
 
-// SourceName is the name of the group that a source belongs to.
+// SourceName is the name of the group that a source belongs to, or the source's own where it belongs to none.
 func SourceName(s activity.Source) string {
-	switch s {
-	case activity.Git:
-		return GroupNames[0]
-	case activity.IAM:
-		return GroupNames[1]
-	case activity.SIEM:
-		return GroupNames[2]
+	if g := s.Group(); g < activity.Groups {
+		return GroupNames[g]
 	}
-	return GroupNames[3]
+	return Sentence(string(s))
 }
 
 // LevelName is a level in words.

@@ -1,0 +1,23 @@
+package activity
+
+// Jira is the source of tickets, their due dates and what is approved in them.
+const Jira Source = "jira"
+
+// Verbs of jira that carry risk, then those that matter to patterns, baselines and states alone.
+const (
+	OverdueSecurityTicket Verb = "jira.overdue_security_ticket"
+
+	TicketUpdated        Verb = "jira.updated"
+	ExportApproved       Verb = "jira.export_approved"
+	SecurityTicketClosed Verb = "jira.security_ticket_closed"
+)
+
+var jira = Row{
+	Source: Jira, Group: Learning, Vendor: true,
+	Verbs: []VerbRow{
+		{OverdueSecurityTicket, "has an overdue security ticket", "has %d overdue security tickets"},
+		{Verb: TicketUpdated},
+		{Verb: ExportApproved},
+		{Verb: SecurityTicketClosed},
+	},
+}

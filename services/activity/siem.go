@@ -1,0 +1,27 @@
+package activity
+
+// SIEM is the source of what devices and networks raise the alarm about.
+const SIEM Source = "siem"
+
+// Verbs of siem that carry risk, then those that matter to patterns, baselines and states alone.
+const (
+	MalwareDetected      Verb = "siem.malware_detected"
+	DataExfiltration     Verb = "siem.data_exfiltration"
+	PhishingClick        Verb = "siem.phishing_click"
+	FailedAuthentication Verb = "siem.failed_authentication"
+	PolicyViolation      Verb = "siem.policy_violation"
+
+	PhishingReported Verb = "siem.phishing_reported"
+)
+
+var siem = Row{
+	Source: SIEM, Group: Alerts, Vendor: true,
+	Verbs: []VerbRow{
+		{MalwareDetected, "had malware detected on a device", "had malware detected %d times"},
+		{DataExfiltration, "was seen moving data out", "was seen moving data out %d times"},
+		{PhishingClick, "clicked a phishing link", "clicked %d phishing links"},
+		{FailedAuthentication, "failed to sign in repeatedly", "failed to sign in repeatedly %d times"},
+		{PolicyViolation, "broke a security policy", "broke security policies %d times"},
+		{Verb: PhishingReported},
+	},
+}
