@@ -32,6 +32,7 @@ import (
 	"example.org/security-training/services/activity"
 	"example.org/security-training/services/env"
 	"example.org/security-training/services/topology"
+	"example.org/security-training/synth/nearest"
 )
 
 const module = "example.org/security-training"
@@ -198,7 +199,7 @@ func up(ctx context.Context, s *settings, spec lab.Spec, asked string, out io.Wr
 	p.Say("\n%s is up in %.1f s; identity is issued %s; isolation: %s\n", spec.Name, time.Since(start).Seconds(), who, st.Isolated)
 	fmt.Fprintf(out, "dashboard   %s\nsign in as the instructor, once:\n            %s\n", st.Dashboard, link)
 	if st.Spec.Listen != "" {
-		fmt.Fprintf(out, "for a room  %s\n            (links for everybody: lab open --class FILE%s)\n", st.Room, nameFlag(s))
+		fmt.Fprintf(out, "for a room  %s\n            (links for everybody: lab link --class FILE%s)\n", st.Room, nameFlag(s))
 	}
 	p.Say("\nnext:       lab play leaked-secret%s\n            lab matrix%s\n            lab down%s", nameFlag(s), nameFlag(s), nameFlag(s))
 	return nil
@@ -306,6 +307,9 @@ func statusCommand(s *settings) *cobra.Command {
 		Example: "  lab status\n  lab status -o json | jq -r '.workloads[].spiffe_id'\n  eval \"$(lab status -o env)\"",
 		Long:    "Shows each workload. Exits with 0 only if all is well.",
 		RunE: func(c *cobra.Command, _ []string) error {
+			if formats := []string{"text", "json", "env"}; !slices.Contains(formats, format) {
+				return fmt.Errorf("%w: -o %q: want text, json or env%s", errUsage, format, nearest.Hint(format, formats))
+			}
 			l, err := find(c.Context(), s)
 			if err != nil {
 				return err
@@ -451,7 +455,7 @@ func logsCommand(s *settings) *cobra.Command {
 				for _, w := range st.Workloads {
 					names = append(names, w.Name)
 				}
-				return fmt.Errorf("%w: no log of %q; there are %s", errUsage, args[0], strings.Join(names, ", "))
+				return fmt.Errorf("%w: no log of %q%s; there are %s", errUsage, args[0], nearest.Hint(args[0], names), strings.Join(names, ", "))
 			}
 			return tailFile(c.Context(), f, c.OutOrStdout(), follow == "follow")
 		},
@@ -473,7 +477,7 @@ func tailFile(ctx context.Context, f *os.File, w io.Writer, follow bool) error {
 		}
 		select {
 		case <-ctx.Done():
-			return nil
+			return fmt.Errorf("%w: %w", errSaid, ctx.Err())
 		case <-tick.C:
 		}
 		next, err := replaced(f)
