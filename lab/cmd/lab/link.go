@@ -272,7 +272,7 @@ func revokeCommand(s *settings) *cobra.Command {
 	a := &access{}
 	return certificateVerb(s, a, &cobra.Command{
 		Use: "revoke PERSON…", Short: "Refuse every certificate that was made so far",
-		Example: "  lab certificate revoke elisabeth.reese\n  lab certificate revoke --role admin",
+		Example: "  lab certificate revoke elisabeth.reese",
 		Long: `Refuses, from the next request on, every certificate that its owner was given so far; a new one works. Someone who is not in
 the roster is revoked as well, and named as an error: it may be a misspelt name.`,
 	}, a.revoke)
