@@ -26,9 +26,11 @@ difficulty: 1
 minutes: 5
 cast: {nina: {role: devsecops_engineer}}
 brief: A call that the policy allows is said to be refused.
+hints: [{cost: 10, text: Read the policy.}]
 timeline: []
 expect:
 - {at: 9h1m, call: lms -> llm-gateway, route: POST /v1/generate, outcome: Refused}
+- {at: 9h20m, who: nina, level: LOW}
 debrief: It was allowed.
 `
 
@@ -50,7 +52,7 @@ func TestExitCodesAreAsDesignedOnALabThatIsUp(t *testing.T) {
 		args  []string
 		says  string
 	}{
-		{"an assertion failed", lab.ExitAssertion, []string{"play", file("unplayable.yaml", unplayable)}, "1 of 1 expectations failed"},
+		{"an assertion failed", lab.ExitAssertion, []string{"play", file("unplayable.yaml", unplayable)}, "1 of 2 expectations failed"},
 		{"unknown person", lab.ExitUsage, []string{"link", "elizabeth.reese"}, "did you mean elisabeth.reese?"},
 		{"unknown person", lab.ExitUsage, []string{"open", "--as", "elizabeth.reese"}, "did you mean elisabeth.reese?"},
 		{"unknown person", lab.ExitUsage, []string{"certificate", "issue", "elizabeth.reese", "--to", dir}, "lab people"},

@@ -21,6 +21,12 @@ import (
 	"example.org/security-training/services/audit"
 )
 
+// The company of a lab where nothing else is asked for.
+const (
+	DefaultPeople = 50
+	DefaultDays   = 30
+)
+
 // Spec is what a lab is made from.
 type Spec struct {
 	Name     string  `json:"name"`
@@ -150,7 +156,9 @@ func (e *Error) Error() string {
 func (e *Error) Unwrap() error { return e.Why }
 
 // DiskFull says whether err is that a disk, or a user's part of it, is full.
-func DiskFull(err error) bool { return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) }
+func DiskFull(err error) bool {
+	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)
+}
 
 // Entries reads a workload's chain of decisions.
 func Entries(ctx context.Context, l Lab, workload string) ([]audit.Entry, error) {

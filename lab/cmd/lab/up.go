@@ -76,11 +76,11 @@ lab that is there stays as it was made.`,
 	f := c.Flags()
 	f.StringVar(&runtime, "runtime", runtimeAuto, "auto, local, kind or cluster")
 	f.StringVar(&spec.Identity, "identity", "auto", "who issues identities: auto, embedded or spire")
-	f.IntVar(&spec.People, "people", 50, "how many people work there, 2 to 5000")
+	f.IntVar(&spec.People, "people", lab.DefaultPeople, "how many people work there, 2 to 5000")
 	f.Uint64Var(&spec.Seed, "seed", 42, "the company's seed: the same seed is the same company")
 	f.Float64Var(&spec.Pace, "pace", 10, "after the history: how many seconds of the lab pass in one, 0.1 to 3600")
 	f.StringVar(&spec.Listen, "listen", "", "serve the dashboard by HTTPS, and nothing else, to a room: an address, with or without a port")
-	f.IntVar(&spec.Days, "days", 30, "days of history, 1 to 90")
+	f.IntVar(&spec.Days, "days", lab.DefaultDays, "days of history, 1 to 90")
 	return c
 }
 
@@ -170,7 +170,15 @@ func up(ctx context.Context, s *settings, spec lab.Spec, asked string, out io.Wr
 		}
 	}
 	p.Say("runtime %s: %s", name, why)
-	found, err := r.Up(ctx, spec, p)
+	folder, err := control.StateDirOf(env.Process, spec.Name)
+	if err != nil {
+		return err
+	}
+	var found lab.Lab
+	err = local.OnDisk(ctx, folder, func(ctx context.Context) (err error) {
+		found, err = r.Up(ctx, spec, p)
+		return err
+	})
 	if ctx.Err() != nil {
 		return fmt.Errorf("interrupted: `lab up%s` goes on with what is there, `lab down%s` removes it", nameFlag(s), nameFlag(s))
 	}
@@ -178,7 +186,7 @@ func up(ctx context.Context, s *settings, spec lab.Spec, asked string, out io.Wr
 		return err
 	}
 	l := found.(*control.Lab)
-	if err := settle(ctx, l, spec, p); err != nil {
+	if err := local.OnDisk(ctx, folder, func(ctx context.Context) error { return settle(ctx, l, spec, p) }); err != nil {
 		if ctx.Err() != nil {
 			return fmt.Errorf("%w\n  the lab is up without all of its history: `lab up%s` goes on, `lab down%s` removes it", err, nameFlag(s), nameFlag(s))
 		}

@@ -166,15 +166,17 @@ func inside(
 	if err != nil {
 		return err
 	}
-	st, err := l.Status(ctx)
-	if err != nil {
-		return err
-	}
-	o, err := operator.Enter(ctx, l)
-	if err != nil {
-		return err
-	}
-	return f(ctx, l, o, st)
+	return local.OnDisk(ctx, l.StateDir(), func(ctx context.Context) error {
+		st, err := l.Status(ctx)
+		if err != nil {
+			return err
+		}
+		o, err := operator.Enter(ctx, l)
+		if err != nil {
+			return err
+		}
+		return f(ctx, l, o, st)
+	})
 }
 
 // linkFor makes a sign-in link for person, or for the instructor.
