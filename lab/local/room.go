@@ -340,4 +340,6 @@ func saidFull(f control.StateDir, since time.Time) string {
 }
 
 // saysFull says whether a text is, or has, the words of the error of a full disk, in Go's or in PostgreSQL's letters.
-func saysFull(text string) bool { return strings.Contains(strings.ToLower(text), syscall.ENOSPC.Error()) }
+func saysFull(text string) bool {
+	return strings.Contains(strings.ToLower(text), syscall.ENOSPC.Error())
+}

@@ -417,33 +417,6 @@ func writeStatus(w io.Writer, st lab.Status, format string) error {
 	return fmt.Errorf("%w: -o %q: want text, json or env", errUsage, format)
 }
 
-func downCommand(s *settings) *cobra.Command {
-	return &cobra.Command{
-		Use: "down", Short: "End everything and remove it", Args: cobra.NoArgs, Example: "  lab down\n  lab down --name second",
-		Long: "Ends every process of the lab and removes its folder. Says what it removed. A lab that is not up is no error.",
-		RunE: func(c *cobra.Command, _ []string) error {
-			l, err := findAny(c.Context(), s)
-			if errors.Is(err, lab.ErrNone) {
-				s.progress().Say("%s is not up: nothing to remove", s.name)
-				return nil
-			}
-			if l == nil {
-				return err
-			}
-			var removed []string
-			if err := progress.Step(s.progress(), "down", func() (err error) {
-				removed, err = l.Down(c.Context())
-				return err
-			}); err != nil {
-				return err
-			}
-			slices.Sort(removed)
-			s.progress().Say("removed: %s", strings.Join(removed, ", "))
-			return nil
-		},
-	}
-}
-
 func logsCommand(s *settings) *cobra.Command {
 	follow := ""
 	c := &cobra.Command{
