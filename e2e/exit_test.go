@@ -3,9 +3,11 @@ package e2e
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strconv"
 	"strings"
 	"syscall"
@@ -248,5 +250,19 @@ func TestACertificateOfTheNewVerbsIsIssuedAndRevoked(t *testing.T) {
 	}
 	if status, _ := old.visit("POST", "/sign-in/certificate"); status < 400 {
 		t.Errorf("a revoked certificate signs in: %d", status)
+	}
+}
+
+// Long work says how far it has come: what of what was delivered, and who of whom is in the roster.
+func TestTheHistoryIsCountedAsItIsDelivered(t *testing.T) {
+	out, err := command(t.Context(), l.name, "seed").run()
+	if err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	roster := fmt.Sprintf("✓ roster: %[1]d of %[1]d people (", l.st.Spec.People)
+	history := regexp.MustCompile(fmt.Sprintf(`✓ %d days of history, through the collectors: (\d+) of (\d+) scored \(`, l.st.Spec.Days))
+	counts := history.FindStringSubmatch(out)
+	if !strings.Contains(out, roster) || counts == nil || counts[1] != counts[2] || len(counts[1]) < 4 {
+		t.Errorf("want %q and %s in\n%s", roster, history, out)
 	}
 }
