@@ -275,7 +275,7 @@ func findBinaries(ctx context.Context, p progress.Reporter) (string, error) {
 		return "", &lab.Error{Code: lab.ExitPrecondition, What: "find the services' programs", Why: fmt.Errorf("%s is not beside %s, and %w", missing, self, err), Try: "make build && bin/lab up"}
 	}
 	bin := filepath.Join(root, "bin")
-	err = progress.Step(p, "build the services", func() error { return build(ctx, root, bin) })
+	err = progress.Step(p, "compile the services (minutes the first time, then seconds)", func() error { return build(ctx, root, bin) })
 	return bin, err
 }
 
