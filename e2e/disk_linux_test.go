@@ -38,7 +38,8 @@ func smallDisk(t *testing.T, size uint64) string {
 	return dir
 }
 
-// A disk that is too small is said before anything is made, and one that fills up later is named as the cause of what fails.
+// A disk that is too small is said before anything is made, and one that fills up later is named as the cause of what
+// fails.
 func TestADiskThatIsTooSmallOrFillsUpIsSaidToBeTheCause(t *testing.T) {
 	needtest.Unhurried(t, "a disk must be full for a while, and a lab comes up twice")
 	programs := uint64(0)
@@ -61,7 +62,8 @@ func TestADiskThatIsTooSmallOrFillsUpIsSaidToBeTheCause(t *testing.T) {
 		return out, code(err)
 	}
 	out, got := verb("up", "--runtime", "local", "--people", "5000", "--days", "90")
-	if got != lab.ExitPrecondition || !strings.Contains(out, "5000 people and 90 days of history take") || !strings.Contains(out, "of disk below "+home) ||
+	if got != lab.ExitPrecondition || !strings.Contains(out, "5000 people and 90 days of history take") ||
+		!strings.Contains(out, "of disk below "+home) ||
 		!strings.Contains(out, "lab up --people ") {
 		t.Errorf("too large a company: exit code %d\n%s", got, out)
 	}
@@ -80,15 +82,28 @@ func TestADiskThatIsTooSmallOrFillsUpIsSaidToBeTheCause(t *testing.T) {
 	fill(t, filler)
 	cause := func(args ...string) {
 		t.Helper()
-		if out, got := verb(args...); got != lab.ExitPrecondition || !strings.Contains(out, "the disk is full") || !strings.Contains(out, "df -h") {
-			t.Errorf("lab %v on a full disk: exit code %d, want %d and the cause\n%s", args, got, lab.ExitPrecondition, out)
+		if out, got := verb(
+			args...); got != lab.ExitPrecondition || !strings.Contains(out, "the disk is full") ||
+			!strings.Contains(out, "df -h") {
+			t.Errorf(
+				"lab %v on a full disk: exit code %d, want %d and the cause\n%s",
+				args,
+				got,
+				lab.ExitPrecondition,
+				out,
+			)
 		}
 	}
 	cause("play", "leaked-secret")
 	if err := syscall.Kill(supervisorOf(t, control.StateDir(filepath.Join(home, name))), syscall.SIGKILL); err != nil {
 		t.Fatal(err)
 	}
-	await(t, 10*time.Second, "the end of every process", func() bool { return len(pidsNaming(t, filepath.Join(home, name))) == 0 })
+	await(
+		t,
+		10*time.Second,
+		"the end of every process",
+		func() bool { return len(pidsNaming(t, filepath.Join(home, name))) == 0 },
+	)
 	fill(t, filler)
 	cause("up")
 	if err := os.Remove(filler); err != nil {

@@ -36,8 +36,8 @@ expect:
 debrief: It was allowed.
 `
 
-// TestExitCodesAreAsDesignedOnALabThatIsUp has the classes of failure that need a lab: lab/cmd/lab's table has the others, for
-// every verb.
+// TestExitCodesAreAsDesignedOnALabThatIsUp has the classes of failure that need a lab: lab/cmd/lab's table has the
+// others, for every verb.
 func TestExitCodesAreAsDesignedOnALabThatIsUp(t *testing.T) {
 	dir := t.TempDir()
 	file := func(name, text string) string {
@@ -54,10 +54,12 @@ func TestExitCodesAreAsDesignedOnALabThatIsUp(t *testing.T) {
 		args  []string
 		says  string
 	}{
-		{"an assertion failed", lab.ExitAssertion, []string{"play", file("unplayable.yaml", unplayable)}, "1 of 2 expectations failed"},
+		{"an assertion failed", lab.ExitAssertion,
+			[]string{"play", file("unplayable.yaml", unplayable)}, "1 of 2 expectations failed"},
 		{"unknown person", lab.ExitUsage, []string{"link", "elizabeth.reese"}, "did you mean elisabeth.reese?"},
 		{"unknown person", lab.ExitUsage, []string{"open", "--as", "elizabeth.reese"}, "did you mean elisabeth.reese?"},
-		{"unknown person", lab.ExitUsage, []string{"certificate", "issue", "elizabeth.reese", "--to", dir}, "lab people"},
+		{"unknown person", lab.ExitUsage,
+			[]string{"certificate", "issue", "elizabeth.reese", "--to", dir}, "lab people"},
 		{"unknown person", lab.ExitUsage, []string{"certificate", "revoke", "mira.none"}, "lab people"},
 		{"unknown person", lab.ExitUsage,
 			[]string{"audit", "rescore", "mira.none", "--at", "2026-10-01T10:04:00Z", "--as-of", "1000"}, "lab people"},
@@ -82,8 +84,10 @@ func TestExitCodesAreAsDesignedOnALabThatIsUp(t *testing.T) {
 // The reader of what a verb prints may be a disk that is full.
 func TestAFullDiskUnderTheOutputOfAVerbIsAPrecondition(t *testing.T) {
 	for _, args := range [][]string{
-		{"status"}, {"status", "-o", "json"}, {"people"}, {"link"}, {"matrix", "--caller", "lms", "--callee", "llm-gateway"}, {"audit", "export"},
-		{"audit", "verify"}, {"logs", "postgres"}, {"play", "stranger-at-the-door"}, {"certificate", "issue", "elisabeth.reese", "--to", t.TempDir()},
+		{"status"}, {"status", "-o", "json"}, {"people"}, {"link"}, {"audit", "export"},
+		{"matrix", "--caller", "lms", "--callee", "llm-gateway"},
+		{"audit", "verify"}, {"logs", "postgres"}, {"play", "stranger-at-the-door"},
+		{"certificate", "issue", "elisabeth.reese", "--to", t.TempDir()},
 	} {
 		full, err := os.OpenFile("/dev/full", os.O_WRONLY, 0)
 		if err != nil {
@@ -130,7 +134,17 @@ func TestAnInterruptedFollowerEndsWith130AndSaysNothing(t *testing.T) {
 func TestASupervisorThatDoesNotAnswerIsATimeOut(t *testing.T) {
 	needtest.Unhurried(t, "a stopped supervisor is waited for, 15 s")
 	name := l.name + "-x"
-	if out, err := command(t.Context(), name, "up", "--runtime", "local", "--people", "5", "--days", "1").run(); err != nil {
+	if out, err := command(
+		t.Context(),
+		name,
+		"up",
+		"--runtime",
+		"local",
+		"--people",
+		"5",
+		"--days",
+		"1",
+	).run(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
 	defer func() {
@@ -154,7 +168,12 @@ func TestASupervisorThatDoesNotAnswerIsATimeOut(t *testing.T) {
 		t.Fatal(err)
 	}
 	await(t, 10*time.Second, "the supervisor's end", func() bool { return syscall.Kill(pid, 0) != nil })
-	if out, err := command(t.Context(), name, "status").run(); code(err) != lab.ExitPartly || !strings.Contains(out, "lab up --name "+name) {
+	if out, err := command(
+		t.Context(),
+		name,
+		"status",
+	).run(); code(err) != lab.ExitPartly ||
+		!strings.Contains(out, "lab up --name "+name) {
 		t.Errorf("gone: %v, want exit %d\n%s", err, lab.ExitPartly, out)
 	}
 }
@@ -171,7 +190,11 @@ func supervisorOf(t *testing.T, folder control.StateDir) int {
 		if err != nil {
 			continue
 		}
-		if line, err := procFile(pid, "cmdline"); err == nil && bytes.Contains(line, []byte("supervise\x00"+string(folder)+"\x00")) {
+		if line, err := procFile(
+			pid,
+			"cmdline",
+		); err == nil &&
+			bytes.Contains(line, []byte("supervise\x00"+string(folder)+"\x00")) {
 			return pid
 		}
 	}
@@ -215,7 +238,10 @@ func TestAClassListWithOneWrongLineMakesNoLink(t *testing.T) {
 		if code(err) != lab.ExitUsage || out.Len() > 0 || links() != before {
 			t.Errorf("lab %v: %v, printed %q, %d links were made", args, err, out.String(), links()-before)
 		}
-		for _, want := range []string{`line 3: the roster has no "elizabeth.rees"; did you mean elisabeth.reese?`, `line 4: the roster has no "mira.none"`} {
+		for _, want := range []string{
+			`line 3: the roster has no "elizabeth.rees"; did you mean elisabeth.reese?`,
+			`line 4: the roster has no "mira.none"`,
+		} {
 			if !strings.Contains(said.String(), want) {
 				t.Errorf("lab %v does not say %q:\n%s", args, want, said.String())
 			}
@@ -237,7 +263,8 @@ func TestACertificateOfTheNewVerbsIsIssuedAndRevoked(t *testing.T) {
 	dir := t.TempDir()
 	out, err := command(t.Context(), l.name, "certificate", "issue", "elisabeth.reese", "--to", dir).stdout()
 	fields := strings.Split(strings.TrimSpace(out), "\t")
-	if err != nil || len(fields) != 3 || fields[0] != "elisabeth.reese" || fields[1] != filepath.Join(dir, "elisabeth.reese.p12") {
+	if err != nil || len(fields) != 3 || fields[0] != "elisabeth.reese" ||
+		fields[1] != filepath.Join(dir, "elisabeth.reese.p12") {
 		t.Fatalf("%v: %q", err, out)
 	}
 	if info, err := os.Stat(fields[1]); err != nil || info.Mode().Perm() != 0o600 {
@@ -245,7 +272,8 @@ func TestACertificateOfTheNewVerbsIsIssuedAndRevoked(t *testing.T) {
 	}
 	old := newCertified(t, "elisabeth.reese")
 	out, err = command(t.Context(), l.name, "certificate", "revoke", "elisabeth.reese", "mira.none").run()
-	if code(err) != lab.ExitUsage || !strings.Contains(out, "elisabeth.reese\trevoked\t") || !strings.Contains(out, "mira.none\trevoked\t") {
+	if code(err) != lab.ExitUsage || !strings.Contains(out, "elisabeth.reese\trevoked\t") ||
+		!strings.Contains(out, "mira.none\trevoked\t") {
 		t.Errorf("%v: %q", err, out)
 	}
 	if status, _ := old.visit("POST", "/sign-in/certificate"); status < 400 {
@@ -260,7 +288,9 @@ func TestTheHistoryIsCountedAsItIsDelivered(t *testing.T) {
 		t.Fatalf("%v\n%s", err, out)
 	}
 	roster := fmt.Sprintf("✓ roster: %[1]d of %[1]d people (", l.st.Spec.People)
-	history := regexp.MustCompile(fmt.Sprintf(`✓ %d days of history, through the collectors: (\d+) of (\d+) scored \(`, l.st.Spec.Days))
+	history := regexp.MustCompile(
+		fmt.Sprintf(`✓ %d days of history, through the collectors: (\d+) of (\d+) scored \(`, l.st.Spec.Days),
+	)
 	counts := history.FindStringSubmatch(out)
 	if !strings.Contains(out, roster) || counts == nil || counts[1] != counts[2] || len(counts[1]) < 4 {
 		t.Errorf("want %q and %s in\n%s", roster, history, out)

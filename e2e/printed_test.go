@@ -177,7 +177,7 @@ var commandsParsed = map[string]string{
 	"lab up --listen ADDR":                       "opens a port to a room: TestARoomIsServedWhereItIsSaid",
 	"lab up --name second --people 200 --seed 7": "brings up a lab of the name of a reader's own",
 	"lab down":                                   "ends a reader's own lab; the suite's is ended by it",
-	"lab down --all":                             "ends a reader's own lab, and removes a cache that other labs start from",
+	"lab down --all":                             "ends a reader's own lab, and removes what other labs start from",
 	"lab down --name second":                     "ends a reader's own lab",
 	"make lab-up":                                "builds, then lab up",
 	"make lab-up RUNTIME=kind":                   "builds, then lab up; needs Docker",

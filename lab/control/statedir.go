@@ -252,7 +252,8 @@ func Names(lookup env.Lookup) ([]string, error) {
 	}
 	var names []string
 	for _, e := range entries {
-		if _, err := os.Stat(StateDir(filepath.Join(home, e.Name())).settings()); err == nil && labName.MatchString(e.Name()) {
+		_, err := os.Stat(StateDir(filepath.Join(home, e.Name())).settings())
+		if err == nil && labName.MatchString(e.Name()) {
 			names = append(names, e.Name())
 		}
 	}

@@ -245,7 +245,8 @@ func nodeOf(ctx context.Context, provider *kindcluster.Provider, c string) (node
 // load brings images to the node: the application's, and of the official ones those that are on the engine; the node pulls the
 // others itself. What the node has already is left alone. It counts what it has brought.
 func load(
-	ctx context.Context, provider *kindcluster.Provider, c string, app v1.Image, tag name.Tag, official []string, count *counter,
+	ctx context.Context, provider *kindcluster.Provider, c string,
+	app v1.Image, tag name.Tag, official []string, count *counter,
 ) error {
 	node, err := nodeOf(ctx, provider, c)
 	if err != nil {
@@ -285,8 +286,8 @@ func load(
 	return group.Wait()
 }
 
-// counter is how many images have been brought of those that have to be. They are brought while the cluster starts, and waited for
-// by a step of their own.
+// counter is how many images have been brought of those that have to be. They are brought while the cluster starts, and
+// waited for by a step of their own.
 type counter struct{ done, all atomic.Int64 }
 
 // await waits for what loaded says, and has the step under way show how many images there are until then.

@@ -79,8 +79,8 @@ func bytesIn(dir string) (n uint64) {
 	return n
 }
 
-// RemoveCache removes what is in the cache folder, except programs that a lab of this user runs: those are kept. It waits for a
-// `lab up` that is at work.
+// RemoveCache removes what is in the cache folder, except programs that a lab of this user runs: those are kept. It
+// waits for a `lab up` that is at work.
 func RemoveCache(ctx context.Context, lookup env.Lookup, p progress.Reporter) (removed, kept []Kept, err error) {
 	f, err := control.StateDirOf(lookup, "lab") // any name will do: the turn is every lab's
 	if err != nil {

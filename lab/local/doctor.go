@@ -56,7 +56,8 @@ func Doctor(ctx context.Context, lookup env.Lookup) []Check {
 		err = writable(home)
 	}
 	add("files", "the labs' folder", Needed, control.OwnHome, home, err)
-	need, company := RoomFor(lab.DefaultPeople, lab.DefaultDays), fmt.Sprintf("%d people and %d days", lab.DefaultPeople, lab.DefaultDays)
+	need := RoomFor(lab.DefaultPeople, lab.DefaultDays)
+	company := fmt.Sprintf("%d people and %d days", lab.DefaultPeople, lab.DefaultDays)
 	enough := func(free, take uint64, err error) (string, error) {
 		if err == nil && free < take {
 			err = fmt.Errorf("%s, and %s are free", size(take), size(free))

@@ -33,9 +33,10 @@ const (
 	eventsADay = 10
 )
 
-// RoomFor is what a lab of so many people and days takes once it has its history. The disk was measured on labs of 2 people and
-// 1 day (43 MiB), of 50 and 30 (84), of 500 and 30 (598), and of 2,000 and 30 half-way (1,414). The memory is what a lab cannot do
-// without, so that none is refused that would run: it takes more where there is more. e2e holds both against the lab under test.
+// RoomFor is what a lab of so many people and days takes once it has its history. The disk was measured on labs of 2
+// people and 1 day (43 MiB), of 50 and 30 (84), of 500 and 30 (598), and of 2,000 and 30 half-way (1,414). The memory
+// is what a lab cannot do without, so that none is refused that would run: it takes more where there is more. e2e holds
+// both against the lab under test.
 func RoomFor(people, days int) Room {
 	events := uint64(people) * uint64(days) * eventsADay
 	return Room{Disk: 48*mib + events*4*kib, Memory: 160*mib + events*kib}
@@ -50,8 +51,8 @@ type machine struct {
 
 var thisMachine = machine{disk: diskFree, memory: memoryFree, sameDisk: sameDisk}
 
-// checkRoom says what is missing for the lab of spec in f, before anything is made. Programs are copied where they cannot be
-// linked.
+// checkRoom says what is missing for the lab of spec in f, before anything is made. Programs are copied where they
+// cannot be linked.
 func (r *Runtime) checkRoom(m machine, f folder, spec lab.Spec) error {
 	need := RoomFor(spec.People, spec.Days)
 	var err error
@@ -72,17 +73,28 @@ func (r *Runtime) checkRoom(m machine, f folder, spec lab.Spec) error {
 	var faults []error
 	company := fmt.Sprintf("%d people and %d days of history", spec.People, spec.Days)
 	if take := need.Disk + programs; disk < take {
-		faults = append(faults, fmt.Errorf("%s take %s of disk below %s, and %s are free", company, size(take), f.StateDir, size(disk)))
+		faults = append(
+			faults,
+			fmt.Errorf("%s take %s of disk below %s, and %s are free", company, size(take), f.StateDir, size(disk)),
+		)
 	}
 	if memory < need.Memory {
-		faults = append(faults, fmt.Errorf("%s take %s of memory, and %s are free", company, size(need.Memory), size(memory)))
+		faults = append(
+			faults,
+			fmt.Errorf("%s take %s of memory, and %s are free", company, size(need.Memory), size(memory)),
+		)
 	}
 	if len(faults) == 0 {
 		return nil
 	}
 	try := "df -h " + filepath.Dir(string(f.StateDir)) + ", free -h   (and make room"
 	if n := mostPeople(spec, disk-min(disk, programs), memory); n > 0 {
-		try = fmt.Sprintf("lab up --people %d --days %d --name %s   (or make room: df -h, free -h", n, spec.Days, spec.Name)
+		try = fmt.Sprintf(
+			"lab up --people %d --days %d --name %s   (or make room: df -h, free -h",
+			n,
+			spec.Days,
+			spec.Name,
+		)
 	}
 	return &lab.Error{
 		Code: lab.ExitPrecondition,
@@ -169,7 +181,8 @@ func sameDisk(a, b string) bool {
 	return okX && okY && x == y
 }
 
-// memoryFree is MemAvailable and the free swap of /proc/meminfo, or what this process's control group has left, if that is less.
+// memoryFree is MemAvailable and the free swap of /proc/meminfo, or what this process's control group has left, if that
+// is less.
 func memoryFree() (uint64, error) {
 	f, err := os.Open("/proc/meminfo")
 	if err != nil {
@@ -209,8 +222,8 @@ func meminfo(r io.Reader) (uint64, error) {
 	return free, nil
 }
 
-// groupLeft is what a control group (version 2) may still take, as a container has one: its limit, without what it uses and
-// would not give back. limited is false where there is no limit.
+// groupLeft is what a control group (version 2) may still take, as a container has one: its limit, without what it uses
+// and would not give back. limited is false where there is no limit.
 func groupLeft(dir string) (left uint64, limited bool) {
 	number := func(name string) (uint64, bool) {
 		text, err := os.ReadFile(filepath.Join(dir, name))
@@ -251,13 +264,19 @@ const (
 // ErrDiskFull is the cause of a failure when the disk that a lab is on has become full.
 var ErrDiskFull = fmt.Errorf("the disk is full: %w", syscall.ENOSPC)
 
-// OnDisk does what needs the disk that the lab in f is on. A disk that becomes full ends it after five seconds, and is the cause
-// that its error names.
+// OnDisk does what needs the disk that the lab in f is on. A disk that becomes full ends it after five seconds, and is
+// the cause that its error names.
 func OnDisk(ctx context.Context, f control.StateDir, do func(context.Context) error) error {
 	return onDisk(ctx, thisMachine, f, time.Second, do)
 }
 
-func onDisk(ctx context.Context, m machine, f control.StateDir, every time.Duration, do func(context.Context) error) error {
+func onDisk(
+	ctx context.Context,
+	m machine,
+	f control.StateDir,
+	every time.Duration,
+	do func(context.Context) error,
+) error {
 	began := time.Now()
 	watched, stop := watchDisk(ctx, m, string(f), every)
 	defer stop()
@@ -268,7 +287,8 @@ func onDisk(ctx context.Context, m machine, f control.StateDir, every time.Durat
 	return whyFull(m, err, f, began)
 }
 
-// watchDisk returns a context that ends, with ErrDiskFull as its cause, once the disk of dir has been full five times in a row.
+// watchDisk returns a context that ends, with ErrDiskFull as its cause, once the disk of dir has been full five times
+// in a row.
 func watchDisk(ctx context.Context, m machine, dir string, every time.Duration) (context.Context, context.CancelFunc) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	go func() {
@@ -291,8 +311,9 @@ func watchDisk(ctx context.Context, m machine, dir string, every time.Duration) 
 	return ctx, func() { cancel(context.Canceled) }
 }
 
-// whyFull gives err as what a full disk caused, if that is what it is: there is no space left where the lab's folder is, or little,
-// and one of its logs has said so since began. Else it returns err as it is, and so it does what the caller alone can mend.
+// whyFull gives err as what a full disk caused, if that is what it is: there is no space left where the lab's folder
+// is, or little, and one of its logs has said so since began. Else it returns err as it is, and so it does what the
+// caller alone can mend.
 func whyFull(m machine, err error, f control.StateDir, began time.Time) error {
 	var known *lab.Error
 	if err == nil || errors.As(err, &known) && (known.Code == lab.ExitUsage || known.Code == lab.ExitConflict) {
@@ -312,8 +333,13 @@ func whyFull(m machine, err error, f control.StateDir, began time.Time) error {
 	e := &lab.Error{
 		Code: lab.ExitPrecondition,
 		What: "use the lab in " + string(f),
-		Why:  fmt.Errorf("%w: %s are free; what came of it: %v", ErrDiskFull, size(free), err), //nolint:errorlint // its exit code is not this one's
-		Try:  "df -h " + string(f) + "   (make room there, then lab up)",
+		Why: fmt.Errorf(
+			"%w: %s are free; what came of it: %v",
+			ErrDiskFull,
+			size(free),
+			err,
+		), //nolint:errorlint // its exit code is not this one's
+		Try: "df -h " + string(f) + "   (make room there, then lab up)",
 	}
 	if said != "" {
 		e.Log, e.Last = said, control.LastLines(said, 3)

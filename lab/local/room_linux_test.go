@@ -33,10 +33,14 @@ func TestALabIsRefusedOnlyWhereThereIsNoRoomForItAndSaysWhatIsMissing(t *testing
 		says         []string
 	}{
 		{small, 200 * mib, 512 * mib, nil},
-		{small, 40 * mib, 512 * mib, []string{"50 people and 30 days of history take 106 MiB of disk below /labs/one, and 40 MiB are free", "df -h"}},
+		{small, 40 * mib, 512 * mib, []string{
+			"50 people and 30 days of history take 106 MiB of disk below /labs/one, and 40 MiB are free", "df -h",
+		}},
 		{small, 200 * mib, 100 * mib, []string{"MiB of memory, and 100 MiB are free", "free -h"}},
 		{large, 64 << 30, 64 << 30, nil},
-		{large, 4 << 30, 8 << 30, []string{"5000 people and 90 days of history take 17 GiB of disk", "lab up --people 1"}},
+		{large, 4 << 30, 8 << 30, []string{
+			"5000 people and 90 days of history take 17 GiB of disk", "lab up --people 1",
+		}},
 		{large, 10 * mib, 10 * mib, []string{"of disk", "of memory"}},
 	} {
 		err := r.checkRoom(with(c.disk, c.memory), f, c.spec)
@@ -81,7 +85,9 @@ func TestProgramsOnAnotherDiskTakeRoom(t *testing.T) {
 }
 
 func TestFreeMemoryIsReadAsTheKernelSaysIt(t *testing.T) {
-	got, err := meminfo(strings.NewReader("MemTotal:  100 kB\nMemAvailable:   70 kB\nSwapTotal: 9 kB\nSwapFree:        5 kB\n"))
+	got, err := meminfo(
+		strings.NewReader("MemTotal:  100 kB\nMemAvailable:   70 kB\nSwapTotal: 9 kB\nSwapFree:        5 kB\n"),
+	)
 	if err != nil || got != 75*kib {
 		t.Errorf("%d, %v; want %d", got, err, 75*kib)
 	}
@@ -107,7 +113,9 @@ func TestFreeMemoryIsReadAsTheKernelSaysIt(t *testing.T) {
 	if left, limited := groupLeft(dir); !limited || left != 600 {
 		t.Errorf("%d, %v; want 600: what is in inactive_file would be given back", left, limited)
 	}
-	for name, f := range map[string]func() (uint64, error){"disk": func() (uint64, error) { return diskFree("/no/such/folder") }, "memory": memoryFree} {
+	for name, f := range map[string]func() (uint64, error){
+		"disk": func() (uint64, error) { return diskFree("/no/such/folder") }, "memory": memoryFree,
+	} {
 		if n, err := f(); err != nil || n == 0 {
 			t.Errorf("this machine's free %s: %d, %v", name, n, err)
 		}
@@ -134,7 +142,8 @@ func TestADiskThatIsFullEndsWhatWaitsAndIsTheCause(t *testing.T) {
 	go func() { asked <- 0 }()
 	err := onDisk(t.Context(), m, f, time.Millisecond, waits)
 	var e *lab.Error
-	if !errors.As(err, &e) || e.Code != lab.ExitPrecondition || !errors.Is(err, syscall.ENOSPC) || !strings.Contains(err.Error(), "the disk is full") ||
+	if !errors.As(err, &e) || e.Code != lab.ExitPrecondition || !errors.Is(err, syscall.ENOSPC) ||
+		!strings.Contains(err.Error(), "the disk is full") ||
 		!strings.Contains(err.Error(), "df -h") {
 		t.Errorf("%v", err)
 	}
@@ -185,19 +194,31 @@ func TestOnlyAFullDiskIsTheCauseOfAFullDisksFailures(t *testing.T) {
 	if err := whyFull(with(mib, 0), usage, f, began); code(err) != lab.ExitUsage {
 		t.Errorf("the caller's mistake: %v", err)
 	}
+	full := &os.PathError{Op: "write", Path: "x", Err: syscall.ENOSPC}
+	said := errors.New("initdb: could not write: No space left on device")
 	for name, err := range map[string]error{
 		"no room":         whyFull(with(mib, 0), timeout, f, began),
-		"ENOSPC":          whyFull(with(1<<30, 0), &os.PathError{Op: "write", Path: "x", Err: syscall.ENOSPC}, f, began),
-		"a program's say": whyFull(with(1<<30, 0), errors.New("initdb: could not write: No space left on device"), f, began),
+		"ENOSPC":          whyFull(with(1<<30, 0), full, f, began),
+		"a program's say": whyFull(with(1<<30, 0), said, f, began),
 	} {
 		if code(err) != lab.ExitPrecondition || !strings.Contains(err.Error(), "the disk is full") {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
-	if err := os.WriteFile(f.WorkloadLog("postgres"), []byte("PANIC:  could not write: No space left on device\n"), 0o600); err != nil {
+	if err := os.WriteFile(
+		f.WorkloadLog("postgres"),
+		[]byte("PANIC:  could not write: No space left on device\n"),
+		0o600,
+	); err != nil {
 		t.Fatal(err)
 	}
-	if err := whyFull(with(32*mib, 0), timeout, f, began); code(err) != lab.ExitPrecondition || !strings.Contains(err.Error(), "could not write") {
+	if err := whyFull(
+		with(32*mib, 0),
+		timeout,
+		f,
+		began,
+	); code(err) != lab.ExitPrecondition ||
+		!strings.Contains(err.Error(), "could not write") {
 		t.Errorf("the database's log says it: %v", err)
 	}
 	if err := whyFull(with(32*mib, 0), timeout, f, time.Now().Add(time.Minute)); code(err) != lab.ExitTimeout {

@@ -93,7 +93,9 @@ func (o Options) narrow(topo *topology.Topology) (callers []string, callees []to
 			return nil, nil, &lab.Error{
 				Code: lab.ExitUsage,
 				What: "try the matrix",
-				Why:  fmt.Errorf("there is no caller %q%s; there are %s", o.Caller, nearest.Hint(o.Caller, all), strings.Join(all, ", ")),
+				Why: fmt.Errorf(
+					"there is no caller %q%s; there are %s", o.Caller, nearest.Hint(o.Caller, all), strings.Join(all, ", "),
+				),
 			}
 		}
 	}

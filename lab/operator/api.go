@@ -71,8 +71,8 @@ func (o *Operator) EachSimulator(ctx context.Context, f func(ctx context.Context
 	return group.Wait()
 }
 
-// Perform gives play to every simulator and returns when each has had all of it acknowledged. It counts what was delivered of
-// what was issued, for a step that shows it.
+// Perform gives play to every simulator and returns when each has had all of it acknowledged. It counts what was
+// delivered of what was issued, for a step that shows it.
 func (o *Operator) Perform(ctx context.Context, play world.Play) error {
 	var delivered tally
 	return o.EachSimulator(ctx, func(ctx context.Context, name string) error {
@@ -122,9 +122,9 @@ func (t *tally) count(ctx context.Context, name string, done, all int, word stri
 // stillAfter is how long the scorer may get no further before who waits for it is told so.
 const stillAfter = time.Minute
 
-// AwaitScored returns when everything that any collector had acknowledged when it was called has come to its end, and the scorer's
-// watermarks say so; what arrives meanwhile is not waited for. A scorer that gets no further for a minute is a time-out. It counts
-// what was scored of what is waited for, for a step that shows it.
+// AwaitScored returns when everything that any collector had acknowledged when it was called has come to its end, and
+// the scorer's watermarks say so; what arrives meanwhile is not waited for. A scorer that gets no further for a minute
+// is a time-out. It counts what was scored of what is waited for, for a step that shows it.
 func (o *Operator) AwaitScored(ctx context.Context) error {
 	var scored tally
 	targets, marks := map[string]uint64{}, map[string]uint64{}

@@ -108,11 +108,14 @@ type step struct {
 }
 
 // begin begins a step: tick is called every so often until it ends, and at once if first is set.
-func begin(clock Clock, what string, every time.Duration, first bool, tick func(*step), end func(*step, error)) Running {
+func begin(
+	clock Clock, what string, every time.Duration, first bool, tick func(*step), end func(*step, error),
+) Running {
 	if clock == nil {
 		clock = wall{}
 	}
-	s := &step{what: what, clock: clock, start: clock.Now(), end: end, stop: make(chan struct{}), done: make(chan struct{})}
+	s := &step{what: what, clock: clock, start: clock.Now(), end: end}
+	s.stop, s.done = make(chan struct{}), make(chan struct{})
 	ticks, stop := clock.Tick(every)
 	if first {
 		tick(s)
@@ -214,8 +217,8 @@ func (p Spinner) paint(text string) string {
 	return p.Color + text + "\x1b[0m"
 }
 
-// For chooses what fits f: a spinner on a terminal, lines elsewhere, on a terminal that cannot do more (TERM=dumb) and in a CI, as
-// the variable CI says unless it is empty, 0 or false.
+// For chooses what fits f: a spinner on a terminal, lines elsewhere, on a terminal that cannot do more (TERM=dumb) and
+// in a CI, as the variable CI says unless it is empty, 0 or false.
 func For(f *os.File, lookup func(string) (string, bool)) Reporter {
 	fi, err := f.Stat()
 	term, _ := lookup("TERM")

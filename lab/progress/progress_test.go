@@ -136,7 +136,8 @@ func TestAStepSaysHowFarItHasComeEveryFiveSeconds(t *testing.T) {
 		clock.pass(2*time.Second, out)
 		return nil
 	})
-	want := "… history (5 s)\n… history: 4210 of 14792 delivered (10 s)\nto download: 3 MB\n… history: 14792 of 14792 delivered (12 s)\n" +
+	want := "… history (5 s)\n… history: 4210 of 14792 delivered (10 s)\nto download: 3 MB\n" +
+		"… history: 14792 of 14792 delivered (12 s)\n" +
 		"✓ history: 14792 of 14792 delivered (12.0 s)\n"
 	if err != nil || out.String() != want {
 		t.Errorf("%v; it wrote\n%s, want\n%s", err, out.String(), want)

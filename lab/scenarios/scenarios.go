@@ -35,7 +35,10 @@ func Names() []string {
 // Text is the file of one of Names.
 func Text(name string) ([]byte, error) {
 	if !slices.Contains(Names(), name) {
-		return nil, fmt.Errorf("find scenario %q%s: there are %s", name, nearest.Hint(name, Names()), strings.Join(Names(), ", "))
+		known := Names()
+		return nil, fmt.Errorf(
+			"find scenario %q%s: there are %s", name, nearest.Hint(name, known), strings.Join(known, ", "),
+		)
 	}
 	text, err := files.ReadFile(name + ".yaml")
 	if err != nil {

@@ -35,7 +35,8 @@ func History(
 		return 0, err
 	}
 	var at operator.Watermarks
-	err = progress.Counted(ctx, p, fmt.Sprintf("%d days of history, through the collectors", spec.Days), func(ctx context.Context) error {
+	what := fmt.Sprintf("%d days of history, through the collectors", spec.Days)
+	err = progress.Counted(ctx, p, what, func(ctx context.Context) error {
 		play := world.Play{
 			ID:     fmt.Sprintf("history-%d-%d-%d", spec.Seed, spec.People, spec.Days),
 			Kind:   world.History,

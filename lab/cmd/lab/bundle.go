@@ -26,10 +26,12 @@ func bundleCommand(s *settings) *cobra.Command {
 		Use: "bundle", Short: "Pack logs, state and audit into one file, without secrets, for whoever is to help", Args: cobra.NoArgs,
 		Example: "  lab bundle\n  lab bundle --to lab.tar.gz",
 		Long: `Packs logs, status, doctor's checks, settings, versions and the end of every audit chain into one .tar.gz, on Kubernetes also pods
-and events. The lab's secrets are searched for and hidden. Works without a supervisor, too. "up" makes one by itself when it fails.
+and events. The lab's secrets are searched for and hidden. Works without a supervisor, too. "up" makes one by itself
+when it fails.
 
 Prints the path. Bundles are in one folder, "bundles" in the cache folder (/var/cache/security-training for root, else
-~/.cache/security-training), unless --to or LAB_ARTIFACTS says otherwise; the last ten are kept there, and older ones removed.`,
+~/.cache/security-training), unless --to or LAB_ARTIFACTS says otherwise; the last ten are kept there, and older ones
+removed.`,
 		RunE: func(c *cobra.Command, _ []string) error {
 			tidy := func() error { return nil }
 			if to == "" {
@@ -42,15 +44,16 @@ Prints the path. Bundles are in one folder, "bundles" in the cache folder (/var/
 			return err
 		},
 	}
-	c.Flags().StringVar(&to, "to", "", "the file; else one in LAB_ARTIFACTS, or in the cache folder, named by the lab and the time")
+	c.Flags().StringVar(&to, "to", "",
+		"the file; else one in LAB_ARTIFACTS, or in the cache folder, named by the lab and the time")
 	return c
 }
 
 // keptBundles is how many bundles there are in the lab's own folder for them.
 const keptBundles = 10
 
-// place is where a bundle goes that was given no name, and what removes the oldest ones once it is there: those in LAB_ARTIFACTS
-// are the caller's.
+// place is where a bundle goes that was given no name, and what removes the oldest ones once it is there: those in
+// LAB_ARTIFACTS are the caller's.
 func place(name string) (to string, tidy func() error) {
 	none := func() error { return nil }
 	if dir := env.Read(env.Process).Optional("LAB_ARTIFACTS", ""); dir != "" {

@@ -54,13 +54,18 @@ var names = map[string]map[string]words{
 // places are the arguments that have names, by verb. A verb that stands in files takes a file as well.
 var (
 	places = map[string]words{
-		"play": scenarioNames, "reset": scenarioNames, "scenario lint": scenarioNames,
-		"logs":       func(c *cobra.Command) []string { return append(workloadNames(c), "supervisor") },
-		"audit tail": workloadNames,
-		"link":       personNames, "open": personNames, "certificate issue": personNames, "certificate revoke": personNames,
-		"audit rescore": personNames,
-		"bench":         fixed(bench.Names()...),
-		"completion":    fixed("bash", "zsh", "fish"),
+		"play":               scenarioNames,
+		"reset":              scenarioNames,
+		"scenario lint":      scenarioNames,
+		"logs":               func(c *cobra.Command) []string { return append(workloadNames(c), "supervisor") },
+		"audit tail":         workloadNames,
+		"link":               personNames,
+		"open":               personNames,
+		"certificate issue":  personNames,
+		"certificate revoke": personNames,
+		"audit rescore":      personNames,
+		"bench":              fixed(bench.Names()...),
+		"completion":         fixed("bash", "zsh", "fish"),
 	}
 	files = []string{"play", "reset", "scenario lint"}
 	many  = []string{"scenario lint", "certificate issue", "certificate revoke", "bench"} // verbs that take several
@@ -117,7 +122,9 @@ func completed(c *cobra.Command) {
 		complete(c, "name", labNames)
 	}
 	if place, ok := places[path]; ok {
-		c.ValidArgsFunction = func(c *cobra.Command, args []string, _ string) ([]cobra.Completion, cobra.ShellCompDirective) {
+		c.ValidArgsFunction = func(
+			c *cobra.Command, args []string, _ string,
+		) ([]cobra.Completion, cobra.ShellCompDirective) {
 			directive := cobra.ShellCompDirectiveNoFileComp
 			if slices.Contains(files, path) {
 				directive = cobra.ShellCompDirectiveDefault
@@ -137,9 +144,12 @@ func completed(c *cobra.Command) {
 }
 
 func complete(c *cobra.Command, flag string, of words) {
-	err := c.RegisterFlagCompletionFunc(flag, func(c *cobra.Command, _ []string, _ string) ([]string, cobra.ShellCompDirective) {
-		return of(c), cobra.ShellCompDirectiveNoFileComp
-	})
+	err := c.RegisterFlagCompletionFunc(
+		flag,
+		func(c *cobra.Command, _ []string, _ string) ([]string, cobra.ShellCompDirective) {
+			return of(c), cobra.ShellCompDirectiveNoFileComp
+		},
+	)
 	if err != nil {
 		panic(err) // there is no such flag: it is found when any verb is run
 	}
@@ -147,10 +157,12 @@ func complete(c *cobra.Command, flag string, of words) {
 
 func completionCommand() *cobra.Command {
 	return &cobra.Command{
-		Use: "completion SHELL", Short: "Print what makes a shell complete lab's verbs, flags and names", Args: cobra.ExactArgs(1),
+		Use:     "completion SHELL",
+		Short:   "Print what makes a shell complete lab's verbs, flags and names",
+		Args:    cobra.ExactArgs(1),
 		Example: "  lab completion bash\n  lab completion zsh\n  lab completion fish",
-		Long: `Prints a script that makes bash, zsh or fish complete verbs, flags and names: of scenarios, workloads, people and labs.
-To have it in each shell that you start:
+		Long: `Prints a script that makes bash, zsh or fish complete verbs, flags and names: of scenarios, workloads, people
+and labs. To have it in each shell that you start:
 
   bash   echo 'source <(lab completion bash)' >> ~/.bashrc
   zsh    echo 'source <(lab completion zsh)' >> ~/.zshrc      (after compinit)
@@ -173,8 +185,8 @@ To have it in each shell that you start:
 	}
 }
 
-// bashAlone stands in for the one function of the package bash-completion that the script cannot do without, where the package
-// is not installed.
+// bashAlone stands in for the one function of the package bash-completion that the script cannot do without, where the
+// package is not installed.
 const bashAlone = `if ! declare -F _get_comp_words_by_ref >/dev/null; then
     _get_comp_words_by_ref()
     {

@@ -47,8 +47,11 @@ var typed = []struct {
 var shells = map[string]struct{ words, script string }{
 	// Without the package bash-completion, and then with it where it is installed.
 	"bash": {"bash --norc", `source <(lab completion bash) || exit; ` + askBash},
-	"bash with its package": {"bash --norc", `[ -r /usr/share/bash-completion/bash_completion ] || { echo "skip bash-completion"; exit; }
-		source /usr/share/bash-completion/bash_completion; source <(lab completion bash) || exit; ` + askBash},
+	"bash with its package": {
+		"bash --norc",
+		`[ -r /usr/share/bash-completion/bash_completion ] || { echo "skip bash-completion"; exit; }
+		source /usr/share/bash-completion/bash_completion; source <(lab completion bash) || exit; ` + askBash,
+	},
 	"zsh": {"zsh -f", `autoload -Uz compinit; compinit -u -d "$HOME/dump"; source <(lab completion zsh) || exit
 		# zsh shows those of what _describe is given that begin with the word.
 		_describe() { local name; for name in "$@"; do case $name in completions|noSpaceCompletions)
@@ -59,7 +62,8 @@ var shells = map[string]struct{ words, script string }{
 }
 
 const askBash = `COLUMNS=80; COMP_LINE=$1; COMP_POINT=${#COMP_LINE}; COMP_TYPE=9; COMP_KEY=9
-	read -ra COMP_WORDS <<<"$COMP_LINE"; [[ $COMP_LINE == *' ' ]] && COMP_WORDS+=(""); COMP_CWORD=$((${#COMP_WORDS[@]}-1))
+	read -ra COMP_WORDS <<<"$COMP_LINE"; [[ $COMP_LINE == *' ' ]] && COMP_WORDS+=("")
+	COMP_CWORD=$((${#COMP_WORDS[@]}-1))
 	how=$(complete -p lab); f=${how#*-F }; f=${f%% *}; compopt() { :; }
 	$f lab "${COMP_WORDS[COMP_CWORD]}" "${COMP_WORDS[COMP_CWORD-1]}"; printf '%s\n' "${COMPREPLY[@]}"`
 
@@ -78,10 +82,19 @@ func TestShellsCompleteVerbsFlagsAndNames(t *testing.T) {
 			words := strings.Fields(shell.words)
 			path := needtest.Shell(t, words[0])
 			for _, c := range typed {
-				cmd := exec.CommandContext(t.Context(), path, slices.Concat(words[1:], []string{"-c", shell.script}, arg0(words[0]), []string{c.line})...)
+				cmd := exec.CommandContext(
+					t.Context(),
+					path,
+					slices.Concat(words[1:], []string{"-c", shell.script}, arg0(words[0]), []string{c.line})...)
 				cmd.Dir, cmd.SysProcAttr = s.home(), s.who
-				cmd.Env = []string{asLab + "=1", "PATH=" + bin + ":/usr/bin:/bin", "HOME=" + s.home(), "TERM=dumb", "LC_ALL=C.UTF-8",
-					"LAB_HOME=" + filepath.Join(s.home(), "labs")}
+				cmd.Env = []string{
+					asLab + "=1",
+					"PATH=" + bin + ":/usr/bin:/bin",
+					"HOME=" + s.home(),
+					"TERM=dumb",
+					"LC_ALL=C.UTF-8",
+					"LAB_HOME=" + filepath.Join(s.home(), "labs"),
+				}
 				var errs bytes.Buffer
 				cmd.Stderr = &errs
 				out, err := cmd.Output()
@@ -117,7 +130,8 @@ func arg0(shell string) []string {
 	return []string{shell}
 }
 
-// A value that is completed is one that the help names and the verb takes, and each verb and flag of the tables is there.
+// A value that is completed is one that the help names and the verb takes, and each verb and flag of the tables is
+// there.
 func TestWhatIsCompletedIsTaken(t *testing.T) {
 	t.Setenv("LAB_HOME", filepath.Join(needtest.PrivateDir(t), "labs"))
 	verbs := everyVerb()
@@ -146,7 +160,12 @@ func TestWhatIsCompletedIsTaken(t *testing.T) {
 					continue // which would do it
 				}
 				var out, errs bytes.Buffer
-				if got := runTo(t.Context(), append(strings.Fields(path), "--"+flag, value), &out, &errs); got == lab.ExitUsage {
+				if got := runTo(
+					t.Context(),
+					append(strings.Fields(path), "--"+flag, value),
+					&out,
+					&errs,
+				); got == lab.ExitUsage {
 					t.Errorf("lab %s --%s %s is not taken: %s", path, flag, value, errs.String())
 				}
 			}
@@ -172,7 +191,26 @@ func TestTheManualHasAPageForEachVerb(t *testing.T) {
 		}
 	}
 	walk(command())
-	plain := strings.NewReplacer(`\-`, "-", `\&`, "", `\fB`, "", `\fI`, "", `\fP`, "", `\(aq`, "'", `\'`, "'", `\.`, ".", `\\`, `\`)
+	plain := strings.NewReplacer(
+		`\-`,
+		"-",
+		`\&`,
+		"",
+		`\fB`,
+		"",
+		`\fI`,
+		"",
+		`\fP`,
+		"",
+		`\(aq`,
+		"'",
+		`\'`,
+		"'",
+		`\.`,
+		".",
+		`\\`,
+		`\`,
+	)
 	entries, err := fs.Glob(os.DirFS(dir), "*")
 	if err != nil {
 		t.Fatal(err)
@@ -197,7 +235,15 @@ func TestTheManualHasAPageForEachVerb(t *testing.T) {
 			}
 		}
 		if lint {
-			if out, err := exec.CommandContext(t.Context(), mandoc, "-T", "lint", "-W", "error", filepath.Join(dir, name)).CombinedOutput(); err != nil {
+			if out, err := exec.CommandContext(
+				t.Context(),
+				mandoc,
+				"-T",
+				"lint",
+				"-W",
+				"error",
+				filepath.Join(dir, name),
+			).CombinedOutput(); err != nil {
 				t.Errorf("%s: %v\n%s", name, err, out)
 			}
 		}
@@ -226,7 +272,13 @@ func TestAWrongWordIsAnsweredWithTheOneThatWasMeant(t *testing.T) {
 		{[]string{"link", "--role", "admn"}, "did you mean admin?"},
 	} {
 		var out, errs bytes.Buffer
-		if got := runTo(t.Context(), c.args, &out, &errs); got != lab.ExitUsage || !strings.Contains(errs.String(), c.want) {
+		if got := runTo(
+			t.Context(),
+			c.args,
+			&out,
+			&errs,
+		); got != lab.ExitUsage ||
+			!strings.Contains(errs.String(), c.want) {
 			t.Errorf("lab %v: exit code %d, want %d and %q\n%s", c.args, got, lab.ExitUsage, c.want, errs.String())
 		}
 	}
@@ -235,7 +287,17 @@ func TestAWrongWordIsAnsweredWithTheOneThatWasMeant(t *testing.T) {
 // Whichever way it is asked for, it is the same line.
 func TestTheVersionIsAFlagAndAVerb(t *testing.T) {
 	var verb, flag, errs bytes.Buffer
-	if a, b := runTo(t.Context(), []string{"version"}, &verb, &errs), runTo(t.Context(), []string{"--version"}, &flag, &errs); a+b != 0 {
+	if a, b := runTo(
+		t.Context(),
+		[]string{"version"},
+		&verb,
+		&errs,
+	), runTo(
+		t.Context(),
+		[]string{"--version"},
+		&flag,
+		&errs,
+	); a+b != 0 {
 		t.Fatalf("exit codes %d and %d: %s", a, b, errs.String())
 	}
 	if verb.String() != flag.String() || verb.String() != fmt.Sprintln(version()) {

@@ -67,11 +67,12 @@ func answerCode(status int) int {
 	return lab.ExitPartly
 }
 
-// refusedBySystem says whether the operating system did not let it be done: the disk is full, a folder is not the caller's.
+// refusedBySystem says whether the operating system did not let it be done: the disk is full, a folder is not the
+// caller's.
 func refusedBySystem(err error) bool {
 	for _, cause := range []error{
-		fs.ErrPermission, fs.ErrNotExist, syscall.ENOSPC, syscall.EDQUOT, syscall.EROFS, syscall.ENOTDIR, syscall.EISDIR,
-		syscall.EMFILE, syscall.ENFILE, syscall.ENOMEM, syscall.EFBIG, syscall.ENAMETOOLONG,
+		fs.ErrPermission, fs.ErrNotExist, syscall.ENOSPC, syscall.EDQUOT, syscall.EROFS, syscall.ENOTDIR,
+		syscall.EISDIR, syscall.EMFILE, syscall.ENFILE, syscall.ENOMEM, syscall.EFBIG, syscall.ENAMETOOLONG,
 	} {
 		if errors.Is(err, cause) {
 			return true
@@ -134,7 +135,14 @@ func noVerb(c *cobra.Command, name string) error {
 			known = append(known, sub.Name())
 		}
 	}
-	return fmt.Errorf("%w: %s has no verb %q%s\n  try:  %s", errUsage, c.CommandPath(), name, nearest.Hint(name, known), helpOf(c))
+	return fmt.Errorf(
+		"%w: %s has no verb %q%s\n  try:  %s",
+		errUsage,
+		c.CommandPath(),
+		name,
+		nearest.Hint(name, known),
+		helpOf(c),
+	)
 }
 
 // helpOf is the command that explains c.

@@ -64,16 +64,32 @@ var exits = map[string]struct {
 	"doctor": {right: []string{"--runtime", "local"}, wrong: [][]string{{"x"}, {"-o", "yaml"}, {"--runtime", "moon"}},
 		states: states{none: mayBe, silent: mayBe, foreign: mayBe, broken: mayBe, homeless: 3, untrusted: 3, full: 3}},
 	// What up makes of a lab that is there is e2e's to show.
-	"up": {right: []string{"--runtime", "local"}, states: states{none: mayBe, silent: mayBe, foreign: 3, broken: 3,
-		homeless: 3, untrusted: 3, full: mayBe},
-		wrong: [][]string{{"x"}, {"--people", "1"}, {"--people", "many"}, {"--days", "0"}, {"--seed", "0"}, {"--pace", "0"},
-			{"--runtime", "moon"}, {"--identity", "moon"}, {"--listen", "moon"}}},
+	"up": {
+		right: []string{"--runtime", "local"},
+		states: states{none: mayBe, silent: mayBe, foreign: 3, broken: 3,
+			homeless: 3, untrusted: 3, full: mayBe},
+		wrong: [][]string{
+			{"x"},
+			{"--people", "1"},
+			{"--people", "many"},
+			{"--days", "0"},
+			{"--seed", "0"},
+			{"--pace", "0"},
+			{"--runtime", "moon"},
+			{"--identity", "moon"},
+			{"--listen", "moon"},
+		},
+	},
 	"status": {states: insideALab, wrong: [][]string{{"x"}, {"-o", "yaml"}}},
 	"play": {right: []string{"leaked-secret"}, states: insideALab,
 		wrong: [][]string{{}, {"a", "b"}, {"leaked-secret", "--step", "--now"}, {"leaked-secret", "--speed", "fast"}}},
-	"scenario":      {states: withoutALab, wrong: [][]string{{"x"}, {"lnit"}}},
-	"scenario lint": {right: []string{"leaked-secret"}, states: withoutALab, wrong: [][]string{{}, {"no-such"}, {"./no.yaml"}}},
-	"seed":          {states: insideALab, wrong: [][]string{{"x"}}},
+	"scenario": {states: withoutALab, wrong: [][]string{{"x"}, {"lnit"}}},
+	"scenario lint": {
+		right:  []string{"leaked-secret"},
+		states: withoutALab,
+		wrong:  [][]string{{}, {"no-such"}, {"./no.yaml"}},
+	},
+	"seed": {states: insideALab, wrong: [][]string{{"x"}}},
 	"people": {states: insideALab,
 		wrong: [][]string{{"x"}, {"-o", "yaml"}, {"--level", "purple"}, {"--role", "wizard"}}},
 	"link": {states: insideALab, wrong: [][]string{{"a", "b"}, {"a", "--class", "FILE"}, {"--class", "no-such-file"},
@@ -85,8 +101,12 @@ var exits = map[string]struct {
 		wrong: [][]string{{}, {"a", "--class", "FILE"}, {"a", "--role", "admin"}, {"--role", "wizard"}}},
 	"open": {states: insideALab, wrong: [][]string{{"a", "b"}, {"a", "--as", "b"}, {"--as", "a", "--class", "FILE"},
 		{"--revoke"}, {"--role", "wizard"}, {"--class", "no-such-file"}}},
-	"logs":   {right: []string{"lms"}, states: insideALab, wrong: [][]string{{}, {"a", "b"}}},
-	"bundle": {states: states{none: 3, homeless: 3, untrusted: 3, full: 3}, wrong: [][]string{{"x"}}, cannot: []string{"--to", "DENIED/b"}},
+	"logs": {right: []string{"lms"}, states: insideALab, wrong: [][]string{{}, {"a", "b"}}},
+	"bundle": {
+		states: states{none: 3, homeless: 3, untrusted: 3, full: 3},
+		wrong:  [][]string{{"x"}},
+		cannot: []string{"--to", "DENIED/b"},
+	},
 	"matrix": {states: insideALab, wrong: [][]string{{"x"}, {"-o", "yaml"}, {"--against", "moon"}}},
 	"audit":  {states: withoutALab, wrong: [][]string{{"x"}, {"verfy"}}},
 
@@ -98,16 +118,29 @@ var exits = map[string]struct {
 	"eval": {right: []string{"--seeds", "7", "--people", "2", "--days", "1"}, states: withoutALab,
 		wrong:  [][]string{{"x"}, {"-o", "yaml"}, {"--seeds", "x"}, {"--mix", "x"}, {"--people", "0"}},
 		cannot: []string{"--seeds", "7", "--people", "2", "--days", "1", "--dump", "DENIED/d"}},
-	"bench": {right: []string{"synth", "--rounds", "1", "--to", os.DevNull}, states: states{none: mayBe, silent: mayBe, foreign: mayBe,
-		broken: mayBe, homeless: mayBe, untrusted: mayBe, full: mayBe}, // it measures, and TestBench… runs it
-		wrong: [][]string{{"luck"}, {"synth", "--rounds", "0"}, {"synth", "-o", "yaml"}}},
-	"reset": {states: insideALab, wrong: [][]string{{"a", "b"}, {"a", "--learners", "--yes"}, {"--learners"}, {"--yes"}, {"--to", "."}}},
+	"bench": {
+		right: []string{"synth", "--rounds", "1", "--to", os.DevNull},
+		states: states{none: mayBe, silent: mayBe, foreign: mayBe,
+			broken: mayBe, homeless: mayBe, untrusted: mayBe, full: mayBe}, // it measures, and TestBench… runs it
+		wrong: [][]string{{"luck"}, {"synth", "--rounds", "0"}, {"synth", "-o", "yaml"}},
+	},
+	"reset": {
+		states: insideALab,
+		wrong:  [][]string{{"a", "b"}, {"a", "--learners", "--yes"}, {"--learners"}, {"--yes"}, {"--to", "."}},
+	},
 	// What it finds and says goes to stderr.
-	"down":       {states: states{silent: 0, foreign: 3, broken: 3, homeless: 3, untrusted: 3}, wrong: [][]string{{"x"}}},
+	"down": {
+		states: states{silent: 0, foreign: 3, broken: 3, homeless: 3, untrusted: 3},
+		wrong:  [][]string{{"x"}},
+	},
 	"version":    {states: withoutALab, wrong: [][]string{{"x"}}},
 	"completion": {right: []string{"bash"}, states: withoutALab, wrong: [][]string{{}, {"csh"}, {"bash", "zsh"}}},
-	"help":       {right: []string{"up"}, states: withoutALab, wrong: [][]string{{"nope"}, {"audit", "nope"}, {"up", "x"}}},
-	"man":        {right: []string{"PAGES"}, wrong: [][]string{{}, {"a", "b"}}, cannot: []string{"DENIED/man"}},
+	"help": {
+		right:  []string{"up"},
+		states: withoutALab,
+		wrong:  [][]string{{"nope"}, {"audit", "nope"}, {"up", "x"}},
+	},
+	"man": {right: []string{"PAGES"}, wrong: [][]string{{}, {"a", "b"}}, cannot: []string{"DENIED/man"}},
 	"supervise": {right: []string{"/nowhere"}, wrong: [][]string{{}, {"a", "b"}},
 		states: states{none: 3, silent: 3, foreign: 3, broken: 3, homeless: 3, untrusted: 3, full: 3}},
 }
@@ -228,7 +261,9 @@ func (s stage) run(out *os.File, env []string, args ...string) (int, string) {
 	args = s.args(args)
 	cmd := exec.CommandContext(s.t.Context(), s.program, args...)
 	cmd.Dir, cmd.SysProcAttr = s.home(), s.who
-	cmd.Env = append([]string{asLab + "=1", "PATH=/usr/bin:/bin", "LAB_ARTIFACTS=" + filepath.Join(s.home(), "artifacts")}, env...)
+	cmd.Env = append(
+		[]string{asLab + "=1", "PATH=/usr/bin:/bin", "LAB_ARTIFACTS=" + filepath.Join(s.home(), "artifacts")},
+		env...)
 	var errs bytes.Buffer
 	cmd.Stderr = &errs
 	if out != nil {
@@ -265,10 +300,25 @@ func TestExitCodesAreAsDesignedForEveryVerbAndClassOfFailure(t *testing.T) {
 			}
 			got, said := s.run(out, env, slices.Concat(words, more)...)
 			if got != want {
-				t.Errorf("%s: lab %s %s: exit code %d, want %d\n%s", class, verb, strings.Join(more, " "), got, want, said)
+				t.Errorf(
+					"%s: lab %s %s: exit code %d, want %d\n%s",
+					class,
+					verb,
+					strings.Join(more, " "),
+					got,
+					want,
+					said,
+				)
 			}
 			if got != 0 && !strings.Contains(said, "lab: ") {
-				t.Errorf("%s: lab %s %s: exit code %d, and no word of it: %q", class, verb, strings.Join(more, " "), got, said)
+				t.Errorf(
+					"%s: lab %s %s: exit code %d, and no word of it: %q",
+					class,
+					verb,
+					strings.Join(more, " "),
+					got,
+					said,
+				)
 			}
 		}
 		wrong := append(slices.Clone(row.wrong), append(slices.Clone(row.right), "--no-such-flag"))
@@ -278,8 +328,20 @@ func TestExitCodesAreAsDesignedForEveryVerbAndClassOfFailure(t *testing.T) {
 		for _, args := range wrong { // in this process: none may come as far as the labs' folder
 			var out, said bytes.Buffer
 			args = slices.Concat(words, s.args(args))
-			if got := runTo(t.Context(), args, &out, &said); got != lab.ExitUsage || !strings.HasPrefix(said.String(), "lab: ") {
-				t.Errorf("wrong arguments: lab %s: exit code %d, want %d\n%s", strings.Join(args, " "), got, lab.ExitUsage, said.String())
+			if got := runTo(
+				t.Context(),
+				args,
+				&out,
+				&said,
+			); got != lab.ExitUsage ||
+				!strings.HasPrefix(said.String(), "lab: ") {
+				t.Errorf(
+					"wrong arguments: lab %s: exit code %d, want %d\n%s",
+					strings.Join(args, " "),
+					got,
+					lab.ExitUsage,
+					said.String(),
+				)
 			}
 		}
 		in := func(name string) []string { return append(slices.Clone(row.right), "--name", name) }
@@ -292,12 +354,22 @@ func TestExitCodesAreAsDesignedForEveryVerbAndClassOfFailure(t *testing.T) {
 		check("another runtime", row.states.foreign, nil, home, in("foreign")...)
 		check("broken settings", row.states.broken, nil, home, in("broken")...)
 		check("no HOME", row.states.homeless, nil, nil, row.right...)
-		check("an untrusted folder", row.states.untrusted, nil, []string{"LAB_HOME=" + s.open, "HOME=" + s.home()}, row.right...)
+		check(
+			"an untrusted folder",
+			row.states.untrusted,
+			nil,
+			[]string{"LAB_HOME=" + s.open, "HOME=" + s.home()},
+			row.right...)
 		if row.states.full != 0 {
 			check("a full disk", row.states.full, full, home, in("none")...)
 		}
 		if row.cannot != nil {
-			check("a folder that may not be changed", lab.ExitPrecondition, nil, home, append(slices.Clone(row.cannot), "--name", "silent")...)
+			check(
+				"a folder that may not be changed",
+				lab.ExitPrecondition,
+				nil,
+				home,
+				append(slices.Clone(row.cannot), "--name", "silent")...)
 		}
 	}
 }

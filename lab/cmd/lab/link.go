@@ -33,11 +33,21 @@ type named struct{ id, at string }
 var roles = []string{"instructor", "admin"}
 
 func (a *access) classFlag(c *cobra.Command) {
-	c.Flags().StringVar(&a.class, "class", "", "a file with one person's id a line; all are checked before the first is served")
+	c.Flags().StringVar(
+		&a.class,
+		"class",
+		"",
+		"a file with one person's id a line; all are checked before the first is served",
+	)
 }
 
 func (a *access) roleFlag(c *cobra.Command) {
-	c.Flags().StringVar(&a.role, "role", "instructor", "without a person: instructor, or admin, who may also give and take identities")
+	c.Flags().StringVar(
+		&a.role,
+		"role",
+		"instructor",
+		"without a person: instructor, or admin, who may also give and take identities",
+	)
 }
 
 func (a *access) toFlag(c *cobra.Command) {
@@ -47,7 +57,12 @@ func (a *access) toFlag(c *cobra.Command) {
 // read checks what needs no lab, and returns the persons in the order in which they are named; none means role.
 func (a *access) read(c *cobra.Command) ([]named, error) {
 	if !slices.Contains(roles, a.role) {
-		return nil, fmt.Errorf("%w: --role %q: want instructor or admin%s", errUsage, a.role, nearest.Hint(a.role, roles))
+		return nil, fmt.Errorf(
+			"%w: --role %q: want instructor or admin%s",
+			errUsage,
+			a.role,
+			nearest.Hint(a.role, roles),
+		)
 	}
 	given := 0
 	for _, is := range []bool{len(a.persons) > 0, a.class != "", c.Flags().Changed("role")} {
@@ -72,8 +87,8 @@ func (a *access) read(c *cobra.Command) ([]named, error) {
 	return classOf(a.class, text)
 }
 
-// classOf reads a class list: one id a line. Empty lines and lines that begin with # are left out. Its error names every line
-// that is no id, or whose id stands in another.
+// classOf reads a class list: one id a line. Empty lines and lines that begin with # are left out. Its error names
+// every line that is no id, or whose id stands in another.
 func classOf(file string, text []byte) ([]named, error) {
 	text = bytes.TrimPrefix(text, []byte("\ufeff")) // as some editors begin a file
 	var list []named
@@ -99,7 +114,13 @@ func classOf(file string, text []byte) ([]named, error) {
 		faults = append(faults, errors.New("it names no one"))
 	}
 	if len(faults) > 0 {
-		return nil, fmt.Errorf("%w: read the class list %s:\n  %w\n  try:  %s -o ids > FILE", errUsage, file, joined(faults), operator.FindPeople)
+		return nil, fmt.Errorf(
+			"%w: read the class list %s:\n  %w\n  try:  %s -o ids > FILE",
+			errUsage,
+			file,
+			joined(faults),
+			operator.FindPeople,
+		)
 	}
 	return list, nil
 }
@@ -113,7 +134,8 @@ func joined(faults []error) error {
 	return errors.New(strings.Join(lines, "\n  "))
 }
 
-// known checks that everyone in list is in the lab's roster; the error names each who is not, with what may have been meant.
+// known checks that everyone in list is in the lab's roster; the error names each who is not, with what may have been
+// meant.
 func known(ctx context.Context, o *operator.Operator, what string, list []named) error {
 	if len(list) == 0 {
 		return nil
@@ -186,8 +208,8 @@ func (a *access) issue(ctx context.Context, l *control.Lab, o *operator.Operator
 	return nil
 }
 
-// revoke refuses the certificates of each of list, or those of role. One of list who is in no roster is an error, and the others
-// are served all the same: a certificate that is out must not stay good for another's misspelt name.
+// revoke refuses the certificates of each of list, or those of role. One of list who is in no roster is an error, and
+// the others are served all the same: a certificate that is out must not stay good for another's misspelt name.
 func (a *access) revoke(ctx context.Context, l *control.Lab, o *operator.Operator, list []named, out io.Writer) error {
 	if len(list) == 0 {
 		return revoke(ctx, l, o, a.role, a.role, out)
@@ -203,21 +225,27 @@ func (a *access) revoke(ctx context.Context, l *control.Lab, o *operator.Operato
 func linkCommand(s *settings) *cobra.Command {
 	a := &access{}
 	c := &cobra.Command{
-		Use: "link [PERSON]", Short: "Print one-time sign-in links", Args: cobra.MaximumNArgs(1),
+		Use:   "link [PERSON]",
+		Short: "Print one-time sign-in links",
+		Args:  cobra.MaximumNArgs(1),
 		Example: "  lab link\n  lab link --role admin\n  lab link elisabeth.reese\n" +
 			"  lab people --level CRITICAL -o ids > class.txt\n  lab link --class class.txt",
-		Long: `Prints a link that signs in once, within 15 minutes: for one person, for each line of a class list, or for the instructor.
-A class list has one person's id a line; empty lines and those that begin with # are left out. Every line is checked before the
-first link is made: if one is wrong, none is made, and the error names each line that is.`,
+		Long: `Prints a link that signs in once, within 15 minutes: for one person, for each line of a class list, or for the
+instructor. A class list has one person's id a line; empty lines and those that begin with # are left out. Every line is
+checked before the first link is made: if one is wrong, none is made, and the error names each line that is.`,
 		RunE: func(c *cobra.Command, args []string) error {
 			a.persons = args
 			list, err := a.read(c)
 			if err != nil {
 				return err
 			}
-			return inside(c.Context(), s, func(ctx context.Context, _ *control.Lab, o *operator.Operator, st lab.Status) error {
-				return a.link(ctx, o, st, list, c.OutOrStdout())
-			})
+			return inside(
+				c.Context(),
+				s,
+				func(ctx context.Context, _ *control.Lab, o *operator.Operator, st lab.Status) error {
+					return a.link(ctx, o, st, list, c.OutOrStdout())
+				},
+			)
 		},
 	}
 	a.classFlag(c)
@@ -247,9 +275,13 @@ func certificateVerb(s *settings, a *access, c *cobra.Command,
 		if len(list) == 0 && !c.Flags().Changed("role") {
 			return fmt.Errorf("%w: want PERSON, --class or --role\n  try:  %s", errUsage, helpOf(c))
 		}
-		return inside(c.Context(), s, func(ctx context.Context, l *control.Lab, o *operator.Operator, _ lab.Status) error {
-			return do(ctx, l, o, list, c.OutOrStdout())
-		})
+		return inside(
+			c.Context(),
+			s,
+			func(ctx context.Context, l *control.Lab, o *operator.Operator, _ lab.Status) error {
+				return do(ctx, l, o, list, c.OutOrStdout())
+			},
+		)
 	}
 	a.classFlag(c)
 	a.roleFlag(c)
@@ -259,10 +291,11 @@ func certificateVerb(s *settings, a *access, c *cobra.Command,
 func issueCommand(s *settings) *cobra.Command {
 	a := &access{}
 	c := certificateVerb(s, a, &cobra.Command{
-		Use: "issue PERSON…", Short: "Write client certificates (PKCS#12), to be imported into a browser",
+		Use:     "issue PERSON…",
+		Short:   "Write client certificates (PKCS#12), to be imported into a browser",
 		Example: "  lab certificate issue elisabeth.reese\n  lab certificate issue --role admin --to .",
-		Long: `Writes a PKCS#12 file for each person, PERSON.p12, and prints its owner, file and password. Everyone is checked before the
-first is made.`,
+		Long: `Writes a PKCS#12 file for each person, PERSON.p12, and prints its owner, file and password. Everyone is checked
+before the first is made.`,
 	}, a.issue)
 	a.toFlag(c)
 	return c
@@ -271,10 +304,11 @@ first is made.`,
 func revokeCommand(s *settings) *cobra.Command {
 	a := &access{}
 	return certificateVerb(s, a, &cobra.Command{
-		Use: "revoke PERSON…", Short: "Refuse every certificate that was made so far",
+		Use:     "revoke PERSON…",
+		Short:   "Refuse every certificate that was made so far",
 		Example: "  lab certificate revoke elisabeth.reese",
-		Long: `Refuses, from the next request on, every certificate that its owner was given so far; a new one works. Someone who is not in
-the roster is revoked as well, and named as an error: it may be a misspelt name.`,
+		Long: `Refuses, from the next request on, every certificate that its owner was given so far; a new one works. Someone
+who is not in the roster is revoked as well, and named as an error: it may be a misspelt name.`,
 	}, a.revoke)
 }
 
@@ -284,11 +318,13 @@ func openCommand(s *settings) *cobra.Command {
 	as := ""
 	certificate, revoked := false, false
 	c := &cobra.Command{
-		Use: "open [PERSON]", Short: `The older name of "link" and "certificate"`, Args: cobra.MaximumNArgs(1),
-		Example: "  lab open\n  lab open --role admin\n  lab open --as elisabeth.reese\n  lab open --class class.txt\n" +
-			"  lab open --certificate elisabeth.reese\n  lab open --certificate elisabeth.reese --revoke",
-		Long: `Does what "lab link" does; with --certificate what "lab certificate issue" does, for the instructor where no person is
-named; and with --revoke as well what "lab certificate revoke" does.`,
+		Use:   "open [PERSON]",
+		Short: `The older name of "link" and "certificate"`,
+		Args:  cobra.MaximumNArgs(1),
+		Example: "  lab open\n  lab open --role admin\n  lab open --as elisabeth.reese\n" +
+			"  lab open --class class.txt\n  lab open --certificate elisabeth.reese\n  lab open --certificate elisabeth.reese --revoke",
+		Long: `Does what "lab link" does; with --certificate what "lab certificate issue" does, for the instructor where no
+person is named; and with --revoke as well what "lab certificate revoke" does.`,
 		RunE: func(c *cobra.Command, args []string) error {
 			if revoked && !certificate {
 				return fmt.Errorf("%w: --revoke is for --certificate", errUsage)
@@ -304,23 +340,32 @@ named; and with --revoke as well what "lab certificate revoke" does.`,
 			if err != nil {
 				return err
 			}
-			return inside(c.Context(), s, func(ctx context.Context, l *control.Lab, o *operator.Operator, st lab.Status) error {
-				switch out := c.OutOrStdout(); {
-				case revoked:
-					return a.revoke(ctx, l, o, list, out)
-				case certificate:
-					return a.issue(ctx, l, o, list, out)
-				default:
-					return a.link(ctx, o, st, list, out)
-				}
-			})
+			return inside(
+				c.Context(),
+				s,
+				func(ctx context.Context, l *control.Lab, o *operator.Operator, st lab.Status) error {
+					switch out := c.OutOrStdout(); {
+					case revoked:
+						return a.revoke(ctx, l, o, list, out)
+					case certificate:
+						return a.issue(ctx, l, o, list, out)
+					default:
+						return a.link(ctx, o, st, list, out)
+					}
+				},
+			)
 		},
 	}
 	a.classFlag(c)
 	a.roleFlag(c)
 	a.toFlag(c)
 	c.Flags().StringVar(&as, "as", "", "a person's id, as \"lab people\" lists it; without one it is the instructor")
-	c.Flags().BoolVar(&certificate, "certificate", false, "write a client certificate (PKCS#12) instead of printing a link")
+	c.Flags().BoolVar(
+		&certificate,
+		"certificate",
+		false,
+		"write a client certificate (PKCS#12) instead of printing a link",
+	)
 	c.Flags().BoolVar(&revoked, "revoke", false, "with --certificate: refuse all that were made so far, and make none")
 	return c
 }

@@ -26,7 +26,9 @@ func TestAClassListIsReadByLines(t *testing.T) {
 
 func TestAClassListsFaultsAreNamedAllAtOnceByTheirLines(t *testing.T) {
 	_, err := classOf("class.txt", []byte("anna.one\nben.two zoe.last\nanna.one\nx;y\n"))
-	for _, want := range []string{"class.txt", `line 2: "ben.two zoe.last"`, "line 3: anna.one stands in line 1 already", "line 4: "} {
+	for _, want := range []string{
+		"class.txt", `line 2: "ben.two zoe.last"`, "line 3: anna.one stands in line 1 already", "line 4: ",
+	} {
 		if !errors.Is(err, errUsage) || !strings.Contains(err.Error(), want) {
 			t.Errorf("want %q in %v", want, err)
 		}

@@ -13,8 +13,11 @@ import (
 // manCommand writes the manual that a release packs, from the same texts as the help.
 func manCommand() *cobra.Command {
 	return &cobra.Command{
-		Use: "man FOLDER", Short: "Write a man page for each verb (a release packs them)", Hidden: true, Args: cobra.ExactArgs(1),
-		Long: "Writes lab.1, lab-up.1 and so on into FOLDER, which it makes.",
+		Use:    "man FOLDER",
+		Short:  "Write a man page for each verb (a release packs them)",
+		Hidden: true,
+		Args:   cobra.ExactArgs(1),
+		Long:   "Writes lab.1, lab-up.1 and so on into FOLDER, which it makes.",
 		RunE: func(c *cobra.Command, args []string) error {
 			if err := os.MkdirAll(args[0], 0o755); err != nil {
 				return fmt.Errorf("write the manual: %w", err)

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"slices"
 
 	"example.org/security-training/lab"
 	"example.org/security-training/lab/cluster"
@@ -70,11 +71,12 @@ func existing(name string) (s control.Settings, err error) {
 			Try:  "lab bundle --name " + name + "   (then remove " + string(f) + ")",
 		}
 	}
-	if _, known := map[string]bool{local.RuntimeName: true, kind.RuntimeName: true, cluster.RuntimeName: true}[s.Runtime]; !known {
+	if !slices.Contains([]string{local.RuntimeName, kind.RuntimeName, cluster.RuntimeName}, s.Runtime) {
+		made := cmp.Or(s.Version, "another")
 		return s, &lab.Error{
 			Code: lab.ExitPrecondition,
 			What: "find the lab " + name,
-			Why:  fmt.Errorf("it is of a runtime %q, which this build does not know: %s made it", s.Runtime, cmp.Or(s.Version, "another")),
+			Why:  fmt.Errorf("it is of a runtime %q, which this build does not know: %s made it", s.Runtime, made),
 			Try:  "the lab program that made it, or another --name",
 		}
 	}

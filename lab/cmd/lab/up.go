@@ -186,7 +186,8 @@ func up(ctx context.Context, s *settings, spec lab.Spec, asked string, out io.Wr
 		return err
 	}
 	l := found.(*control.Lab)
-	if err := local.OnDisk(ctx, folder, func(ctx context.Context) error { return settle(ctx, l, spec, p) }); err != nil {
+	err = local.OnDisk(ctx, folder, func(ctx context.Context) error { return settle(ctx, l, spec, p) })
+	if err != nil {
 		if ctx.Err() != nil {
 			return fmt.Errorf("%w\n  the lab is up without all of its history: `lab up%s` goes on, `lab down%s` removes it", err, nameFlag(s), nameFlag(s))
 		}
@@ -207,7 +208,8 @@ func up(ctx context.Context, s *settings, spec lab.Spec, asked string, out io.Wr
 	p.Say("\n%s is up in %.1f s; identity is issued %s; isolation: %s\n", spec.Name, time.Since(start).Seconds(), who, st.Isolated)
 	fmt.Fprintf(out, "dashboard   %s\nsign in as the instructor, once:\n            %s\n", st.Dashboard, link)
 	if st.Spec.Listen != "" {
-		fmt.Fprintf(out, "for a room  %s\n            (links for everybody: lab link --class FILE%s)\n", st.Room, nameFlag(s))
+		const room = "for a room  %s\n            (links for everybody: lab link --class FILE%s)\n"
+		fmt.Fprintf(out, room, st.Room, nameFlag(s))
 	}
 	p.Say("\nnext:       lab play leaked-secret%s\n            lab matrix%s\n            lab down%s", nameFlag(s), nameFlag(s), nameFlag(s))
 	return nil
@@ -275,7 +277,8 @@ func findBinaries(ctx context.Context, p progress.Reporter) (string, error) {
 		return "", &lab.Error{Code: lab.ExitPrecondition, What: "find the services' programs", Why: fmt.Errorf("%s is not beside %s, and %w", missing, self, err), Try: "make build && bin/lab up"}
 	}
 	bin := filepath.Join(root, "bin")
-	err = progress.Step(p, "compile the services (minutes the first time, then seconds)", func() error { return build(ctx, root, bin) })
+	const what = "compile the services (minutes the first time, then seconds)"
+	err = progress.Step(p, what, func() error { return build(ctx, root, bin) })
 	return bin, err
 }
 
@@ -316,7 +319,8 @@ func statusCommand(s *settings) *cobra.Command {
 		Long:    "Shows each workload. Exits with 0 only if all is well.",
 		RunE: func(c *cobra.Command, _ []string) error {
 			if formats := []string{"text", "json", "env"}; !slices.Contains(formats, format) {
-				return fmt.Errorf("%w: -o %q: want text, json or env%s", errUsage, format, nearest.Hint(format, formats))
+				hint := nearest.Hint(format, formats)
+				return fmt.Errorf("%w: -o %q: want text, json or env%s", errUsage, format, hint)
 			}
 			l, err := find(c.Context(), s)
 			if err != nil {
@@ -436,7 +440,8 @@ func logsCommand(s *settings) *cobra.Command {
 				for _, w := range st.Workloads {
 					names = append(names, w.Name)
 				}
-				return fmt.Errorf("%w: no log of %q%s; there are %s", errUsage, args[0], nearest.Hint(args[0], names), strings.Join(names, ", "))
+				hint := nearest.Hint(args[0], names)
+				return fmt.Errorf("%w: no log of %q%s; there are %s", errUsage, args[0], hint, strings.Join(names, ", "))
 			}
 			return tailFile(c.Context(), f, c.OutOrStdout(), follow == "follow")
 		},

@@ -58,7 +58,8 @@ func TestMakeSaysThatItCompilesAndHowLongThatTakes(t *testing.T) {
 		t.Fatalf("%v\n%s", err, out)
 	}
 	said, compiled, both := strings.Cut(string(out), "go build ")
-	if !both || !strings.Contains(said, "compiling") || !strings.Contains(said, "the first time") || !strings.Contains(compiled, "./lab/cmd/...") {
+	if !both || !strings.Contains(said, "compiling") || !strings.Contains(said, "the first time") ||
+		!strings.Contains(compiled, "./lab/cmd/...") {
 		t.Errorf("before it compiles it says nothing of it:\n%s", out)
 	}
 }
