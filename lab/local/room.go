@@ -330,16 +330,12 @@ func whyFull(m machine, err error, f control.StateDir, began time.Time) error {
 	if !lab.DiskFull(err) && !saysFull(err.Error()) && said == "" && free >= asGoodAsFull {
 		return err
 	}
+	came := err.Error() // its own exit code is not this one's
 	e := &lab.Error{
 		Code: lab.ExitPrecondition,
 		What: "use the lab in " + string(f),
-		Why: fmt.Errorf(
-			"%w: %s are free; what came of it: %v",
-			ErrDiskFull,
-			size(free),
-			err,
-		), //nolint:errorlint // its exit code is not this one's
-		Try: "df -h " + string(f) + "   (make room there, then lab up)",
+		Why:  fmt.Errorf("%w: %s are free; what came of it: %s", ErrDiskFull, size(free), came),
+		Try:  "df -h " + string(f) + "   (make room there, then lab up)",
 	}
 	if said != "" {
 		e.Log, e.Last = said, control.LastLines(said, 3)
