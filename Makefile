@@ -10,6 +10,7 @@ help: ## Print this
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## (.*)/  make \1|\2/' | column -t -s '|'
 
 build: ## Build every program into bin/
+	@echo "compiling into bin/ (about 5 minutes on 2 cores the first time, then seconds)" >&2
 	@go build -trimpath -ldflags=-s -o bin/ ./services/cmd/... ./synth/cmd/... ./lab/cmd/...
 
 lab-up: build ## Bring the lab up, RUNTIME=local|kind|cluster: history seeded, dashboard ready, sign-in link printed

@@ -116,9 +116,9 @@ func run(m *testing.M) (code int, err error) {
 	return code, watch.verdict()
 }
 
-// keepBundle packs what the lab under test knows into LAB_ARTIFACTS, or a temporary folder.
+// keepBundle packs what the lab under test knows into LAB_ARTIFACTS, or the folder of bundles.
 func keepBundle() (string, error) {
-	out, err := command(context.Background(), l.name, "bundle").withEnv("LAB_ARTIFACTS=" + env.Read(env.Process).Optional("LAB_ARTIFACTS", os.TempDir())).stdout()
+	out, err := command(context.Background(), l.name, "bundle").stdout()
 	if err != nil {
 		return "", fmt.Errorf("bundle: %w", err)
 	}

@@ -335,7 +335,8 @@ func TestARevokedCertificateIsRefusedOnALiveConnectionAndANewOneWorks(t *testing
 	if _, err := command(t.Context(), l.name, "open", who, "--revoke").stdout(); code(err) != 2 {
 		t.Errorf("--revoke without --certificate: %v, want exit code 2", err)
 	}
-	if out, err := command(t.Context(), l.name, "open", "--certificate", "no.body", "--revoke").run(); err == nil || !strings.Contains(out, "nobody in the roster") {
+	out, err = command(t.Context(), l.name, "open", "--certificate", "no.body", "--revoke").run()
+	if err == nil || !strings.Contains(out, `the roster has no "no.body"`) {
 		t.Errorf("revoke nobody's: %v, want to be told: %s", err, out)
 	}
 }

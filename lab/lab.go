@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"syscall"
 	"time"
 
 	"github.com/spiffe/go-spiffe/v2/bundle/x509bundle"
@@ -18,6 +19,12 @@ import (
 
 	"example.org/security-training/lab/progress"
 	"example.org/security-training/services/audit"
+)
+
+// The company of a lab where nothing else is asked for.
+const (
+	DefaultPeople = 50
+	DefaultDays   = 30
 )
 
 // Spec is what a lab is made from.
@@ -147,6 +154,11 @@ func (e *Error) Error() string {
 }
 
 func (e *Error) Unwrap() error { return e.Why }
+
+// DiskFull says whether err is that a disk, or a user's part of it, is full.
+func DiskFull(err error) bool {
+	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)
+}
 
 // Entries reads a workload's chain of decisions.
 func Entries(ctx context.Context, l Lab, workload string) ([]audit.Entry, error) {

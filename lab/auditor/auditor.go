@@ -19,6 +19,7 @@ import (
 	"example.org/security-training/lab/operator"
 	"example.org/security-training/services/audit"
 	"example.org/security-training/services/topology"
+	"example.org/security-training/synth/nearest"
 )
 
 // Chain is a chain that was verified.
@@ -222,7 +223,8 @@ func TipsOf(ctx context.Context, l lab.Lab, name string) (*audit.Pins, error) {
 	return audit.TipPins(name, entries), nil
 }
 
-// Tail writes decisions as they are made, of the workloads named or of all, until ctx ends.
+// Tail writes decisions as they are made, of the workloads named or of all, until ctx ends, whose error it returns
+// then.
 func Tail(ctx context.Context, l lab.Lab, names []string, w io.Writer) error {
 	st, err := l.Status(ctx)
 	if err != nil {
@@ -242,7 +244,9 @@ func Tail(ctx context.Context, l lab.Lab, names []string, w io.Writer) error {
 			return &lab.Error{
 				Code: lab.ExitUsage,
 				What: "follow the audit",
-				Why:  fmt.Errorf("there is no workload %q; there are %s", name, strings.Join(known, ", ")),
+				Why: fmt.Errorf(
+					"there is no workload %q%s; there are %s", name, nearest.Hint(name, known), strings.Join(known, ", "),
+				),
 			}
 		}
 		r, err := l.Audit(ctx, name)
@@ -257,7 +261,7 @@ func Tail(ctx context.Context, l lab.Lab, names []string, w io.Writer) error {
 	for {
 		select {
 		case <-ctx.Done():
-			return nil
+			return ctx.Err()
 		case err := <-failed:
 			return err
 		case line := <-lines:

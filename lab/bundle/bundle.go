@@ -6,6 +6,7 @@ package bundle
 import (
 	"archive/tar"
 	"bytes"
+	"cmp"
 	"compress/gzip"
 	"context"
 	"encoding/json"
@@ -15,6 +16,8 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"regexp"
+	"slices"
 	"strings"
 	"time"
 
@@ -186,7 +189,34 @@ func lastLines(text []byte, n int) []byte {
 	return bytes.Join(lines[max(0, len(lines)-1-n):], nil)
 }
 
-// Place is where a bundle goes that nobody gave a name: into the folder, under the lab's name and the time.
+// stamp is the time in a bundle's name.
+const stamp = "20060102T150405.000"
+
+// Place is where a bundle goes that was given no name: into the folder, under the lab's name and the time.
 func Place(folder, name string, now time.Time) string {
-	return filepath.Join(folder, fmt.Sprintf("%s-%s.tar.gz", strings.Trim(name, "-"), now.UTC().Format("20060102T150405.000")))
+	return filepath.Join(folder, fmt.Sprintf("%s-%s.tar.gz", strings.Trim(name, "-"), now.UTC().Format(stamp)))
+}
+
+var placed = regexp.MustCompile(`-([0-9]{8}T[0-9]{6}\.[0-9]{3})\.tar\.gz$`)
+
+// KeepLast removes the oldest bundles of a folder, by the time in their names, until n are left. Other files stay.
+func KeepLast(folder string, n int) error {
+	entries, err := os.ReadDir(folder)
+	if err != nil {
+		return fmt.Errorf("remove old bundles: %w", err)
+	}
+	var bundles []string
+	at := func(name string) string { return placed.FindStringSubmatch(name)[1] }
+	for _, e := range entries {
+		if e.Type().IsRegular() && placed.MatchString(e.Name()) {
+			bundles = append(bundles, e.Name())
+		}
+	}
+	slices.SortFunc(bundles, func(a, b string) int { return cmp.Or(cmp.Compare(at(a), at(b)), cmp.Compare(a, b)) })
+	for _, old := range bundles[:max(0, len(bundles)-n)] {
+		if err := os.Remove(filepath.Join(folder, old)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("remove old bundles: %w", err)
+		}
+	}
+	return nil
 }

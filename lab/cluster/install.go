@@ -133,7 +133,7 @@ func (in *Installation) Up(ctx context.Context, p progress.Reporter) (lab.Lab, e
 		}},
 	)
 	for _, step := range steps {
-		if err := progress.Step(p, step.What, func() error { return step.Do(ctx) }); err != nil {
+		if err := progress.Counted(ctx, p, step.What, step.Do); err != nil {
 			var e *lab.Error
 			if !there && l != nil && errors.As(err, &e) && e.Code == lab.ExitConflict { // nothing was made but the folder
 				_, removeErr := l.StateDir().Remove()

@@ -232,9 +232,32 @@ func home(lookup env.Lookup) (string, error) {
 	}
 	home, ok := lookup("HOME")
 	if !ok || home == "" {
-		return "", errors.New("find the labs' folder: neither LAB_HOME, XDG_STATE_HOME nor HOME is set")
+		return "", untrusted("find the labs' folder", errors.New("neither LAB_HOME, XDG_STATE_HOME nor HOME is set"))
 	}
 	return filepath.Join(home, ".local", "state", "security-training"), nil
+}
+
+// Names are those of this user's labs, sorted: of every folder that has a lab's settings.
+func Names(lookup env.Lookup) ([]string, error) {
+	home, err := Home(lookup)
+	if err != nil {
+		return nil, err
+	}
+	entries, err := os.ReadDir(home)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("list the labs: %w", err)
+	}
+	var names []string
+	for _, e := range entries {
+		_, err := os.Stat(StateDir(filepath.Join(home, e.Name())).settings())
+		if err == nil && labName.MatchString(e.Name()) {
+			names = append(names, e.Name())
+		}
+	}
+	return names, nil
 }
 
 // LastLines is the end of a log, for an error message.

@@ -14,6 +14,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/google/go-containerregistry/pkg/name"
@@ -29,6 +30,7 @@ import (
 
 	"example.org/security-training/lab/cluster"
 	"example.org/security-training/lab/control"
+	"example.org/security-training/lab/progress"
 	"example.org/security-training/services/env"
 	"example.org/security-training/services/topology"
 )
@@ -241,8 +243,11 @@ func nodeOf(ctx context.Context, provider *kindcluster.Provider, c string) (node
 }
 
 // load brings images to the node: the application's, and of the official ones those that are on the engine; the node pulls the
-// others itself. What the node has already is left alone.
-func load(ctx context.Context, provider *kindcluster.Provider, c string, app v1.Image, tag name.Tag, official []string) error {
+// others itself. What the node has already is left alone. It counts what it has brought.
+func load(
+	ctx context.Context, provider *kindcluster.Provider, c string,
+	app v1.Image, tag name.Tag, official []string, count *counter,
+) error {
 	node, err := nodeOf(ctx, provider, c)
 	if err != nil {
 		return err
@@ -252,8 +257,18 @@ func load(ctx context.Context, provider *kindcluster.Provider, c string, app v1.
 		return err
 	}
 	group, ctx := errgroup.WithContext(ctx)
-	if !has(tag.String()) {
+	bring := func(do func() error) {
+		count.all.Add(1)
 		group.Go(func() error {
+			err := do()
+			if err == nil {
+				count.done.Add(1)
+			}
+			return err
+		})
+	}
+	if !has(tag.String()) {
+		bring(func() error {
 			r, w := io.Pipe()
 			go func() { w.CloseWithError(tarball.Write(tag, app, w)) }()
 			if err := loadArchive(ctx, node, r); err != nil {
@@ -266,9 +281,35 @@ func load(ctx context.Context, provider *kindcluster.Provider, c string, app v1.
 		if has(image) || !isLocal(ctx, image) {
 			continue
 		}
-		group.Go(func() error { return loadFromEngine(ctx, node, image) })
+		bring(func() error { return loadFromEngine(ctx, node, image) })
 	}
 	return group.Wait()
+}
+
+// counter is how many images have been brought of those that have to be. They are brought while the cluster starts, and
+// waited for by a step of their own.
+type counter struct{ done, all atomic.Int64 }
+
+// await waits for what loaded says, and has the step under way show how many images there are until then.
+func (c *counter) await(ctx context.Context, loaded <-chan error) error {
+	tick := time.NewTicker(100 * time.Millisecond)
+	defer tick.Stop()
+	show := func() {
+		if all := c.all.Load(); all > 0 {
+			progress.Count(ctx, int(c.done.Load()), int(all), "images")
+		}
+	}
+	for {
+		select {
+		case err := <-loaded:
+			show()
+			return err
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-tick.C:
+			show()
+		}
+	}
 }
 
 // loadArchive hands an image to a node, which may stop in the middle: then, and when ctx ends, archive is closed, so that whoever

@@ -2,13 +2,17 @@ package kind
 
 import (
 	"archive/tar"
+	"context"
 	"errors"
+	"fmt"
 	"io"
 	"maps"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -18,6 +22,7 @@ import (
 
 	"example.org/security-training/lab/cluster"
 	"example.org/security-training/lab/control"
+	"example.org/security-training/lab/progress"
 	"example.org/security-training/manifests"
 	"example.org/security-training/services/env"
 	"example.org/security-training/services/topology"
@@ -184,5 +189,51 @@ func TestEveryClaimOfTheChartHasItsVolume(t *testing.T) {
 	}
 	if want := strings.Count(text, "kind: PersistentVolumeClaim") + strings.Count(text, "volumeClaimTemplates:"); len(names) != want {
 		t.Errorf("%d volumes for %d claims", len(names), want)
+	}
+}
+
+// told is a step that keeps what it was told.
+type told struct {
+	progress.Quiet
+	mu     sync.Mutex
+	counts []string
+}
+
+func (s *told) Begin(string) progress.Running { return s }
+
+func (s *told) Count(done, all int, word string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.counts = append(s.counts, fmt.Sprintf("%d of %d %s", done, all, word))
+}
+
+func (s *told) End(error) {}
+
+func (s *told) last() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.counts) == 0 {
+		return ""
+	}
+	return s.counts[len(s.counts)-1]
+}
+
+func TestImagesAreCountedAsTheyAreBrought(t *testing.T) {
+	var c counter
+	step, loaded := &told{}, make(chan error, 1)
+	c.all.Store(3)
+	err := progress.Counted(t.Context(), step, "images", func(ctx context.Context) error {
+		c.done.Store(2)
+		go func() {
+			for step.last() != "2 of 3 images" { // shown while it waits
+				runtime.Gosched()
+			}
+			c.done.Store(3)
+			loaded <- nil
+		}()
+		return c.await(ctx, loaded)
+	})
+	if err != nil || step.last() != "3 of 3 images" {
+		t.Errorf("%q, %v", step.last(), err)
 	}
 }

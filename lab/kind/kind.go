@@ -91,8 +91,9 @@ func (r *Runtime) Up(ctx context.Context, spec lab.Spec, p progress.Reporter) (l
 	}
 	images.Values["persistence"] = map[string]any{"storageClass": volumeClass}
 	var (
-		loaded  chan error
-		revived time.Time // when a stopped cluster was started again
+		loaded   chan error
+		bringing counter
+		revived  time.Time // when a stopped cluster was started again
 	)
 	in := cluster.Installation{
 		Runtime: &cluster.Runtime{Lookup: r.Lookup, Self: r.Self, Version: r.Version},
@@ -102,19 +103,14 @@ func (r *Runtime) Up(ctx context.Context, spec lab.Spec, p progress.Reporter) (l
 				loaded = make(chan error, 1)
 				var err error
 				if revived, err = ensure(ctx, provider, c, images.Node, func(ctx context.Context) {
-					go func() { loaded <- load(ctx, provider, c, app, tag, images.Official) }()
+					go func() { loaded <- load(ctx, provider, c, app, tag, images.Official, &bringing) }()
 				}); err != nil {
 					return err
 				}
 				return mark(ctx, provider, c, f)
 			}},
 			{What: "images", Do: func(ctx context.Context) error {
-				select {
-				case err := <-loaded:
-					return err
-				case <-ctx.Done():
-					return ctx.Err()
-				}
+				return bringing.await(ctx, loaded)
 			}},
 		},
 		Made: images.keep,

@@ -56,8 +56,22 @@ func Doctor(ctx context.Context, lookup env.Lookup) []Check {
 		err = writable(home)
 	}
 	add("files", "the labs' folder", Needed, control.OwnHome, home, err)
-	free, err := freeSpace(home)
-	add("files", "1 GiB of free space", Needed, "df -h", free, err)
+	need := RoomFor(lab.DefaultPeople, lab.DefaultDays)
+	company := fmt.Sprintf("%d people and %d days", lab.DefaultPeople, lab.DefaultDays)
+	enough := func(free, take uint64, err error) (string, error) {
+		if err == nil && free < take {
+			err = fmt.Errorf("%s, and %s are free", size(take), size(free))
+		}
+		return size(free), err
+	}
+	disk, err := thisMachine.disk(home)
+	free, err := enough(disk, need.Disk, err)
+	add("files", "free disk space for "+company, Needed, "df -h", free, err)
+	if runtime.GOOS == "linux" {
+		memory, err := thisMachine.memory()
+		free, err := enough(memory, need.Memory, err)
+		add("system", "free memory for "+company, Needed, "free -h", free, err)
+	}
 
 	isolation := "one uid for each workload"
 	err = nil
@@ -112,25 +126,6 @@ func writable(dir string) error {
 			return fmt.Errorf("%s is not a folder", dir)
 		}
 		return syscall.Access(dir, 2)
-	}
-}
-
-func freeSpace(dir string) (string, error) {
-	for {
-		var fs syscall.Statfs_t
-		err := syscall.Statfs(dir, &fs)
-		if errors.Is(err, os.ErrNotExist) && dir != filepath.Dir(dir) {
-			dir = filepath.Dir(dir)
-			continue
-		}
-		if err != nil {
-			return "", err
-		}
-		free := fs.Bavail * uint64(fs.Bsize) >> 20
-		if free < 1024 {
-			return "", fmt.Errorf("%d MiB free on %s", free, dir)
-		}
-		return fmt.Sprintf("%d MiB", free), nil
 	}
 }
 

@@ -57,7 +57,12 @@ func cachePath(lookup env.Lookup) (string, error) {
 	}
 	home, ok := lookup("HOME")
 	if !ok || home == "" {
-		return "", errors.New("find the cache folder: neither XDG_CACHE_HOME nor HOME is set")
+		return "", &lab.Error{
+			Code: lab.ExitPrecondition,
+			What: "find the cache folder",
+			Why:  errors.New("neither XDG_CACHE_HOME nor HOME is set"),
+			Try:  "HOME=… lab up",
+		}
 	}
 	return filepath.Join(home, ".cache", "security-training"), nil
 }

@@ -10,6 +10,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -77,6 +78,11 @@ func (r *Runtime) Up(ctx context.Context, spec lab.Spec, p progress.Reporter) (l
 		return nil, err
 	}
 	defer turn.Close()
+	if err := f.Read(&settings{}); errors.Is(err, fs.ErrNotExist) {
+		if err := r.checkRoom(thisMachine, f, spec); err != nil {
+			return nil, err
+		}
+	}
 
 	var l *control.Lab
 	fresh := false

@@ -18,6 +18,7 @@ import (
 	"example.org/security-training/lab/operator"
 	"example.org/security-training/services/mesh/probe"
 	"example.org/security-training/services/topology"
+	"example.org/security-training/synth/nearest"
 )
 
 // Cell is one caller on one route: what topology promises, and what was measured.
@@ -72,9 +73,12 @@ func (o Options) policies(p lab.Policy) (topo, running *topology.Topology, err e
 
 // narrow gives the callers and callees that are asked for.
 func (o Options) narrow(topo *topology.Topology) (callers []string, callees []topology.Workload, err error) {
-	var all []string
+	var all, serving []string
 	for _, w := range topo.Workloads {
 		all = append(all, w.Name)
+		if len(w.Routes()) > 0 {
+			serving = append(serving, w.Name)
+		}
 		if (o.Callee == "" || o.Callee == w.Name) && len(w.Routes()) > 0 {
 			callees = append(callees, w)
 		}
@@ -89,7 +93,9 @@ func (o Options) narrow(topo *topology.Topology) (callers []string, callees []to
 			return nil, nil, &lab.Error{
 				Code: lab.ExitUsage,
 				What: "try the matrix",
-				Why:  fmt.Errorf("there is no caller %q: there are %s", o.Caller, strings.Join(all, ", ")),
+				Why: fmt.Errorf(
+					"there is no caller %q%s; there are %s", o.Caller, nearest.Hint(o.Caller, all), strings.Join(all, ", "),
+				),
 			}
 		}
 	}
@@ -97,7 +103,7 @@ func (o Options) narrow(topo *topology.Topology) (callers []string, callees []to
 		return nil, nil, &lab.Error{
 			Code: lab.ExitUsage,
 			What: "try the matrix",
-			Why:  fmt.Errorf("there is no callee %q that serves anything", o.Callee),
+			Why:  fmt.Errorf("there is no callee %q that serves anything%s", o.Callee, nearest.Hint(o.Callee, serving)),
 		}
 	}
 	return callers, callees, nil

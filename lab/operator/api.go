@@ -5,11 +5,13 @@ import (
 	"fmt"
 	"net/http"
 	"strings"
+	"sync"
 	"time"
 
 	"golang.org/x/sync/errgroup"
 
 	"example.org/security-training/lab"
+	"example.org/security-training/lab/progress"
 	"example.org/security-training/services/collector/collectorapi"
 	"example.org/security-training/services/lms/lmsapi"
 	"example.org/security-training/services/risk"
@@ -27,8 +29,10 @@ func (o *Operator) EachSimulator(ctx context.Context, f func(ctx context.Context
 	return group.Wait()
 }
 
-// Perform gives play to every simulator and returns when each has had all of it acknowledged.
+// Perform gives play to every simulator and returns when each has had all of it acknowledged. It counts what was
+// delivered of what was issued, for a step that shows it.
 func (o *Operator) Perform(ctx context.Context, play world.Play) error {
+	var delivered tally
 	return o.EachSimulator(ctx, func(ctx context.Context, name string) error {
 		if err := o.Call(ctx, name, http.MethodPost, world.RoutePlays.Path(), play, nil); err != nil && !IsConflict(err) {
 			return err
@@ -38,6 +42,7 @@ func (o *Operator) Perform(ctx context.Context, play world.Play) error {
 			if err := o.Call(ctx, name, http.MethodGet, world.RoutePlay.For(play.ID), nil, &st); err != nil {
 				return err
 			}
+			delivered.count(ctx, name, st.Delivered, st.Issued, "delivered")
 			switch st.State {
 			case world.Done:
 				return nil
@@ -51,12 +56,35 @@ func (o *Operator) Perform(ctx context.Context, play world.Play) error {
 	})
 }
 
+// tally is how far each of several has come.
+type tally struct {
+	mu sync.Mutex
+	of map[string][2]int
+}
+
+// count sets how far one has come, and has the step under way show how far all have.
+func (t *tally) count(ctx context.Context, name string, done, all int, word string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.of == nil {
+		t.of = map[string][2]int{}
+	}
+	t.of[name] = [2]int{done, all}
+	done, all = 0, 0
+	for _, one := range t.of {
+		done, all = done+one[0], all+one[1]
+	}
+	progress.Count(ctx, done, all, word)
+}
+
 // stillAfter is how long the scorer may get no further before who waits for it is told so.
 const stillAfter = time.Minute
 
-// AwaitScored returns when everything that any collector had acknowledged when it was called has come to its end, and the scorer's
-// watermarks say so; what arrives meanwhile is not waited for. A scorer that gets no further for a minute is a time-out.
+// AwaitScored returns when everything that any collector had acknowledged when it was called has come to its end, and
+// the scorer's watermarks say so; what arrives meanwhile is not waited for. A scorer that gets no further for a minute
+// is a time-out. It counts what was scored of what is waited for, for a step that shows it.
 func (o *Operator) AwaitScored(ctx context.Context) error {
+	var scored tally
 	targets, marks := map[string]uint64{}, map[string]uint64{}
 	still := time.NewTimer(stillAfter)
 	defer still.Stop()
@@ -78,6 +106,7 @@ func (o *Operator) AwaitScored(ctx context.Context) error {
 				marks[w.Name] = s.Watermark
 				still.Reset(stillAfter)
 			}
+			scored.count(ctx, w.Name, int(min(s.Watermark, target)), int(target), "scored")
 			if s.Watermark < target {
 				behind = append(behind, fmt.Sprintf("%s at %d of %d", w.Name, s.Watermark, target))
 			}

@@ -2,51 +2,179 @@
 package progress
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"os"
+	"strings"
 	"sync"
 	"time"
 )
 
 // Reporter is told of steps as they begin and end.
 type Reporter interface {
-	// Begin starts a step, and returns what ends it: with nil or an error.
-	Begin(what string) (end func(err error))
+	// Begin starts a step.
+	Begin(what string) Running
 	// Say tells something that is not a step.
 	Say(format string, args ...any)
 }
 
+// Running is a step that has begun.
+type Running interface {
+	// Count says how far the step has come: done of all, which were delivered, or what the word says of them.
+	Count(done, all int, word string)
+	// End ends the step.
+	End(err error)
+}
+
 // Step runs f as a step of r.
 func Step(r Reporter, what string, f func() error) error {
-	end := r.Begin(what)
-	err := f()
-	end(err)
+	return Counted(context.Background(), r, what, func(context.Context) error { return f() })
+}
+
+type countedKey struct{}
+
+// Counted runs f as a step of r that shows how far it has come, by Count with the context that f is given.
+func Counted(ctx context.Context, r Reporter, what string, f func(context.Context) error) error {
+	running := r.Begin(what)
+	err := f(context.WithValue(ctx, countedKey{}, running))
+	running.End(err)
 	return err
+}
+
+// Count says how far the step that Counted runs with ctx has come; with another context it does nothing.
+func Count(ctx context.Context, done, all int, word string) {
+	if running, ok := ctx.Value(countedKey{}).(Running); ok {
+		running.Count(done, all, word)
+	}
 }
 
 // Quiet tells nothing.
 type Quiet struct{}
 
 // Begin implements Reporter.
-func (Quiet) Begin(string) func(error) { return func(error) {} }
+func (Quiet) Begin(string) Running { return quiet{} }
 
 // Say implements Reporter.
 func (Quiet) Say(string, ...any) {}
 
-// Lines writes one line for each step when it ends.
-type Lines struct{ W io.Writer }
+type quiet struct{}
+
+func (quiet) Count(int, int, string) {}
+func (quiet) End(error)              {}
+
+// Clock is the time that steps are measured by. A test gives another.
+type Clock interface {
+	Now() time.Time
+	// Tick sends after each d until stop is called.
+	Tick(d time.Duration) (c <-chan time.Time, stop func())
+}
+
+type wall struct{}
+
+func (wall) Now() time.Time { return time.Now() }
+
+func (wall) Tick(d time.Duration) (<-chan time.Time, func()) {
+	t := time.NewTicker(d)
+	return t.C, t.Stop
+}
+
+const (
+	lineEvery  = 5 * time.Second
+	frameEvery = 80 * time.Millisecond
+)
+
+// writing keeps the lines of a step and those of Say apart.
+var writing sync.Mutex
+
+func write(w io.Writer, format string, args ...any) {
+	writing.Lock()
+	defer writing.Unlock()
+	fmt.Fprintf(w, format, args...)
+}
+
+// step is a step that has begun, as both reporters have it.
+type step struct {
+	what  string
+	clock Clock
+	start time.Time
+	end   func(s *step, err error)
+	stop  chan struct{}
+	done  chan struct{}
+	once  sync.Once
+
+	mu     sync.Mutex
+	counts string
+}
+
+// begin begins a step: tick is called every so often until it ends, and at once if first is set.
+func begin(
+	clock Clock, what string, every time.Duration, first bool, tick func(*step), end func(*step, error),
+) Running {
+	if clock == nil {
+		clock = wall{}
+	}
+	s := &step{what: what, clock: clock, start: clock.Now(), end: end}
+	s.stop, s.done = make(chan struct{}), make(chan struct{})
+	ticks, stop := clock.Tick(every)
+	if first {
+		tick(s)
+	}
+	go func() {
+		defer close(s.done)
+		defer stop()
+		for {
+			select {
+			case <-s.stop:
+				return
+			case <-ticks:
+				tick(s)
+			}
+		}
+	}()
+	return s
+}
+
+// Count implements Running.
+func (s *step) Count(done, all int, word string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.counts = fmt.Sprintf(": %d of %d %s", done, all, word)
+}
+
+// End implements Running.
+func (s *step) End(err error) {
+	s.once.Do(func() {
+		close(s.stop)
+		<-s.done
+		s.end(s, err)
+	})
+}
+
+// text is the step, with how far it has come.
+func (s *step) text() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.what + s.counts
+}
+
+func (s *step) seconds() float64 { return s.clock.Now().Sub(s.start).Seconds() }
+
+// Lines writes one line for each step when it ends, and one every five seconds until then.
+type Lines struct {
+	W     io.Writer
+	Clock Clock // nil for the time of day
+}
 
 // Begin implements Reporter.
-func (l Lines) Begin(what string) func(error) {
-	start := time.Now()
-	return func(err error) {
-		fmt.Fprintf(l.W, "%s %s (%.1f s)\n", mark(err), what, time.Since(start).Seconds())
-	}
+func (l Lines) Begin(what string) Running {
+	return begin(l.Clock, what, lineEvery, false,
+		func(s *step) { write(l.W, "… %s (%.0f s)\n", s.text(), s.seconds()) },
+		func(s *step, err error) { write(l.W, "%s %s (%.1f s)\n", mark(err), s.text(), s.seconds()) })
 }
 
 // Say implements Reporter.
-func (l Lines) Say(format string, args ...any) { fmt.Fprintf(l.W, format+"\n", args...) }
+func (l Lines) Say(format string, args ...any) { write(l.W, format+"\n", args...) }
 
 func mark(err error) string {
 	if err != nil {
@@ -55,55 +183,48 @@ func mark(err error) string {
 	return "✓"
 }
 
-// Spinner turns beside the step under way.
+// Spinner turns before the step under way, on a terminal.
 type Spinner struct {
 	W     io.Writer
 	Color string // the escape sequence of the spinner and the mark, or nothing
+	Clock Clock  // nil for the time of day
 }
+
+// clearLine goes to the beginning of a terminal's line and clears it.
+const clearLine = "\r\x1b[K"
 
 // Begin implements Reporter.
-func (s Spinner) Begin(what string) func(error) {
-	start := time.Now()
-	stop, done := make(chan struct{}), make(chan struct{})
-	go func() {
-		defer close(done)
-		tick := time.NewTicker(80 * time.Millisecond)
-		defer tick.Stop()
-		frames := []rune("⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏")
-		for i := 0; ; i++ {
-			fmt.Fprintf(s.W, "\r\x1b[K%s %s %.1f s", s.paint(string(frames[i%len(frames)])), what, time.Since(start).Seconds())
-			select {
-			case <-stop:
-				return
-			case <-tick.C:
-			}
-		}
-	}()
-	var once sync.Once
-	return func(err error) {
-		once.Do(func() {
-			close(stop)
-			<-done
-			fmt.Fprintf(s.W, "\r\x1b[K%s %s (%.1f s)\n", s.paint(mark(err)), what, time.Since(start).Seconds())
+func (p Spinner) Begin(what string) Running {
+	frames := []rune("⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏")
+	i := 0
+	return begin(p.Clock, what, frameEvery, true,
+		func(s *step) {
+			write(p.W, clearLine+"%s %s %.1f s", p.paint(string(frames[i%len(frames)])), s.text(), s.seconds())
+			i++
+		},
+		func(s *step, err error) {
+			write(p.W, clearLine+"%s %s (%.1f s)\n", p.paint(mark(err)), s.text(), s.seconds())
 		})
-	}
 }
 
-// Say implements Reporter.
-func (s Spinner) Say(format string, args ...any) { fmt.Fprintf(s.W, format+"\n", args...) }
+// Say implements Reporter. It takes the place of the spinner, which comes back below.
+func (p Spinner) Say(format string, args ...any) { write(p.W, clearLine+format+"\n", args...) }
 
-func (s Spinner) paint(text string) string {
-	if s.Color == "" {
+func (p Spinner) paint(text string) string {
+	if p.Color == "" {
 		return text
 	}
-	return s.Color + text + "\x1b[0m"
+	return p.Color + text + "\x1b[0m"
 }
 
-// For chooses what fits f: a spinner on a terminal, lines elsewhere.
+// For chooses what fits f: a spinner on a terminal, lines elsewhere, on a terminal that cannot do more (TERM=dumb) and
+// in a CI, as the variable CI says unless it is empty, 0 or false.
 func For(f *os.File, lookup func(string) (string, bool)) Reporter {
 	fi, err := f.Stat()
-	_, ci := lookup("CI")
-	if err != nil || fi.Mode()&os.ModeCharDevice == 0 || ci {
+	term, _ := lookup("TERM")
+	ci, _ := lookup("CI")
+	inCI := ci != "" && ci != "0" && !strings.EqualFold(ci, "false")
+	if err != nil || fi.Mode()&os.ModeCharDevice == 0 || term == "dumb" || inCI {
 		return Lines{W: f}
 	}
 	s := Spinner{W: f, Color: "\x1b[36m"}

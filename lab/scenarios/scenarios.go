@@ -11,6 +11,7 @@ import (
 	"example.org/security-training/manifests"
 	"example.org/security-training/services/mesh"
 	"example.org/security-training/services/topology"
+	"example.org/security-training/synth/nearest"
 	"example.org/security-training/synth/scenario"
 )
 
@@ -34,7 +35,10 @@ func Names() []string {
 // Text is the file of one of Names.
 func Text(name string) ([]byte, error) {
 	if !slices.Contains(Names(), name) {
-		return nil, fmt.Errorf("find scenario %q: there are %s", name, strings.Join(Names(), ", "))
+		known := Names()
+		return nil, fmt.Errorf(
+			"find scenario %q%s: there are %s", name, nearest.Hint(name, known), strings.Join(known, ", "),
+		)
 	}
 	text, err := files.ReadFile(name + ".yaml")
 	if err != nil {

@@ -6,6 +6,7 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"slices"
 
 	"golang.org/x/sync/errgroup"
 
@@ -13,6 +14,7 @@ import (
 	"example.org/security-training/lab/operator"
 	"example.org/security-training/lab/progress"
 	"example.org/security-training/services/lms/lmsapi"
+	"example.org/security-training/services/risk"
 	"example.org/security-training/services/riskscorer/scorerapi"
 	"example.org/security-training/synth/people"
 	"example.org/security-training/synth/routine"
@@ -29,13 +31,14 @@ func History(
 	p progress.Reporter,
 ) (position int64, err error) {
 	staff := people.Company(spec.Seed, spec.People, people.Published)
-	if err := progress.Step(p, fmt.Sprintf("roster of %d people", len(staff)), func() error {
-		return o.Ask(ctx, scorerapi.RoutePutPeople, people.Roster(staff), nil)
+	if err := progress.Counted(ctx, p, "roster", func(ctx context.Context) error {
+		return putRoster(ctx, o, people.Roster(staff))
 	}); err != nil {
 		return 0, err
 	}
 	var at scorerapi.Progress
-	err = progress.Step(p, fmt.Sprintf("%d days of history, through the collectors", spec.Days), func() error {
+	what := fmt.Sprintf("%d days of history, through the collectors", spec.Days)
+	err = progress.Counted(ctx, p, what, func(ctx context.Context) error {
 		play := world.Play{
 			ID:     fmt.Sprintf("history-%d-%d-%d", spec.Seed, spec.People, spec.Days),
 			Kind:   world.History,
@@ -61,6 +64,23 @@ func History(
 		return o.Ask(ctx, scorerapi.RouteWatermarks, nil, &at)
 	})
 	return at.Position, err
+}
+
+// rosterPart is how many people are put at once: each part is a change of its own, and says how far the roster is.
+const rosterPart = 250
+
+// putRoster gives the scorer the company. A person who is there already is replaced by the same.
+func putRoster(ctx context.Context, o *operator.Operator, roster []risk.Person) error {
+	done := 0
+	for part := range slices.Chunk(roster, rosterPart) {
+		progress.Count(ctx, done, len(roster), "people")
+		if err := o.Ask(ctx, scorerapi.RoutePutPeople, part, nil); err != nil {
+			return err
+		}
+		done += len(part)
+	}
+	progress.Count(ctx, done, len(roster), "people")
+	return nil
 }
 
 // Live has every simulator go on with ordinary days, at the lab's pace, if it does not do so already.

@@ -9,6 +9,7 @@ import (
 	"example.org/security-training/services/activity"
 	"example.org/security-training/services/risk"
 	"example.org/security-training/services/topology"
+	"example.org/security-training/synth/nearest"
 	"example.org/security-training/synth/world"
 )
 
@@ -30,7 +31,7 @@ func (s *Scenario) names(lines map[string]int, there Place) []string {
 	}
 	for _, m := range s.Teaches {
 		if !slices.Contains(modules, m) {
-			at(lines["teaches"], "teaches %q: there is no such module%s", m, meant(m, modules))
+			at(lines["teaches"], "teaches %q: there is no such module%s", m, nearest.Hint(m, modules))
 		}
 	}
 	for _, a := range s.Attack {
@@ -44,12 +45,13 @@ func (s *Scenario) names(lines map[string]int, there Place) []string {
 	}
 	for who, m := range s.Cast {
 		if m.Role != "" && !slices.Contains(risk.Roles, m.Role) {
-			at(lines["cast/"+who], "cast %s: there is no role %q%s", who, m.Role, meant(string(m.Role), texts(risk.Roles)))
+			hint := nearest.Hint(string(m.Role), texts(risk.Roles))
+			at(lines["cast/"+who], "cast %s: there is no role %q%s", who, m.Role, hint)
 		}
 	}
 	for _, m := range s.Timeline {
 		if k := m.Record.Secret; k != "" && !slices.Contains(world.SecretKinds, k) {
-			at(m.Line, "record: there is no kind of secret %q%s", k, meant(k, world.SecretKinds))
+			at(m.Line, "record: there is no kind of secret %q%s", k, nearest.Hint(k, world.SecretKinds))
 		}
 	}
 	for _, e := range s.Expect {
@@ -80,17 +82,18 @@ func (e Expectation) strange(there Place) []string {
 	case disguised && e.As != "":
 		fault("call %q: as %s shows what %q has, and that is no workload", e.Call, e.As, caller)
 	case !listed && !disguised:
-		fault("call %q: topology lists no workload %q%s", e.Call, caller, meant(caller, slices.Concat(workloads, Disguises)))
+		hint := nearest.Hint(caller, slices.Concat(workloads, Disguises))
+		fault("call %q: topology lists no workload %q%s", e.Call, caller, hint)
 	}
 	switch to, ok := there.Topology.Workload(callee); {
 	case callee == "":
 	case !ok:
-		fault("call %q: topology lists no workload %q%s", e.Call, callee, meant(callee, workloads))
+		fault("call %q: topology lists no workload %q%s", e.Call, callee, nearest.Hint(callee, workloads))
 	case to.Serves[e.Route] == nil && strings.HasPrefix(e.Route.Path(), "/"):
-		fault("route %q: %s does not serve it%s", e.Route, callee, meant(string(e.Route), texts(to.Routes())))
+		fault("route %q: %s does not serve it%s", e.Route, callee, nearest.Hint(string(e.Route), texts(to.Routes())))
 	}
 	if e.Reason != "" && !slices.Contains(there.Reasons, e.Reason) {
-		fault("reason %q: no refusal has it%s", e.Reason, meant(e.Reason, there.Reasons))
+		fault("reason %q: no refusal has it%s", e.Reason, nearest.Hint(e.Reason, there.Reasons))
 	}
 	if e.Reason != "" && e.Outcome == topology.Allowed {
 		fault("reason %q: what is Allowed has none", e.Reason)
@@ -123,46 +126,4 @@ func texts[T ~string](list []T) []string {
 		out[i] = string(v)
 	}
 	return out
-}
-
-// meant says which of the names that there are may have been meant by one that is not among them; "" if none is near.
-func meant(name string, known []string) string {
-	best, near := "", max(1, min(4, len(name)/2))+1
-	for _, k := range slices.Sorted(slices.Values(known)) {
-		if len(name) > 3 && strings.HasPrefix(k, name) {
-			return fmt.Sprintf("; did you mean %s?", k)
-		}
-		if d := distance(strings.ToLower(name), strings.ToLower(k), near); d < near {
-			best, near = k, d
-		}
-	}
-	if best == "" {
-		return ""
-	}
-	return fmt.Sprintf("; did you mean %s?", best)
-}
-
-// distance is how many letters have to be added, taken away or changed to make b of a, or most if that is fewer.
-func distance(a, b string, most int) int {
-	x, y := []rune(a), []rune(b)
-	if len(x)-len(y) >= most || len(y)-len(x) >= most || len(x) > 200 {
-		return most
-	}
-	row := make([]int, len(y)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range x {
-		before := row[0]
-		row[0] = i + 1
-		for j := range y {
-			changed := before
-			if x[i] != y[j] {
-				changed++
-			}
-			before = row[j+1]
-			row[j+1] = min(changed, row[j]+1, before+1)
-		}
-	}
-	return min(row[len(y)], most)
 }

@@ -23,6 +23,7 @@ import (
 	"example.org/security-training/services/activity"
 	"example.org/security-training/services/risk"
 	"example.org/security-training/services/topology"
+	"example.org/security-training/synth/nearest"
 	"example.org/security-training/synth/routine"
 	"example.org/security-training/synth/world"
 )
@@ -326,7 +327,7 @@ func (e Expectation) faults(members map[string]Member) []string {
 		}
 		for _, v := range e.Because {
 			if risk.MustProfile(Published).Severities[v] == 0 {
-				fault("because %q is not a verb that carries risk%s", v, meant(string(v), risky()))
+				fault("because %q is not a verb that carries risk%s", v, nearest.Hint(string(v), risky()))
 			}
 		}
 		if e.As != "" || e.Route != "" || e.Outcome != "" || e.Reason != "" {
@@ -338,7 +339,7 @@ func (e Expectation) faults(members map[string]Member) []string {
 		fault("call %q: want caller -> callee", e.Call)
 	}
 	if e.As != "" && !slices.Contains(Disguises, e.As) {
-		fault("as %q: want one of %s%s", e.As, strings.Join(Disguises, ", "), meant(e.As, Disguises))
+		fault("as %q: want one of %s%s", e.As, strings.Join(Disguises, ", "), nearest.Hint(e.As, Disguises))
 	}
 	if e.Route.Method() == "" || !strings.HasPrefix(e.Route.Path(), "/") {
 		fault("route %q: want a method and a path", e.Route)
@@ -387,7 +388,7 @@ func (m Moment) check() error {
 				"record: no simulator reports event %q of source %q%s",
 				r.Event,
 				m.Source,
-				meant(r.Event, eventsOf(m.Source)),
+				nearest.Hint(r.Event, eventsOf(m.Source)),
 			)
 		}
 	}

@@ -26,25 +26,45 @@ func bundleCommand(s *settings) *cobra.Command {
 		Use: "bundle", Short: "Pack logs, state and audit into one file, without secrets, for whoever is to help", Args: cobra.NoArgs,
 		Example: "  lab bundle\n  lab bundle --to lab.tar.gz",
 		Long: `Packs logs, status, doctor's checks, settings, versions and the end of every audit chain into one .tar.gz, on Kubernetes also pods
-and events. The lab's secrets are searched for and hidden. Works without a supervisor, too. "up" makes one by itself when it fails.`,
+and events. The lab's secrets are searched for and hidden. Works without a supervisor, too. "up" makes one by itself
+when it fails.
+
+Prints the path. Bundles are in one folder, "bundles" in the cache folder (/var/cache/security-training for root, else
+~/.cache/security-training), unless --to or LAB_ARTIFACTS says otherwise; the last ten are kept there, and older ones
+removed.`,
 		RunE: func(c *cobra.Command, _ []string) error {
+			tidy := func() error { return nil }
 			if to == "" {
-				to = bundle.Place(artifacts("."), s.name, time.Now())
+				to, tidy = place(s.name)
 			}
-			if err := writeBundle(c.Context(), s, to, nil); err != nil {
+			if err := errors.Join(writeBundle(c.Context(), s, to, nil), tidy()); err != nil {
 				return err
 			}
 			_, err := fmt.Fprintln(c.OutOrStdout(), to)
 			return err
 		},
 	}
-	c.Flags().StringVar(&to, "to", "", "the file; else one in LAB_ARTIFACTS, or here, named by the lab and the time")
+	c.Flags().StringVar(&to, "to", "",
+		"the file; else one in LAB_ARTIFACTS, or in the cache folder, named by the lab and the time")
 	return c
 }
 
-// artifacts is the folder that LAB_ARTIFACTS names, or otherwise.
-func artifacts(otherwise string) string {
-	return env.Read(env.Process).Optional("LAB_ARTIFACTS", otherwise)
+// keptBundles is how many bundles there are in the lab's own folder for them.
+const keptBundles = 10
+
+// place is where a bundle goes that was given no name, and what removes the oldest ones once it is there: those in
+// LAB_ARTIFACTS are the caller's.
+func place(name string) (to string, tidy func() error) {
+	none := func() error { return nil }
+	if dir := env.Read(env.Process).Optional("LAB_ARTIFACTS", ""); dir != "" {
+		return bundle.Place(dir, name, time.Now()), none
+	}
+	dir, err := local.CacheDir(env.Process)
+	if err != nil { // it is not to be trusted, or there is no HOME
+		return bundle.Place(os.TempDir(), name, time.Now()), none
+	}
+	dir = filepath.Join(dir, local.Bundles)
+	return bundle.Place(dir, name, time.Now()), func() error { return bundle.KeepLast(dir, keptBundles) }
 }
 
 // explained makes c's failure say which bundle to read. What the caller alone can mend, or ended, needs none.
@@ -56,11 +76,11 @@ func explained(s *settings, c *cobra.Command) *cobra.Command {
 		if err == nil || c.Context().Err() != nil || errors.Is(err, errUsage) || errors.As(err, &e) && slices.Contains([]int{lab.ExitUsage, lab.ExitConflict}, e.Code) {
 			return err
 		}
-		to := bundle.Place(artifacts(os.TempDir()), s.name, time.Now())
+		to, tidy := place(s.name)
 		if errors.Is(err, control.ErrUntrusted) { // nothing there may be read, either
 			return err
 		}
-		if failed := writeBundle(c.Context(), s, to, err); failed != nil {
+		if failed := errors.Join(writeBundle(c.Context(), s, to, err), tidy()); failed != nil {
 			return fmt.Errorf("%w\n  (and no bundle could be made: %v)", err, failed) //nolint:errorlint // it must not choose the exit code
 		}
 		return fmt.Errorf("%w\n  bundle: %s", err, to)

@@ -8,9 +8,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/signal"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -32,36 +34,35 @@ func main() {
 }
 
 // run is main without the process: it returns the exit code.
-func run(ctx context.Context, args []string) int {
+func run(ctx context.Context, args []string) int { return runTo(ctx, args, os.Stdout, os.Stderr) }
+
+// runTo is run with the streams: what went wrong is said on errs.
+func runTo(ctx context.Context, args []string, stdout, errs io.Writer) int {
+	out := &output{to: stdout}
 	root := command()
 	root.SetArgs(args)
+	root.SetOut(out)
 	err := root.ExecuteContext(ctx)
+	if err == nil {
+		err = out.err
+	}
 	if err == nil {
 		return 0
 	}
-	var e *lab.Error
-	code := lab.ExitAssertion
-	switch {
-	case ctx.Err() != nil:
+	code := exitCode(err)
+	if ctx.Err() != nil {
 		code = lab.ExitInterrupted
-	case errors.As(err, &e):
-		code = e.Code
-	case errors.Is(err, context.DeadlineExceeded):
-		code = lab.ExitTimeout
-	case errors.Is(err, errUsage) || strings.HasPrefix(err.Error(), "unknown "):
-		code = lab.ExitUsage
+	}
+	why := explain(err).Error()
+	if code == lab.ExitInterrupted && !strings.Contains(why, "interrupted") {
+		_, todo, _ := strings.Cut(why, "\n")
+		why = strings.TrimSpace("interrupted\n" + todo)
 	}
 	if !errors.Is(err, errSaid) {
-		fmt.Fprintln(os.Stderr, "lab:", err)
+		fmt.Fprintln(errs, "lab:", why)
 	}
 	return code
 }
-
-var (
-	errUsage = errors.New("usage")
-	// errSaid is a failure that has already been shown to the reader.
-	errSaid = errors.New("already said")
-)
 
 // settings are the flags that every verb has.
 type settings struct {
@@ -79,59 +80,83 @@ func (s *settings) progress() progress.Reporter {
 func command() *cobra.Command {
 	s := &settings{}
 	root := &cobra.Command{
-		Use:           "lab",
-		Short:         "A whole company on one machine, with SPIFFE identity and mutual TLS on every connection",
-		SilenceErrors: true,
-		SilenceUsage:  true,
-		Args:          cobra.NoArgs,
-		RunE:          func(c *cobra.Command, _ []string) error { return c.Help() },
+		Use:               "lab",
+		Short:             "A whole company on one machine, with SPIFFE identity and mutual TLS on every connection",
+		Version:           version(),
+		SilenceErrors:     true,
+		SilenceUsage:      true,
+		Args:              cobra.NoArgs,
+		RunE:              func(c *cobra.Command, _ []string) error { return c.Help() },
+		PersistentPreRunE: together,
 	}
-	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return fmt.Errorf("%w: %w", errUsage, err) })
+	root.SetVersionTemplate("{{.Version}}\n")
+	root.SetFlagErrorFunc(noFlag)
 	root.PersistentFlags().StringVar(&s.name, "name", "lab", "which of several labs")
 	root.PersistentFlags().BoolVarP(&s.quiet, "quiet", "q", false, "say nothing on stderr but errors")
 	root.CompletionOptions.DisableDefaultCmd = true
+	root.SetHelpCommand(helpCommand())
 	root.AddCommand(
-		doctorCommand(
-			s,
-		),
+		doctorCommand(s),
 		explained(s, upCommand(s)),
 		statusCommand(s),
 		playCommand(s),
 		scenarioCommand(s),
 		seedCommand(s),
 		peopleCommand(s),
+		linkCommand(s),
+		certificateCommand(s),
 		openCommand(s),
 		logsCommand(s),
 		bundleCommand(s),
-		matrixCommand(
-			s,
-		),
+		matrixCommand(s),
 		auditCommand(s),
 		evalCommand(s),
 		benchCommand(s),
 		resetCommand(s),
 		downCommand(s),
 		versionCommand(),
+		completionCommand(),
+		manCommand(),
 		superviseCommand(),
 	)
-	for _, c := range root.Commands() {
-		usage(c)
-	}
+	strict(root)
+	completed(root)
 	return root
 }
 
-// usage makes a wrong number of arguments a usage error, whatever the verb.
-func usage(c *cobra.Command) {
-	if check := c.Args; check != nil {
-		c.Args = func(c *cobra.Command, args []string) error {
-			if err := check(c, args); err != nil {
-				return fmt.Errorf("%w: %w\n  try:  lab help %s", errUsage, err, c.Name())
+// helpCommand explains a verb, and knows when there is none of that name.
+func helpCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "help [VERB]",
+		Short: "Explain a verb, with an example",
+		RunE: func(c *cobra.Command, args []string) error {
+			about := c.Root()
+			for _, name := range args {
+				i := slices.IndexFunc(about.Commands(), func(sub *cobra.Command) bool { return sub.Name() == name })
+				if i < 0 {
+					return noVerb(about, name)
+				}
+				about = about.Commands()[i]
 			}
-			return nil
-		}
-	}
-	for _, sub := range c.Commands() {
-		usage(sub)
+			about.InitDefaultHelpFlag()
+			about.InitDefaultVersionFlag()
+			return about.Help()
+		},
+		ValidArgsFunction: func(
+			c *cobra.Command, args []string, _ string,
+		) ([]cobra.Completion, cobra.ShellCompDirective) {
+			about, _, err := c.Root().Find(args)
+			if err != nil {
+				return nil, cobra.ShellCompDirectiveNoFileComp
+			}
+			var names []cobra.Completion
+			for _, sub := range about.Commands() {
+				if sub.IsAvailableCommand() {
+					names = append(names, cobra.CompletionWithDesc(sub.Name(), sub.Short))
+				}
+			}
+			return names, cobra.ShellCompDirectiveNoFileComp
+		},
 	}
 }
 

@@ -1,11 +1,13 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
+	"slices"
 
 	"example.org/security-training/lab"
 	"example.org/security-training/lab/cluster"
@@ -44,7 +46,11 @@ func supervise(ctx context.Context, dir string) error {
 	case kind.RuntimeName, cluster.RuntimeName:
 		return cluster.Supervise(ctx, dir)
 	}
-	return fmt.Errorf("supervise %s: it is of a runtime %q, which this build does not know", dir, s.Runtime)
+	return &lab.Error{
+		Code: lab.ExitPrecondition,
+		What: "supervise " + dir,
+		Why:  fmt.Errorf("it is of a runtime %q, which this build does not know", s.Runtime),
+	}
 }
 
 // existing is what the lab called name was made as; lab.ErrNone if there is no such lab.
@@ -54,10 +60,27 @@ func existing(name string) (s control.Settings, err error) {
 		return s, err
 	}
 	err = f.Read(&s)
-	if errors.Is(err, fs.ErrNotExist) {
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
 		return s, lab.ErrNone
+	case err != nil:
+		return s, &lab.Error{
+			Code: lab.ExitPrecondition,
+			What: "find the lab " + name,
+			Why:  err,
+			Try:  "lab bundle --name " + name + "   (then remove " + string(f) + ")",
+		}
 	}
-	return s, err
+	if !slices.Contains([]string{local.RuntimeName, kind.RuntimeName, cluster.RuntimeName}, s.Runtime) {
+		made := cmp.Or(s.Version, "another")
+		return s, &lab.Error{
+			Code: lab.ExitPrecondition,
+			What: "find the lab " + name,
+			Why:  fmt.Errorf("it is of a runtime %q, which this build does not know: %s made it", s.Runtime, made),
+			Try:  "the lab program that made it, or another --name",
+		}
+	}
+	return s, nil
 }
 
 // choose is the name of the runtime to use, and why, for people. A lab that is there keeps its own.
@@ -91,7 +114,11 @@ func find(ctx context.Context, s *settings) (*control.Lab, error) {
 		return nil, &lab.Error{Code: lab.ExitPrecondition, What: "find the lab " + s.name, Why: errors.New("it is not up"), Try: "lab up" + nameFlag(s)}
 	}
 	if errors.Is(err, control.ErrGone) {
-		return nil, &lab.Error{Code: lab.ExitPartly, What: "find the lab " + s.name, Why: err, Try: "lab up" + nameFlag(s)}
+		code := lab.ExitPartly
+		if errors.Is(err, context.DeadlineExceeded) {
+			code = lab.ExitTimeout
+		}
+		return nil, &lab.Error{Code: code, What: "find the lab " + s.name, Why: err, Try: "lab up" + nameFlag(s)}
 	}
 	return l, err
 }
@@ -106,11 +133,7 @@ func findAny(ctx context.Context, s *settings) (*control.Lab, error) {
 	if err != nil {
 		return nil, err
 	}
-	r, ok := all[is.Runtime]
-	if !ok {
-		return nil, fmt.Errorf("find the lab %s: it is of a runtime %q, which this build does not know", s.name, is.Runtime)
-	}
-	l, err := r.Find(ctx, s.name)
+	l, err := all[is.Runtime].Find(ctx, s.name)
 	if l == nil {
 		return nil, err
 	}

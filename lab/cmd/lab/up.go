@@ -32,6 +32,7 @@ import (
 	"example.org/security-training/services/activity"
 	"example.org/security-training/services/env"
 	"example.org/security-training/services/topology"
+	"example.org/security-training/synth/nearest"
 )
 
 const module = "example.org/security-training"
@@ -75,11 +76,11 @@ lab that is there stays as it was made.`,
 	f := c.Flags()
 	f.StringVar(&runtime, "runtime", runtimeAuto, "auto, local, kind or cluster")
 	f.StringVar(&spec.Identity, "identity", "auto", "who issues identities: auto, embedded or spire")
-	f.IntVar(&spec.People, "people", 50, "how many people work there, 2 to 5000")
+	f.IntVar(&spec.People, "people", lab.DefaultPeople, "how many people work there, 2 to 5000")
 	f.Uint64Var(&spec.Seed, "seed", 42, "the company's seed: the same seed is the same company")
 	f.Float64Var(&spec.Pace, "pace", 10, "after the history: how many seconds of the lab pass in one, 0.1 to 3600")
 	f.StringVar(&spec.Listen, "listen", "", "serve the dashboard by HTTPS, and nothing else, to a room: an address, with or without a port")
-	f.IntVar(&spec.Days, "days", 30, "days of history, 1 to 90")
+	f.IntVar(&spec.Days, "days", lab.DefaultDays, "days of history, 1 to 90")
 	return c
 }
 
@@ -169,7 +170,15 @@ func up(ctx context.Context, s *settings, spec lab.Spec, asked string, out io.Wr
 		}
 	}
 	p.Say("runtime %s: %s", name, why)
-	found, err := r.Up(ctx, spec, p)
+	folder, err := control.StateDirOf(env.Process, spec.Name)
+	if err != nil {
+		return err
+	}
+	var found lab.Lab
+	err = local.OnDisk(ctx, folder, func(ctx context.Context) (err error) {
+		found, err = r.Up(ctx, spec, p)
+		return err
+	})
 	if ctx.Err() != nil {
 		return fmt.Errorf("interrupted: `lab up%s` goes on with what is there, `lab down%s` removes it", nameFlag(s), nameFlag(s))
 	}
@@ -177,7 +186,8 @@ func up(ctx context.Context, s *settings, spec lab.Spec, asked string, out io.Wr
 		return err
 	}
 	l := found.(*control.Lab)
-	if err := settle(ctx, l, spec, p); err != nil {
+	err = local.OnDisk(ctx, folder, func(ctx context.Context) error { return settle(ctx, l, spec, p) })
+	if err != nil {
 		if ctx.Err() != nil {
 			return fmt.Errorf("%w\n  the lab is up without all of its history: `lab up%s` goes on, `lab down%s` removes it", err, nameFlag(s), nameFlag(s))
 		}
@@ -198,7 +208,8 @@ func up(ctx context.Context, s *settings, spec lab.Spec, asked string, out io.Wr
 	p.Say("\n%s is up in %.1f s; identity is issued %s; isolation: %s\n", spec.Name, time.Since(start).Seconds(), who, st.Isolated)
 	fmt.Fprintf(out, "dashboard   %s\nsign in as the instructor, once:\n            %s\n", st.Dashboard, link)
 	if st.Spec.Listen != "" {
-		fmt.Fprintf(out, "for a room  %s\n            (links for everybody: lab open --class FILE%s)\n", st.Room, nameFlag(s))
+		const room = "for a room  %s\n            (links for everybody: lab link --class FILE%s)\n"
+		fmt.Fprintf(out, room, st.Room, nameFlag(s))
 	}
 	p.Say("\nnext:       lab play leaked-secret%s\n            lab matrix%s\n            lab down%s", nameFlag(s), nameFlag(s), nameFlag(s))
 	return nil
@@ -266,7 +277,8 @@ func findBinaries(ctx context.Context, p progress.Reporter) (string, error) {
 		return "", &lab.Error{Code: lab.ExitPrecondition, What: "find the services' programs", Why: fmt.Errorf("%s is not beside %s, and %w", missing, self, err), Try: "make build && bin/lab up"}
 	}
 	bin := filepath.Join(root, "bin")
-	err = progress.Step(p, "build the services", func() error { return build(ctx, root, bin) })
+	const what = "compile the services (minutes the first time, then seconds)"
+	err = progress.Step(p, what, func() error { return build(ctx, root, bin) })
 	return bin, err
 }
 
@@ -306,6 +318,10 @@ func statusCommand(s *settings) *cobra.Command {
 		Example: "  lab status\n  lab status -o json | jq -r '.workloads[].spiffe_id'\n  eval \"$(lab status -o env)\"",
 		Long:    "Shows each workload. Exits with 0 only if all is well.",
 		RunE: func(c *cobra.Command, _ []string) error {
+			if formats := []string{"text", "json", "env"}; !slices.Contains(formats, format) {
+				hint := nearest.Hint(format, formats)
+				return fmt.Errorf("%w: -o %q: want text, json or env%s", errUsage, format, hint)
+			}
 			l, err := find(c.Context(), s)
 			if err != nil {
 				return err
@@ -405,33 +421,6 @@ func writeStatus(w io.Writer, st lab.Status, format string) error {
 	return fmt.Errorf("%w: -o %q: want text, json or env", errUsage, format)
 }
 
-func downCommand(s *settings) *cobra.Command {
-	return &cobra.Command{
-		Use: "down", Short: "End everything and remove it", Args: cobra.NoArgs, Example: "  lab down\n  lab down --name second",
-		Long: "Ends every process of the lab and removes its folder. Says what it removed. A lab that is not up is no error.",
-		RunE: func(c *cobra.Command, _ []string) error {
-			l, err := findAny(c.Context(), s)
-			if errors.Is(err, lab.ErrNone) {
-				s.progress().Say("%s is not up: nothing to remove", s.name)
-				return nil
-			}
-			if l == nil {
-				return err
-			}
-			var removed []string
-			if err := progress.Step(s.progress(), "down", func() (err error) {
-				removed, err = l.Down(c.Context())
-				return err
-			}); err != nil {
-				return err
-			}
-			slices.Sort(removed)
-			s.progress().Say("removed: %s", strings.Join(removed, ", "))
-			return nil
-		},
-	}
-}
-
 func logsCommand(s *settings) *cobra.Command {
 	follow := ""
 	c := &cobra.Command{
@@ -451,7 +440,8 @@ func logsCommand(s *settings) *cobra.Command {
 				for _, w := range st.Workloads {
 					names = append(names, w.Name)
 				}
-				return fmt.Errorf("%w: no log of %q; there are %s", errUsage, args[0], strings.Join(names, ", "))
+				hint := nearest.Hint(args[0], names)
+				return fmt.Errorf("%w: no log of %q%s; there are %s", errUsage, args[0], hint, strings.Join(names, ", "))
 			}
 			return tailFile(c.Context(), f, c.OutOrStdout(), follow == "follow")
 		},
@@ -473,7 +463,7 @@ func tailFile(ctx context.Context, f *os.File, w io.Writer, follow bool) error {
 		}
 		select {
 		case <-ctx.Done():
-			return nil
+			return fmt.Errorf("%w: %w", errSaid, ctx.Err())
 		case <-tick.C:
 		}
 		next, err := replaced(f)

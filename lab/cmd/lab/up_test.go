@@ -2,6 +2,7 @@ package main
 
 import (
 	"errors"
+	"os/exec"
 	"strings"
 	"testing"
 
@@ -45,5 +46,20 @@ func TestStatusSaysWhatCollectorsGaveUpAndWhy(t *testing.T) {
 	out.Reset()
 	if err := writeStatus(&out, st, "json"); err != nil || !strings.Contains(out.String(), `"too_far_ahead": 3`) {
 		t.Errorf("%v\n%s", err, out.String())
+	}
+}
+
+// Someone who builds for the first time is told that it takes a while, and what is being done.
+func TestMakeSaysThatItCompilesAndHowLongThatTakes(t *testing.T) {
+	cmd := exec.CommandContext(t.Context(), "make", "-n", "build")
+	cmd.Dir = "../../.."
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	said, compiled, both := strings.Cut(string(out), "go build ")
+	if !both || !strings.Contains(said, "compiling") || !strings.Contains(said, "the first time") ||
+		!strings.Contains(compiled, "./lab/cmd/...") {
+		t.Errorf("before it compiles it says nothing of it:\n%s", out)
 	}
 }

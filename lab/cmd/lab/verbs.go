@@ -6,7 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
+	"slices"
 	"strings"
 	"text/tabwriter"
 
@@ -23,6 +23,7 @@ import (
 	"example.org/security-training/lab/play"
 	"example.org/security-training/lab/seed"
 	"example.org/security-training/services/env"
+	"example.org/security-training/synth/nearest"
 )
 
 func doctorCommand(_ *settings) *cobra.Command {
@@ -165,15 +166,17 @@ func inside(
 	if err != nil {
 		return err
 	}
-	st, err := l.Status(ctx)
-	if err != nil {
-		return err
-	}
-	o, err := operator.Enter(ctx, l)
-	if err != nil {
-		return err
-	}
-	return f(ctx, l, o, st)
+	return local.OnDisk(ctx, l.StateDir(), func(ctx context.Context) error {
+		st, err := l.Status(ctx)
+		if err != nil {
+			return err
+		}
+		o, err := operator.Enter(ctx, l)
+		if err != nil {
+			return err
+		}
+		return f(ctx, l, o, st)
+	})
 }
 
 // linkFor makes a sign-in link for person, or for the instructor.
@@ -187,80 +190,6 @@ func linkFor(ctx context.Context, l *control.Lab, person string) (string, error)
 		return "", err
 	}
 	return o.Link(ctx, st.Dashboard, person)
-}
-
-func openCommand(s *settings) *cobra.Command {
-	as, class, role, dir := "", "", "instructor", "."
-	certificate, revoked := false, false
-	c := &cobra.Command{
-		Use: "open [PERSON]", Short: "Print one-time sign-in links, or write or revoke client certificates", Args: cobra.MaximumNArgs(1),
-		Example: "  lab open\n  lab open --role admin\n  lab open --as elisabeth.reese\n  lab people --level CRITICAL -o ids > class.txt\n  lab open --class class.txt\n" +
-			"  lab open --certificate elisabeth.reese\n  lab open --certificate elisabeth.reese --revoke",
-		Long: `Prints a link that signs in once: for the instructor, for one person, or one for each line of a class list. With --certificate
-it writes a PKCS#12 client certificate instead, to be imported into a browser, and prints its owner, file and password. With
---revoke as well, every certificate that its owner was given so far is refused from the next request on; a new one works.`,
-		RunE: func(c *cobra.Command, args []string) error {
-			if revoked && !certificate {
-				return fmt.Errorf("%w: --revoke is for --certificate", errUsage)
-			}
-			if len(args) == 1 {
-				if as != "" || class != "" {
-					return fmt.Errorf("%w: want one of PERSON, --as and --class", errUsage)
-				}
-				as = args[0]
-			}
-			names := []string{as}
-			if class != "" {
-				text, err := os.ReadFile(class)
-				if err != nil {
-					return fmt.Errorf("%w: read class list: %w", errUsage, err)
-				}
-				names = strings.Fields(string(text))
-			}
-			return inside(c.Context(), s, func(ctx context.Context, l *control.Lab, o *operator.Operator, st lab.Status) error {
-				home := st.Dashboard
-				if st.Spec.Listen != "" && class != "" {
-					home = st.Room
-				}
-				for _, name := range names {
-					if revoked {
-						if err := revoke(ctx, l, o, name, role, c.OutOrStdout()); err != nil {
-							return err
-						}
-						continue
-					}
-					if certificate {
-						if err := certify(ctx, l, o, name, role, dir, c.OutOrStdout()); err != nil {
-							return err
-						}
-						continue
-					}
-					link, err := o.LinkAs(ctx, home, role)
-					if name != "" {
-						link, err = o.Link(ctx, home, name)
-					}
-					if err != nil {
-						return err
-					}
-					if class != "" {
-						link = name + "\t" + link
-					}
-					if _, err := fmt.Fprintln(c.OutOrStdout(), link); err != nil {
-						return err
-					}
-				}
-				return nil
-			})
-		},
-	}
-	c.Flags().StringVar(&as, "as", "", "a person's id, as \"lab people\" lists it; nobody means the instructor")
-	c.Flags().StringVar(&class, "class", "", "a file with one person's id a line")
-	c.Flags().BoolVar(&certificate, "certificate", false, "write a client certificate (PKCS#12) instead of printing a link")
-	c.Flags().BoolVar(&revoked, "revoke", false, "with --certificate: refuse all that were made so far, and make none")
-	c.Flags().StringVar(&dir, "to", dir, "the folder for certificates")
-	c.Flags().StringVar(&role, "role", role, "instructor, or admin, who may also give and take identities")
-	c.MarkFlagsMutuallyExclusive("as", "class", "role")
-	return c
 }
 
 func matrixCommand(s *settings) *cobra.Command {
@@ -280,6 +209,11 @@ and is told in a section of its own. With --against running the policy is taken 
 			}[format]
 			if !ok {
 				return fmt.Errorf("%w: -o %q: want text, json or html", errUsage, format)
+			}
+			against := []string{matrix.AgainstShipped, matrix.AgainstRunning}
+			if !slices.Contains(against, how.Against) {
+				return fmt.Errorf("%w: --against %q: want %s%s", errUsage, how.Against, strings.Join(against, " or "),
+					nearest.Hint(how.Against, against))
 			}
 			l, err := find(c.Context(), s)
 			if err != nil {
@@ -350,7 +284,11 @@ two checkpoints for one number, missing checkpoint, bad signature, no checkpoint
 				if err != nil {
 					return err
 				}
-				return auditor.Tail(c.Context(), l, args, c.OutOrStdout())
+				err = auditor.Tail(c.Context(), l, args, c.OutOrStdout())
+				if c.Context().Err() != nil {
+					return fmt.Errorf("%w: %w", errSaid, err)
+				}
+				return err
 			},
 		},
 		&cobra.Command{

@@ -41,12 +41,14 @@ const (
 	DevFull       Reason = "devfull"       // there is a /dev/full
 	Team          Reason = "team"          // somebody in the company leads five people
 	Root          Reason = "root"          // the tests run as root, where each workload has a uid of its own
+	Shells        Reason = "shells"        // a shell other than sh, to complete commands in
 	Time          Reason = "time"          // no -short: the test takes minutes
 )
 
 var reasons = map[Reason]bool{
 	Docker: true, Image: true, Kind: true, Local: true, SPIRE: true, Chromium: true, NPM: true, NSS: true, Policies: true, XZ: true, Memory: true,
-	PodNetwork: true, NetworkPolicy: true, DevFull: true, Team: true, Root: true, Time: true,
+	PodNetwork: true, NetworkPolicy: true, DevFull: true, Team: true, Root: true, Shells: true,
+	Time: true,
 }
 
 // Required reads LAB_REQUIRE: words with commas between them. A word that is no reason is an error.
@@ -120,6 +122,12 @@ func Certutil(t testing.TB) {
 func Archiver(t testing.TB) string {
 	t.Helper()
 	return program(t, XZ, "sudo apt-get install -y xz-utils", "xz")
+}
+
+// Shell is the path of a shell.
+func Shell(t testing.TB, name string) string {
+	t.Helper()
+	return program(t, Shells, "sudo apt-get install -y "+name, name)
 }
 
 func program(t testing.TB, r Reason, mend string, names ...string) string {

@@ -1,0 +1,178 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"strings"
+	"syscall"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"example.org/security-training/lab"
+	"example.org/security-training/services/httpjson"
+	"example.org/security-training/synth/nearest"
+)
+
+var (
+	errUsage = errors.New("usage")
+	// errSaid is a failure that has already been shown to the reader.
+	errSaid = errors.New("already said")
+)
+
+// exitCode is the code of an error: that which a *lab.Error has, else that of its class.
+func exitCode(err error) int {
+	var (
+		e    *lab.Error
+		peer *httpjson.Error
+		dial *net.OpError
+		call *url.Error
+	)
+	switch {
+	case err == nil:
+		return 0
+	case errors.As(err, &e):
+		return e.Code
+	case errors.Is(err, errUsage):
+		return lab.ExitUsage
+	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, os.ErrDeadlineExceeded):
+		return lab.ExitTimeout
+	case errors.As(err, &peer):
+		return answerCode(peer.Status)
+	case errors.As(err, &dial), errors.As(err, &call):
+		return lab.ExitPartly // of what is up, one does not answer
+	case refusedBySystem(err):
+		return lab.ExitPrecondition
+	}
+	return lab.ExitAssertion
+}
+
+// answerCode is the exit code for a workload's answer with an HTTP status.
+func answerCode(status int) int {
+	switch status {
+	case http.StatusConflict:
+		return lab.ExitConflict
+	case http.StatusBadRequest, http.StatusNotFound, http.StatusRequestEntityTooLarge, http.StatusUnprocessableEntity:
+		return lab.ExitUsage
+	case http.StatusGatewayTimeout:
+		return lab.ExitTimeout
+	}
+	return lab.ExitPartly
+}
+
+// refusedBySystem says whether the operating system did not let it be done: the disk is full, a folder is not the
+// caller's.
+func refusedBySystem(err error) bool {
+	for _, cause := range []error{
+		fs.ErrPermission, fs.ErrNotExist, syscall.ENOSPC, syscall.EDQUOT, syscall.EROFS, syscall.ENOTDIR,
+		syscall.EISDIR, syscall.EMFILE, syscall.ENFILE, syscall.ENOMEM, syscall.EFBIG, syscall.ENAMETOOLONG,
+	} {
+		if errors.Is(err, cause) {
+			return true
+		}
+	}
+	return false
+}
+
+// explain gives an error of the operating system the command to try, where it has none yet.
+func explain(err error) error {
+	var e *lab.Error
+	switch {
+	case errors.As(err, &e):
+		return err
+	case lab.DiskFull(err):
+		return fmt.Errorf("%w\n  try:  df -h   (and make room where it is full)", err)
+	case errors.Is(err, fs.ErrPermission) || errors.Is(err, syscall.EROFS):
+		return fmt.Errorf("%w\n  try:  a folder that you may write, or sudo", err)
+	}
+	return err
+}
+
+// output is stdout that remembers why it could not be written: not every printer says so.
+type output struct {
+	to  io.Writer
+	err error
+}
+
+func (o *output) Write(b []byte) (int, error) {
+	n, err := o.to.Write(b)
+	if err != nil && o.err == nil {
+		o.err = fmt.Errorf("write the output: %w", err)
+	}
+	return n, err
+}
+
+// strict makes every wrong use of c and of what is below it a usage error, and has it say what may have been meant.
+func strict(c *cobra.Command) {
+	if check := c.Args; check != nil {
+		c.Args = func(c *cobra.Command, args []string) error {
+			if c.HasSubCommands() && len(args) > 0 {
+				return noVerb(c, args[0])
+			}
+			if err := check(c, args); err != nil {
+				return fmt.Errorf("%w: %w\n  try:  %s", errUsage, err, helpOf(c))
+			}
+			return nil
+		}
+	}
+	for _, sub := range c.Commands() {
+		strict(sub)
+	}
+}
+
+// noVerb is the error of a verb that c does not have.
+func noVerb(c *cobra.Command, name string) error {
+	var known []string
+	for _, sub := range c.Commands() {
+		if sub.IsAvailableCommand() {
+			known = append(known, sub.Name())
+		}
+	}
+	return fmt.Errorf(
+		"%w: %s has no verb %q%s\n  try:  %s",
+		errUsage,
+		c.CommandPath(),
+		name,
+		nearest.Hint(name, known),
+		helpOf(c),
+	)
+}
+
+// helpOf is the command that explains c.
+func helpOf(c *cobra.Command) string {
+	root, rest, _ := strings.Cut(c.CommandPath(), " ")
+	return strings.TrimSpace(root + " help " + rest)
+}
+
+// noFlag is the error of flags that cannot be read.
+func noFlag(c *cobra.Command, err error) error {
+	var unknown *pflag.NotExistError
+	hint := ""
+	if errors.As(err, &unknown) && unknown.GetSpecifiedShortnames() == "" {
+		var known []string
+		c.Flags().VisitAll(func(f *pflag.Flag) {
+			if !f.Hidden {
+				known = append(known, f.Name)
+			}
+		})
+		if name := nearest.To(unknown.GetSpecifiedName(), known); name != "" {
+			hint = "; did you mean --" + name + "?"
+		}
+	}
+	return fmt.Errorf("%w: %w%s\n  try:  %s", errUsage, err, hint, helpOf(c))
+}
+
+// together makes flags that exclude each other, or that are missing, a usage error: cobra gives them no type.
+func together(c *cobra.Command, _ []string) error {
+	if err := errors.Join(c.ValidateRequiredFlags(), c.ValidateFlagGroups()); err != nil {
+		return fmt.Errorf("%w: %w\n  try:  %s", errUsage, err, helpOf(c))
+	}
+	return nil
+}

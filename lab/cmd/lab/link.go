@@ -1,0 +1,371 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"example.org/security-training/lab"
+	"example.org/security-training/lab/control"
+	"example.org/security-training/lab/operator"
+	"example.org/security-training/synth/nearest"
+)
+
+// access is what link, certificate and open are asked for: for whom, and where a file goes.
+type access struct {
+	class   string // a file with one person's id a line
+	role    string // instructor or admin, where it is for no person
+	dir     string // for certificates
+	persons []string
+}
+
+// named is one person that access is asked for, and where the id was read: "" where it was an argument.
+type named struct{ id, at string }
+
+// roles are those that are nobody's own.
+var roles = []string{"instructor", "admin"}
+
+func (a *access) classFlag(c *cobra.Command) {
+	c.Flags().StringVar(
+		&a.class,
+		"class",
+		"",
+		"a file with one person's id a line; all are checked before the first is served",
+	)
+}
+
+func (a *access) roleFlag(c *cobra.Command) {
+	c.Flags().StringVar(
+		&a.role,
+		"role",
+		"instructor",
+		"without a person: instructor, or admin, who may also give and take identities",
+	)
+}
+
+func (a *access) toFlag(c *cobra.Command) {
+	c.Flags().StringVar(&a.dir, "to", ".", "the folder for certificates")
+}
+
+// read checks what needs no lab, and returns the persons in the order in which they are named; none means role.
+func (a *access) read(c *cobra.Command) ([]named, error) {
+	if !slices.Contains(roles, a.role) {
+		return nil, fmt.Errorf(
+			"%w: --role %q: want instructor or admin%s",
+			errUsage,
+			a.role,
+			nearest.Hint(a.role, roles),
+		)
+	}
+	given := 0
+	for _, is := range []bool{len(a.persons) > 0, a.class != "", c.Flags().Changed("role")} {
+		if is {
+			given++
+		}
+	}
+	if given > 1 {
+		return nil, fmt.Errorf("%w: want one of PERSON, --class and --role\n  try:  %s", errUsage, helpOf(c))
+	}
+	if a.class == "" {
+		var list []named
+		for _, p := range a.persons {
+			list = append(list, named{id: p})
+		}
+		return list, nil
+	}
+	text, err := os.ReadFile(a.class)
+	if err != nil {
+		return nil, fmt.Errorf("%w: read the class list: %w", errUsage, err)
+	}
+	return classOf(a.class, text)
+}
+
+// classOf reads a class list: one id a line. Empty lines and lines that begin with # are left out. Its error names
+// every line that is no id, or whose id stands in another.
+func classOf(file string, text []byte) ([]named, error) {
+	text = bytes.TrimPrefix(text, []byte("\ufeff")) // as some editors begin a file
+	var list []named
+	var faults []error
+	first := map[string]int{}
+	n := 0
+	for line := range bytes.Lines(text) {
+		n++
+		id := strings.TrimSpace(string(line))
+		switch {
+		case id == "" || strings.HasPrefix(id, "#"):
+			continue
+		case strings.ContainsAny(id, " \t,;") || len(id) > 200:
+			faults = append(faults, fmt.Errorf("line %d: %.40q: want one id", n, id))
+		case first[id] > 0:
+			faults = append(faults, fmt.Errorf("line %d: %s stands in line %d already", n, id, first[id]))
+		default:
+			list = append(list, named{id, fmt.Sprintf("line %d: ", n)})
+			first[id] = n
+		}
+	}
+	if len(list)+len(faults) == 0 {
+		faults = append(faults, errors.New("it names no one"))
+	}
+	if len(faults) > 0 {
+		return nil, fmt.Errorf(
+			"%w: read the class list %s:\n  %w\n  try:  %s -o ids > FILE",
+			errUsage,
+			file,
+			joined(faults),
+			operator.FindPeople,
+		)
+	}
+	return list, nil
+}
+
+// joined is errors.Join with the lines indented.
+func joined(faults []error) error {
+	var lines []string
+	for _, f := range faults {
+		lines = append(lines, f.Error())
+	}
+	return errors.New(strings.Join(lines, "\n  "))
+}
+
+// known checks that everyone in list is in the lab's roster; the error names each who is not, with what may have been
+// meant.
+func known(ctx context.Context, o *operator.Operator, what string, list []named) error {
+	if len(list) == 0 {
+		return nil
+	}
+	roster, err := operator.People(ctx, o)
+	if err != nil {
+		return err
+	}
+	var ids []string
+	for _, p := range roster {
+		ids = append(ids, p.ID)
+	}
+	slices.Sort(ids)
+	var faults []error
+	for _, one := range list {
+		if _, is := slices.BinarySearch(ids, one.id); !is {
+			faults = append(faults, fmt.Errorf("%sthe roster has no %q%s", one.at, one.id, nearest.Hint(one.id, ids)))
+		}
+	}
+	if len(faults) > 0 {
+		return &lab.Error{Code: lab.ExitUsage, What: what, Why: joined(faults), Try: operator.FindPeople}
+	}
+	return nil
+}
+
+// link prints a sign-in link for each of list, or one for role. A class list's lines begin with the id.
+func (a *access) link(ctx context.Context, o *operator.Operator, st lab.Status, list []named, out io.Writer) error {
+	if err := known(ctx, o, "make a sign-in link", list); err != nil {
+		return err
+	}
+	home := st.Dashboard
+	if st.Spec.Listen != "" && a.class != "" {
+		home = st.Room
+	}
+	if len(list) == 0 {
+		link, err := o.LinkAs(ctx, home, a.role)
+		if err == nil {
+			_, err = fmt.Fprintln(out, link)
+		}
+		return err
+	}
+	for _, one := range list {
+		link, err := o.Link(ctx, home, one.id)
+		if err != nil {
+			return err
+		}
+		if a.class != "" {
+			link = one.id + "\t" + link
+		}
+		if _, err := fmt.Fprintln(out, link); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// issue writes a certificate for each of list, or one for role.
+func (a *access) issue(ctx context.Context, l *control.Lab, o *operator.Operator, list []named, out io.Writer) error {
+	if err := known(ctx, o, "make a certificate", list); err != nil {
+		return err
+	}
+	if len(list) == 0 {
+		return certify(ctx, l, a.role, a.role, a.dir, out)
+	}
+	for _, one := range list {
+		if err := certify(ctx, l, one.id, "person", a.dir, out); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// revoke refuses the certificates of each of list, or those of role. One of list who is in no roster is an error, and
+// the others are served all the same: a certificate that is out must not stay good for another's misspelt name.
+func (a *access) revoke(ctx context.Context, l *control.Lab, o *operator.Operator, list []named, out io.Writer) error {
+	if len(list) == 0 {
+		return revoke(ctx, l, o, a.role, a.role, out)
+	}
+	for _, one := range list {
+		if err := revoke(ctx, l, o, one.id, "person", out); err != nil {
+			return err
+		}
+	}
+	return known(ctx, o, "revoked", list)
+}
+
+func linkCommand(s *settings) *cobra.Command {
+	a := &access{}
+	c := &cobra.Command{
+		Use:   "link [PERSON]",
+		Short: "Print one-time sign-in links",
+		Args:  cobra.MaximumNArgs(1),
+		Example: "  lab link\n  lab link --role admin\n  lab link elisabeth.reese\n" +
+			"  lab people --level CRITICAL -o ids > class.txt\n  lab link --class class.txt",
+		Long: `Prints a link that signs in once, within 15 minutes: for one person, for each line of a class list, or for the
+instructor. A class list has one person's id a line; empty lines and those that begin with # are left out. Every line is
+checked before the first link is made: if one is wrong, none is made, and the error names each line that is.`,
+		RunE: func(c *cobra.Command, args []string) error {
+			a.persons = args
+			list, err := a.read(c)
+			if err != nil {
+				return err
+			}
+			return inside(
+				c.Context(),
+				s,
+				func(ctx context.Context, _ *control.Lab, o *operator.Operator, st lab.Status) error {
+					return a.link(ctx, o, st, list, c.OutOrStdout())
+				},
+			)
+		},
+	}
+	a.classFlag(c)
+	a.roleFlag(c)
+	return c
+}
+
+func certificateCommand(s *settings) *cobra.Command {
+	c := &cobra.Command{
+		Use: "certificate", Short: "Write client certificates for browsers, or revoke them", Args: cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error { return c.Help() },
+	}
+	c.AddCommand(issueCommand(s), revokeCommand(s))
+	return c
+}
+
+// certificateVerb is a verb below certificate, for persons, a class or a role.
+func certificateVerb(s *settings, a *access, c *cobra.Command,
+	do func(context.Context, *control.Lab, *operator.Operator, []named, io.Writer) error,
+) *cobra.Command {
+	c.RunE = func(c *cobra.Command, args []string) error {
+		a.persons = args
+		list, err := a.read(c)
+		if err != nil {
+			return err
+		}
+		if len(list) == 0 && !c.Flags().Changed("role") {
+			return fmt.Errorf("%w: want PERSON, --class or --role\n  try:  %s", errUsage, helpOf(c))
+		}
+		return inside(
+			c.Context(),
+			s,
+			func(ctx context.Context, l *control.Lab, o *operator.Operator, _ lab.Status) error {
+				return do(ctx, l, o, list, c.OutOrStdout())
+			},
+		)
+	}
+	a.classFlag(c)
+	a.roleFlag(c)
+	return c
+}
+
+func issueCommand(s *settings) *cobra.Command {
+	a := &access{}
+	c := certificateVerb(s, a, &cobra.Command{
+		Use:     "issue PERSON…",
+		Short:   "Write client certificates (PKCS#12), to be imported into a browser",
+		Example: "  lab certificate issue elisabeth.reese\n  lab certificate issue --role admin --to .",
+		Long: `Writes a PKCS#12 file for each person, PERSON.p12, and prints its owner, file and password. Everyone is checked
+before the first is made.`,
+	}, a.issue)
+	a.toFlag(c)
+	return c
+}
+
+func revokeCommand(s *settings) *cobra.Command {
+	a := &access{}
+	return certificateVerb(s, a, &cobra.Command{
+		Use:     "revoke PERSON…",
+		Short:   "Refuse every certificate that was made so far",
+		Example: "  lab certificate revoke elisabeth.reese",
+		Long: `Refuses, from the next request on, every certificate that its owner was given so far; a new one works. Someone
+who is not in the roster is revoked as well, and named as an error: it may be a misspelt name.`,
+	}, a.revoke)
+}
+
+// openCommand is the verb that link and certificate were split from. It works as it did.
+func openCommand(s *settings) *cobra.Command {
+	a := &access{}
+	as := ""
+	certificate, revoked := false, false
+	c := &cobra.Command{
+		Use:   "open [PERSON]",
+		Short: `The older name of "link" and "certificate"`,
+		Args:  cobra.MaximumNArgs(1),
+		Example: "  lab open\n  lab open --role admin\n  lab open --as elisabeth.reese\n" +
+			"  lab open --class class.txt\n  lab open --certificate elisabeth.reese\n  lab open --certificate elisabeth.reese --revoke",
+		Long: `Does what "lab link" does; with --certificate what "lab certificate issue" does, for the instructor where no
+person is named; and with --revoke as well what "lab certificate revoke" does.`,
+		RunE: func(c *cobra.Command, args []string) error {
+			if revoked && !certificate {
+				return fmt.Errorf("%w: --revoke is for --certificate", errUsage)
+			}
+			if as != "" {
+				args = append(args, as)
+			}
+			if len(args) > 1 {
+				return fmt.Errorf("%w: want one of PERSON, --as and --class", errUsage)
+			}
+			a.persons = args
+			list, err := a.read(c)
+			if err != nil {
+				return err
+			}
+			return inside(
+				c.Context(),
+				s,
+				func(ctx context.Context, l *control.Lab, o *operator.Operator, st lab.Status) error {
+					switch out := c.OutOrStdout(); {
+					case revoked:
+						return a.revoke(ctx, l, o, list, out)
+					case certificate:
+						return a.issue(ctx, l, o, list, out)
+					default:
+						return a.link(ctx, o, st, list, out)
+					}
+				},
+			)
+		},
+	}
+	a.classFlag(c)
+	a.roleFlag(c)
+	a.toFlag(c)
+	c.Flags().StringVar(&as, "as", "", "a person's id, as \"lab people\" lists it; without one it is the instructor")
+	c.Flags().BoolVar(
+		&certificate,
+		"certificate",
+		false,
+		"write a client certificate (PKCS#12) instead of printing a link",
+	)
+	c.Flags().BoolVar(&revoked, "revoke", false, "with --certificate: refuse all that were made so far, and make none")
+	return c
+}
