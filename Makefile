@@ -10,7 +10,11 @@ help: ## Print this
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## (.*)/  make \1|\2/' | column -t -s '|'
 
 build: ## Build every program into bin/
-	@go build -trimpath -ldflags=-s -o bin/ ./services/cmd/... ./synth/cmd/... ./lab/cmd/...
+	@go build -trimpath -buildvcs=false -ldflags=-s -o bin/ ./services/cmd/... ./synth/cmd/...
+	@go build -trimpath -ldflags=-s -o bin/ ./lab/cmd/...
+
+dev: build ## Build a workload and swap it into the running lab on each change of its source: make dev W=lms
+	@bin/lab dev $(W) $(ARGS)
 
 lab-up: build ## Bring the lab up, RUNTIME=local|kind|cluster: history seeded, dashboard ready, sign-in link printed
 	@bin/lab up $(if $(RUNTIME),--runtime $(RUNTIME)) $(ARGS)
@@ -50,4 +54,4 @@ race: ## Run the unit tests under the race detector, one package after the other
 
 check: web-checks lint test race ## Everything that CI runs
 
-.PHONY: help build lab-up lab-down play screenshots unit e2e e2e-kind test golden web-checks lint race check
+.PHONY: help build dev lab-up lab-down play screenshots unit e2e e2e-kind test golden web-checks lint race check

@@ -69,7 +69,10 @@ func (r *Runtime) Up(ctx context.Context, spec lab.Spec, p progress.Reporter) (l
 	}
 	if l, err := r.Find(ctx, spec.Name); err == nil {
 		if st, err := l.Status(ctx); err == nil && st.Healthy {
-			return l, f.Same(r.Lookup, spec)
+			if err := f.Same(r.Lookup, spec); err != nil {
+				return nil, err
+			}
+			return l, r.takeUp(ctx, l.(*control.Lab), true, p)
 		}
 	}
 	turn, err := f.Turn(ctx, p)
@@ -89,7 +92,14 @@ func (r *Runtime) Up(ctx context.Context, spec lab.Spec, p progress.Reporter) (l
 			l, fresh, err = r.prepare(ctx, f, spec)
 			return err
 		}},
-		{"supervisor, database, identities, workloads", func() error { return r.start(ctx, l) }},
+		{"supervisor, database, identities, workloads", func() error {
+			if !fresh {
+				if err := r.takeUp(ctx, l, false, p); err != nil {
+					return err
+				}
+			}
+			return olderPolicy(l, r.start(ctx, l))
+		}},
 	}
 	for _, step := range steps {
 		if err := progress.Step(p, step.what, step.do); err != nil {
@@ -243,7 +253,7 @@ func (r *Runtime) fill(ctx context.Context, f folder, topo *topology.Topology, t
 		if w.Kind == topology.KindOperator {
 			continue
 		}
-		if err := placeBinary(filepath.Join(r.Binaries, w.Binary), f.binary(w.Name)); err != nil {
+		if err := placeBinary(r.built(w), f.binary(w.Name)); err != nil {
 			return err
 		}
 		who := workloadAccount(st, i)
@@ -317,7 +327,7 @@ func down(ctx context.Context, l *control.Lab) ([]string, error) {
 	f := folder{l.StateDir()}
 	running := remembered(f)
 	if err := l.End(ctx); err == nil {
-		if err := awaitEnd(ctx, running["supervisor"], 30*time.Second); err != nil {
+		if err := awaitEnd(ctx, running[supervisorName], 30*time.Second); err != nil {
 			return nil, &lab.Error{Code: lab.ExitTimeout, What: "end the supervisor", Why: err, Log: f.Log()}
 		}
 	}

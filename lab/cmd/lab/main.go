@@ -110,6 +110,8 @@ func command() *cobra.Command {
 		evalCommand(s),
 		benchCommand(s),
 		resetCommand(s),
+		restartCommand(s),
+		devCommand(s),
 		downCommand(s),
 		versionCommand(),
 		superviseCommand(),
