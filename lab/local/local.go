@@ -47,11 +47,23 @@ func (r *Runtime) folder(name string) (folder, error) {
 	if err != nil {
 		return f, err
 	}
-	if n := len(f.postgres().Path("run", ".s.PGSQL.65535")); n > 104 {
+	longest := len(f.postgres().Path("run", ".s.PGSQL.65535"))
+	if pprof, err := control.PprofOf(r.Lookup); err != nil {
+		return f, err
+	} else if pprof {
+		topo, err := topology.FromYAML(manifests.Topology())
+		if err != nil {
+			return f, err
+		}
+		for _, w := range topo.Workloads {
+			longest = max(longest, len(f.WorkloadPprof(w.Name)))
+		}
+	}
+	if longest > 104 {
 		return f, &lab.Error{
 			Code: lab.ExitPrecondition,
 			What: "place the lab's sockets",
-			Why:  fmt.Errorf("%s is too long for a unix socket by %d characters", f.StateDir, n-104),
+			Why:  fmt.Errorf("%s is too long for a unix socket by %d characters", f.StateDir, longest-104),
 			Try:  "LAB_HOME=$HOME/labs lab up   (or another short path that only you can write; as root, unset LAB_HOME)",
 		}
 	}
@@ -182,6 +194,9 @@ func (r *Runtime) prepare(ctx context.Context, f folder, spec lab.Spec) (*contro
 		return nil, false, err
 	}
 	st.Signs(provider, topo)
+	if st.Pprof, err = control.PprofOf(r.Lookup); err != nil {
+		return nil, false, err
+	}
 	key := model.Key
 	if key == "" {
 		key = "stub-" + token()

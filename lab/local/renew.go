@@ -25,6 +25,9 @@ const renewed = 60 * time.Second
 // built is the program of a row that was built last.
 func (r *Runtime) built(w topology.Workload) string { return filepath.Join(r.Binaries, w.Binary) }
 
+// Program is the file that a workload of l is started from, in the lab's own folder.
+func Program(l *control.Lab, workload string) string { return folder{l.StateDir()}.binary(workload) }
+
 // rows are the rows of a lab that have a program, in the order of its topology.
 func rows(l *control.Lab) ([]topology.Workload, error) {
 	topo, err := lab.PolicyInForce(l)

@@ -268,6 +268,9 @@ func (s *Supervisor) environment(w topology.Workload) []string {
 		"AUDIT_FILE=" + f.Path("audit"),
 		"DATA_DIR=" + f.Path("state"),
 	}
+	if s.settings.Pprof {
+		e = append(e, "PPROF_SOCKET="+s.folder.WorkloadPprof(w.Name))
+	}
 	if len(w.Database) > 0 {
 		e = append(e, "DB_HOST="+s.settings.Host, "DB_PORT="+strconv.Itoa(s.settings.DBPort), "DB_NAME=security_training")
 	}

@@ -112,6 +112,7 @@ func command() *cobra.Command {
 		resetCommand(s),
 		restartCommand(s),
 		devCommand(s),
+		debugCommand(s),
 		downCommand(s),
 		versionCommand(),
 		superviseCommand(),
