@@ -101,6 +101,7 @@ func TestProfilesAreServedOnTheOwnersSocketAndOnNoPort(t *testing.T) {
 
 func TestProfilesAreNotServedWhereOthersMayEnter(t *testing.T) {
 	n := meshtest.Start(t, manifests.Topology())
+	n.Identity(callee).Set(n.Mint(t, callee, time.Hour, nil), n.Bundles())
 	cfg := n.Config(callee)
 	cfg.Pprof = filepath.Join(shortDir(t, 0o750), "pprof.sock")
 	if _, err := mesh.Join(t.Context(), callee, cfg); err == nil || !strings.Contains(err.Error(), "others may enter") {
