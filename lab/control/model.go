@@ -124,7 +124,7 @@ func (f StateDir) Same(lookup env.Lookup, want lab.Spec) error {
 // PprofOf reads LAB_PPROF: whether each workload is to serve Go's profiles on a socket of its own.
 func PprofOf(lookup env.Lookup) (bool, error) {
 	e := env.Read(lookup)
-	on := e.OneOf("LAB_PPROF", "", "1") == "1"
+	on := e.OneOf("LAB_PPROF", "0", "1") == "1"
 	if err := e.Err(); err != nil {
 		return false, &lab.Error{Code: lab.ExitUsage, What: "read LAB_PPROF", Why: err}
 	}

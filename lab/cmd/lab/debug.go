@@ -169,6 +169,6 @@ func profileLines(s *settings, l *control.Lab, name string) []string {
 	return []string{
 		"# which profiles there are, and where memory is held; the file holds secrets of the workload",
 		curl + " 'http://" + name + "/debug/pprof/'",
-		curl + " -o " + heap + " 'http://" + name + "/debug/pprof/heap' && go tool pprof -top " + heap,
+		"(umask 077; " + curl + " -o " + heap + " 'http://" + name + "/debug/pprof/heap') && go tool pprof -top " + heap,
 	}
 }

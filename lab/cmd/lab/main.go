@@ -10,7 +10,6 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
-	"runtime/debug"
 	"strings"
 	"syscall"
 
@@ -116,6 +115,7 @@ func command() *cobra.Command {
 		downCommand(s),
 		versionCommand(),
 		superviseCommand(),
+		packageChartCommand(),
 	)
 	for _, c := range root.Commands() {
 		usage(c)
@@ -136,32 +136,4 @@ func usage(c *cobra.Command) {
 	for _, sub := range c.Commands() {
 		usage(sub)
 	}
-}
-
-func versionCommand() *cobra.Command {
-	return &cobra.Command{
-		Use: "version", Short: "Print the version", Example: "  lab version", Args: cobra.NoArgs,
-		RunE: func(c *cobra.Command, _ []string) error {
-			_, err := fmt.Fprintln(c.OutOrStdout(), version())
-			return err
-		},
-	}
-}
-
-// version is the module's, or the commit's that it was built from.
-func version() string {
-	info, ok := debug.ReadBuildInfo()
-	if !ok {
-		return "unknown"
-	}
-	v := info.Main.Version
-	for _, s := range info.Settings {
-		if s.Key == "vcs.revision" && len(s.Value) >= 12 && (v == "" || v == "(devel)") {
-			v = s.Value[:12]
-		}
-	}
-	if v == "" {
-		v = "(devel)"
-	}
-	return v + " " + info.GoVersion
 }
