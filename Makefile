@@ -39,6 +39,7 @@ test: unit e2e ## Run all tests: no Docker, nothing but Go and PostgreSQL's pack
 
 release: build ## Make a release's files in dist/, published nowhere: programs, chart, bill of materials, checksums
 	@$(RELEASE) goreleaser release --snapshot --clean --config tools/release/goreleaser.yaml $(ARGS)
+	@LAB_REQUIRE=release go test -count=1 ./e2e/release
 
 screenshots: ## Photograph every page, light and dark, into screenshots/
 	@mkdir -p screenshots && LAB_SCREENSHOTS=$(CURDIR)/screenshots go test -count=1 -run 'Learner|Instructor|Manager|Admin' ./e2e

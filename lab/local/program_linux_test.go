@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"example.org/security-training/lab"
 	"example.org/security-training/lab/labtest"
 )
 
@@ -101,5 +102,14 @@ func TestAPlacedProgramIsACopyAndWhatRunsKeepsItsOwn(t *testing.T) {
 	labtest.Write(t, from, "another one") // in place: the same inode
 	if got := labtest.Read(t, to); got != "the new one" {
 		t.Errorf("writing the built program wrote %q into the lab", got)
+	}
+}
+
+func TestASupervisorOfAnotherBuildOrOfNoneIsOutdated(t *testing.T) {
+	for program, want := range map[string]bool{programID(runningProgram): false, "another": true, "": true} {
+		st := lab.Status{Processes: []lab.ProcessStatus{{Name: "postgres-server"}, {Name: supervisorName, Program: program}}}
+		if got := SupervisorIsOutdated(st); got != want {
+			t.Errorf("a supervisor that runs %q is outdated: %v", program, got)
+		}
 	}
 }

@@ -5,18 +5,16 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"os"
-	"path/filepath"
+	"path"
 	"runtime/debug"
 	"slices"
 	"strings"
 	"text/tabwriter"
 
 	"github.com/spf13/cobra"
-	chart "helm.sh/helm/v4/pkg/chart/v2"
-	chartutil "helm.sh/helm/v4/pkg/chart/v2/util"
 
 	"example.org/security-training/lab/cluster"
+	"example.org/security-training/services/env"
 )
 
 // What a release says of itself; empty in any other build. The linker sets them.
@@ -74,33 +72,20 @@ func readVersions() (versions, error) {
 			}
 		}
 	}
-	packed, err := cluster.Chart()
+	var err error
+	if v.Chart, err = cluster.ChartVersion(); err != nil {
+		return v, err
+	}
+	images, _, err := cluster.Official(env.Map(nil)) // what the chart names, not what the environment does
 	if err != nil {
 		return v, err
 	}
-	v.Chart = packed.Metadata.Version
-	v.Parts = append(v.Parts, chartImages(packed)...)
+	for _, image := range images {
+		repository, _, _ := strings.Cut(path.Base(image), ":")
+		v.Parts = append(v.Parts, part{repository + " image", image})
+	}
 	slices.SortFunc(v.Parts, func(a, b part) int { return cmp.Compare(a.Name, b.Name) })
 	return v, nil
-}
-
-// chartImages are the images of others that the chart names.
-func chartImages(packed *chart.Chart) []part {
-	var out []part
-	for name, path := range map[string][]string{
-		"postgres image":     {"postgres", "image"},
-		"spire-server image": {"spire", "server", "image"},
-		"spire-agent image":  {"spire", "agent", "image"},
-	} {
-		at := packed.Values
-		for _, key := range path {
-			at, _ = at[key].(map[string]any)
-		}
-		if at != nil {
-			out = append(out, part{name, fmt.Sprint(at["repository"], ":", at["tag"])})
-		}
-	}
-	return out
 }
 
 func writeVersions(w io.Writer, v versions, format string) error {
@@ -160,31 +145,14 @@ func commitOf(info *debug.BuildInfo) string {
 // packageChartCommand writes the chart as Helm packages it: one file, which `helm install` takes.
 func packageChartCommand() *cobra.Command {
 	return &cobra.Command{
-		Use: "package-chart FOLDER", Short: "Write the chart's package into a new folder (make release does this)", Hidden: true,
+		Use: "package-chart FOLDER", Short: "Write the chart's package into a folder (make release does this)", Hidden: true,
 		Args: cobra.ExactArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
-			dir := filepath.Clean(args[0])
-			old, err := filepath.Glob(filepath.Join(dir, "*.tgz"))
+			file, err := cluster.PackageChart(args[0])
 			if err != nil {
 				return err
 			}
-			for _, path := range old { // of another version
-				if err := os.Remove(path); err != nil {
-					return err
-				}
-			}
-			if err := os.MkdirAll(dir, 0o755); err != nil {
-				return err
-			}
-			packed, err := cluster.Chart()
-			if err != nil {
-				return err
-			}
-			path, err := chartutil.Save(packed, dir)
-			if err != nil {
-				return fmt.Errorf("package the chart: %w", err)
-			}
-			_, err = fmt.Fprintln(c.OutOrStdout(), strings.TrimSpace(path))
+			_, err = fmt.Fprintln(c.OutOrStdout(), file)
 			return err
 		},
 	}
