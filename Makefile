@@ -2,6 +2,7 @@
 .DEFAULT_GOAL := help
 export CGO_ENABLED ?= 0
 TOOL := go tool -modfile=tools/go.mod
+RELEASE := go tool -modfile=tools/release/go.mod
 # Runs tests, writes test-results/<name>.{json,xml}, and counts at the end what was skipped, by reason. What LAB_REQUIRE names fails.
 RESULTS := $(CURDIR)/test-results
 RUN = mkdir -p $(RESULTS) && $(TOOL) gotestsum --format pkgname --hide-summary=skipped --jsonfile $(RESULTS)/$(1).json --junitfile $(RESULTS)/$(1).xml --post-run-command 'sh -c "go run ./lab/cmd/tally < $(RESULTS)/$(1).json"' --
@@ -11,7 +12,11 @@ help: ## Print this
 
 build: ## Build every program into bin/
 	@echo "compiling into bin/ (about 5 minutes on 2 cores the first time, then seconds)" >&2
-	@go build -trimpath -ldflags=-s -o bin/ ./services/cmd/... ./synth/cmd/... ./lab/cmd/...
+	@go build -trimpath -buildvcs=false -ldflags=-s -o bin/ ./services/cmd/... ./synth/cmd/...
+	@go build -trimpath -ldflags=-s -o bin/ ./lab/cmd/...
+
+dev: build ## Build a workload and swap it into the running lab on each change of its source: make dev W=lms
+	@bin/lab dev $(W) $(ARGS)
 
 lab-up: build ## Bring the lab up, RUNTIME=local|kind|cluster: history seeded, dashboard ready, sign-in link printed
 	@bin/lab up $(if $(RUNTIME),--runtime $(RUNTIME)) $(ARGS)
@@ -33,6 +38,10 @@ e2e-kind: ## The same on Kubernetes with SPIRE, and every command of DEPLOYMENT_
 
 test: unit e2e ## Run all tests: no Docker, nothing but Go and PostgreSQL's package
 
+release: build ## Make a release's files in dist/, published nowhere: programs, chart, bill of materials, checksums
+	@$(RELEASE) goreleaser release --snapshot --clean --config tools/release/goreleaser.yaml $(ARGS)
+	@LAB_REQUIRE=release go test -count=1 ./e2e/release
+
 screenshots: ## Photograph every page, light and dark, into screenshots/
 	@mkdir -p screenshots && LAB_SCREENSHOTS=$(CURDIR)/screenshots go test -count=1 -run 'Learner|Instructor|Manager|Admin' ./e2e
 
@@ -51,4 +60,4 @@ race: ## Run the unit tests under the race detector, one package after the other
 
 check: web-checks lint test race ## Everything that CI runs
 
-.PHONY: help build lab-up lab-down play screenshots unit e2e e2e-kind test golden web-checks lint race check
+.PHONY: help build dev release lab-up lab-down play screenshots unit e2e e2e-kind test golden web-checks lint race check

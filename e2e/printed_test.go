@@ -100,6 +100,7 @@ var commandsRun = []struct {
 	codes   []int // that it may exit with; 0 alone where there is none
 }{
 	{command: "lab version"},
+	{command: "lab version -o json"},
 	{command: "lab doctor", codes: []int{0, lab.ExitPrecondition}},
 	{command: "lab doctor -o json", codes: []int{0, lab.ExitPrecondition}},
 	{command: "lab doctor --runtime kind", codes: []int{0, lab.ExitPrecondition}},
@@ -148,6 +149,11 @@ var commandsRun = []struct {
 	{command: "lab logs risk-scorer"},
 	{command: "lab logs supervisor"},
 	{command: "lab logs WORKLOAD"},
+	{command: "lab restart risk-scorer"},
+	{command: "lab restart lms -o json"},
+	{command: "lab restart WORKLOAD"},
+	{command: "lab debug risk-scorer", codes: []int{0, lab.ExitPrecondition}}, // elsewhere than in a clone it says so
+	{command: "lab debug WORKLOAD", codes: []int{0, lab.ExitPrecondition}},
 	{command: "lab audit verify"},
 	{command: "lab audit tail", follows: true},
 	{command: "lab audit tail llm-gateway", follows: true},
@@ -173,6 +179,11 @@ var commandsParsed = map[string]string{
 	"lab bench score --rounds 15 -o json":        "takes minutes; the tests of lab/bench measure",
 	"lab eval":                                   "takes minutes; with fewer seeds it is run",
 	"lab eval --mix sparse -o json":              "takes minutes; with fewer seeds it is run",
+	"lab dev lms":                                "follows the source of a clone: TestASavedFileRunsWithinTenSecondsAndABrokenOneChangesNothing",
+	"make dev W=lms":                             "builds, then lab dev",
+	"make build":                                 "builds what is under test",
+	"make release":                               "takes minutes: TestTheReleasesArchivesHoldWhatTheyShould",
+	"lab restart supervisor":                     "starts every workload again: TestARestartOfTheSupervisorKeepsWhatTheLabKeeps",
 	"lab up":                                     "brings up a lab of the name of a reader's own; the suite's was brought up by it",
 	"lab up --listen ADDR":                       "opens a port to a room: TestARoomIsServedWhereItIsSaid",
 	"lab up --name second --people 200 --seed 7": "brings up a lab of the name of a reader's own",

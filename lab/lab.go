@@ -46,6 +46,16 @@ type Runtime interface {
 	Find(ctx context.Context, name string) (Lab, error)
 }
 
+// Renewer is a Runtime that can give the workloads of a running lab the programs that were built since they were started.
+type Renewer interface {
+	// Outdated lists the workloads of l that run another program than the one that was built last, in the topology's
+	// order.
+	Outdated(ctx context.Context, l Lab) ([]string, error)
+	// Renew restarts workloads, one after another: each gets the program that was built last and is ready again before
+	// the next one's turn.
+	Renew(ctx context.Context, l Lab, workloads []string, p progress.Reporter) error
+}
+
 // Lab is a lab that is up, wholly or partly.
 type Lab interface {
 	// Status says how each workload is.
@@ -95,7 +105,8 @@ type ProcessStatus struct {
 	Name     string `json:"name"`
 	PID      int    `json:"pid"`
 	Restarts int    `json:"restarts"`
-	Why      string `json:"why,omitempty"` // why it does not run, as far as it is known
+	Why      string `json:"why,omitempty"`     // why it does not run, as far as it is known
+	Program  string `json:"program,omitempty"` // which build of the lab's own program it runs
 }
 
 // WorkloadStatus is the state of one row of the topology.
@@ -113,6 +124,8 @@ type WorkloadStatus struct {
 	UID      int       `json:"uid"`
 	Restarts int       `json:"restarts"`
 	Why      string    `json:"why,omitempty"` // why it is not ready, as far as it is known
+	// Program is which build of its program it runs: a build ID, or in a cluster the image.
+	Program string `json:"program,omitempty"`
 }
 
 // ErrNone says that there is no such lab.

@@ -411,13 +411,23 @@ func (s *supervisor) newestPod(app string) *v1.Pod {
 	return newest
 }
 
+// imageOf is the image that a container of a pod was made of; "" if the pod has no such container.
+func imageOf(p *v1.Pod, container string) string {
+	for _, c := range p.Spec.Containers {
+		if c.Name == container {
+			return c.Image
+		}
+	}
+	return ""
+}
+
 // describe says of a workload what its newest pod does.
 func (s *supervisor) describe(ws *lab.WorkloadStatus) {
 	newest := s.newestPod(ws.Name)
 	if newest == nil {
 		return
 	}
-	ws.Pod = newest.Name
+	ws.Pod, ws.Program = newest.Name, imageOf(newest, ws.Name)
 	ws.Why = fmt.Sprintf("its pod is %s", newest.Status.Phase)
 	for _, c := range newest.Status.ContainerStatuses {
 		ws.Restarts += int(c.RestartCount)

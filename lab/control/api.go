@@ -52,6 +52,7 @@ const (
 
 type restartRequest struct {
 	Workload string `json:"workload"`
+	Program  string `json:"program,omitempty"` // which build of its program it takes up; "": the one that it ran
 }
 
 func (s *Server) listenAdmin() (net.Listener, error) {
@@ -89,16 +90,7 @@ func (s *Server) routes() http.Handler {
 	handle("POST /v1/issuer", s.order)
 	handle("POST /v1/certificate", s.certifyPerson)
 	handle("POST /v1/certificate/until", s.certificatesUntil)
-	handle("POST /v1/restart", func(w http.ResponseWriter, r *http.Request) error {
-		var req restartRequest
-		if err := httpjson.Read(w, r, 1<<16, &req); err != nil {
-			return err
-		}
-		if err := s.backend.Restart(r.Context(), req.Workload); err != nil {
-			return err
-		}
-		return httpjson.Write(w, http.StatusOK, s.backend.Status())
-	})
+	handle("POST /v1/restart", s.restart)
 	handle("POST /v1/down", func(w http.ResponseWriter, _ *http.Request) error {
 		err := httpjson.Write(w, http.StatusAccepted, s.backend.Status())
 		s.end()
@@ -107,14 +99,33 @@ func (s *Server) routes() http.Handler {
 	return mux
 }
 
-// awaitReady answers when every workload is ready, or with the state of things when the caller's patience ends.
+// restart ends a workload, which is started again. Who ordered it finds it in the supervisor's chain.
+func (s *Server) restart(w http.ResponseWriter, r *http.Request) error {
+	var req restartRequest
+	if err := httpjson.Read(w, r, 1<<16, &req); err != nil {
+		return err
+	}
+	detail := req.Workload
+	if req.Program != "" {
+		detail += " takes up program " + req.Program
+	}
+	s.audit.Write(audit.Entry{Kind: "restart", Detail: detail})
+	if err := s.backend.Restart(r.Context(), req.Workload); err != nil {
+		return err
+	}
+	return httpjson.Write(w, http.StatusOK, s.backend.Status())
+}
+
+// awaitReady answers when every workload is ready, or the one that the request names, or with the state of things when
+// the caller's patience ends.
 func (s *Server) awaitReady(w http.ResponseWriter, r *http.Request) error {
 	patience := time.NewTimer(2 * time.Second)
 	defer patience.Stop()
+	name := r.URL.Query().Get("workload")
 	for {
 		changed := s.backend.Changed()
 		st := s.backend.Status()
-		if st.Healthy {
+		if readyIn(st, name) {
 			return httpjson.Write(w, http.StatusOK, st)
 		}
 		select {

@@ -10,7 +10,9 @@ import (
 	"io/fs"
 	"net"
 	"net/http"
+	"net/url"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -94,6 +96,28 @@ func FindNamed(ctx context.Context, lookup env.Lookup, name string, down func(co
 
 // AwaitReady returns when every workload is ready, or with why that will not be so within patience.
 func (l *Lab) AwaitReady(ctx context.Context, patience time.Duration) error {
+	return l.await(ctx, "", patience)
+}
+
+// AwaitWorkload is AwaitReady for one workload, however the others are.
+func (l *Lab) AwaitWorkload(ctx context.Context, workload string, patience time.Duration) error {
+	return l.await(ctx, workload, patience)
+}
+
+// readyIn says whether one workload is ready, or all are if name is "".
+func readyIn(st lab.Status, name string) bool {
+	if name == "" {
+		return st.Healthy
+	}
+	return slices.ContainsFunc(st.Workloads, func(w lab.WorkloadStatus) bool { return w.Name == name && w.Ready })
+}
+
+// await waits for the workload called name, or for all if it is "".
+func (l *Lab) await(ctx context.Context, name string, patience time.Duration) error {
+	what, route := "start the workloads", "/v1/ready"
+	if name != "" {
+		what, route = "start "+name, "/v1/ready?workload="+url.QueryEscape(name)
+	}
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	st, err := l.Status(ctx)
@@ -107,21 +131,28 @@ func (l *Lab) AwaitReady(ctx context.Context, patience time.Duration) error {
 	for _, w := range st.Workloads {
 		before[w.Name] = w.Restarts
 	}
-	for !st.Healthy {
-		for _, u := range unready(st) {
+	for !readyIn(st, name) {
+		late := unready(st)
+		if name != "" {
+			late = slices.DeleteFunc(late, func(u notReady) bool { return u.name != name })
+		}
+		for _, u := range late {
 			if u.restarts-before[u.name] >= 5 { // waiting for it is in vain
 				return l.failed(lab.ExitPartly, "start "+u.name, errors.New("it ends again and again"), u.name)
 			}
 		}
-		if err := l.admin.call(ctx, http.MethodGet, "/v1/ready", nil, &st); err != nil {
-			if late := unready(st); len(late) > 0 && errors.Is(context.Cause(ctx), context.DeadlineExceeded) {
+		if err := l.admin.call(ctx, http.MethodGet, route, nil, &st); err != nil {
+			if len(late) > 0 && errors.Is(context.Cause(ctx), context.DeadlineExceeded) {
 				var parts []string
 				for _, u := range late {
 					parts = append(parts, u.name+" ("+u.why+")")
 				}
-				return l.failed(lab.ExitTimeout, "start the workloads", fmt.Errorf("not ready in time: %s", strings.Join(parts, "; ")), late[0].name)
+				why := fmt.Errorf("not ready in time: %s", strings.Join(parts, "; "))
+				return l.failed(lab.ExitTimeout, what, why, late[0].name)
 			}
-			return &lab.Error{Code: lab.ExitPartly, What: "start the workloads", Why: err, Log: l.folder.Log(), Last: LastLines(l.folder.Log(), 5)}
+			return &lab.Error{
+				Code: lab.ExitPartly, What: what, Why: err, Log: l.folder.Log(), Last: LastLines(l.folder.Log(), 5),
+			}
 		}
 	}
 	return nil
@@ -288,7 +319,14 @@ func (l *Lab) LogFile(name string) string {
 
 // Restart implements lab.Lab.
 func (l *Lab) Restart(ctx context.Context, workload string) error {
-	return l.admin.call(ctx, http.MethodPost, "/v1/restart", restartRequest{Workload: workload}, nil)
+	return l.RestartWith(ctx, workload, "")
+}
+
+// RestartWith is Restart with a program that was put in the place of the workload's: which build, for the supervisor's
+// chain of decisions.
+func (l *Lab) RestartWith(ctx context.Context, workload, program string) error {
+	req := restartRequest{Workload: workload, Program: program}
+	return l.admin.call(ctx, http.MethodPost, "/v1/restart", req, nil)
 }
 
 // Gone says of the error of a call that no supervisor runs, which is not the same as one that does not answer.

@@ -111,7 +111,24 @@ func (f StateDir) Same(lookup env.Lookup, want lab.Spec) error {
 	if err != nil {
 		return err
 	}
+	pprof, err := PprofOf(lookup)
+	if err != nil {
+		return err
+	}
+	if pprof && !s.Pprof {
+		return s.conflict(want, []string{"no LAB_PPROF=1"})
+	}
 	return s.same(want, m, p)
+}
+
+// PprofOf reads LAB_PPROF: whether each workload is to serve Go's profiles on a socket of its own.
+func PprofOf(lookup env.Lookup) (bool, error) {
+	e := env.Read(lookup)
+	on := e.OneOf("LAB_PPROF", "0", "1") == "1"
+	if err := e.Err(); err != nil {
+		return false, &lab.Error{Code: lab.ExitUsage, What: "read LAB_PPROF", Why: err}
+	}
+	return on, nil
 }
 
 func (s Settings) same(want lab.Spec, m Model, p Provider) error {
@@ -151,6 +168,15 @@ func (s Settings) same(want lab.Spec, m Model, p Provider) error {
 	if len(differs) == 0 {
 		return nil
 	}
-	return &lab.Error{Code: lab.ExitConflict, What: "bring up " + want.Name, Why: fmt.Errorf("it is there, made with %s", strings.Join(differs, ", ")),
-		Try: "lab down --name " + want.Name + "   (or another --name)"}
+	return s.conflict(want, differs)
+}
+
+// conflict refuses to call a lab done that was asked to be another.
+func (Settings) conflict(want lab.Spec, differs []string) error {
+	return &lab.Error{
+		Code: lab.ExitConflict,
+		What: "bring up " + want.Name,
+		Why:  fmt.Errorf("it is there, made with %s", strings.Join(differs, ", ")),
+		Try:  "lab down --name " + want.Name + "   (or another --name)",
+	}
 }

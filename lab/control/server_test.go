@@ -163,3 +163,39 @@ type waiting struct {
 }
 
 func (w *waiting) Say(format string, args ...any) { w.said <- fmt.Sprintf(format, args...) }
+
+// One workload is waited for however the others are, and who restarts it is told in the supervisor's chain.
+func TestOneWorkloadIsWaitedForAndItsRestartIsRecorded(t *testing.T) {
+	s, l := opened(t)
+	look := func() lab.Status {
+		return lab.Status{Workloads: []lab.WorkloadStatus{{Name: "lms", Ready: true}, {Name: "llm-gateway", Why: "is broken"}}}
+	}
+	if err := s.Serve(fakeBackend{look}, func() {}, make(chan error, 1)); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { s.Close() })
+	if err := l.AwaitWorkload(t.Context(), "lms", time.Minute); err != nil {
+		t.Errorf("one that is ready: %v", err)
+	}
+	var e *lab.Error
+	if err := l.AwaitWorkload(t.Context(), "llm-gateway", 100*time.Millisecond); !errors.As(err, &e) ||
+		e.Code != lab.ExitTimeout || !strings.Contains(err.Error(), "is broken") {
+		t.Errorf("one that is not: %v", err)
+	}
+	if err := errors.Join(l.Restart(t.Context(), "lms"), l.RestartWith(t.Context(), "lms", "a-build")); err != nil {
+		t.Fatal(err)
+	}
+	entries, err := lab.Entries(t.Context(), l, "supervisor")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var told []string
+	for _, e := range entries {
+		if e.Kind == "restart" {
+			told = append(told, e.Detail)
+		}
+	}
+	if strings.Join(told, "; ") != "lms; lms takes up program a-build" {
+		t.Errorf("the chain tells of %q", told)
+	}
+}

@@ -102,6 +102,9 @@ func (f StateDir) WorkloadLog(w string) string { return f.Path("logs", w+".log")
 // it.
 func (f StateDir) Keys(workload string) StateDir { return StateDir(f.Path("keys", workload)) }
 
+// WorkloadPprof is the socket on which a workload serves Go's profiles, in a lab that was made with LAB_PPROF=1.
+func (f StateDir) WorkloadPprof(w string) string { return f.Of(w).Path("pprof.sock") }
+
 // WorkloadAudit is a workload's chain of decisions.
 func (f StateDir) WorkloadAudit(w string) string { return f.Of(w).Path("audit") }
 
@@ -119,6 +122,7 @@ type Settings struct {
 	KeyMark  string `json:"key_mark,omitempty"` // tells the key from another, and nothing else of it
 
 	Provider Provider `json:"provider,omitzero"` // of identities
+	Pprof    bool     `json:"pprof,omitempty"`   // each workload serves Go's profiles on a socket of its own
 }
 
 // Addr is where a workload's mesh listener is reached from this machine.
@@ -201,6 +205,16 @@ func (f StateDir) Turn(ctx context.Context, p progress.Reporter) (io.Closer, err
 		return nil, fmt.Errorf("wait for my turn: %w", err)
 	}
 	return turn, nil
+}
+
+// Alone waits until no other process changes what the lab of f runs, which lasts until what it returns is closed, or until
+// ctx ends. Other labs are not waited for.
+func (f StateDir) Alone(ctx context.Context, p progress.Reporter) (io.Closer, error) {
+	alone, err := lock(ctx, string(f), func() { p.Say("another command changes what this lab runs: waiting for it to end") })
+	if err != nil {
+		return nil, fmt.Errorf("wait for my turn: %w", err)
+	}
+	return alone, nil
 }
 
 var labName = regexp.MustCompile(`^[a-z][a-z0-9-]{0,23}$`)

@@ -48,11 +48,23 @@ func (r *Runtime) folder(name string) (folder, error) {
 	if err != nil {
 		return f, err
 	}
-	if n := len(f.postgres().Path("run", ".s.PGSQL.65535")); n > 104 {
+	longest := len(f.postgres().Path("run", ".s.PGSQL.65535"))
+	if pprof, err := control.PprofOf(r.Lookup); err != nil {
+		return f, err
+	} else if pprof {
+		topo, err := topology.FromYAML(manifests.Topology())
+		if err != nil {
+			return f, err
+		}
+		for _, w := range topo.Workloads {
+			longest = max(longest, len(f.WorkloadPprof(w.Name)))
+		}
+	}
+	if longest > 104 {
 		return f, &lab.Error{
 			Code: lab.ExitPrecondition,
 			What: "place the lab's sockets",
-			Why:  fmt.Errorf("%s is too long for a unix socket by %d characters", f.StateDir, n-104),
+			Why:  fmt.Errorf("%s is too long for a unix socket by %d characters", f.StateDir, longest-104),
 			Try:  "LAB_HOME=$HOME/labs lab up   (or another short path that only you can write; as root, unset LAB_HOME)",
 		}
 	}
@@ -70,7 +82,10 @@ func (r *Runtime) Up(ctx context.Context, spec lab.Spec, p progress.Reporter) (l
 	}
 	if l, err := r.Find(ctx, spec.Name); err == nil {
 		if st, err := l.Status(ctx); err == nil && st.Healthy {
-			return l, f.Same(r.Lookup, spec)
+			if err := f.Same(r.Lookup, spec); err != nil {
+				return nil, err
+			}
+			return l, r.takeUp(ctx, l.(*control.Lab), true, p)
 		}
 	}
 	turn, err := f.Turn(ctx, p)
@@ -95,7 +110,14 @@ func (r *Runtime) Up(ctx context.Context, spec lab.Spec, p progress.Reporter) (l
 			l, fresh, err = r.prepare(ctx, f, spec)
 			return err
 		}},
-		{"supervisor, database, identities, workloads", func() error { return r.start(ctx, l) }},
+		{"supervisor, database, identities, workloads", func() error {
+			if !fresh {
+				if err := r.takeUp(ctx, l, false, p); err != nil {
+					return err
+				}
+			}
+			return olderPolicy(l, r.start(ctx, l))
+		}},
 	}
 	for _, step := range steps {
 		if err := progress.Step(p, step.what, step.do); err != nil {
@@ -178,6 +200,9 @@ func (r *Runtime) prepare(ctx context.Context, f folder, spec lab.Spec) (*contro
 		return nil, false, err
 	}
 	st.Signs(provider, topo)
+	if st.Pprof, err = control.PprofOf(r.Lookup); err != nil {
+		return nil, false, err
+	}
 	key := model.Key
 	if key == "" {
 		key = "stub-" + token()
@@ -249,7 +274,7 @@ func (r *Runtime) fill(ctx context.Context, f folder, topo *topology.Topology, t
 		if w.Kind == topology.KindOperator {
 			continue
 		}
-		if err := placeBinary(filepath.Join(r.Binaries, w.Binary), f.binary(w.Name)); err != nil {
+		if err := placeBinary(r.built(w), f.binary(w.Name)); err != nil {
 			return err
 		}
 		who := workloadAccount(st, i)
@@ -323,7 +348,7 @@ func down(ctx context.Context, l *control.Lab) ([]string, error) {
 	f := folder{l.StateDir()}
 	running := remembered(f)
 	if err := l.End(ctx); err == nil {
-		if err := awaitEnd(ctx, running["supervisor"], 30*time.Second); err != nil {
+		if err := awaitEnd(ctx, running[supervisorName], 30*time.Second); err != nil {
 			return nil, &lab.Error{Code: lab.ExitTimeout, What: "end the supervisor", Why: err, Log: f.Log()}
 		}
 	}

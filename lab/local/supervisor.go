@@ -30,6 +30,9 @@ import (
 	"example.org/security-training/services/topology"
 )
 
+// supervisorName is what the supervisor's own process is called in a status.
+const supervisorName = "supervisor"
+
 // serverName is the database server itself, whose identity dbkeeper holds: a process without a row.
 const serverName = "postgres-server"
 
@@ -43,6 +46,7 @@ type Supervisor struct {
 	log      *slog.Logger
 	nursery  *nursery
 	probe    *http.Client
+	program  string // which build of the lab's own program this is
 
 	mu        sync.Mutex
 	processes map[string]*process
@@ -68,6 +72,7 @@ type process struct {
 	cmd      *exec.Cmd
 	born     birth // of cmd: when it has been waited for, its number may be another process's
 	started  time.Time
+	program  string // which build of path was started, as programID tells
 	restarts int
 	ready    bool
 	why      string
@@ -81,7 +86,8 @@ func Supervise(ctx context.Context, dir string) error {
 		folder: folder{
 			control.StateDir(dir),
 		}, processes: map[string]*process{}, nursery: newNursery(), changed: make(chan struct{}),
-		log: slog.New(slog.NewJSONHandler(os.Stderr, nil)),
+		log:     slog.New(slog.NewJSONHandler(os.Stderr, nil)),
+		program: programID(runningProgram),
 		probe: &http.Client{
 			Timeout:   time.Second,
 			Transport: &http.Transport{MaxIdleConnsPerHost: 1, IdleConnTimeout: 10 * time.Second},
@@ -262,6 +268,9 @@ func (s *Supervisor) environment(w topology.Workload) []string {
 		"AUDIT_FILE=" + f.Path("audit"),
 		"DATA_DIR=" + f.Path("state"),
 	}
+	if s.settings.Pprof {
+		e = append(e, "PPROF_SOCKET="+s.folder.WorkloadPprof(w.Name))
+	}
 	if len(w.Database) > 0 {
 		e = append(e, "DB_HOST="+s.settings.Host, "DB_PORT="+strconv.Itoa(s.settings.DBPort), "DB_NAME=security_training")
 	}
@@ -359,6 +368,7 @@ func (s *Supervisor) run(p *process) error {
 	if p.row.Name == "" {
 		_, err = start()
 	} else {
+		p.program = programID(p.path)
 		err = s.issuer.Start(p.name, start)
 	}
 	if err != nil {
@@ -398,7 +408,7 @@ func (s *Supervisor) run(p *process) error {
 func (s *Supervisor) remember() {
 	r := roster{Supervisor: os.Getpid(), Boot: bootID(), Processes: map[string]birth{}}
 	if p, ok := kernelProcessOf(os.Getpid()); ok {
-		r.Processes["supervisor"] = p.birth
+		r.Processes[supervisorName] = p.birth
 	}
 	s.mu.Lock()
 	for _, p := range s.processes {
@@ -497,75 +507,6 @@ func (s *Supervisor) Restart(_ context.Context, name string) error {
 	return nil
 }
 
-// watchHealth asks every workload's health port, often while somebody waits for readiness.
-func (s *Supervisor) watchHealth(ctx context.Context) {
-	for {
-		s.mu.Lock()
-		var group sync.WaitGroup
-		all := true
-		changed := s.changed
-		for _, p := range s.processes {
-			if p.row.Health == 0 {
-				continue
-			}
-			running := p.cmd != nil
-			group.Go(func() {
-				ready, why := false, "not running"
-				if running {
-					ready, why = s.ask(ctx, p.row)
-				}
-				s.mu.Lock()
-				defer s.mu.Unlock()
-				if p.ready != ready {
-					p.ready = ready
-					s.signal()
-				}
-				if ready || running {
-					p.why = why
-				}
-			})
-		}
-		s.mu.Unlock()
-		group.Wait()
-		s.mu.Lock()
-		for _, p := range s.processes {
-			all = all && (p.row.Health == 0 || p.ready)
-		}
-		s.mu.Unlock()
-		pause := 25 * time.Millisecond
-		if all {
-			pause = 500 * time.Millisecond
-		}
-		select {
-		case <-ctx.Done():
-			return
-		case <-changed:
-			if all {
-				continue
-			}
-			<-time.After(pause)
-		case <-time.After(pause):
-		}
-	}
-}
-
-func (s *Supervisor) ask(ctx context.Context, w topology.Workload) (bool, string) {
-	url := "http://" + net.JoinHostPort(s.settings.Host, strconv.Itoa(w.Health)) + "/ready"
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
-	if err != nil {
-		return false, err.Error()
-	}
-	resp, err := s.probe.Do(req)
-	if err != nil {
-		return false, "does not answer yet"
-	}
-	resp.Body.Close()
-	if resp.StatusCode != http.StatusNoContent {
-		return false, "says that it is not ready"
-	}
-	return true, ""
-}
-
 // Changed implements control.Backend.
 func (s *Supervisor) Changed() <-chan struct{} {
 	s.mu.Lock()
@@ -609,6 +550,7 @@ func (s *Supervisor) Status() lab.Status {
 		}
 		if p != nil {
 			ws.Ready, ws.UID, ws.Restarts, ws.Why = p.ready, p.who.uid, p.restarts, p.why
+			ws.Program = p.program
 			switch {
 			case p.ready:
 				ws.State, ws.Why = "ready", ""
@@ -622,7 +564,7 @@ func (s *Supervisor) Status() lab.Status {
 		st.Healthy = st.Healthy && ws.Ready
 		st.Workloads = append(st.Workloads, ws)
 	}
-	st.Processes = append(st.Processes, lab.ProcessStatus{Name: "supervisor", PID: os.Getpid()})
+	st.Processes = append(st.Processes, lab.ProcessStatus{Name: supervisorName, PID: os.Getpid(), Program: s.program})
 	for _, name := range slices.Sorted(maps.Keys(s.processes)) {
 		p := s.processes[name]
 		if p.row.Name != "" {

@@ -42,6 +42,7 @@ type Config struct {
 	PeopleHosts  []string         // further names under which browsers reach the ports for people, in lower case
 	Identities   Identities       // nil: the Workload API at Socket
 	Socket       string           // "unix:///…"
+	Pprof        string           // the path of a unix socket on which Go's profiles are served; empty: they are not
 	Now          func() time.Time // nil: the wall clock
 	Log          *slog.Logger     // nil: JSON lines on stderr
 }
@@ -75,7 +76,7 @@ type Node struct {
 }
 
 // FromEnv joins by settings: WORKLOAD (the name), TOPOLOGY_FILE, AUDIT_FILE, SPIFFE_ENDPOINT_SOCKET and, optionally,
-// TRUST_DOMAIN, MESH_HOST, PEOPLE_TLS_DIR, PEOPLE_LISTEN and PEOPLE_HOSTS (names, with a comma between).
+// TRUST_DOMAIN, MESH_HOST, PEOPLE_TLS_DIR, PEOPLE_LISTEN, PEOPLE_HOSTS (names, with a comma between) and PPROF_SOCKET.
 func FromEnv(ctx context.Context, lookup env.Lookup) (*Node, error) {
 	r := env.Read(lookup)
 	self := r.Required("WORKLOAD")
@@ -87,6 +88,7 @@ func FromEnv(ctx context.Context, lookup env.Lookup) (*Node, error) {
 		Host:         r.Optional("MESH_HOST", ""),
 		PeopleTLS:    r.Optional("PEOPLE_TLS_DIR", ""),
 		PeopleListen: r.Optional("PEOPLE_LISTEN", ""),
+		Pprof:        r.Optional("PPROF_SOCKET", ""),
 		PeopleHosts: strings.FieldsFunc(
 			strings.ToLower(r.Optional("PEOPLE_HOSTS", "")),
 			func(c rune) bool { return c == ',' || c == ' ' },
@@ -121,6 +123,11 @@ func Join(ctx context.Context, self string, cfg Config) (*Node, error) {
 	}
 	if n.log == nil {
 		n.log = slog.New(slog.NewJSONHandler(os.Stderr, nil)).With("workload", self)
+	}
+	if cfg.Pprof != "" {
+		if err := servePprof(ctx, cfg.Pprof, n.log); err != nil {
+			return nil, fmt.Errorf("join mesh: %w", err)
+		}
 	}
 	if n.identities == nil {
 		held := &Held{}

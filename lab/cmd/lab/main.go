@@ -11,7 +11,6 @@ import (
 	"io"
 	"os"
 	"os/signal"
-	"runtime/debug"
 	"slices"
 	"strings"
 	"syscall"
@@ -113,11 +112,15 @@ func command() *cobra.Command {
 		evalCommand(s),
 		benchCommand(s),
 		resetCommand(s),
+		restartCommand(s),
+		devCommand(s),
+		debugCommand(s),
 		downCommand(s),
 		versionCommand(),
 		completionCommand(),
 		manCommand(),
 		superviseCommand(),
+		packageChartCommand(),
 	)
 	strict(root)
 	completed(root)
@@ -158,32 +161,4 @@ func helpCommand() *cobra.Command {
 			return names, cobra.ShellCompDirectiveNoFileComp
 		},
 	}
-}
-
-func versionCommand() *cobra.Command {
-	return &cobra.Command{
-		Use: "version", Short: "Print the version", Example: "  lab version", Args: cobra.NoArgs,
-		RunE: func(c *cobra.Command, _ []string) error {
-			_, err := fmt.Fprintln(c.OutOrStdout(), version())
-			return err
-		},
-	}
-}
-
-// version is the module's, or the commit's that it was built from.
-func version() string {
-	info, ok := debug.ReadBuildInfo()
-	if !ok {
-		return "unknown"
-	}
-	v := info.Main.Version
-	for _, s := range info.Settings {
-		if s.Key == "vcs.revision" && len(s.Value) >= 12 && (v == "" || v == "(devel)") {
-			v = s.Value[:12]
-		}
-	}
-	if v == "" {
-		v = "(devel)"
-	}
-	return v + " " + info.GoVersion
 }

@@ -11,7 +11,6 @@ import (
 	"maps"
 	"net"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -58,8 +57,11 @@ func upCommand(s *settings) *cobra.Command {
 		Use: "up", Short: "Bring everything up, or repair it; a healthy lab is left alone", Args: cobra.NoArgs,
 		Example: "  lab up\n  lab up --name second --people 200 --seed 7",
 		Long: `Brings a lab up: database, identities, workloads, thirty days of history, a dashboard that serves a signed-in page.
-Safe to repeat: it resumes what was interrupted, repairs what is broken, and leaves a healthy lab alone. Where no flag chooses, a
-lab that is there stays as it was made.`,
+Safe to repeat: it resumes what was interrupted, repairs what is broken, and leaves a healthy lab alone. Workloads whose programs
+were built since they were started get them, one after another. Where no flag chooses, a lab that is there stays as it was made.
+
+With LAB_PPROF=1 in the environment each workload serves Go's profiles on a socket that only you can open; "lab debug WORKLOAD"
+says where. It is for the local runtime.`,
 		RunE: func(c *cobra.Command, _ []string) error {
 			spec.Name = s.name
 			if is, err := existing(s.name); err == nil {
@@ -151,21 +153,23 @@ func up(ctx context.Context, s *settings, spec lab.Spec, asked string, out io.Wr
 	if err != nil {
 		return err
 	}
+	if err := checkPprof(name); err != nil {
+		return err
+	}
 	r := all[name]
 	if l, err := r.Find(ctx, spec.Name); err == nil {
 		if st, err := l.Status(ctx); err == nil && st.Healthy && st.Seeded && control.StateDir(st.Folder).Proven() {
 			if err := control.StateDir(st.Folder).Same(env.Process, spec); err != nil {
 				return err
 			}
-			// A simulator that was killed has forgotten the company's ordinary life.
-			op, err := operator.Enter(ctx, l)
+			renewed, err := takeUp(ctx, r, l, p)
 			if err != nil {
 				return err
 			}
-			if err := seed.Live(ctx, op, spec); err != nil {
+			if err := goOn(ctx, l, spec); err != nil {
 				return err
 			}
-			p.Say("%s is up and healthy at %s: nothing to do (%.0f ms)", spec.Name, st.Dashboard, time.Since(start).Seconds()*1000)
+			sayWhatRuns(s, st, renewed, start)
 			return nil
 		}
 	}
@@ -283,12 +287,9 @@ func findBinaries(ctx context.Context, p progress.Reporter) (string, error) {
 }
 
 func build(ctx context.Context, root, bin string) error {
-	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-ldflags=-s", "-o", bin+string(filepath.Separator), "./services/cmd/...", "./synth/cmd/...")
-	cmd.Dir = root
-	var out bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &out, &out
-	if err := cmd.Run(); err != nil {
-		return &lab.Error{Code: lab.ExitPrecondition, What: "build the services", Why: fmt.Errorf("%w\n%s", err, strings.TrimSpace(out.String()))}
+	args := append(buildArgs(), "-o", bin+string(filepath.Separator), "./services/cmd/...", "./synth/cmd/...")
+	if _, err := goCommand(ctx, root, args...); err != nil {
+		return &lab.Error{Code: lab.ExitPrecondition, What: "build the services", Why: err}
 	}
 	return nil
 }

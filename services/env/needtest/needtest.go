@@ -42,12 +42,14 @@ const (
 	Team          Reason = "team"          // somebody in the company leads five people
 	Root          Reason = "root"          // the tests run as root, where each workload has a uid of its own
 	Shells        Reason = "shells"        // a shell other than sh, to complete commands in
+	Delve         Reason = "delve"         // dlv
+	Release       Reason = "release"       // what tools/release names, in the module cache or to be had
 	Time          Reason = "time"          // no -short: the test takes minutes
 )
 
 var reasons = map[Reason]bool{
 	Docker: true, Image: true, Kind: true, Local: true, SPIRE: true, Chromium: true, NPM: true, NSS: true, Policies: true, XZ: true, Memory: true,
-	PodNetwork: true, NetworkPolicy: true, DevFull: true, Team: true, Root: true, Shells: true,
+	PodNetwork: true, NetworkPolicy: true, DevFull: true, Team: true, Root: true, Shells: true, Delve: true, Release: true,
 	Time: true,
 }
 

@@ -25,7 +25,7 @@ func TestWhatIsLackingSkipsUnlessItIsRequired(t *testing.T) {
 		{"kind,spire", Docker, "", "[docker] it is not there"},
 		{"kind, docker ,spire", Docker, "LAB_REQUIRE does not let this be skipped", ""},
 		{"docker", Docker, "[docker] it is not there", ""},
-		{"dokcer", Docker, `"dokcer" is none of [chromium devfull docker`, ""},
+		{"dokcer", Docker, `"dokcer" is none of [chromium delve devfull docker`, ""},
 		{"", "weather", `"weather", which LAB_REQUIRE does not know`, ""},
 	} {
 		var f fakeTest

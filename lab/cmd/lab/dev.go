@@ -1,0 +1,310 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/fsnotify/fsnotify"
+	"github.com/spf13/cobra"
+
+	"example.org/security-training/lab"
+	"example.org/security-training/lab/control"
+	"example.org/security-training/lab/local"
+	"example.org/security-training/lab/progress"
+	"example.org/security-training/services/env"
+)
+
+func devCommand(s *settings) *cobra.Command {
+	return &cobra.Command{
+		Use: "dev WORKLOAD", Short: "Build a workload and swap it into the running lab on each change of its source", Args: cobra.ExactArgs(1),
+		Example: "  lab dev lms\n  make dev W=lms",
+		Long: `Builds a workload's program from the checkout that the current folder is in, swaps it into the running lab, prints the
+workload's log from then on, and does so again whenever a file that the program is made of is saved. What the compiler says is
+printed, and the old program goes on running. Ctrl-C ends it; the workload goes on with the last program.`,
+		RunE: func(c *cobra.Command, args []string) error {
+			return dev(c.Context(), s, args[0], c.OutOrStdout(), c.ErrOrStderr())
+		},
+	}
+}
+
+// dev builds and swaps until ctx ends. The workload's log is copied to out.
+func dev(ctx context.Context, s *settings, name string, out, errs io.Writer) error {
+	l, err := find(ctx, s)
+	if err != nil {
+		return err
+	}
+	st, err := l.Status(ctx)
+	if err != nil {
+		return err
+	}
+	if err := workloadOf(st, name); err != nil {
+		return err
+	}
+	if st.Runtime != local.RuntimeName {
+		return &lab.Error{
+			Code: lab.ExitPrecondition,
+			What: "swap programs into " + s.name,
+			Why:  fmt.Errorf("of a lab of the %s runtime every program is in an image", st.Runtime),
+			Try:  "lab up --runtime local --name " + s.name + "-dev",
+		}
+	}
+	root, err := moduleRoot()
+	if err != nil {
+		return &lab.Error{Code: lab.ExitPrecondition, What: "find the source", Why: err, Try: "cd into a clone"}
+	}
+	d, err := newLoop(s, l, name, root)
+	if err != nil {
+		return err
+	}
+	d.errs = errs
+	log, err := os.Open(l.LogFile(name))
+	if err != nil {
+		return err
+	}
+	if _, err := log.Seek(0, io.SeekEnd); err != nil {
+		log.Close()
+		return err
+	}
+	ctx, stop := context.WithCancel(ctx)
+	followed := make(chan error, 1)
+	go func() { followed <- tailFile(ctx, log, out, true) }()
+	err = d.run(ctx)
+	stop()
+	err = errors.Join(err, <-followed)
+	if err == nil {
+		err = errSaid // it was interrupted, which is how it ends
+	}
+	return err
+}
+
+// loop builds a program on each change of its source, and swaps it into a lab.
+type loop struct {
+	lab      *control.Lab
+	runtime  *local.Runtime
+	progress progress.Reporter
+	errs     io.Writer // gets what the compiler says
+	name     string    // of the workload
+	root     string    // the checkout
+	bin      string    // where programs are built to
+	main     string    // the program's package, "./services/cmd/…"
+}
+
+func newLoop(s *settings, l *control.Lab, name, root string) (*loop, error) {
+	topo, err := lab.PolicyInForce(l)
+	if err != nil {
+		return nil, err
+	}
+	row, _ := topo.Workload(name)
+	main, err := mainOf(root, row.Binary)
+	if err != nil {
+		return nil, err
+	}
+	bin := filepath.Join(root, "bin")
+	return &loop{
+		lab: l, runtime: &local.Runtime{Lookup: env.Process, Binaries: bin, Version: version()},
+		progress: s.progress(), name: name, root: root, bin: bin, main: main,
+	}, nil
+}
+
+// mainOf is the package of a program.
+func mainOf(root, binary string) (string, error) {
+	for _, parent := range []string{"services/cmd", "synth/cmd"} {
+		if _, err := os.Stat(filepath.Join(root, parent, binary, "main.go")); err == nil {
+			return "./" + parent + "/" + binary, nil
+		}
+	}
+	return "", fmt.Errorf("find the source of %s: it is not in services/cmd, nor in synth/cmd", binary)
+}
+
+// quiet is how long nothing may be saved before what was saved is built: an editor saves in several acts, and often
+// several files.
+const quiet = 100 * time.Millisecond
+
+// run builds and swaps now, and on each change until ctx ends, which is no error.
+func (d *loop) run(ctx context.Context) error {
+	watcher, err := fsnotify.NewWatcher()
+	if err != nil {
+		return fmt.Errorf("watch the source: %w", err)
+	}
+	defer watcher.Close()
+	src, err := d.watch(ctx, watcher, source{})
+	if err != nil {
+		return err
+	}
+	d.progress.Say("%s is built when a file of %d folders is saved; Ctrl-C ends this", d.main, len(src.folders()))
+	d.turn(ctx, time.Now())
+	var saved time.Time // the first change that is not yet built; zero: none
+	still := time.NewTimer(quiet)
+	still.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case err := <-watcher.Errors:
+			return fmt.Errorf("watch the source: %w", err)
+		case e := <-watcher.Events:
+			if e.Op == fsnotify.Chmod || !src.has(e.Name) {
+				continue
+			}
+			if saved.IsZero() {
+				saved = time.Now()
+			}
+			still.Reset(quiet)
+		case <-still.C:
+			d.turn(ctx, saved)
+			saved = time.Time{}
+			if src, err = d.watch(ctx, watcher, src); err != nil && ctx.Err() == nil {
+				fmt.Fprintln(d.errs, err)
+			}
+		}
+	}
+}
+
+// turn builds what was saved at the given time and swaps it in. What fails is said, and nothing else changes.
+func (d *loop) turn(ctx context.Context, saved time.Time) {
+	fail := func(what string, err error) {
+		if ctx.Err() == nil {
+			fmt.Fprintf(d.errs, "%s: %v\n  the old program goes on; save again once it is mended\n", what, err)
+		}
+	}
+	err := progress.Step(d.progress, "build "+d.main, func() error {
+		_, err := goCommand(ctx, d.root, append(buildArgs(), "-o", d.bin+string(filepath.Separator), d.main)...)
+		return err
+	})
+	if err != nil {
+		fail("build "+d.main, err)
+		return
+	}
+	outdated, err := d.runtime.Outdated(ctx, d.lab)
+	if err != nil {
+		fail("look at what runs", err)
+		return
+	}
+	if !slices.Contains(outdated, d.name) {
+		d.progress.Say("%s runs this program already", d.name)
+		return
+	}
+	if err := d.runtime.Renew(ctx, d.lab, []string{d.name}, d.progress); err != nil {
+		if ctx.Err() == nil {
+			fmt.Fprintf(d.errs, "swap %s: %v\n", d.name, err)
+		}
+		return
+	}
+	d.progress.Say("%s runs what was saved %.1f s ago", d.name, time.Since(saved).Seconds())
+}
+
+// watch finds out which files the program is made of and watches their folders, and those of was: of code that does not
+// compile not everything can be found out, so what was watched stays.
+func (d *loop) watch(ctx context.Context, watcher *fsnotify.Watcher, was source) (source, error) {
+	src, err := sourceOf(ctx, d.root, d.main)
+	if err != nil {
+		return was, err
+	}
+	maps.Copy(src.code, was.code)
+	maps.Copy(src.embedded, was.embedded)
+	known := watcher.WatchList()
+	for _, dir := range src.folders() {
+		if slices.Contains(known, dir) {
+			continue
+		}
+		if err := watcher.Add(dir); err != nil {
+			return was, fmt.Errorf("watch %s: %w", dir, err)
+		}
+	}
+	return src, nil
+}
+
+// source is the folders of what a program is made of, by their whole paths.
+type source struct {
+	root     string          // of the module, with go.mod
+	code     map[string]bool // with packages
+	embedded map[string]bool // with files that packages embed
+}
+
+// listedPackage is what is read of `go list`.
+type listedPackage struct {
+	Dir        string
+	EmbedFiles []string
+	Module     *struct{ Main bool }
+}
+
+// sourceOf asks go which packages of the module a program is made of.
+func sourceOf(ctx context.Context, root, main string) (source, error) {
+	text, err := goCommand(ctx, root, "list", "-e", "-deps", "-json=Dir,EmbedFiles,Module", main)
+	if err != nil {
+		return source{}, fmt.Errorf("list the source of %s: %w", main, err)
+	}
+	src := source{root: root, code: map[string]bool{}, embedded: map[string]bool{}}
+	for packages := json.NewDecoder(strings.NewReader(text)); ; {
+		var p listedPackage
+		if err := packages.Decode(&p); errors.Is(err, io.EOF) {
+			return src, nil
+		} else if err != nil {
+			return source{}, fmt.Errorf("list the source of %s: %w", main, err)
+		}
+		if p.Module == nil || !p.Module.Main {
+			continue // it cannot be edited here
+		}
+		src.code[p.Dir] = true
+		for _, f := range p.EmbedFiles {
+			src.embedded[filepath.Dir(filepath.Join(p.Dir, f))] = true
+		}
+	}
+}
+
+// folders are those to be watched.
+func (s source) folders() []string {
+	all := map[string]bool{s.root: true}
+	for _, set := range []map[string]bool{s.code, s.embedded} {
+		for dir := range set {
+			all[dir] = true
+		}
+	}
+	return lab.SortedKeys(all)
+}
+
+// has says whether the program is made of a file: code that is no test, what is embedded, or the module's own files. An
+// editor's own files are none of these.
+func (s source) has(path string) bool {
+	dir, name := filepath.Split(path)
+	dir = filepath.Clean(dir)
+	if strings.HasPrefix(name, ".") || strings.HasSuffix(name, "~") {
+		return false
+	}
+	return s.embedded[dir] && !strings.HasSuffix(name, "_test.go") ||
+		s.code[dir] && strings.HasSuffix(name, ".go") && !strings.HasSuffix(name, "_test.go") ||
+		dir == s.root && (name == "go.mod" || name == "go.sum")
+}
+
+// buildArgs are the arguments by which the services' programs are built, as `make build` does: without the commit that
+// they were built from, so that a commit alone makes no other program.
+func buildArgs() []string { return []string{"build", "-trimpath", "-buildvcs=false", "-ldflags=-s"} }
+
+// goCommand runs go in a folder and gives what it says on stdout; the error holds what it says on stderr. When ctx ends,
+// compilers end with it.
+func goCommand(ctx context.Context, dir string, args ...string) (string, error) {
+	var out, errs bytes.Buffer
+	cmd := exec.CommandContext(ctx, "go", args...)
+	cmd.Dir, cmd.Stdout, cmd.Stderr = dir, &out, &errs
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	if set, ok := env.Process("CGO_ENABLED"); !ok || set == "" { // as in the Makefile: a program of pure Go
+		cmd.Env = append(cmd.Environ(), "CGO_ENABLED=0")
+	}
+	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
+	if err := cmd.Run(); err != nil {
+		return "", fmt.Errorf("%w\n%s", err, strings.TrimSpace(errs.String()))
+	}
+	return out.String(), nil
+}
