@@ -36,15 +36,28 @@ func stopChromium() {
 	}
 }
 
-// browser opens a tab in a headless Chromium that speaks to the dashboard alone, without the cookies of the test before, and collects
-// what it would have fetched elsewhere.
+// browser opens a tab in a headless Chromium that speaks to the dashboard alone, without the cookies of the test
+// before, and collects what it would have fetched elsewhere.
 func browser(t *testing.T) (ctx context.Context, foreign func() []string) {
 	t.Helper()
 	if chromium.ctx == nil || chromium.ctx.Err() != nil {
-		alloc, stop := chromedp.NewExecAllocator(context.Background(), append(chromedp.DefaultExecAllocatorOptions[:],
-			chromedp.ExecPath(needtest.Browser(t)), chromedp.NoSandbox, chromedp.DisableGPU, chromedp.WindowSize(1280, 900), chromedp.WSURLReadTimeout(2*time.Minute),
-			chromedp.Flag("disable-quic", true), chromedp.Flag("disable-background-networking", true), chromedp.Flag("disable-component-update", true),
-			chromedp.Flag("host-resolver-rules", "MAP * ~NOTFOUND , EXCLUDE 127.*"))...)
+		alloc, stop := chromedp.NewExecAllocator(context.Background(), append(
+			chromedp.DefaultExecAllocatorOptions[:],
+			chromedp.ExecPath(
+				needtest.Browser(t),
+			),
+			chromedp.NoSandbox,
+			chromedp.DisableGPU,
+			chromedp.WindowSize(1280, 900),
+			chromedp.WSURLReadTimeout(2*time.Minute),
+			chromedp.Flag(
+				"disable-quic",
+				true,
+			),
+			chromedp.Flag("disable-background-networking", true),
+			chromedp.Flag("disable-component-update", true),
+			chromedp.Flag("host-resolver-rules", "MAP * ~NOTFOUND , EXCLUDE 127.*"),
+		)...)
 		first, _ := chromedp.NewContext(alloc)
 		if err := chromedp.Do(first); err != nil { // starts it, and keeps it when a tab is closed
 			stop()
@@ -123,7 +136,13 @@ func signIn(t *testing.T, ctx context.Context, person string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	do(t, ctx, chromedp.Navigate(link), chromedp.Click(css("#sign-in")), chromedp.WaitVisible(css(`form[action="/sign-out"]`)))
+	do(
+		t,
+		ctx,
+		chromedp.Navigate(link),
+		chromedp.Click(css("#sign-in")),
+		chromedp.WaitVisible(css(`form[action="/sign-out"]`)),
+	)
 }
 
 // css is a selector.

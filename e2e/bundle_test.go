@@ -161,7 +161,8 @@ func TestUpThatFailsLeavesABundle(t *testing.T) {
 	if globErr != nil || len(made) != 1 || !strings.Contains(err.Error(), "bundle: "+made[0]) {
 		t.Fatalf("%v, %v, want one bundle that the error names: %v", made, globErr, err)
 	}
-	if files := bundled(t, made[0]); !bytes.Contains(files["why.txt"], []byte("LLM_BACKEND=gemini needs a key")) || len(files["doctor.json"]) == 0 {
+	if files := bundled(t, made[0]); !bytes.Contains(files["why.txt"], []byte("LLM_BACKEND=gemini needs a key")) ||
+		len(files["doctor.json"]) == 0 {
 		t.Errorf("the bundle says %q", files["why.txt"])
 	}
 }

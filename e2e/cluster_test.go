@@ -54,7 +54,8 @@ func kube(t *testing.T) *api {
 	return a
 }
 
-// processOf is the process of a workload on this machine: pid, or, where that is in a container, the container's first process.
+// processOf is the process of a workload on this machine: pid, or, where that is in a container, the container's first
+// process.
 func processOf(pid int, name string) (int, error) {
 	if pid != 0 || !l.inCluster() {
 		return pid, nil
@@ -84,8 +85,8 @@ func processOf(pid int, name string) (int, error) {
 // first matches the status of a process that is the first of its PID namespace.
 var first = regexp.MustCompile(`(?m)^NSpid:.*\t1$`)
 
-// hostProcess finds a container's first process among those of this machine: kind's nodes are containers of it. The kernel writes
-// the container's id into the name of its control group.
+// hostProcess finds a container's first process among those of this machine: kind's nodes are containers of it. The
+// kernel writes the container's id into the name of its control group.
 func hostProcess(containerID string) (int, error) {
 	_, id, ok := strings.Cut(containerID, "://")
 	if !ok {

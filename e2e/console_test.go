@@ -26,21 +26,41 @@ func signInAs(t *testing.T, ctx context.Context, role string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	do(t, ctx, chromedp.Navigate(link), chromedp.Click(css("#sign-in")), chromedp.WaitVisible(css(`form[action="/sign-out"]`)))
+	do(
+		t,
+		ctx,
+		chromedp.Navigate(link),
+		chromedp.Click(css("#sign-in")),
+		chromedp.WaitVisible(css(`form[action="/sign-out"]`)),
+	)
 }
 
 // now is the text of what a selector finds, or empty: what is looked at may be replaced at the same moment.
 func now(t *testing.T, ctx context.Context, selector string) string {
 	t.Helper()
-	return see(t, ctx, chromedp.Evaluate[string](`[...document.querySelectorAll(`+strconv.Quote(selector)+`)].map(e => e.innerText).join("\n")`))
+	return see(
+		t,
+		ctx,
+		chromedp.Evaluate[string](
+			`[...document.querySelectorAll(`+strconv.Quote(selector)+`)].map(e => e.innerText).join("\n")`,
+		),
+	)
 }
 
-// press clicks what a selector finds, as soon as it is there. It is found and clicked in one go, since it may be replaced at the
-// same moment.
+// press clicks what a selector finds, as soon as it is there. It is found and clicked in one go, since it may be
+// replaced at the same moment.
 func press(t *testing.T, ctx context.Context, selector string) {
 	t.Helper()
 	await(t, slack(10*time.Second, 60*time.Second), selector+" to press", func() bool {
-		return see(t, ctx, chromedp.Evaluate[bool](`(e => { if (!e || e.disabled) return false; e.click(); return true })(document.querySelector(`+strconv.Quote(selector)+`))`))
+		return see(
+			t,
+			ctx,
+			chromedp.Evaluate[bool](
+				`(e => { if (!e || e.disabled) return false; e.click(); return true })(document.querySelector(`+strconv.Quote(
+					selector,
+				)+`))`,
+			),
+		)
 	})
 }
 
@@ -113,8 +133,8 @@ func TestAnInstructorTriesRefusedCallsRevokesACallerAndFollowsAnEvent(t *testing
 	}
 	shoot(t, ctx, "console-matrix")
 
-	// Strike the learning system off the gateway's list, and let it in again. A call that is tried before everybody has heard of it
-	// is decided by the old list.
+	// Strike the learning system off the gateway's list, and let it in again. A call that is tried before everybody has
+	// heard of it is decided by the old list.
 	svid, _, err := l.Mint(t.Context(), l.topo.ID(lms), time.Hour)
 	if err != nil {
 		t.Fatal(err)
@@ -152,7 +172,12 @@ func TestAnInstructorTriesRefusedCallsRevokesACallerAndFollowsAnEvent(t *testing
 		return strings.Contains(now(t, ctx, "#tries article:first-of-type"), "not_admitted")
 	})
 	press(t, ctx, "#callers .revoked button")
-	await(t, slack(10*time.Second, 60*time.Second), "the caller to be let in again", func() bool { return now(t, ctx, "#callers .revoked") == "" })
+	await(
+		t,
+		slack(10*time.Second, 60*time.Second),
+		"the caller to be let in again",
+		func() bool { return now(t, ctx, "#callers .revoked") == "" },
+	)
 	decided(topology.Allowed)
 	if after, err := os.ReadFile(l.Topology()); err != nil || !bytes.Equal(before, after) {
 		t.Errorf("after striking off and letting in again the topology is another: %v\n%s", err, after)
@@ -163,7 +188,12 @@ func TestAnInstructorTriesRefusedCallsRevokesACallerAndFollowsAnEvent(t *testing
 	press(t, ctx, "#verify")
 	shows(t, ctx, "#verified .good")
 	event := anEvent(t)
-	do(t, ctx, chromedp.Navigate(l.st.Dashboard+"/console/story?"+url.Values{"event": {event}}.Encode()), chromedp.WaitVisible(css("#follow")))
+	do(
+		t,
+		ctx,
+		chromedp.Navigate(l.st.Dashboard+"/console/story?"+url.Values{"event": {event}}.Encode()),
+		chromedp.WaitVisible(css("#follow")),
+	)
 	press(t, ctx, "#follow")
 	shows(t, ctx, "#story .story li")
 	text := now(t, ctx, "#story")

@@ -52,7 +52,10 @@ func connectWith(t *testing.T, node *mesh.Node, role string) (*pgx.Conn, error) 
 
 // owners are the workloads that topology gives a schema.
 func owners() []topology.Workload {
-	return slices.DeleteFunc(slices.Clone(l.topo.Workloads), func(w topology.Workload) bool { return len(w.Database) == 0 })
+	return slices.DeleteFunc(
+		slices.Clone(l.topo.Workloads),
+		func(w topology.Workload) bool { return len(w.Database) == 0 },
+	)
 }
 
 func TestTheDatabaseKnowsRolesByCertificateAlone(t *testing.T) {
@@ -90,7 +93,10 @@ func TestTheDatabaseSpeaksNothingButTLSAndAsksForNoPassword(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, role := range []string{owners()[0].Name, "postgres"} {
-		_, err = pgx.Connect(t.Context(), fmt.Sprintf("host=%s port=%s user=%s password=secret dbname=security_training sslmode=disable", host, port, role))
+		_, err = pgx.Connect(
+			t.Context(),
+			fmt.Sprintf("host=%s port=%s user=%s password=secret dbname=security_training sslmode=disable", host, port, role),
+		)
 		if err == nil || !refusedBy(err, "28000") {
 			t.Errorf("%s in plaintext: %v, want no entry in pg_hba", role, err)
 		}
@@ -100,7 +106,8 @@ func TestTheDatabaseSpeaksNothingButTLSAndAsksForNoPassword(t *testing.T) {
 		t.Fatal(err)
 	}
 	var version string
-	if err := conn.QueryRow(t.Context(), "SELECT version FROM pg_stat_ssl WHERE pid = pg_backend_pid()").Scan(&version); err != nil || version != "TLSv1.3" {
+	if err := conn.QueryRow(t.Context(), "SELECT version FROM pg_stat_ssl WHERE pid = pg_backend_pid()").Scan(&version); err != nil ||
+		version != "TLSv1.3" {
 		t.Errorf("the connection speaks %q, %v; want TLSv1.3", version, err)
 	}
 }
@@ -163,7 +170,10 @@ func TestEachRoleMayDoExactlyWhatItsSchemasAllow(t *testing.T) {
 
 func listTables(t *testing.T, conn *pgx.Conn) []string {
 	t.Helper()
-	r, err := conn.Query(t.Context(), "SELECT n.nspname || '.' || c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.relkind IN ('r', 'v') AND n.nspname NOT LIKE 'pg\\_%' AND n.nspname <> 'information_schema' ORDER BY 1")
+	r, err := conn.Query(
+		t.Context(),
+		"SELECT n.nspname || '.' || c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.relkind IN ('r', 'v') AND n.nspname NOT LIKE 'pg\\_%' AND n.nspname <> 'information_schema' ORDER BY 1",
+	)
 	if err != nil {
 		t.Fatal(err)
 	}

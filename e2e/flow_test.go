@@ -51,7 +51,12 @@ func TestALessonTravelsFromTheLMSToTheModelAndBack(t *testing.T) {
 		t.Fatal("1. the LMS did not begin with its own X.509-SVID")
 	}
 	node := member(t, lms)
-	request := lesson.Request{Subject: "subject-of-a-test", Role: "backend_developer", Level: risk.Medium, Reasons: []lesson.Reason{{Verb: activity.SecretCommitted, Count: 3, Detail: "payments: config/prod.env"}}}
+	request := lesson.Request{
+		Subject: "subject-of-a-test",
+		Role:    "backend_developer",
+		Level:   risk.Medium,
+		Reasons: []lesson.Reason{{Verb: activity.SecretCommitted, Count: 3, Detail: "payments: config/prod.env"}},
+	}
 	body, err := json.Marshal(request)
 	if err != nil {
 		t.Fatal(err)
@@ -67,14 +72,22 @@ func TestALessonTravelsFromTheLMSToTheModelAndBack(t *testing.T) {
 		t.Fatalf("5. no lesson came back over mTLS: %d, %v", resp.StatusCode, err)
 	}
 	awaitAudit(t, gateway, "3. the decision about the LMS's certificate", func(e audit.Entry) bool {
-		return !e.At.Before(before) && e.Kind == "decision" && e.Peer == l.topo.ID(lms).String() && e.Route == string(generate) && e.Outcome == string(topology.Allowed)
+		return !e.At.Before(before) && e.Kind == "decision" && e.Peer == l.topo.ID(lms).String() &&
+			e.Route == string(generate) &&
+			e.Outcome == string(topology.Allowed)
 	})
 	model := named(t, topology.KindModel, "")
 	awaitAudit(t, model, "4. the gateway's call to the model", func(e audit.Entry) bool {
 		return !e.At.Before(before) && e.Peer == l.topo.ID(gateway).String() && e.Outcome == string(topology.Allowed)
 	})
 	if len(got.Objectives) < 2 || len(got.Practices) < 2 || len(got.Quiz) < 3 || got.Origin != lesson.Stub {
-		t.Errorf("the lesson is thin: %d objectives, %d practices, %d questions, origin %s", len(got.Objectives), len(got.Practices), len(got.Quiz), got.Origin)
+		t.Errorf(
+			"the lesson is thin: %d objectives, %d practices, %d questions, origin %s",
+			len(got.Objectives),
+			len(got.Practices),
+			len(got.Quiz),
+			got.Origin,
+		)
 	}
 }
 
@@ -85,9 +98,22 @@ func TestAnActTravelsFromTheVendorToTheDatabase(t *testing.T) {
 	before := assess(t, person)
 	began := time.Now()
 	run := fmt.Sprintf("flow-%d", began.UnixNano())
-	perform(t, run, routine.Act{ID: run, Person: person, Source: activity.Git, Verb: activity.SecretCommitted, Repository: "payments", Path: "config/prod.env", Detail: "flow"})
+	perform(
+		t,
+		run,
+		routine.Act{
+			ID:         run,
+			Person:     person,
+			Source:     activity.Git,
+			Verb:       activity.SecretCommitted,
+			Repository: "payments",
+			Path:       "config/prod.env",
+			Detail:     "flow",
+		},
+	)
 	awaitAudit(t, scorer, "1. and 2. the collector's POST with a certificate that was checked", func(e audit.Entry) bool {
-		return !e.At.Before(began) && e.Peer == l.topo.ID(collector).String() && e.Route == "POST /v1/events" && e.Outcome == string(topology.Allowed)
+		return !e.At.Before(began) && e.Peer == l.topo.ID(collector).String() && e.Route == "POST /v1/events" &&
+			e.Outcome == string(topology.Allowed)
 	})
 	after := assess(t, person)
 	if after.Position <= before.Position {
@@ -95,7 +121,8 @@ func TestAnActTravelsFromTheVendorToTheDatabase(t *testing.T) {
 	}
 	var contribution *risk.Contribution
 	for _, c := range after.Contributions {
-		if c.Verb == activity.SecretCommitted && strings.Contains(c.Event, "git:secret/") && !c.At.Before(before.At.Add(-time.Hour)) {
+		if c.Verb == activity.SecretCommitted && strings.Contains(c.Event, "git:secret/") &&
+			!c.At.Before(before.At.Add(-time.Hour)) {
 			contribution = &c
 		}
 	}
@@ -119,7 +146,11 @@ func TestACollectorMaySubmitItsOwnSourceAlone(t *testing.T) {
 	collector, scorer := named(t, topology.KindCollector, "git"), serving(t, "POST /v1/events")
 	node := member(t, collector)
 	line, err := json.Marshal(activity.Entry{Seq: 1, Event: &activity.Event{
-		ID: "siem:forged-by-a-test", At: time.Now(), Accounts: []string{"email:x@example.org"}, Source: activity.SIEM, Verb: activity.MalwareDetected,
+		ID:       "siem:forged-by-a-test",
+		At:       time.Now(),
+		Accounts: []string{"email:x@example.org"},
+		Source:   activity.SIEM,
+		Verb:     activity.MalwareDetected,
 	}})
 	if err != nil {
 		t.Fatal(err)

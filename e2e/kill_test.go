@@ -26,7 +26,18 @@ import (
 // batch is one act of each vendor, of one person who was hired for this test.
 func batch(person, id string, at time.Time) []routine.Act {
 	act := func(source activity.Source, verb activity.Verb) routine.Act {
-		return routine.Act{ID: fmt.Sprintf("%s-%s", id, source), At: at, Person: person, Source: source, Verb: verb, Repository: "payments", Path: "main.go", Ticket: "PAY-1", Resource: "console", Detail: "kill test"}
+		return routine.Act{
+			ID:         fmt.Sprintf("%s-%s", id, source),
+			At:         at,
+			Person:     person,
+			Source:     source,
+			Verb:       verb,
+			Repository: "payments",
+			Path:       "main.go",
+			Ticket:     "PAY-1",
+			Resource:   "console",
+			Detail:     "kill test",
+		}
 	}
 	return []routine.Act{
 		act(activity.Git, activity.Commit), act(activity.Jira, activity.TicketUpdated),
@@ -39,8 +50,20 @@ func hire(t *testing.T, id string) risk.Person {
 	t.Helper()
 	dashed := strings.ReplaceAll(id, ".", "-")
 	p := risk.Person{
-		ID: id, Name: "Somebody Hired", Email: id + "@example.org", Role: "sre", Team: "test", Joined: "2025-01-01", Zone: "Europe/Berlin",
-		Accounts: []string{"github:" + dashed, "email:" + id + "@example.org", "jira:" + dashed, "okta:" + id + "@example.org", "aws:" + dashed},
+		ID:     id,
+		Name:   "Somebody Hired",
+		Email:  id + "@example.org",
+		Role:   "sre",
+		Team:   "test",
+		Joined: "2025-01-01",
+		Zone:   "Europe/Berlin",
+		Accounts: []string{
+			"github:" + dashed,
+			"email:" + id + "@example.org",
+			"jira:" + dashed,
+			"okta:" + id + "@example.org",
+			"aws:" + dashed,
+		},
 	}
 	if err := l.op.Call(t.Context(), serving(t, "PUT /v1/people"), http.MethodPut, "/v1/people", []risk.Person{p}, nil); err != nil {
 		t.Fatal(err)
@@ -48,8 +71,8 @@ func hire(t *testing.T, id string) risk.Person {
 	return p
 }
 
-// insist gives a play to every simulator, again after each fault, until each has had all of it acknowledged: the part of a
-// vendor's outside that outlives the simulator's own death.
+// insist gives a play to every simulator, again after each fault, until each has had all of it acknowledged: the part
+// of a vendor's outside that outlives the simulator's own death.
 func insist(ctx context.Context, play world.Play) error {
 	for {
 		err := l.op.Perform(ctx, play)

@@ -66,14 +66,27 @@ func TestALearnerIsDrilledClicksReportsLearnsAndPrintsACertificate(t *testing.T)
 	signIn(t, ctx, who)
 	do(t, ctx, chromedp.Navigate(l.st.Dashboard+"/mailbox"), chromedp.WaitVisible(css(".mails")))
 	shoot(t, ctx, "mailbox")
-	do(t, ctx, chromedp.Evaluate[chromedp.Void](`[...document.querySelectorAll(".mails a")].find(a => a.textContent.includes("second factor")).click()`), chromedp.WaitVisible(css("#lure")))
+	do(
+		t,
+		ctx,
+		chromedp.Evaluate[chromedp.Void](
+			`[...document.querySelectorAll(".mails a")].find(a => a.textContent.includes("second factor")).click()`,
+		),
+		chromedp.WaitVisible(css("#lure")),
+	)
 	letter := see(t, ctx, chromedp.Location())
 	shoot(t, ctx, "mail")
 	before := assess(t, who).Score.Float()
 	do(t, ctx, chromedp.Click(css("#lure")), chromedp.WaitVisible(css("#submit")))
 	shoot(t, ctx, "lure")
 	clicked := awaitScore(t, who, "a click", func(s float64) bool { return s > before })
-	do(t, ctx, chromedp.SendKeys(css(`input[type="password"]`), "correct horse"), chromedp.Click(css("#submit")), chromedp.WaitVisible(css(`[data-outcome="clicked"]`)))
+	do(
+		t,
+		ctx,
+		chromedp.SendKeys(css(`input[type="password"]`), "correct horse"),
+		chromedp.Click(css("#submit")),
+		chromedp.WaitVisible(css(`[data-outcome="clicked"]`)),
+	)
 	shoot(t, ctx, "mail-clicked")
 	typed := awaitScore(t, who, "typing a password", func(s float64) bool { return s > clicked })
 	do(t, ctx, chromedp.Click(css("#report")), chromedp.WaitVisible(css(`[data-outcome="reported"]`)))
@@ -98,7 +111,14 @@ func TestALearnerIsDrilledClicksReportsLearnsAndPrintsACertificate(t *testing.T)
 	if _, err := chromedp.Call(ctx, network.ClearBrowserCookies, cdp.Empty{}); err != nil {
 		t.Fatal(err)
 	}
-	do(t, ctx, chromedp.Navigate(l.st.Dashboard+"/verify"), chromedp.SendKeys(css(`input[name="number"]`), number), chromedp.Click(css("#verify")), chromedp.WaitVisible(css(`[data-valid="true"]`)))
+	do(
+		t,
+		ctx,
+		chromedp.Navigate(l.st.Dashboard+"/verify"),
+		chromedp.SendKeys(css(`input[name="number"]`), number),
+		chromedp.Click(css("#verify")),
+		chromedp.WaitVisible(css(`[data-valid="true"]`)),
+	)
 	shoot(t, ctx, "verify")
 
 	signIn(t, ctx, "")

@@ -195,7 +195,8 @@ func TestWrongUseIsExitCode2AndSaysWhatIsRight(t *testing.T) {
 			t.Errorf("%v: %v, want exit %d\n%s", args, err, lab.ExitUsage, out)
 		}
 	}
-	if out, err := command(t.Context(), "no-such-lab", "status").run(); code(err) != lab.ExitPrecondition || !strings.Contains(out, "lab up") {
+	if out, err := command(t.Context(), "no-such-lab", "status").run(); code(err) != lab.ExitPrecondition ||
+		!strings.Contains(out, "lab up") {
 		t.Errorf("status of no lab: %v\n%s", err, out)
 	}
 }
@@ -246,7 +247,15 @@ func TestResetOfAScenarioTakesAwayItsCastAndItsExercisesAlone(t *testing.T) {
 		}
 	}
 	if c, e, x, _ := left("stranger-at-the-door"); c != otherCast || e != otherEvents || x != otherExercises || x == 0 {
-		t.Errorf("of another scenario: %d people, %d events, %d exercises, were %d, %d, %d", c, e, x, otherCast, otherEvents, otherExercises)
+		t.Errorf(
+			"of another scenario: %d people, %d events, %d exercises, were %d, %d, %d",
+			c,
+			e,
+			x,
+			otherCast,
+			otherEvents,
+			otherExercises,
+		)
 	}
 }
 
@@ -363,7 +372,8 @@ func TestResetGoesBackToTheSeededState(t *testing.T) {
 		t.Errorf("%d people, want the company's %d", n, l.st.Spec.People)
 	}
 	var shown []exercise.Exercise
-	if err := l.op.Call(t.Context(), serving(t, "GET /v1/exercises"), http.MethodGet, "/v1/exercises", nil, &shown); err != nil || len(shown) != 0 {
+	if err := l.op.Call(t.Context(), serving(t, "GET /v1/exercises"), http.MethodGet, "/v1/exercises", nil, &shown); err != nil ||
+		len(shown) != 0 {
 		t.Errorf("%d exercises are left: %v", len(shown), err)
 	}
 }
@@ -389,7 +399,8 @@ debrief: It did not.
 		t.Fatal(err)
 	}
 	out, err := command(t.Context(), l.name, "play", path).run()
-	if code(err) != lab.ExitAssertion || !strings.Contains(out, "✗") || !strings.Contains(out, "LOW") || !strings.Contains(out, "1 of 2 expectations failed") {
+	if code(err) != lab.ExitAssertion || !strings.Contains(out, "✗") || !strings.Contains(out, "LOW") ||
+		!strings.Contains(out, "1 of 2 expectations failed") {
 		t.Errorf("%v, want exit %d and what came instead\n%s", err, lab.ExitAssertion, out)
 	}
 	if out, err := command(t.Context(), l.name, "reset", path).run(); err != nil {

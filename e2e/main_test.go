@@ -1,5 +1,5 @@
-// Package e2e brings a lab of its own up and proves that it behaves as promised, above all that it refuses. Nothing in it
-// is faked: real processes, real PostgreSQL, real certificates, on a loopback address of the lab's own.
+// Package e2e brings a lab of its own up and proves that it behaves as promised, above all that it refuses. Nothing in
+// it is faked: real processes, real PostgreSQL, real certificates, on a loopback address of the lab's own.
 package e2e
 
 import (
@@ -73,14 +73,25 @@ func run(m *testing.M) (code int, err error) {
 		l.runtime = local.RuntimeName
 	}
 	if l.inCluster() && os.Geteuid() != 0 {
-		return 1, errors.New("the pods' processes are other users', and the tests look into them: sudo env PATH=$PATH make e2e-kind")
+		return 1, errors.New(
+			"the pods' processes are other users', and the tests look into them: sudo env PATH=$PATH make e2e-kind",
+		)
 	}
 	key := filepath.Join(dir, "gemini.key")
 	if err := os.WriteFile(key, []byte(canary), 0o600); err != nil {
 		return 1, err
 	}
 	start = time.Now()
-	out, err := command(ctx, l.name, "up", "--days", "10", "--runtime", l.runtime).withEnv("GEMINI_API_KEY_FILE="+key, "LLM_BACKEND=stub").run()
+	out, err := command(
+		ctx,
+		l.name,
+		"up",
+		"--days",
+		"10",
+		"--runtime",
+		l.runtime,
+	).withEnv("GEMINI_API_KEY_FILE="+key, "LLM_BACKEND=stub").
+		run()
 	defer func() {
 		if down, downErr := command(context.Background(), l.name, "down").run(); downErr != nil {
 			err = errors.Join(err, fmt.Errorf("down: %w\n%s", downErr, down))
@@ -102,7 +113,14 @@ func run(m *testing.M) (code int, err error) {
 	if err := l.open(ctx); err != nil {
 		return 1, err
 	}
-	fmt.Printf("e2e: runtime %s, identity %s, %s; built in %.1f s, up in %.1f s\n", l.st.Runtime, l.st.Identity, l.st.Isolated, built.Seconds(), time.Since(start).Seconds())
+	fmt.Printf(
+		"e2e: runtime %s, identity %s, %s; built in %.1f s, up in %.1f s\n",
+		l.st.Runtime,
+		l.st.Identity,
+		l.st.Isolated,
+		built.Seconds(),
+		time.Since(start).Seconds(),
+	)
 	if required, err := needtest.Required(env.Process); err != nil {
 		return 1, err
 	} else if required[needtest.SPIRE] && l.st.Identity != "spire" {
@@ -149,7 +167,8 @@ func (u *under) open(ctx context.Context) error {
 // inCluster says whether the lab under test runs on Kubernetes.
 func (u *under) inCluster() bool { return u.runtime != local.RuntimeName }
 
-// slack is how long something may take: on this machine, or in a cluster, where a kubelet, probes and volumes stand between.
+// slack is how long something may take: on this machine, or in a cluster, where a kubelet, probes and volumes stand
+// between.
 func slack(here, cluster time.Duration) time.Duration {
 	if l.inCluster() {
 		return cluster
@@ -158,7 +177,17 @@ func slack(here, cluster time.Duration) time.Duration {
 }
 
 func build(dir string) error {
-	cmd := exec.Command("go", "build", "-trimpath", "-ldflags=-s", "-o", dir+"/", "../services/cmd/...", "../synth/cmd/...", "../lab/cmd/...")
+	cmd := exec.Command(
+		"go",
+		"build",
+		"-trimpath",
+		"-ldflags=-s",
+		"-o",
+		dir+"/",
+		"../services/cmd/...",
+		"../synth/cmd/...",
+		"../lab/cmd/...",
+	)
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("build: %w\n%s", err, out)
@@ -275,7 +304,12 @@ func awaitAudit(t testing.TB, workload, what string, match func(audit.Entry) boo
 	return awaitAuditWithin(t, slack(5*time.Second, 20*time.Second), workload, what, match)
 }
 
-func awaitAuditWithin(t testing.TB, patience time.Duration, workload, what string, match func(audit.Entry) bool) audit.Entry {
+func awaitAuditWithin(
+	t testing.TB,
+	patience time.Duration,
+	workload, what string,
+	match func(audit.Entry) bool,
+) audit.Entry {
 	t.Helper()
 	var found audit.Entry
 	await(t, patience, "an audit entry of "+workload+": "+what, func() bool {

@@ -45,7 +45,12 @@ func TestAManagerSeesTheirOwnTeamAndNobodyElse(t *testing.T) {
 		}
 	}
 	shoot(t, ctx, "team")
-	do(t, ctx, chromedp.Navigate(l.st.Dashboard+"/organisation"), chromedp.WaitVisible(css(`[data-code="not_for_this_role"]`)))
+	do(
+		t,
+		ctx,
+		chromedp.Navigate(l.st.Dashboard+"/organisation"),
+		chromedp.WaitVisible(css(`[data-code="not_for_this_role"]`)),
+	)
 	shoot(t, ctx, "forbidden")
 	if stray := foreign(); len(stray) > 0 {
 		t.Errorf("the pages ask for %v", stray)

@@ -18,7 +18,8 @@ import (
 	"example.org/security-training/lab"
 )
 
-// printed are the commands that README, `lab help` of every verb and the pages print, each with where it stands.
+// printed are the commands that README, ARCHITECTURE, CONTRIBUTING, `lab help` of every verb and the pages print, each
+// with where it stands.
 func printed(t *testing.T) map[string]string {
 	t.Helper()
 	found := map[string]string{}
@@ -26,25 +27,27 @@ func printed(t *testing.T) map[string]string {
 		command, _, _ = strings.Cut(command, " #")
 		command = strings.TrimSpace(command)
 		first, rest, _ := strings.Cut(command, " ")
-		if slices.Contains([]string{"bin/lab", "lab", "make", "sudo", "docker", "ss", "eval"}, first) && rest != "" {
+		if slices.Contains([]string{"bin/lab", "lab", "make", "sudo", "docker", "ss", "eval", "go"}, first) && rest != "" {
 			found[strings.TrimPrefix(command, "bin/")] = where // a clone's bin/lab is the lab of the help
 		}
 	}
-	text, err := os.ReadFile("../README.md")
-	if err != nil {
-		t.Fatal(err)
-	}
-	fenced := false
 	span := regexp.MustCompile("`([^`]+)`")
-	for line := range strings.Lines(string(text)) {
-		switch {
-		case strings.HasPrefix(line, "```"):
-			fenced = !fenced
-		case fenced:
-			add(line, "README.md")
-		default:
-			for _, m := range span.FindAllStringSubmatch(line, -1) {
-				add(m[1], "README.md")
+	for _, document := range []string{"README.md", "ARCHITECTURE.md", "CONTRIBUTING.md"} {
+		text, err := os.ReadFile("../" + document)
+		if err != nil {
+			t.Fatal(err)
+		}
+		fenced := false
+		for line := range strings.Lines(string(text)) {
+			switch {
+			case strings.HasPrefix(line, "```"):
+				fenced = !fenced
+			case fenced:
+				add(line, document)
+			default:
+				for _, m := range span.FindAllStringSubmatch(line, -1) {
+					add(m[1], document)
+				}
 			}
 		}
 	}
@@ -172,31 +175,38 @@ var commandsRun = []struct {
 // commandsParsed are the printed commands that are not run here, each with the reason. One of the lab's is taken
 // apart all the same, up to its help, and one of make's is looked up.
 var commandsParsed = map[string]string{
-	"lab up --runtime local":                     "brings up a lab of the name of a reader's own; the suite's was brought up by it",
-	"lab up --runtime cluster":                   "needs a cluster: TestEveryPrintedCommandWorks",
-	"lab bench":                                  "takes minutes; the tests of lab/bench measure",
-	"lab bench handshake requests":               "takes minutes; the tests of lab/bench measure",
-	"lab bench score --rounds 15 -o json":        "takes minutes; the tests of lab/bench measure",
-	"lab eval":                                   "takes minutes; with fewer seeds it is run",
-	"lab eval --mix sparse -o json":              "takes minutes; with fewer seeds it is run",
-	"lab dev lms":                                "follows the source of a clone: TestASavedFileRunsWithinTenSecondsAndABrokenOneChangesNothing",
-	"make dev W=lms":                             "builds, then lab dev",
-	"make build":                                 "builds what is under test",
-	"make release":                               "takes minutes: TestTheReleasesArchivesHoldWhatTheyShould",
-	"lab restart supervisor":                     "starts every workload again: TestARestartOfTheSupervisorKeepsWhatTheLabKeeps",
-	"lab up":                                     "brings up a lab of the name of a reader's own; the suite's was brought up by it",
-	"lab up --listen ADDR":                       "opens a port to a room: TestARoomIsServedWhereItIsSaid",
+	"lab up --runtime local":                   "brings up a lab of the name of a reader's own; the suite's was brought up by it",
+	"lab up --runtime cluster":                 "needs a cluster: TestEveryPrintedCommandWorks",
+	"lab bench":                                "takes minutes; the tests of lab/bench measure",
+	"lab bench handshake requests":             "takes minutes; the tests of lab/bench measure",
+	"lab bench score --rounds 15 -o json":      "takes minutes; the tests of lab/bench measure",
+	"lab eval":                                 "takes minutes; with fewer seeds it is run",
+	"lab eval --mix sparse -o json":            "takes minutes; with fewer seeds it is run",
+	"lab dev lms":                              "follows the source of a clone: TestASavedFileRunsWithinTenSecondsAndABrokenOneChangesNothing",
+	"make dev W=lms":                           "builds, then lab dev",
+	"make build":                               "builds what is under test",
+	"make unit":                                "this test is one of those that CI runs with it",
+	"make lint":                                "CI runs it",
+	"make check":                               "this test is one of those",
+	"make golden":                              "writes into the source",
+	"make web-checks":                          "CI runs it",
+	"go test ./services/mesh/...":              "CI runs it",
+	"go test ./e2e -run TestEachScenarioHolds": "CI runs it",
+	"make release":                             "takes minutes: TestTheReleasesArchivesHoldWhatTheyShould",
+	"lab restart supervisor":                   "starts every workload again: TestARestartOfTheSupervisorKeepsWhatTheLabKeeps",
+	"lab up":                                   "brings up a lab of the name of a reader's own; the suite's was brought up by it",
+	"lab up --listen ADDR":                     "opens a port to a room: TestARoomIsServedWhereItIsSaid",
 	"lab up --name second --people 200 --seed 7": "brings up a lab of the name of a reader's own",
-	"lab down":                                   "ends a reader's own lab; the suite's is ended by it",
-	"lab down --all":                             "ends a reader's own lab, and removes what other labs start from",
-	"lab down --name second":                     "ends a reader's own lab",
-	"make lab-up":                                "builds, then lab up",
-	"make lab-up RUNTIME=kind":                   "builds, then lab up; needs Docker",
-	"make test":                                  "this test is one of those",
-	"make e2e-kind":                              "this test is one of those",
-	"docker pull":                                "names a verb of Docker's",
-	"sudo apt-get install -y postgresql":         "installs",
-	"ss -ltnp 'sport = :8080'":                   "is another package's",
+	"lab down":                           "ends a reader's own lab; the suite's is ended by it",
+	"lab down --all":                     "ends a reader's own lab, and removes what other labs start from",
+	"lab down --name second":             "ends a reader's own lab",
+	"make lab-up":                        "builds, then lab up",
+	"make lab-up RUNTIME=kind":           "builds, then lab up; needs Docker",
+	"make test":                          "this test is one of those",
+	"make e2e-kind":                      "this test is one of those",
+	"docker pull":                        "names a verb of Docker's",
+	"sudo apt-get install -y postgresql": "installs",
+	"ss -ltnp 'sport = :8080'":           "is another package's",
 }
 
 // TestEveryPrintedCommandWorksOnTheStandardCompany runs what README and the help print, in a folder in which a
@@ -243,6 +253,8 @@ func TestEveryPrintedCommandWorksOnTheStandardCompany(t *testing.T) {
 			if out, err := cmd.CombinedOutput(); err != nil {
 				t.Errorf("%s: %v\n%s", command, err, out)
 			}
+		case "go":
+			packagesTested(t, words)
 		}
 	}
 	for _, r := range commandsRun {
@@ -279,6 +291,38 @@ func TestEveryPrintedCommandWorksOnTheStandardCompany(t *testing.T) {
 		t.Errorf("certificates %v, %v", files, err)
 	}
 	awaitHealthy(t)
+}
+
+// packagesTested holds that the packages of a printed `go test` are there, and the test that it names, if it names one.
+func packagesTested(t *testing.T, words []string) {
+	t.Helper()
+	i := slices.Index(words, "-run")
+	packages := words[2:]
+	if i > 0 {
+		packages = words[2:i]
+	}
+	list := exec.CommandContext(t.Context(), "go", append([]string{"list", "-f", "{{.Dir}}"}, packages...)...)
+	list.Dir = ".."
+	out, err := list.Output()
+	if err != nil || len(out) == 0 {
+		t.Errorf("%v: %v, %q", words, err, out)
+		return
+	}
+	if i < 0 {
+		return
+	}
+	for _, dir := range strings.Fields(string(out)) {
+		files, err := filepath.Glob(filepath.Join(dir, "*_test.go"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, file := range files {
+			if text, err := os.ReadFile(file); err == nil && strings.Contains(string(text), "func "+words[i+1]+"(") {
+				return
+			}
+		}
+	}
+	t.Errorf("%v: there is no such test", words)
 }
 
 // clone makes a folder that looks like a clone with its programs built, and a shell in it whose lab is the one under

@@ -39,8 +39,15 @@ func TestEveryCallerOnEveryRouteGetsWhatTopologySays(t *testing.T) {
 		if c.Measured != topology.Allowed && c.Reason == "" {
 			t.Errorf("%s -> %s %s: %s without a reason", c.Caller, c.Callee, c.Route, c.Measured)
 		}
-		if c.Measured == topology.Allowed && c.Route.Method() != http.MethodGet && c.Route.Method() != http.MethodDelete && c.Status != http.StatusUnsupportedMediaType {
-			t.Errorf("%s -> %s %s: a probe was answered %d, want 415 before anything else", c.Caller, c.Callee, c.Route, c.Status)
+		if c.Measured == topology.Allowed && c.Route.Method() != http.MethodGet && c.Route.Method() != http.MethodDelete &&
+			c.Status != http.StatusUnsupportedMediaType {
+			t.Errorf(
+				"%s -> %s %s: a probe was answered %d, want 415 before anything else",
+				c.Caller,
+				c.Callee,
+				c.Route,
+				c.Status,
+			)
 		}
 		outcomes[c.Measured]++
 	}
@@ -61,7 +68,8 @@ func TestStrangersAreRefusedAndTheRefusingSideSaysWhy(t *testing.T) {
 				t.Fatal(err)
 			}
 			before := time.Now()
-			if r := probe.Once(t.Context(), addr(t, gateway), who, generate); r.Outcome != topology.Refused || r.Status == http.StatusOK {
+			if r := probe.Once(t.Context(), addr(t, gateway), who, generate); r.Outcome != topology.Refused ||
+				r.Status == http.StatusOK {
 				t.Fatalf("got %+v, want Refused", r)
 			}
 			awaitAudit(t, gateway, s.Reason, func(e audit.Entry) bool {
@@ -78,7 +86,12 @@ func TestATokenDoesNotStandForACertificate(t *testing.T) {
 	if r.Outcome != topology.Refused {
 		t.Fatalf("got %+v, want Refused", r)
 	}
-	awaitAudit(t, gateway, "no_certificate", func(e audit.Entry) bool { return e.At.After(before) && e.Reason == "no_certificate" })
+	awaitAudit(
+		t,
+		gateway,
+		"no_certificate",
+		func(e audit.Entry) bool { return e.At.After(before) && e.Reason == "no_certificate" },
+	)
 }
 
 func TestASessionIsNeverResumed(t *testing.T) {
@@ -112,7 +125,12 @@ func TestAnExpiredCallerIsRefusedOnItsLiveConnection(t *testing.T) {
 		t.Fatalf("before the end: %+v, want Allowed", r)
 	}
 	// The connection is closed when idle past half of the identity's life, or refused with the reason; it is never served.
-	await(t, 5*time.Second, "the end of the identity", func() bool { return time.Now().After(svid.Certificates[0].NotAfter) })
+	await(
+		t,
+		5*time.Second,
+		"the end of the identity",
+		func() bool { return time.Now().After(svid.Certificates[0].NotAfter) },
+	)
 	if r := conn.Try(t.Context(), generate); r.Outcome != topology.Refused {
 		t.Fatalf("after the end: %+v, want Refused", r)
 	}
@@ -191,7 +209,8 @@ func editTopology(t *testing.T, old, new string) (restore func()) {
 	return restore
 }
 
-// keepTopology returns what brings the policy of now back, whatever was done to it; a test that ends early does that as well.
+// keepTopology returns what brings the policy of now back, whatever was done to it; a test that ends early does that as
+// well.
 func keepTopology(t *testing.T) (restore func()) {
 	t.Helper()
 	text, err := os.ReadFile(l.Topology())
@@ -230,7 +249,13 @@ func TestABadTopologyIsRefusedWholeAndTheOldOneStays(t *testing.T) {
 	editTopology(t, string(generate)+": [", string(generate)+": [nobody-we-know, ")
 	for _, w := range l.topo.Workloads { // each has a look of its own, and in a cluster at a time of its own
 		if w.Kind != topology.KindOperator {
-			awaitAuditWithin(t, slack(5*time.Second, 90*time.Second), w.Name, "bad_topology", func(e audit.Entry) bool { return e.At.After(before) && e.Reason == "bad_topology" })
+			awaitAuditWithin(
+				t,
+				slack(5*time.Second, 90*time.Second),
+				w.Name,
+				"bad_topology",
+				func(e audit.Entry) bool { return e.At.After(before) && e.Reason == "bad_topology" },
+			)
 		}
 	}
 	if r := probe.Once(t.Context(), addr(t, gateway), probe.Caller{SVID: svid}, generate); r.Outcome != topology.Allowed {
@@ -305,7 +330,12 @@ func TestRotationUnderTrafficFailsNoRequest(t *testing.T) {
 		if err := l.Rotate(ctx); err != nil {
 			t.Error(err)
 		}
-		await(t, slack(10*time.Second, 30*time.Second), "new serial numbers everywhere", func() bool { return allNew(before, serialsOf(t)) })
+		await(
+			t,
+			slack(10*time.Second, 30*time.Second),
+			"new serial numbers everywhere",
+			func() bool { return allNew(before, serialsOf(t)) },
+		)
 	})
 }
 
@@ -317,7 +347,12 @@ func TestOneWorkloadsNewIdentityIsNobodyElses(t *testing.T) {
 		if err := l.RotateOne(t.Context(), name); err != nil {
 			t.Fatal(err)
 		}
-		await(t, slack(10*time.Second, 30*time.Second), "another serial number of "+name, func() bool { return serialsOf(t)[name] != was })
+		await(
+			t,
+			slack(10*time.Second, 30*time.Second),
+			"another serial number of "+name,
+			func() bool { return serialsOf(t)[name] != was },
+		)
 	}
 	for w, serial := range serialsOf(t) {
 		if w != name && serial != before[w] {
@@ -325,7 +360,8 @@ func TestOneWorkloadsNewIdentityIsNobodyElses(t *testing.T) {
 		}
 	}
 	for what, order := range map[string]func(context.Context, string) error{"rotate": l.RotateOne, "withdraw": l.Withdraw, "restore": l.Restore} {
-		if err := order(t.Context(), "nobody-of-this-name"); err == nil || !strings.Contains(err.Error(), "topology does not list") {
+		if err := order(t.Context(), "nobody-of-this-name"); err == nil ||
+			!strings.Contains(err.Error(), "topology does not list") {
 			t.Errorf("%s somebody whom topology does not list: %v", what, err)
 		}
 	}
@@ -360,9 +396,19 @@ func TestCATurnsUnderTrafficWithoutAFailedRequestAndTheOldOneIsRefusedThen(t *te
 				t.Fatal(err)
 			}
 			bundle, _ := bundles.Get(l.topo.Domain())
-			await(t, slack(20*time.Second, 60*time.Second), "everybody to have heard of "+part, func() bool { return everybodyTrusts(t, mesh.TrustDigest(bundle)) })
+			await(
+				t,
+				slack(20*time.Second, 60*time.Second),
+				"everybody to have heard of "+part,
+				func() bool { return everybodyTrusts(t, mesh.TrustDigest(bundle)) },
+			)
 			if part == "activate" { // nobody may still show an SVID of the old CA when it is retired
-				await(t, slack(20*time.Second, 60*time.Second), "new serial numbers everywhere", func() bool { return allNew(before, serialsOf(t)) && everybodyHolds(t) })
+				await(
+					t,
+					slack(20*time.Second, 60*time.Second),
+					"new serial numbers everywhere",
+					func() bool { return allNew(before, serialsOf(t)) && everybodyHolds(t) },
+				)
 			}
 		}
 	})
@@ -515,7 +561,12 @@ func TestAWithdrawnIdentityEndsServiceUntilItIsRestored(t *testing.T) {
 	if err := l.op.Call(t.Context(), name, http.MethodGet, "/v1/spool", nil, &s); err == nil {
 		t.Error("a workload without an identity answers")
 	}
-	awaitAudit(t, name, "no_identity", func(e audit.Entry) bool { return e.Kind == "identity" && e.Reason == "no_identity" })
+	awaitAudit(
+		t,
+		name,
+		"no_identity",
+		func(e audit.Entry) bool { return e.Kind == "identity" && e.Reason == "no_identity" },
+	)
 	if err := l.Restore(t.Context(), name); err != nil {
 		t.Fatal(err)
 	}
@@ -527,7 +578,11 @@ func TestAWithdrawnIdentityEndsServiceUntilItIsRestored(t *testing.T) {
 
 func TestAnUnknownProcessGetsNoIdentity(t *testing.T) {
 	if l.inCluster() {
-		needtest.Lacks(t, needtest.Local, "in a cluster it is pods that are known or not: see TestAPodOfAnotherAccountOrNamespaceGetsNoIdentity")
+		needtest.Lacks(
+			t,
+			needtest.Local,
+			"in a cluster it is pods that are known or not: see TestAPodOfAnotherAccountOrNamespaceGetsNoIdentity",
+		)
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
 	defer cancel()

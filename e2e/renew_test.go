@@ -53,8 +53,8 @@ func buildOf(t *testing.T, path string) string {
 	return strings.TrimSpace(string(out))
 }
 
-// onlyRenewed checks that after differs from before by the process of one workload, which runs the program in the folder
-// of the programs.
+// onlyRenewed checks that after differs from before by the process of one workload, which runs the program in the
+// folder of the programs.
 func onlyRenewed(t *testing.T, before, after lab.Status) {
 	t.Helper()
 	want := buildOf(t, filepath.Join(l.bin, renewingProgram))
@@ -89,7 +89,8 @@ func TestUpTakesUpWhatWasBuiltSinceAndNothingElse(t *testing.T) {
 	before := awaitHealthy(t)
 	rebuild(t, "-w")
 	out, err := command(t.Context(), l.name, "up").run()
-	if err != nil || !strings.Contains(out, ": "+renewing+" took up what was built") || strings.Contains(out, "nothing to do") {
+	if err != nil || !strings.Contains(out, ": "+renewing+" took up what was built") ||
+		strings.Contains(out, "nothing to do") {
 		t.Errorf("%v\n%s", err, out)
 	}
 	after := awaitHealthy(t)
@@ -200,7 +201,8 @@ func TestARestartOfTheSupervisorKeepsWhatTheLabKeeps(t *testing.T) {
 			t.Errorf("%s outlived its supervisor", w.Name)
 		}
 	}
-	if after.Processes[0].PID == before.Processes[0].PID || after.Processes[0].Program != buildOf(t, filepath.Join(l.bin, "lab")) {
+	if after.Processes[0].PID == before.Processes[0].PID ||
+		after.Processes[0].Program != buildOf(t, filepath.Join(l.bin, "lab")) {
 		t.Errorf("the supervisor is %+v, was %+v", after.Processes[0], before.Processes[0])
 	}
 	now, err := l.op.Counts(t.Context())
@@ -304,7 +306,12 @@ func TestASavedFileRunsWithinTenSecondsAndABrokenOneChangesNothing(t *testing.T)
 		t.Error("what does not compile ended the program that runs")
 	}
 	save(text)
-	await(t, 5*time.Minute, "the mended one to run", func() bool { return errs.count("lms runs what was saved") == swapped+1 })
+	await(
+		t,
+		5*time.Minute,
+		"the mended one to run",
+		func() bool { return errs.count("lms runs what was saved") == swapped+1 },
+	)
 
 	if err := cmd.Process.Signal(syscall.SIGINT); err != nil {
 		t.Fatal(err)
@@ -323,7 +330,16 @@ func buildTime(t *testing.T, edited []byte) time.Duration {
 	if err := os.WriteFile(filepath.Join(tree, "services", "lms", "lms.go"), edited, 0o644); err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.CommandContext(t.Context(), "go", "build", "-trimpath", "-ldflags=-s", "-o", t.TempDir(), "./services/cmd/lms")
+	cmd := exec.CommandContext(
+		t.Context(),
+		"go",
+		"build",
+		"-trimpath",
+		"-ldflags=-s",
+		"-o",
+		t.TempDir(),
+		"./services/cmd/lms",
+	)
 	cmd.Dir, cmd.Env = tree, append(os.Environ(), "CGO_ENABLED=0")
 	began := time.Now()
 	if out, err := cmd.CombinedOutput(); err != nil {

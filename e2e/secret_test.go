@@ -14,8 +14,8 @@ import (
 	"example.org/security-training/services/topology"
 )
 
-// The key is in the gateway's own file and in the gateway's memory, and nowhere else: not in an environment, a command line,
-// a log, an audit, a spool, a table or an answer.
+// The key is in the gateway's own file and in the gateway's memory, and nowhere else: not in an environment, a command
+// line, a log, an audit, a spool, a table or an answer.
 func TestTheKeyIsFoundInOneProcessAlone(t *testing.T) {
 	gateway := named(t, topology.KindGateway, "")
 	st, err := l.Status(t.Context())

@@ -54,7 +54,8 @@ func TestPeopleAndWorkloadsAreOfDifferentCAs(t *testing.T) {
 	}
 	// A person's certificate is nobody's in the mesh …
 	for _, callee := range []string{serving(t, generate), named(t, topology.KindDashboard, ""), named(t, topology.KindScorer, "")} {
-		if r := probe.Once(t.Context(), addr(t, callee), probe.Caller{SVID: leaf}, generate); r.Outcome != topology.Refused || r.Status != 0 {
+		if r := probe.Once(t.Context(), addr(t, callee), probe.Caller{SVID: leaf}, generate); r.Outcome != topology.Refused ||
+			r.Status != 0 {
 			t.Errorf("a person's certificate at %s: %+v, want Refused", callee, r)
 		}
 	}
@@ -159,10 +160,23 @@ func TestAPersonSignsInToChromiumByCertificate(t *testing.T) {
 		}
 	})
 
-	alloc, cancel := chromedp.NewExecAllocator(t.Context(), append(chromedp.DefaultExecAllocatorOptions[:],
-		chromedp.ExecPath(program), chromedp.NoSandbox, chromedp.DisableGPU, chromedp.WindowSize(1280, 900), chromedp.Env("HOME="+home),
-		chromedp.Flag("disable-quic", true), chromedp.Flag("disable-background-networking", true), chromedp.Flag("disable-component-update", true),
-		chromedp.Flag("host-resolver-rules", "MAP * ~NOTFOUND , EXCLUDE 127.*"))...)
+	alloc, cancel := chromedp.NewExecAllocator(t.Context(), append(
+		chromedp.DefaultExecAllocatorOptions[:],
+		chromedp.ExecPath(
+			program,
+		),
+		chromedp.NoSandbox,
+		chromedp.DisableGPU,
+		chromedp.WindowSize(1280, 900),
+		chromedp.Env("HOME="+home),
+		chromedp.Flag(
+			"disable-quic",
+			true,
+		),
+		chromedp.Flag("disable-background-networking", true),
+		chromedp.Flag("disable-component-update", true),
+		chromedp.Flag("host-resolver-rules", "MAP * ~NOTFOUND , EXCLUDE 127.*"),
+	)...)
 	t.Cleanup(cancel)
 	ctx, cancel := chromedp.NewContext(alloc)
 	t.Cleanup(cancel)
@@ -186,7 +200,19 @@ func TestAPersonSignsInToChromiumByCertificate(t *testing.T) {
 func TestARoomGetsTheDashboardByHTTPSAndNothingElse(t *testing.T) {
 	const host = "127.77.0.1"
 	name := l.name + "-r"
-	out, err := command(t.Context(), name, "up", "--runtime", local.RuntimeName, "--people", "5", "--days", "1", "--listen", host+":9443").run()
+	out, err := command(
+		t.Context(),
+		name,
+		"up",
+		"--runtime",
+		local.RuntimeName,
+		"--people",
+		"5",
+		"--days",
+		"1",
+		"--listen",
+		host+":9443",
+	).run()
 	t.Cleanup(func() {
 		if out, err := command(context.WithoutCancel(t.Context()), name, "down").run(); err != nil {
 			t.Errorf("down: %v\n%s", err, out)
@@ -251,7 +277,12 @@ func newCertified(t *testing.T, who string) *certified {
 		return probe.Open(ctx, addr, probe.Caller{SVID: leaf})
 	}}
 	t.Cleanup(transport.CloseIdleConnections)
-	c.Client = &http.Client{Jar: jar, Transport: transport, Timeout: slack(10*time.Second, 30*time.Second), CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+	c.Client = &http.Client{
+		Jar:           jar,
+		Transport:     transport,
+		Timeout:       slack(10*time.Second, 30*time.Second),
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}
 	return c
 }
 
@@ -293,7 +324,8 @@ func TestARevokedCertificateIsRefusedOnALiveConnectionAndANewOneWorks(t *testing
 	fresh := newCertified(t, who) // at once: what is issued after the answer is good
 	refused := func(c *certified, name, method, path string) {
 		t.Helper()
-		if status, body := c.visit(method, path); status != http.StatusForbidden || !strings.Contains(body, `data-code="certificate_revoked"`) {
+		if status, body := c.visit(method, path); status != http.StatusForbidden ||
+			!strings.Contains(body, `data-code="certificate_revoked"`) {
 			t.Errorf("%s: %d, want 403 and why: %s", name, status, body)
 		}
 		awaitAudit(t, lms, name, func(e audit.Entry) bool {

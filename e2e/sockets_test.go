@@ -52,7 +52,10 @@ func (s *sockets) verdict() error {
 		return fmt.Errorf("connections left the machine: %s", strings.Join(slices.Sorted(maps.Keys(s.seen)), ", "))
 	}
 	if len(s.alive) < len(l.st.Workloads)/2 { // those that only serve may have had none at any look
-		return fmt.Errorf("the watch of connections saw those of %v alone: it would have missed what left", slices.Sorted(maps.Keys(s.alive)))
+		return fmt.Errorf(
+			"the watch of connections saw those of %v alone: it would have missed what left",
+			slices.Sorted(maps.Keys(s.alive)),
+		)
 	}
 	return nil
 }
@@ -107,7 +110,8 @@ func (s *sockets) look(ctx context.Context) {
 	}
 }
 
-// stays says whether what goes to ip stays where the lab is: on this machine or, in a cluster, among its pods and nodes.
+// stays says whether what goes to ip stays where the lab is: on this machine or, in a cluster, among its pods and
+// nodes.
 func stays(ip net.IP) bool {
 	return ip.IsLoopback() || ip.IsUnspecified() || l.inCluster() && ip.IsPrivate()
 }

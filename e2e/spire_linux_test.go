@@ -41,12 +41,17 @@ import (
 func (a *api) entries(t *testing.T) map[string]*types.Entry {
 	t.Helper()
 	dial := podexec.Dial(a.config, a.namespace, cluster.SPIREPod, cluster.SPIREBridge, cluster.SPIRECommand...)
-	conn, err := grpc.NewClient("passthrough:///spire-server", grpc.WithContextDialer(dial), grpc.WithTransportCredentials(insecure.NewCredentials()))
+	conn, err := grpc.NewClient(
+		"passthrough:///spire-server",
+		grpc.WithContextDialer(dial),
+		grpc.WithTransportCredentials(insecure.NewCredentials()),
+	)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer conn.Close()
-	list, err := entryv1.NewEntryClient(conn).ListEntries(t.Context(), &entryv1.ListEntriesRequest{}, grpc.WaitForReady(true))
+	list, err := entryv1.NewEntryClient(conn).
+		ListEntries(t.Context(), &entryv1.ListEntriesRequest{}, grpc.WaitForReady(true))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -77,7 +82,15 @@ func TestSPIREKnowsTheRowsOfTheTopologyAndNobodyElse(t *testing.T) {
 		slices.Sort(is)
 		slices.Sort(should)
 		if e.SpiffeId.Path != w.SpiffeId.Path || !slices.Equal(is, should) || !slices.Equal(e.DnsNames, w.DnsNames) {
-			t.Errorf("SPIRE gives %s to %v as %v, want %s to %v as %v", e.SpiffeId.Path, is, e.DnsNames, w.SpiffeId.Path, should, w.DnsNames)
+			t.Errorf(
+				"SPIRE gives %s to %v as %v, want %s to %v as %v",
+				e.SpiffeId.Path,
+				is,
+				e.DnsNames,
+				w.SpiffeId.Path,
+				should,
+				w.DnsNames,
+			)
 		}
 	}
 	if len(there) != len(want)+1 { // the alias of the nodes
@@ -85,7 +98,8 @@ func TestSPIREKnowsTheRowsOfTheTopologyAndNobodyElse(t *testing.T) {
 	}
 }
 
-// A pod like the gateway's in everything but its account or its namespace stays without an identity, and so never gets ready.
+// A pod like the gateway's in everything but its account or its namespace stays without an identity, and so never gets
+// ready.
 func TestAPodOfAnotherAccountOrNamespaceGetsNoIdentity(t *testing.T) {
 	a := kube(t)
 	gateway := serving(t, generate)
@@ -115,7 +129,10 @@ func TestAPodOfAnotherAccountOrNamespaceGetsNoIdentity(t *testing.T) {
 					spec.Volumes[i].VolumeSource = corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{}}
 				}
 			}
-			spec.Containers[0].Env = slices.DeleteFunc(spec.Containers[0].Env, func(e corev1.EnvVar) bool { return e.Name == "GEMINI_API_KEY_FILE" })
+			spec.Containers[0].Env = slices.DeleteFunc(
+				spec.Containers[0].Env,
+				func(e corev1.EnvVar) bool { return e.Name == "GEMINI_API_KEY_FILE" },
+			)
 			spec.Containers[0].LivenessProbe, spec.Containers[0].StartupProbe = nil, nil
 			if x.namespace != a.namespace {
 				text, err := a.CoreV1().ConfigMaps(a.namespace).Get(t.Context(), "topology", metav1.GetOptions{})
@@ -129,13 +146,21 @@ func TestAPodOfAnotherAccountOrNamespaceGetsNoIdentity(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: "impostor", Namespace: x.namespace, Labels: map[string]string{"app": "impostor"}}, Spec: *spec}
+			pod := &corev1.Pod{
+				ObjectMeta: metav1.ObjectMeta{
+					Name:      "impostor",
+					Namespace: x.namespace,
+					Labels:    map[string]string{"app": "impostor"},
+				},
+				Spec: *spec,
+			}
 			if _, err := a.CoreV1().Pods(x.namespace).Create(t.Context(), pod, metav1.CreateOptions{}); err != nil {
 				t.Fatal(err)
 			}
 			t.Cleanup(func() {
 				now := int64(0)
-				if err := a.CoreV1().Pods(x.namespace).Delete(context.Background(), "impostor", metav1.DeleteOptions{GracePeriodSeconds: &now}); err != nil && !apierrors.IsNotFound(err) {
+				if err := a.CoreV1().Pods(x.namespace).Delete(context.Background(), "impostor", metav1.DeleteOptions{GracePeriodSeconds: &now}); err != nil &&
+					!apierrors.IsNotFound(err) {
 					t.Error(err)
 				}
 			})
@@ -167,7 +192,8 @@ func TestAPodOfAnotherAccountOrNamespaceGetsNoIdentity(t *testing.T) {
 	}
 }
 
-// pidsOf are the numbers of a pod's first process, in each of the PID namespaces that it is in: this machine's, the node's, its own.
+// pidsOf are the numbers of a pod's first process, in each of the PID namespaces that it is in: this machine's, the
+// node's, its own.
 func (a *api) pidsOf(t *testing.T, namespace, name string) []string {
 	t.Helper()
 	pod, err := a.CoreV1().Pods(namespace).Get(t.Context(), name, metav1.GetOptions{})
@@ -298,7 +324,8 @@ func TestIdentitiesOfAMinuteRotateUnderTraffic(t *testing.T) {
 	})
 }
 
-// A lab's cluster, and its namespace, are no other lab's to take: not even of one of the same name that another user brings up.
+// A lab's cluster, and its namespace, are no other lab's to take: not even of one of the same name that another user
+// brings up.
 func TestALabOfTheSameNameElsewhereTakesNothingOver(t *testing.T) {
 	kube(t)
 	home := needtest.PrivateDir(t)
@@ -316,11 +343,13 @@ func TestALabOfTheSameNameElsewhereTakesNothingOver(t *testing.T) {
 		if code(err) != lab.ExitConflict || !strings.Contains(out, "elsewhere or gone") {
 			t.Errorf("up --runtime %s: %v, want exit %d\n%s", runtime, err, lab.ExitConflict, out)
 		}
-		if out, err := command(t.Context(), l.name, "down").withEnv(env...).run(); err != nil || !strings.Contains(out, "nothing to remove") {
+		if out, err := command(t.Context(), l.name, "down").withEnv(env...).run(); err != nil ||
+			!strings.Contains(out, "nothing to remove") {
 			t.Errorf("down after up --runtime %s: %v\n%s", runtime, err, out)
 		}
 	}
-	if l.runtime == kind.RuntimeName { // a folder that is left of a cluster which is gone is no right to the one of the same name
+	// a folder that is left of a cluster which is gone is no right to the one of the same name
+	if l.runtime == kind.RuntimeName {
 		left := control.StateDir(filepath.Join(home, l.name))
 		var s cluster.Settings
 		if err := l.StateDir().Read(&s); err != nil {
@@ -336,7 +365,8 @@ func TestALabOfTheSameNameElsewhereTakesNothingOver(t *testing.T) {
 		if out, err := command(t.Context(), l.name, "up").withEnv(env...).run(); code(err) != lab.ExitConflict {
 			t.Errorf("up: %v, want exit %d\n%s", err, lab.ExitConflict, out)
 		}
-		if out, err := command(t.Context(), l.name, "down").withEnv(env...).run(); err != nil || strings.Contains(out, "control-plane") {
+		if out, err := command(t.Context(), l.name, "down").withEnv(env...).run(); err != nil ||
+			strings.Contains(out, "control-plane") {
 			t.Errorf("down: %v, and the other's cluster is to stay\n%s", err, out)
 		}
 	}
@@ -351,7 +381,8 @@ func TestUpStartsAStoppedClusterAgain(t *testing.T) {
 	if l.runtime != kind.RuntimeName {
 		needtest.Lacks(t, needtest.Kind, "the cluster is not the lab's own to stop")
 	}
-	nodes, err := exec.CommandContext(t.Context(), "docker", "ps", "-q", "--filter", "label=io.x-k8s.kind.cluster=security-training-"+l.name).Output()
+	nodes, err := exec.CommandContext(t.Context(), "docker", "ps", "-q", "--filter", "label=io.x-k8s.kind.cluster=security-training-"+l.name).
+		Output()
 	if err != nil || len(bytes.Fields(nodes)) == 0 {
 		t.Fatalf("find the cluster's containers: %v", err)
 	}
@@ -377,8 +408,8 @@ func TestUpStartsAStoppedClusterAgain(t *testing.T) {
 	}
 }
 
-// A collector must not come as far as the gateway's port, whatever its identity. Where the network plug-in does not enforce
-// policies, the handshake alone stands in its way, and that is tested everywhere.
+// A collector must not come as far as the gateway's port, whatever its identity. Where the network plug-in does not
+// enforce policies, the handshake alone stands in its way, and that is tested everywhere.
 func TestTheNetworkItselfIsClosedToWhoIsNotListed(t *testing.T) {
 	a := kube(t)
 	list, err := a.NetworkingV1().NetworkPolicies(a.namespace).List(t.Context(), metav1.ListOptions{})
@@ -392,7 +423,11 @@ func TestTheNetworkItselfIsClosedToWhoIsNotListed(t *testing.T) {
 		t.Fatal("the dashboard does not reach the gateway")
 	}
 	if reached {
-		needtest.Lacks(t, needtest.NetworkPolicy, "the cluster's network plug-in does not enforce NetworkPolicies: a collector reaches the gateway's port, where the handshake refuses it")
+		needtest.Lacks(
+			t,
+			needtest.NetworkPolicy,
+			"the cluster's network plug-in does not enforce NetworkPolicies: a collector reaches the gateway's port, where the handshake refuses it",
+		)
 	}
 }
 
@@ -427,7 +462,11 @@ func (a *api) dialFrom(t *testing.T, from string, to topology.Workload) bool {
 			results <- result{err: err}
 			return
 		}
-		conn, err := net.DialTimeout("tcp", net.JoinHostPort(services.Items[i].Spec.ClusterIP, strconv.Itoa(to.Port)), 3*time.Second)
+		conn, err := net.DialTimeout(
+			"tcp",
+			net.JoinHostPort(services.Items[i].Spec.ClusterIP, strconv.Itoa(to.Port)),
+			3*time.Second,
+		)
 		if err == nil {
 			conn.Close()
 		}

@@ -192,7 +192,8 @@ func TestALargerCompanyComesUpIsProvenAndEndsWhole(t *testing.T) {
 	if err := os.Remove(f.Path("proven")); err != nil {
 		t.Fatal(err)
 	}
-	for _, want := range []string{"a probe event is scored", "nothing to do"} { // an up that did not prove anything is made up for once
+	// an up that did not prove anything is made up for once
+	for _, want := range []string{"a probe event is scored", "nothing to do"} {
 		if out, err := command(t.Context(), name, "up").run(); err != nil || !strings.Contains(out, want) {
 			t.Errorf("up again: %v, want %q\n%s", err, want, out)
 		}

@@ -1,7 +1,7 @@
 // Package lab brings a whole company up on one machine, and takes it down again without a trace.
 //
-// A Runtime knows one way to do that; a Lab is one that is up. What only one runtime can do is a second small interface,
-// found by type assertion.
+// A Runtime knows one way to do that; a Lab is one that is up. What only one runtime can do is a second small
+// interface, found by type assertion.
 package lab
 
 import (
@@ -46,7 +46,8 @@ type Runtime interface {
 	Find(ctx context.Context, name string) (Lab, error)
 }
 
-// Renewer is a Runtime that can give the workloads of a running lab the programs that were built since they were started.
+// Renewer is a Runtime that can give the workloads of a running lab the programs that were built since they were
+// started.
 type Renewer interface {
 	// Outdated lists the workloads of l that run another program than the one that was built last, in the topology's
 	// order.

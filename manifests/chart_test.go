@@ -52,7 +52,15 @@ func set(path string, v any) values {
 
 // provider are values with a provider of identities; secret is the name of a Secret, empty for none.
 func provider(secret string) values {
-	return set("lms.oidc", values{"issuer": "https://id.example.org", "clientID": "training", "redirectURL": "https://lms.example.org/sign-in/callback", "clientSecret": secret})
+	return set(
+		"lms.oidc",
+		values{
+			"issuer":       "https://id.example.org",
+			"clientID":     "training",
+			"redirectURL":  "https://lms.example.org/sign-in/callback",
+			"clientSecret": secret,
+		},
+	)
 }
 
 // cluster answers lookup from objects that are there already.
@@ -82,7 +90,12 @@ func texts(vals values, there cluster) (map[string]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	full, err := util.ToRenderValues(chart, vals, common.ReleaseOptions{Name: "security-system", Namespace: "default", IsInstall: true}, nil)
+	full, err := util.ToRenderValues(
+		chart,
+		vals,
+		common.ReleaseOptions{Name: "security-system", Namespace: "default", IsInstall: true},
+		nil,
+	)
 	if err != nil {
 		return nil, err
 	}
@@ -236,14 +249,16 @@ func defaults(t *testing.T) values {
 	return v
 }
 
-// TestEachValueChangesWhatIsRendered sets each value to another one, alone: it must be heard. What is in values.yaml and not here is
-// a fault, and the other way round.
+// TestEachValueChangesWhatIsRendered sets each value to another one, alone: it must be heard. What is in values.yaml
+// and not here is a fault, and the other way round.
 func TestEachValueChangesWhatIsRendered(t *testing.T) {
 	digest := "sha256:" + strings.Repeat("0a", 32)
 	tried := values{
 		"namespace": "elsewhere", "global.geminiApiKey": "k", "global.geminiSecret": "mine",
 		"image.repository": "registry.example.org/app", "image.tag": "1", "image.digest": digest, "image.pullPolicy": "Never",
-		"imagePullSecrets": []any{"pull"}, "topology": strings.ReplaceAll(string(manifests.Topology()), "security-training.example.org", "other.example.org"),
+		"imagePullSecrets": []any{
+			"pull",
+		}, "topology": strings.ReplaceAll(string(manifests.Topology()), "security-training.example.org", "other.example.org"),
 		"llm.model": "gemini-9", "lms.peopleTLSSecret": "people", "lms.hosts": []any{"training.example.org"},
 		"lms.oidc.issuer": "https://other.example.org", "lms.oidc.clientID": "other", "lms.oidc.redirectURL": "https://other.example.org/sign-in/callback", "lms.oidc.clientSecret": "mine",
 		"postgres.image.repository": "registry.example.org/pg", "postgres.image.tag": "18", "postgres.image.digest": digest, "postgres.image.pullPolicy": "Never",
@@ -269,7 +284,16 @@ func TestEachValueChangesWhatIsRendered(t *testing.T) {
 	if d := cmp.Diff(slices.Sorted(maps.Keys(leaves("", defaults(t)))), slices.Sorted(maps.Keys(tried))); d != "" {
 		t.Fatalf("values.yaml and what is tried here (-documented +tried):\n%s", d)
 	}
-	plain, withKey, withProvider := manifest(t, render(t, nil)), manifest(t, render(t, set("global.geminiSecret", "mine"))), manifest(t, render(t, provider("")))
+	plain, withKey, withProvider := manifest(
+		t,
+		render(t, nil),
+	), manifest(
+		t,
+		render(t, set("global.geminiSecret", "mine")),
+	), manifest(
+		t,
+		render(t, provider("")),
+	)
 	for path, v := range tried {
 		vals, before := set(path, v), plain
 		if strings.HasPrefix(path, "networkPolicy.gemini") || path == "llm.backend" {
@@ -347,28 +371,58 @@ func TestEverythingIsInTheNamespaceThatTheChartMakes(t *testing.T) {
 	}
 }
 
-// TestRowsOfTheTopologyAreWhatIsInstalled compares both ways: what each row asks for is there, and nothing is there for which no
-// row asks.
+// TestRowsOfTheTopologyAreWhatIsInstalled compares both ways: what each row asks for is there, and nothing is there for
+// which no row asks.
 func TestRowsOfTheTopologyAreWhatIsInstalled(t *testing.T) {
 	list := render(t, nil)
 	var want []string
 	for _, w := range running(t) {
-		want = append(want, "Deployment/"+w.Name, "ServiceAccount/"+w.Name+"-sa", "Service/"+w.Host(), "PersistentVolumeClaim/"+w.Name+"-state", "NetworkPolicy/"+w.Name)
+		want = append(
+			want,
+			"Deployment/"+w.Name,
+			"ServiceAccount/"+w.Name+"-sa",
+			"Service/"+w.Host(),
+			"PersistentVolumeClaim/"+w.Name+"-state",
+			"NetworkPolicy/"+w.Name,
+		)
 		if s := "Secret/source-" + w.Source; w.Source != "" && !slices.Contains(want, s) {
 			want = append(want, s)
 		}
 	}
 	// What belongs to no row.
-	want = append(want, "Namespace/security-training", "ConfigMap/topology", "ConfigMap/postgres-server", "NetworkPolicy/default-deny", "NetworkPolicy/dns",
-		"PodDisruptionBudget/postgres", "PodDisruptionBudget/spire-server", "ConfigMap/spire-bundle")
+	want = append(
+		want,
+		"Namespace/security-training",
+		"ConfigMap/topology",
+		"ConfigMap/postgres-server",
+		"NetworkPolicy/default-deny",
+		"NetworkPolicy/dns",
+		"PodDisruptionBudget/postgres",
+		"PodDisruptionBudget/spire-server",
+		"ConfigMap/spire-bundle",
+	)
 	for _, part := range []string{"spire-server", "spire-agent", "spire-register-workloads"} {
 		want = append(want, "ServiceAccount/"+part, "NetworkPolicy/"+part)
 	}
 	for _, part := range []string{"spire-server", "spire-agent"} {
-		want = append(want, "ConfigMap/"+part, "ClusterRole/security-training-"+part, "ClusterRoleBinding/security-training-"+part)
+		want = append(
+			want,
+			"ConfigMap/"+part,
+			"ClusterRole/security-training-"+part,
+			"ClusterRoleBinding/security-training-"+part,
+		)
 	}
-	want = append(want, "Role/spire-server", "RoleBinding/spire-server", "Role/spire-register-workloads", "RoleBinding/spire-register-workloads",
-		"Service/spire-server", "StatefulSet/spire-server", "DaemonSet/spire-agent", "Job/"+jobName(t, list))
+	want = append(
+		want,
+		"Role/spire-server",
+		"RoleBinding/spire-server",
+		"Role/spire-register-workloads",
+		"RoleBinding/spire-register-workloads",
+		"Service/spire-server",
+		"StatefulSet/spire-server",
+		"DaemonSet/spire-agent",
+		"Job/"+jobName(t, list),
+	)
 	var got []string
 	for _, o := range list {
 		got = append(got, keyOf(o))
@@ -402,7 +456,13 @@ func container(t *testing.T, p pod, name string) corev1.Container {
 }
 
 func TestEachRowRunsAsTheTopologySays(t *testing.T) {
-	list := render(t, loader.MergeMaps(values{"global": values{"geminiApiKey": "k"}, "lms": values{"peopleTLSSecret": "people"}}, provider("client")))
+	list := render(
+		t,
+		loader.MergeMaps(
+			values{"global": values{"geminiApiKey": "k"}, "lms": values{"peopleTLSSecret": "people"}},
+			provider("client"),
+		),
+	)
 	all := pods(list)
 	postgres := topo(t).OfKind(topology.KindDatabase)[0]
 	for _, w := range running(t) {
@@ -411,7 +471,8 @@ func TestEachRowRunsAsTheTopologySays(t *testing.T) {
 		if d := cmp.Diff([]string{"/app/" + w.Binary}, c.Command); d != "" {
 			t.Errorf("%s: command: %s", w.Name, d)
 		}
-		if p.spec.ServiceAccountName != w.Name+"-sa" || p.meta.Labels["security-training/kind"] != w.Kind || p.meta.Labels["app.kubernetes.io/part-of"] != "security-training" {
+		if p.spec.ServiceAccountName != w.Name+"-sa" || p.meta.Labels["security-training/kind"] != w.Kind ||
+			p.meta.Labels["app.kubernetes.io/part-of"] != "security-training" {
 			t.Errorf("%s: account %s, labels %v", w.Name, p.spec.ServiceAccountName, p.meta.Labels)
 		}
 		ports := map[string]int32{"health": int32(w.Health)}
@@ -445,7 +506,9 @@ func TestEachRowRunsAsTheTopologySays(t *testing.T) {
 		case topology.KindGateway:
 			want["LLM_BACKEND"], want["GEMINI_MODEL"], want["GEMINI_API_KEY_FILE"] = "gemini", "gemini-2.5-flash", "/etc/gemini/key"
 		case topology.KindDatabase:
-			want["PGHOST"], want["DB_PORT"], want["DB_NAME"], want["TLS_DIR"] = "/run/postgresql", fmt.Sprint(w.Port), "security_training", "/run/postgresql-tls"
+			want["PGHOST"], want["DB_PORT"], want["DB_NAME"], want["TLS_DIR"] = "/run/postgresql", fmt.Sprint(
+				w.Port,
+			), "security_training", "/run/postgresql-tls"
 		case topology.KindDashboard:
 			want["PEOPLE_TLS_DIR"], want["OIDC_CLIENT_SECRET_FILE"] = "/etc/people-tls", "/etc/oidc/secret"
 			want["OIDC_ISSUER"], want["OIDC_CLIENT_ID"], want["OIDC_REDIRECT_URL"] = "https://id.example.org", "training", "https://lms.example.org/sign-in/callback"
@@ -503,7 +566,8 @@ func TestAWorkloadIsToldToCollectBeforeItsContainersLimit(t *testing.T) {
 	}
 }
 
-// missing says why there is nothing at path in c, empty if there may be. Files of Secrets and ConfigMaps must be among their keys.
+// missing says why there is nothing at path in c, empty if there may be. Files of Secrets and ConfigMaps must be among
+// their keys.
 func missing(list objects, p pod, c corev1.Container, path string) string {
 	for _, m := range c.VolumeMounts {
 		if path != m.MountPath && !strings.HasPrefix(path, m.MountPath+"/") {
@@ -555,7 +619,8 @@ func TestServicesHaveThePortsOfTheirRow(t *testing.T) {
 	}
 }
 
-// TestWhatIsRegisteredIsWhatRuns holds the registrar's selectors against the pods: exactly one container fits each entry.
+// TestWhatIsRegisteredIsWhatRuns holds the registrar's selectors against the pods: exactly one container fits each
+// entry.
 func TestWhatIsRegisteredIsWhatRuns(t *testing.T) {
 	const ns = "elsewhere"
 	list := pods(render(t, values{"namespace": ns}))
@@ -568,7 +633,11 @@ func TestWhatIsRegisteredIsWhatRuns(t *testing.T) {
 		var fits []string
 		for _, p := range list {
 			for _, c := range p.spec.Containers {
-				is := map[string]bool{"k8s:ns:" + ns: true, "k8s:sa:" + p.spec.ServiceAccountName: true, "k8s:container-name:" + c.Name: true}
+				is := map[string]bool{
+					"k8s:ns:" + ns:                        true,
+					"k8s:sa:" + p.spec.ServiceAccountName: true,
+					"k8s:container-name:" + c.Name:        true,
+				}
 				if maps.Equal(want, is) {
 					fits = append(fits, p.owner+" "+c.Name)
 				}
@@ -601,7 +670,8 @@ func TestTopologyIsMountedAsTheFileThatEverybodyReads(t *testing.T) {
 			}
 		}
 		for key, v := range p.meta.Annotations {
-			if strings.HasPrefix(key, "checksum/") && v != pods(render(t, values{"topology": strings.Replace(text, "POST /v1/generate: [lms]", "POST /v1/generate: [instructor]", 1)}))[w.Name].meta.Annotations[key] {
+			if strings.HasPrefix(key, "checksum/") &&
+				v != pods(render(t, values{"topology": strings.Replace(text, "POST /v1/generate: [lms]", "POST /v1/generate: [instructor]", 1)}))[w.Name].meta.Annotations[key] {
 				t.Errorf("%s starts again when a caller is struck off", w.Name)
 			}
 		}
@@ -719,12 +789,14 @@ func TestAProviderOfIdentitiesIsTheLearningSystemsAloneAndWhole(t *testing.T) {
 		}
 	}
 	for _, leaf := range []string{"clientID", "redirectURL"} {
-		if _, err := texts(loader.MergeMaps(provider(""), set("lms.oidc."+leaf, "")), nil); err == nil || !strings.Contains(err.Error(), "lms.oidc."+leaf) {
+		if _, err := texts(loader.MergeMaps(provider(""), set("lms.oidc."+leaf, "")), nil); err == nil ||
+			!strings.Contains(err.Error(), "lms.oidc."+leaf) {
 			t.Errorf("without %s: %v", leaf, err)
 		}
 	}
 	for _, issuer := range []string{"http://id.example.org", "id.example.org"} {
-		if _, err := texts(loader.MergeMaps(provider(""), set("lms.oidc.issuer", issuer)), nil); err == nil || !strings.Contains(err.Error(), "schema") {
+		if _, err := texts(loader.MergeMaps(provider(""), set("lms.oidc.issuer", issuer)), nil); err == nil ||
+			!strings.Contains(err.Error(), "schema") {
 			t.Errorf("the issuer %s: %v", issuer, err)
 		}
 	}
@@ -778,19 +850,23 @@ func TestTheBundleIsTheServersToWriteAndTheAgentWaitsForIt(t *testing.T) {
 		if v.Name != "bundle" {
 			continue
 		}
-		if v.ConfigMap.Name != "spire-bundle" || (v.ConfigMap.Optional != nil && *v.ConfigMap.Optional) || len(v.ConfigMap.Items) != 1 || v.ConfigMap.Items[0].Key != "bundle.crt" {
+		if v.ConfigMap.Name != "spire-bundle" || (v.ConfigMap.Optional != nil && *v.ConfigMap.Optional) ||
+			len(v.ConfigMap.Items) != 1 ||
+			v.ConfigMap.Items[0].Key != "bundle.crt" {
 			t.Errorf("bundle: %+v", v.ConfigMap)
 		}
 	}
 	conf := all[*corev1.ConfigMap](list)["spire-agent"].Data["agent.conf"]
-	if !strings.Contains(conf, `trust_bundle_path = "/run/spire/bundle/bundle.crt"`) || strings.Contains(conf, "insecure_bootstrap") {
+	if !strings.Contains(conf, `trust_bundle_path = "/run/spire/bundle/bundle.crt"`) ||
+		strings.Contains(conf, "insecure_bootstrap") {
 		t.Errorf("agent.conf:\n%s", conf)
 	}
 	if !agent.spec.HostPID || agent.spec.HostNetwork {
 		t.Errorf("the agent: hostPID %v, hostNetwork %v", agent.spec.HostPID, agent.spec.HostNetwork)
 	}
 	p := pods(list)["spire-server"]
-	if p.spec.Containers[0].Name != "spire-server" || p.meta.Annotations["kubectl.kubernetes.io/default-container"] != "spire-server" {
+	if p.spec.Containers[0].Name != "spire-server" ||
+		p.meta.Annotations["kubectl.kubernetes.io/default-container"] != "spire-server" {
 		t.Error("kubectl exec would not reach the container spire-server")
 	}
 }

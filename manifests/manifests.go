@@ -21,10 +21,12 @@ func Chart() fs.FS {
 // Topology is the text of topology.yaml.
 func Topology() []byte { return read("chart/topology.yaml") }
 
-// PostgresHBA is the text of pg_hba.conf: who may sign in to the database, and how. Its map "keeper" is for pg_ident.conf to give.
+// PostgresHBA is the text of pg_hba.conf: who may sign in to the database, and how. Its map "keeper" is for
+// pg_ident.conf to give.
 func PostgresHBA() []byte { return read("chart/files/postgres/pg_hba.conf") }
 
-// PostgresSettings is the text of postgresql.conf: what the database's server needs wherever it runs, without addresses and paths.
+// PostgresSettings is the text of postgresql.conf: what the database's server needs wherever it runs, without addresses
+// and paths.
 func PostgresSettings() []byte { return read("chart/files/postgres/postgresql.conf") }
 
 func read(path string) []byte {

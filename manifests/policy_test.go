@@ -160,14 +160,16 @@ var rules = []rule{
 		return ""
 	}, func(s *setup) { s.spec.Containers[0].Image = "postgres" }, nil},
 	{"root is read-only", each(func(c corev1.Container) string {
-		if c.SecurityContext == nil || c.SecurityContext.ReadOnlyRootFilesystem == nil || !*c.SecurityContext.ReadOnlyRootFilesystem {
+		if c.SecurityContext == nil || c.SecurityContext.ReadOnlyRootFilesystem == nil ||
+			!*c.SecurityContext.ReadOnlyRootFilesystem {
 			return "may write to its root"
 		}
 		return ""
 	}), func(s *setup) { s.spec.Containers[0].SecurityContext.ReadOnlyRootFilesystem = nil }, nil},
 	{"no privilege is gained", each(func(c corev1.Container) string {
 		sc := c.SecurityContext
-		if sc == nil || sc.AllowPrivilegeEscalation == nil || *sc.AllowPrivilegeEscalation || (sc.Privileged != nil && *sc.Privileged) {
+		if sc == nil || sc.AllowPrivilegeEscalation == nil || *sc.AllowPrivilegeEscalation ||
+			(sc.Privileged != nil && *sc.Privileged) {
 			return "may gain privileges"
 		}
 		if sc.Capabilities == nil || !slices.Equal(sc.Capabilities.Drop, []corev1.Capability{"ALL"}) {
@@ -198,7 +200,11 @@ var rules = []rule{
 		}
 		return ""
 	}, func(s *setup) { s.spec.AutomountServiceAccountToken = nil },
-		[]string{"spire-agent", "spire-server", "spire-register-workloads"}}, // asks the kubelet; asks for token reviews; execs into one pod
+		[]string{
+			"spire-agent",
+			"spire-server",
+			"spire-register-workloads",
+		}}, // asks the kubelet; asks for token reviews; execs into one pod
 	{"account is its own", func(s setup) string {
 		if s.spec.ServiceAccountName == "" || s.spec.ServiceAccountName == "default" {
 			return "runs under the default account"
@@ -240,10 +246,24 @@ var rules = []rule{
 		}
 		return "may be evicted unasked"
 	}, func(s *setup) { s.budgets = nil },
-		// A collector's spool, a scorer's work and a page come back where the pod does; a simulator has nothing to lose. An agent
-		// belongs to its node, and a job ends.
-		[]string{"lms", "llm-gateway", "risk-scorer", "git-collector", "jira-collector", "iam-collector", "siem-collector", "sim-git", "sim-jira", "sim-iam", "sim-siem", "stub-gemini",
-			"spire-agent", "spire-register-workloads"}},
+		// A collector's spool, a scorer's work and a page come back where the pod does; a simulator has nothing to lose. An
+		// agent belongs to its node, and a job ends.
+		[]string{
+			"lms",
+			"llm-gateway",
+			"risk-scorer",
+			"git-collector",
+			"jira-collector",
+			"iam-collector",
+			"siem-collector",
+			"sim-git",
+			"sim-jira",
+			"sim-iam",
+			"sim-siem",
+			"stub-gemini",
+			"spire-agent",
+			"spire-register-workloads",
+		}},
 	{"no port of the node", func(s setup) string {
 		if s.spec.HostNetwork {
 			return "is in the node's network"
@@ -265,7 +285,9 @@ var rules = []rule{
 		}
 		return ""
 	}), func(s *setup) {
-		s.spec.Containers[0].Env = []corev1.EnvVar{{Name: "KEY", ValueFrom: &corev1.EnvVarSource{SecretKeyRef: &corev1.SecretKeySelector{Key: "key"}}}}
+		s.spec.Containers[0].Env = []corev1.EnvVar{
+			{Name: "KEY", ValueFrom: &corev1.EnvVarSource{SecretKeyRef: &corev1.SecretKeySelector{Key: "key"}}},
+		}
 	}, nil},
 }
 
@@ -280,7 +302,10 @@ func setups(list objects) map[string]setup {
 }
 
 func TestEveryPodKeepsTheRules(t *testing.T) {
-	vals := loader.MergeMaps(values{"global": values{"geminiApiKey": "k"}, "lms": values{"peopleTLSSecret": "people"}}, provider("client"))
+	vals := loader.MergeMaps(
+		values{"global": values{"geminiApiKey": "k"}, "lms": values{"peopleTLSSecret": "people"}},
+		provider("client"),
+	)
 	for _, r := range rules {
 		t.Run(strings.ReplaceAll(r.name, " ", "-"), func(t *testing.T) {
 			kept := 0
@@ -352,17 +377,20 @@ func opens(ports []networkingv1.NetworkPolicyPort, port int) bool {
 	})
 }
 
-// flows says whether the policies let a connection pass, as Kubernetes reads them: each side must allow it that any policy selects.
+// flows says whether the policies let a connection pass, as Kubernetes reads them: each side must allow it that any
+// policy selects.
 func flows(t *testing.T, policies map[string]*networkingv1.NetworkPolicy, from, to place, port int) bool {
 	t.Helper()
 	leaves, enters := from.labels == nil, to.labels == nil
 	for _, p := range policies {
-		if from.labels != nil && slices.Contains(p.Spec.PolicyTypes, networkingv1.PolicyTypeEgress) && selects(t, p.Spec.PodSelector, from.labels) {
+		if from.labels != nil && slices.Contains(p.Spec.PolicyTypes, networkingv1.PolicyTypeEgress) &&
+			selects(t, p.Spec.PodSelector, from.labels) {
 			for _, r := range p.Spec.Egress {
 				leaves = leaves || reaches(t, r.To, to) && opens(r.Ports, port)
 			}
 		}
-		if to.labels != nil && slices.Contains(p.Spec.PolicyTypes, networkingv1.PolicyTypeIngress) && selects(t, p.Spec.PodSelector, to.labels) {
+		if to.labels != nil && slices.Contains(p.Spec.PolicyTypes, networkingv1.PolicyTypeIngress) &&
+			selects(t, p.Spec.PodSelector, to.labels) {
 			for _, r := range p.Spec.Ingress {
 				enters = enters || reaches(t, r.From, from) && opens(r.Ports, port)
 			}
@@ -371,7 +399,8 @@ func flows(t *testing.T, policies map[string]*networkingv1.NetworkPolicy, from, 
 	return leaves && enters
 }
 
-// TestPacketsFlowWhereTheTopologyAdmitsACallerAndNowhereElse tries every pod against every pod on every port that anybody has.
+// TestPacketsFlowWhereTheTopologyAdmitsACallerAndNowhereElse tries every pod against every pod on every port that
+// anybody has.
 func TestPacketsFlowWhereTheTopologyAdmitsACallerAndNowhereElse(t *testing.T) {
 	packetsFlowBy(t, string(manifests.Topology()), nil)
 }
@@ -455,7 +484,9 @@ func TestOnlyThoseLeaveWhoMustAndOnlyByThatPort(t *testing.T) {
 
 func TestEverythingIsDeniedThatNoPolicyAllows(t *testing.T) {
 	p := all[*networkingv1.NetworkPolicy](render(t, nil))["default-deny"].Spec
-	want := networkingv1.NetworkPolicySpec{PolicyTypes: []networkingv1.PolicyType{networkingv1.PolicyTypeIngress, networkingv1.PolicyTypeEgress}}
+	want := networkingv1.NetworkPolicySpec{
+		PolicyTypes: []networkingv1.PolicyType{networkingv1.PolicyTypeIngress, networkingv1.PolicyTypeEgress},
+	}
 	if d := cmp.Diff(want, p); d != "" {
 		t.Error(d)
 	}

@@ -1,5 +1,5 @@
-// Package arch holds the rules of the house that no compiler knows: what may import what, and what stands in one place alone.
-// It needs no lab.
+// Package arch holds the rules of the house that no compiler knows: what may import what, and what stands in one place
+// alone. It needs no lab.
 package arch
 
 import (
@@ -65,7 +65,8 @@ func tree(t *testing.T) []file {
 		if err != nil {
 			return err
 		}
-		if d.IsDir() && path != dir && (strings.HasPrefix(d.Name(), ".") || slices.Contains([]string{"bin", "tools", "testdata", "screenshots"}, d.Name())) {
+		if d.IsDir() && path != dir &&
+			(strings.HasPrefix(d.Name(), ".") || slices.Contains([]string{"bin", "tools", "testdata", "screenshots"}, d.Name())) {
 			return filepath.SkipDir
 		}
 		if d.IsDir() || !strings.HasSuffix(path, ".go") {
@@ -79,7 +80,8 @@ func tree(t *testing.T) []file {
 		if err != nil {
 			return err
 		}
-		test := strings.HasSuffix(path, "_test.go") || strings.HasSuffix(filepath.Dir(path), "test") // meshtest and its like are for tests alone
+		test := strings.HasSuffix(path, "_test.go") ||
+			strings.HasSuffix(filepath.Dir(path), "test") // meshtest and its like are for tests alone
 		files = append(files, file{filepath.ToSlash(rel), test, parsed})
 		return nil
 	})
@@ -101,7 +103,13 @@ func under(folder string, parents ...string) bool {
 var kernel = []string{"services/env", "services/httpjson", "services/topology", "services/audit", "services/mesh"}
 
 // vocabulary is what crosses the wire.
-var vocabulary = []string{"services/activity", "services/risk", "services/lesson", "services/source", "services/exercise"}
+var vocabulary = []string{
+	"services/activity",
+	"services/risk",
+	"services/lesson",
+	"services/source",
+	"services/exercise",
+}
 
 // api says whether a folder holds what a product's routes are called, take and answer: server and clients share it.
 func api(folder string) bool {
@@ -156,7 +164,13 @@ func TestKnowledgePointsInward(t *testing.T) {
 
 // TestForbiddenImports holds single imports that a layer must not have, in its tests neither unless it says otherwise.
 func TestForbiddenImports(t *testing.T) {
-	products := []string{"services/collector", "services/riskscorer", "services/llmgateway", "services/lms", "services/dbkeeper"}
+	products := []string{
+		"services/collector",
+		"services/riskscorer",
+		"services/llmgateway",
+		"services/lms",
+		"services/dbkeeper",
+	}
 	for _, f := range tree(t) {
 		for _, path := range f.imports() {
 			refuse := func(why string) { t.Errorf("%s imports %s: %s", f.path, path, why) }
@@ -172,11 +186,23 @@ func TestForbiddenImports(t *testing.T) {
 				refuse("every byte between workloads passes through mesh")
 			}
 			if under(path, "database/sql") || strings.Contains(path, "jackc/pgx") {
-				if under(f.folder(), "services/llmgateway", "services/collector", "services/mesh", "services/source", "services/risk", "services/lesson", "services/activity", "synth") {
+				if under(
+					f.folder(),
+					"services/llmgateway",
+					"services/collector",
+					"services/mesh",
+					"services/source",
+					"services/risk",
+					"services/lesson",
+					"services/activity",
+					"synth",
+				) {
 					refuse("this one has no database")
 				}
 			}
-			if path == module+"services/mesh/authority" && under(f.folder(), "services") && !under(f.folder(), "services/mesh") && !f.test {
+			if path == module+"services/mesh/authority" && under(f.folder(), "services") &&
+				!under(f.folder(), "services/mesh") &&
+				!f.test {
 				refuse("no service signs certificates")
 			}
 			if strings.HasPrefix(path, module) && strings.HasSuffix(path, "test") && !f.test {
@@ -206,7 +232,9 @@ func TestForbiddenImports(t *testing.T) {
 			if strings.HasPrefix(path, "helm.sh/") && !under(f.folder(), "lab/kind", "lab/cluster") && !f.test {
 				refuse("only the runtimes on Kubernetes link Helm")
 			}
-			if strings.HasPrefix(path, "k8s.io/") && !under(f.folder(), "lab/kind", "lab/cluster", "services/registrar/podexec") && !f.test {
+			if strings.HasPrefix(path, "k8s.io/") &&
+				!under(f.folder(), "lab/kind", "lab/cluster", "services/registrar/podexec") &&
+				!f.test {
 				refuse("only the runtimes on Kubernetes and the registrar's way into a pod know its API")
 			}
 		}
@@ -342,7 +370,9 @@ func TestFactsOfTheTopologyStandNowhereElse(t *testing.T) {
 
 // TestSQLIsNotPutTogetherFromPieces looks for a plus sign beside a literal that reads like a statement.
 func TestSQLIsNotPutTogetherFromPieces(t *testing.T) {
-	statement := regexp.MustCompile(`(?i)^\s*(select|insert into|update|delete from|create|alter|drop|grant|revoke|copy)\s[^.;]*\b(from|into|values|set|table|role|schema|on|to|where|database)\b`)
+	statement := regexp.MustCompile(
+		`(?i)^\s*(select|insert into|update|delete from|create|alter|drop|grant|revoke|copy)\s[^.;]*\b(from|into|values|set|table|role|schema|on|to|where|database)\b`,
+	)
 	for _, f := range tree(t) {
 		if f.test {
 			continue
@@ -400,10 +430,31 @@ func TestEveryPackageSaysWhatItIs(t *testing.T) {
 }
 
 func TestNamesSayWhatAThingIs(t *testing.T) {
-	never := []string{"common", "util", "utils", "helper", "helpers", "shared", "base", "core", "manager", "processor", "engine", "impl", "factory", "data", "info", "handler", "handlers", "misc", "types"}
+	never := []string{
+		"common",
+		"util",
+		"utils",
+		"helper",
+		"helpers",
+		"shared",
+		"base",
+		"core",
+		"manager",
+		"processor",
+		"engine",
+		"impl",
+		"factory",
+		"data",
+		"info",
+		"handler",
+		"handlers",
+		"misc",
+		"types",
+	}
 	typeName := regexp.MustCompile(`(Manager|Processor|Engine|Impl|Factory|Helper|Util|Utils|Service|Handler)$`)
 	for _, f := range tree(t) {
-		if slices.Contains(never, filepath.Base(f.folder())) || slices.Contains(never, strings.TrimSuffix(filepath.Base(f.path), ".go")) {
+		if slices.Contains(never, filepath.Base(f.folder())) ||
+			slices.Contains(never, strings.TrimSuffix(filepath.Base(f.path), ".go")) {
 			t.Errorf("%s: a name that says nothing", f.path)
 		}
 		for _, d := range f.ast.Decls {
@@ -435,14 +486,16 @@ func TestTestsAreSentences(t *testing.T) {
 			if !ok || fn.Recv != nil || fn.Name.Name == "TestMain" {
 				continue
 			}
-			if name, ok := strings.CutPrefix(fn.Name.Name, "Test"); ok && (strings.Contains(name, "_") || len(word.FindAllString(name, -1)) < 2) {
+			if name, ok := strings.CutPrefix(fn.Name.Name, "Test"); ok &&
+				(strings.Contains(name, "_") || len(word.FindAllString(name, -1)) < 2) {
 				t.Errorf("%s: %s is not a sentence", f.path, fn.Name.Name)
 			}
 		}
 	}
 }
 
-// TestEverySkipHasItsWord finds skips that go past needtest. A skip that names no word cannot be demanded by LAB_REQUIRE, and is not counted.
+// TestEverySkipHasItsWord finds skips that go past needtest. A skip that names no word cannot be demanded by
+// LAB_REQUIRE, and is not counted.
 func TestEverySkipHasItsWord(t *testing.T) {
 	for _, f := range tree(t) {
 		if under(f.folder(), "services/env/needtest") {
@@ -482,8 +535,8 @@ func TestMainsAreBoring(t *testing.T) {
 	}
 }
 
-// TestRoutesInCodeAreThoseOfTheTopology finds every literal "METHOD /path" outside tests: it must be a route that some row serves,
-// or a page for people, and stand once, since server and clients share the constant.
+// TestRoutesInCodeAreThoseOfTheTopology finds every literal "METHOD /path" outside tests: it must be a route that some
+// row serves, or a page for people, and stand once, since server and clients share the constant.
 func TestRoutesInCodeAreThoseOfTheTopology(t *testing.T) {
 	topo, err := topology.FromYAML(manifests.Topology())
 	if err != nil {
@@ -522,8 +575,8 @@ func TestRoutesInCodeAreThoseOfTheTopology(t *testing.T) {
 	}
 }
 
-// TestSourcesStandInOneTable finds lists of sources: what depends on the source ranges over activity.Table, or has a row
-// for each in one table of its own, which is an exception here. The list may only shrink.
+// TestSourcesStandInOneTable finds lists of sources: what depends on the source ranges over activity.Table, or has a
+// row for each in one table of its own, which is an exception here. The list may only shrink.
 func TestSourcesStandInOneTable(t *testing.T) {
 	tables := map[string]bool{
 		"services/activity/table.go": true, // the table
@@ -609,7 +662,8 @@ func TestEachBinaryOfTheTopologyIsThere(t *testing.T) {
 		}
 	}
 	for b := range there {
-		if !wanted[b] && b != "synth" && b != "registrar" && b != "bridge" { // a tool for the shell, a Job of the cluster, and the way into its SPIRE server
+		if !wanted[b] && b != "synth" && b != "registrar" &&
+			b != "bridge" { // a tool for the shell, a Job of the cluster, and the way into its SPIRE server
 			t.Errorf("%s is built, and no row of topology.yaml runs it", b)
 		}
 	}
@@ -631,7 +685,10 @@ func TestFilesKeepTheHousesWords(t *testing.T) {
 			}
 			return nil
 		}
-		if !slices.Contains([]string{".go", ".yaml", ".yml", ".md", ".sql", ".html", ".css", ".mod", ""}, filepath.Ext(path)) {
+		if !slices.Contains(
+			[]string{".go", ".yaml", ".yml", ".md", ".sql", ".html", ".css", ".mod", ""},
+			filepath.Ext(path),
+		) {
 			return nil
 		}
 		b, err := os.ReadFile(path)

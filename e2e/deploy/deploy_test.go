@@ -1,5 +1,5 @@
-// Package deploy follows DEPLOYMENT_ARCHITECTURE.md: it reads the commands that the document prints and runs each of them as it is
-// printed, on a kind cluster of its own, from a copy of the source tree. It has tests only.
+// Package deploy follows DEPLOYMENT_ARCHITECTURE.md: it reads the commands that the document prints and runs each of
+// them as it is printed, on a kind cluster of its own, from a copy of the source tree. It has tests only.
 package deploy
 
 import (
@@ -116,8 +116,14 @@ func plan() []step {
 		{"kubectl logs -n security-training -l app=lms", says("spiffe://")},
 		{"kubectl logs -n security-training -l app=llm-gateway", says("spiffe identity")},
 		{"kubectl create secret", plain},
-		{"helm upgrade security-system ./manifests/chart --set", func(t *testing.T, s *site, c string) { s.run(t, c+s.offline); ownSecret(t, s) }},
-		{"helm upgrade security-system ./manifests/chart --reset", func(t *testing.T, s *site, c string) { s.run(t, c); ownSecret(t, s) }},
+		{
+			"helm upgrade security-system ./manifests/chart --set",
+			func(t *testing.T, s *site, c string) { s.run(t, c+s.offline); ownSecret(t, s) },
+		},
+		{
+			"helm upgrade security-system ./manifests/chart --reset",
+			func(t *testing.T, s *site, c string) { s.run(t, c); ownSecret(t, s) },
+		},
 		{"helm uninstall", uninstall},
 		{"", fromThePreviousChart},
 		{"kind delete cluster", func(t *testing.T, s *site, c string) { s.run(t, c); nothingLeft(t, s) }},
@@ -150,7 +156,11 @@ func prepare(t *testing.T) *site {
 	t.Helper()
 	needtest.Engine(t)
 	dir := t.TempDir()
-	s := &site{tree: filepath.Join(dir, "tree"), config: filepath.Join(dir, "kubeconfig"), cluster: fmt.Sprintf("deploy-%d", os.Getpid())}
+	s := &site{
+		tree:    filepath.Join(dir, "tree"),
+		config:  filepath.Join(dir, "kubeconfig"),
+		cluster: fmt.Sprintf("deploy-%d", os.Getpid()),
+	}
 	s.images(t)
 	if _, err := exec.LookPath("kubectl"); err != nil {
 		needtest.Lacks(t, needtest.Kind, "kubectl is not on PATH")
@@ -169,8 +179,20 @@ func prepare(t *testing.T) *site {
 		}
 	}
 	path, _ := env.Process("PATH")
-	s.env = append(s.env, "PATH="+tools+string(os.PathListSeparator)+path, "KUBECONFIG="+s.config, "KIND_CLUSTER_NAME="+s.cluster, "GEMINI_API_KEY="+canary,
-		"HELM_CACHE_HOME="+filepath.Join(dir, "helm", "cache"), "HELM_CONFIG_HOME="+filepath.Join(dir, "helm", "config"), "HELM_DATA_HOME="+filepath.Join(dir, "helm", "data"))
+	s.env = append(
+		s.env,
+		"PATH="+tools+string(os.PathListSeparator)+path,
+		"KUBECONFIG="+s.config,
+		"KIND_CLUSTER_NAME="+s.cluster,
+		"GEMINI_API_KEY="+canary,
+		"HELM_CACHE_HOME="+filepath.Join(
+			dir,
+			"helm",
+			"cache",
+		),
+		"HELM_CONFIG_HOME="+filepath.Join(dir, "helm", "config"),
+		"HELM_DATA_HOME="+filepath.Join(dir, "helm", "data"),
+	)
 	buildTools(t, s, tools)
 	copySource(t, s.tree)
 	s.removeAtTheEnd(t)
@@ -202,11 +224,17 @@ func (s *site) images(t *testing.T) {
 	for _, name := range []string{db, v.Spire.Server.Image.Repository + ":" + spire, v.Spire.Agent.Image.Repository + ":" + spire} {
 		s.official = append(s.official, needtest.LocalImage(t, name))
 	}
-	s.offline = fmt.Sprintf(" --set postgres.image.repository=%s --set postgres.image.tag=%s --set spire.server.image.tag=%s --set spire.agent.image.tag=%s", db[:i], db[i+1:], spire, spire)
+	s.offline = fmt.Sprintf(
+		" --set postgres.image.repository=%s --set postgres.image.tag=%s --set spire.server.image.tag=%s --set spire.agent.image.tag=%s",
+		db[:i],
+		db[i+1:],
+		spire,
+		spire,
+	)
 }
 
-// buildTools builds kind and helm at the versions of go.mod. Their commands need a little more than what the module links, which a
-// copy of go.mod is given.
+// buildTools builds kind and helm at the versions of go.mod. Their commands need a little more than what the module
+// links, which a copy of go.mod is given.
 func buildTools(t *testing.T, s *site, dir string) {
 	t.Helper()
 	if err := os.MkdirAll(dir, 0o755); err != nil {
@@ -222,7 +250,16 @@ func buildTools(t *testing.T, s *site, dir string) {
 		}
 	}
 	for _, tool := range []struct{ name, path string }{{"helm", "helm.sh/helm/v4/cmd/helm"}, {"kind", "sigs.k8s.io/kind"}} {
-		cmd := exec.CommandContext(s.ctx, "go", "build", "-modfile="+filepath.Join(dir, "go.mod"), "-mod=mod", "-o", filepath.Join(dir, tool.name), tool.path)
+		cmd := exec.CommandContext(
+			s.ctx,
+			"go",
+			"build",
+			"-modfile="+filepath.Join(dir, "go.mod"),
+			"-mod=mod",
+			"-o",
+			filepath.Join(dir, tool.name),
+			tool.path,
+		)
 		cmd.Dir, cmd.Env = root, append(slices.Clone(s.env), "CGO_ENABLED=0")
 		if out, err := cmd.CombinedOutput(); err != nil {
 			t.Fatalf("build %s: %v\n%s", tool.name, err, out)
@@ -328,14 +365,16 @@ func (s *site) run(t *testing.T, line string) string {
 func (s *site) look() string {
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 	defer cancel()
-	out, err := s.command(ctx, "[ ! -s "+s.config+" ] || kubectl get pods,events -n "+s.namespace+" 2>&1 | tail -n 60").CombinedOutput()
+	out, err := s.command(ctx, "[ ! -s "+s.config+" ] || kubectl get pods,events -n "+s.namespace+" 2>&1 | tail -n 60").
+		CombinedOutput()
 	if err != nil {
 		return ""
 	}
 	return "\n" + string(out)
 }
 
-// eachValue sets each value that values.yaml documents, alone: to what stands there, and to every choice that its comment names.
+// eachValue sets each value that values.yaml documents, alone: to what stands there, and to every choice that its
+// comment names.
 func eachValue(t *testing.T, s *site, _ string) {
 	b, err := fs.ReadFile(manifests.Chart(), "values.yaml")
 	if err != nil {
@@ -345,7 +384,12 @@ func eachValue(t *testing.T, s *site, _ string) {
 	if err := yaml.Unmarshal(b, &all); err != nil {
 		t.Fatal(err)
 	}
-	choices := map[string][]any{"llm.backend": {"stub", "gemini"}, "spire.socket": {"hostPath", "csi"}, "spire.agent.kubeletVerification": {true, false}, "global.geminiSecret": {"mine"}}
+	choices := map[string][]any{
+		"llm.backend":                     {"stub", "gemini"},
+		"spire.socket":                    {"hostPath", "csi"},
+		"spire.agent.kubeletVerification": {true, false},
+		"global.geminiSecret":             {"mine"},
+	}
 	n := 0
 	var walk func(prefix string, v map[string]any)
 	walk = func(prefix string, v map[string]any) {
@@ -432,8 +476,8 @@ func watchPods(t *testing.T, s *site, command string) {
 	}
 }
 
-// forward leaves the command running. It listens on a loopback address of the test's own: another lab may have the port on the
-// usual one.
+// forward leaves the command running. It listens on a loopback address of the test's own: another lab may have the port
+// on the usual one.
 func forward(t *testing.T, s *site, command string) {
 	pid := os.Getpid()
 	address := fmt.Sprintf("127.%d.%d.%d", 64+pid>>16&63, pid>>8&255, 1+pid&127)
@@ -555,7 +599,11 @@ func waiting(ctx context.Context, client kubernetes.Interface, namespace string)
 	}
 	for _, d := range deployments.Items {
 		n := *d.Spec.Replicas
-		add(d.Name, d.Status.ObservedGeneration >= d.Generation && d.Status.UpdatedReplicas == n && d.Status.ReadyReplicas == n && d.Status.Replicas == n)
+		add(
+			d.Name,
+			d.Status.ObservedGeneration >= d.Generation && d.Status.UpdatedReplicas == n && d.Status.ReadyReplicas == n &&
+				d.Status.Replicas == n,
+		)
 	}
 	sets, err := client.AppsV1().StatefulSets(namespace).List(ctx, metav1.ListOptions{})
 	if err != nil {
@@ -563,7 +611,11 @@ func waiting(ctx context.Context, client kubernetes.Interface, namespace string)
 	}
 	for _, d := range sets.Items {
 		n := *d.Spec.Replicas
-		add(d.Name, d.Status.ObservedGeneration >= d.Generation && d.Status.CurrentRevision == d.Status.UpdateRevision && d.Status.ReadyReplicas == n)
+		add(
+			d.Name,
+			d.Status.ObservedGeneration >= d.Generation && d.Status.CurrentRevision == d.Status.UpdateRevision &&
+				d.Status.ReadyReplicas == n,
+		)
 	}
 	agents, err := client.AppsV1().DaemonSets(namespace).List(ctx, metav1.ListOptions{})
 	if err != nil {
@@ -571,7 +623,11 @@ func waiting(ctx context.Context, client kubernetes.Interface, namespace string)
 	}
 	for _, d := range agents.Items {
 		n := d.Status.DesiredNumberScheduled
-		add(d.Name, n > 0 && d.Status.ObservedGeneration >= d.Generation && d.Status.UpdatedNumberScheduled == n && d.Status.NumberReady == n)
+		add(
+			d.Name,
+			n > 0 && d.Status.ObservedGeneration >= d.Generation && d.Status.UpdatedNumberScheduled == n &&
+				d.Status.NumberReady == n,
+		)
 	}
 	jobs, err := client.BatchV1().Jobs(namespace).List(ctx, metav1.ListOptions{})
 	if err != nil {
@@ -592,7 +648,8 @@ func ownSecret(t *testing.T, s *site) {
 	if out := s.run(t, "kubectl get pods -n "+s.namespace+" -l app=llm-gateway -o jsonpath='{.items[*].spec.volumes[*].secret.secretName}'"); out != "my-gemini-key" {
 		t.Errorf("the gateway mounts %q", out)
 	}
-	if out, err := s.command(s.ctx, "kubectl get secret gemini-api-key -n "+s.namespace).CombinedOutput(); err == nil || !strings.Contains(string(out), "NotFound") {
+	if out, err := s.command(s.ctx, "kubectl get secret gemini-api-key -n "+s.namespace).CombinedOutput(); err == nil ||
+		!strings.Contains(string(out), "NotFound") {
 		t.Errorf("the chart's Secret: %v\n%s", err, out)
 	}
 }
@@ -606,8 +663,8 @@ func uninstall(t *testing.T, s *site, command string) {
 	}
 }
 
-// fromThePreviousChart installs what was there before the chart's last change, with its own programs, upgrades it to what is there
-// now, and starts the database a second time: what was written stays.
+// fromThePreviousChart installs what was there before the chart's last change, with its own programs, upgrades it to
+// what is there now, and starts the database a second time: what was written stays.
 func fromThePreviousChart(t *testing.T, s *site, _ string) {
 	git := func(args ...string) (string, error) {
 		cmd := exec.CommandContext(s.ctx, "git", args...)
@@ -622,7 +679,8 @@ func fromThePreviousChart(t *testing.T, s *site, _ string) {
 			t.Fatalf("find the chart's last change: %v\n%s", err, last)
 		}
 		before = last + "~1"
-		// A chart that has not changed since the first commit is upgraded from there; where the history is cut off, nobody can tell.
+		// A chart that has not changed since the first commit is upgraded from there; where the history is cut off, nobody
+		// can tell.
 		if shallow, err := git("rev-parse", "--is-shallow-repository"); err == nil && shallow == "false" {
 			if _, err := git("rev-parse", "--verify", before); err != nil {
 				before = last
@@ -645,7 +703,10 @@ func fromThePreviousChart(t *testing.T, s *site, _ string) {
 	old.run(t, "make build && docker build -q -t "+s.previous()+" . && kind load docker-image "+s.previous())
 	old.run(t, "helm install security-system ./manifests/chart --set image.tag="+s.cluster+s.offline)
 	s.ready(t)
-	s.sql(t, `insert into people.person (id, name, email, role, team, manager, joined, zone, accounts) values ('kept', 'K', 'k@example.org', 'r', 't', '', '2026-01-01', 'UTC', '{}')`)
+	s.sql(
+		t,
+		`insert into people.person (id, name, email, role, team, manager, joined, zone, accounts) values ('kept', 'K', 'k@example.org', 'r', 't', '', '2026-01-01', 'UTC', '{}')`,
+	)
 	kept := func(after string) {
 		t.Helper()
 		if out := s.sql(t, `select count(*) from people.person where id = 'kept'`); out != "1" {
@@ -670,7 +731,11 @@ func fromThePreviousChart(t *testing.T, s *site, _ string) {
 // sql asks the database over its unix socket, as the account that dbkeeper has.
 func (s *site) sql(t *testing.T, query string) string {
 	t.Helper()
-	line := fmt.Sprintf(`kubectl exec -n %s deploy/postgres -c server -- bash -c 'PATH="$PATH:/usr/lib/postgresql/${PG_MAJOR:-17}/bin"; psql -v ON_ERROR_STOP=1 -p "$DB_PORT" -d security_training -Atc "$0"' "%s"`, s.namespace, query)
+	line := fmt.Sprintf(
+		`kubectl exec -n %s deploy/postgres -c server -- bash -c 'PATH="$PATH:/usr/lib/postgresql/${PG_MAJOR:-17}/bin"; psql -v ON_ERROR_STOP=1 -p "$DB_PORT" -d security_training -Atc "$0"' "%s"`,
+		s.namespace,
+		query,
+	)
 	return strings.TrimSpace(s.run(t, line))
 }
 

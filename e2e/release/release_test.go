@@ -90,7 +90,13 @@ func TestTheReleaseBuildsEveryProgramAsMakeDoes(t *testing.T) {
 		if strings.HasPrefix(b.Main, "./lab/") {
 			continue // it says which release it is
 		}
-		want := "go build " + strings.Join(b.Flags, " ") + " -ldflags=" + strings.Join(b.LDFlags, " ") + " -o bin/ ./services/cmd/..."
+		want := "go build " + strings.Join(
+			b.Flags,
+			" ",
+		) + " -ldflags=" + strings.Join(
+			b.LDFlags,
+			" ",
+		) + " -o bin/ ./services/cmd/..."
 		if !strings.Contains(string(makefile), want) {
 			t.Errorf("the release builds %s by %q, and the Makefile does not", b.Main, want)
 		}
@@ -165,7 +171,17 @@ func TestTheReleasesArchivesHoldWhatTheyShould(t *testing.T) {
 		}
 		name := strings.TrimSuffix(filepath.Base(found[0]), ".tar.gz")
 		files := packed(t, found[0], func(file string) bool { return system == here && path.Base(file) == "lab" })
-		want := []string{"README.md", "CHANGELOG.md", "DEPLOYMENT_ARCHITECTURE.md", "docs/dashboard.png", path.Base(chart(t))}
+		want := []string{
+			"README.md",
+			"CHANGELOG.md",
+			"ARCHITECTURE.md",
+			"CONTRIBUTING.md",
+			"DEPLOYMENT_ARCHITECTURE.md",
+			"docs/dashboard.png",
+			path.Base(chart(t)),
+			"man/lab.1",
+			"man/lab-up.1",
+		}
 		for _, p := range programs(t) {
 			want = append(want, "bin/"+path.Base(p))
 		}

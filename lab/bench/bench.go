@@ -1,8 +1,9 @@
-// Package bench measures what this program's parts cost, each beside a peer that does the same work with less around it.
+// Package bench measures what this program's parts cost, each beside a peer that does the same work with less around
+// it.
 //
-// The ratio is the result, the absolute value is context. Both sides take turns in rounds of one run, and who begins alternates; the
-// first round warms up and is dropped. After each round counts and contents are checked: a side that did less than it should has
-// not been measured.
+// The ratio is the result, the absolute value is context. Both sides take turns in rounds of one run, and who begins
+// alternates; the first round warms up and is dropped. After each round counts and contents are checked: a side that
+// did less than it should has not been measured.
 package bench
 
 import (
@@ -216,8 +217,8 @@ func Names() []string {
 	return list
 }
 
-// Measure runs the benchmarks of a plan, one after the other. A benchmark that failed is in the report, with why, and in the error;
-// the others are measured all the same, unless ctx ends or their lab cannot be had.
+// Measure runs the benchmarks of a plan, one after the other. A benchmark that failed is in the report, with why, and
+// in the error; the others are measured all the same, unless ctx ends or their lab cannot be had.
 func Measure(ctx context.Context, p Plan, say progress.Reporter) (Report, error) {
 	list, err := Pick(p.Names)
 	if err != nil {
@@ -258,7 +259,11 @@ func measure(ctx context.Context, list []Benchmark, p Plan, say progress.Reporte
 			})
 		}
 		if err == nil {
-			err = progress.Step(say, fmt.Sprintf("%s: %d rounds", b.ID, p.Rounds), func() error { return b.run(ctx, s, &result) })
+			err = progress.Step(
+				say,
+				fmt.Sprintf("%s: %d rounds", b.ID, p.Rounds),
+				func() error { return b.run(ctx, s, &result) },
+			)
 		}
 		if ctx.Err() != nil {
 			return r, ctx.Err()

@@ -76,10 +76,14 @@ func scripted(played *[]string) *contest {
 			return 10, float64(len(*played)), nil
 		}
 	}
-	return &contest{ours: side{10, plays("ours")}, peer: &side{10, plays("peer")}, check: func(context.Context) (string, error) {
-		*played = append(*played, "check")
-		return "", nil
-	}}
+	return &contest{
+		ours: side{10, plays("ours")},
+		peer: &side{10, plays("peer")},
+		check: func(context.Context) (string, error) {
+			*played = append(*played, "check")
+			return "", nil
+		},
+	}
 }
 
 func TestTheSidesTakeTurnsAndWhoBeginsAlternates(t *testing.T) {
@@ -137,7 +141,8 @@ func TestAFailedBenchmarkIsInTheReportAndInTheError(t *testing.T) {
 	if err == nil || !strings.Contains(err.Error(), "lazy: did less than it should: ours, round 0: 1 of 2") {
 		t.Errorf("%v, want what was missing", err)
 	}
-	if len(r.Benchmarks) != 2 || r.Benchmarks[0].Failed == "" || r.Benchmarks[1].Failed != "" || r.Benchmarks[1].Ours.Median != 4 {
+	if len(r.Benchmarks) != 2 || r.Benchmarks[0].Failed == "" || r.Benchmarks[1].Failed != "" ||
+		r.Benchmarks[1].Ours.Median != 4 {
 		t.Errorf("%+v, want one that failed and one that was measured all the same", r.Benchmarks)
 	}
 	var text bytes.Buffer
@@ -152,7 +157,12 @@ func TestALabThatCannotBeHadEndsTheRun(t *testing.T) {
 	begin := func(context.Context, *stage) (*contest, error) { begun++; return nil, errors.New("unreachable") }
 	list := []Benchmark{{ID: "one", Needs: ALab, begin: begin}, {ID: "two", Needs: ALab, begin: begin}}
 	tries := 0
-	_, err := measure(t.Context(), list, Plan{Rounds: 1, Lab: func(context.Context) (*Inside, error) { tries++; return nil, why }}, progress.Quiet{})
+	_, err := measure(
+		t.Context(),
+		list,
+		Plan{Rounds: 1, Lab: func(context.Context) (*Inside, error) { tries++; return nil, why }},
+		progress.Quiet{},
+	)
 	if !errors.Is(err, why) || !errors.Is(err, errNoLab) || tries != 1 || begun != 0 {
 		t.Errorf("%v after %d tries and %d beginnings, want %v after one and none", err, tries, begun, why)
 	}
@@ -174,10 +184,14 @@ func TestAnInterruptedRunEndsWhatItBegan(t *testing.T) {
 
 func TestUnknownNamesAreRefusedWithTheList(t *testing.T) {
 	_, err := Pick([]string{"handshake", "speed", "luck"})
-	if !errors.Is(err, ErrUnknown) || !strings.Contains(err.Error(), "speed, luck; there are "+strings.Join(Names(), ", ")) {
+	if !errors.Is(err, ErrUnknown) ||
+		!strings.Contains(err.Error(), "speed, luck; there are "+strings.Join(Names(), ", ")) {
 		t.Errorf("%v, want both names refused, and all that there are", err)
 	}
-	if _, err := Measure(t.Context(), Plan{Names: []string{"luck"}, Rounds: 1}, progress.Quiet{}); !errors.Is(err, ErrUnknown) {
+	if _, err := Measure(t.Context(), Plan{Names: []string{"luck"}, Rounds: 1}, progress.Quiet{}); !errors.Is(
+		err,
+		ErrUnknown,
+	) {
 		t.Errorf("%v, want %v", err, ErrUnknown)
 	}
 	list, err := Pick([]string{"synth", "handshake", "synth"})
@@ -192,14 +206,16 @@ func TestEveryBenchmarkSaysWhatItMeasuresAndWhatIsGood(t *testing.T) {
 		if b.ID == "" || seen[b.ID] || b.What == "" || b.Unit == "" || b.Good == 0 || b.Goal == 0 || b.begin == nil {
 			t.Errorf("%+v: something is missing, or it stands twice", b)
 		}
-		if b.Bound == AtLeast && b.Goal < b.Good || b.Bound == AtMost && b.Goal > b.Good || b.Bound != AtLeast && b.Bound != AtMost {
+		if b.Bound == AtLeast && b.Goal < b.Good || b.Bound == AtMost && b.Goal > b.Good ||
+			b.Bound != AtLeast && b.Bound != AtMost {
 			t.Errorf("%s: its goal of %v is easier than its good of %v", b.ID, b.Goal, b.Good)
 		}
 		seen[b.ID] = true
 	}
 }
 
-// TestEachBenchmarkOfThisProcessPlaysARound has one tiny round of each: counts and contents are checked by the benchmarks themselves.
+// TestEachBenchmarkOfThisProcessPlaysARound has one tiny round of each: counts and contents are checked by the
+// benchmarks themselves.
 func TestEachBenchmarkOfThisProcessPlaysARound(t *testing.T) {
 	t.Setenv("TMPDIR", t.TempDir())
 	var names []string
@@ -262,8 +278,15 @@ func TestABookThatLacksARiskyEventIsMissed(t *testing.T) {
 		t.Fatal(err)
 	}
 	e := activity.Event{ID: "git:1", At: risk.Epoch, Person: "mira", Source: activity.Git, Verb: activity.SecretCommitted}
-	c := &scored{profile: profile, roles: map[string]risk.Role{"mira": risk.BackendDeveloper}, part: []activity.Event{e}, decoded: []activity.Event{e}, at: e.At,
-		whole: map[string][]activity.Event{"mira": {e}}, books: map[string]*risk.Book{"mira": risk.NewBook(profile)}}
+	c := &scored{
+		profile: profile,
+		roles:   map[string]risk.Role{"mira": risk.BackendDeveloper},
+		part:    []activity.Event{e},
+		decoded: []activity.Event{e},
+		at:      e.At,
+		whole:   map[string][]activity.Event{"mira": {e}},
+		books:   map[string]*risk.Book{"mira": risk.NewBook(profile)},
+	}
 	if missing := c.missing(); !strings.Contains(missing, "mira is scored") {
 		t.Errorf("an empty book: %q, want mira's score to be missed", missing)
 	}
@@ -286,7 +309,8 @@ func TestRequestsThatNobodyDecidedAreMissed(t *testing.T) {
 	if _, _, err := c.ours.run(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if missing, err := c.check(t.Context()); !strings.Contains(missing, "the peer's handler answered 0 of 40") || err != nil {
+	if missing, err := c.check(t.Context()); !strings.Contains(missing, "the peer's handler answered 0 of 40") ||
+		err != nil {
 		t.Errorf("a round without the peer: %q, %v", missing, err)
 	}
 }
@@ -322,13 +346,29 @@ func TestALabThatIsNotWholeIsNotUpAndIsTakenDownAllTheSame(t *testing.T) {
 
 func TestTheJSONHasThePromisedKeys(t *testing.T) {
 	list := []Benchmark{
-		{ID: "with", What: "a", Unit: "x/s", Good: 1, Goal: 2, Bound: AtLeast, begin: func(context.Context, *stage) (*contest, error) {
-			var played []string
-			return scripted(&played), nil
-		}},
-		{ID: "without", What: "b", Unit: "ms", Good: 2, Goal: 1, Bound: AtMost, begin: func(context.Context, *stage) (*contest, error) {
-			return &contest{ours: side{1, func(context.Context) (int, float64, error) { return 1, 1, nil }}}, nil
-		}},
+		{
+			ID:    "with",
+			What:  "a",
+			Unit:  "x/s",
+			Good:  1,
+			Goal:  2,
+			Bound: AtLeast,
+			begin: func(context.Context, *stage) (*contest, error) {
+				var played []string
+				return scripted(&played), nil
+			},
+		},
+		{
+			ID:    "without",
+			What:  "b",
+			Unit:  "ms",
+			Good:  2,
+			Goal:  1,
+			Bound: AtMost,
+			begin: func(context.Context, *stage) (*contest, error) {
+				return &contest{ours: side{1, func(context.Context) (int, float64, error) { return 1, 1, nil }}}, nil
+			},
+		},
 	}
 	r, err := measure(t.Context(), list, Plan{Rounds: 2}, progress.Quiet{})
 	if err != nil {
@@ -342,10 +382,12 @@ func TestTheJSONHasThePromisedKeys(t *testing.T) {
 	if err := json.Unmarshal(text.Bytes(), &got); err != nil {
 		t.Fatal(err)
 	}
-	want := strings.Fields(`benchmarks.[].bound benchmarks.[].good benchmarks.[].goal benchmarks.[].id benchmarks.[].ours.median benchmarks.[].ours.unit
+	want := strings.Fields(
+		`benchmarks.[].bound benchmarks.[].good benchmarks.[].goal benchmarks.[].id benchmarks.[].ours.median benchmarks.[].ours.unit
 		benchmarks.[].peer benchmarks.[].peer.median benchmarks.[].peer.unit benchmarks.[].ratio benchmarks.[].ratio.max benchmarks.[].ratio.median benchmarks.[].ratio.min
 		benchmarks.[].rounds.[].ours benchmarks.[].rounds.[].peer benchmarks.[].rounds.[].ratio benchmarks.[].what
-		date load.after.[] load.before.[] machine.cores machine.cpu machine.kernel machine.memory_bytes machine.system versions.go versions.lab versions.postgresql`)
+		date load.after.[] load.before.[] machine.cores machine.cpu machine.kernel machine.memory_bytes machine.system versions.go versions.lab versions.postgresql`,
+	)
 	keys := map[string]bool{}
 	leaves(got, "", keys)
 	var paths []string

@@ -19,14 +19,16 @@ import (
 )
 
 const (
-	// looked is how many of the company's people are probed, and nothing else: so their risk is as quick to tell as anybody's.
+	// looked is how many of the company's people are probed, and nothing else: so their risk is as quick to tell as
+	// anybody's.
 	looked = 10
 	// pace is the time between two probes: they come when they come, however long the ones before take.
 	pace = 50 * time.Millisecond
 )
 
-// fresh: from the moment in which a collector has accepted a finding until the person's risk, as the scorer's route tells it, has that
-// finding among its parts; under a load of half of what can be ingested, that was measured just before.
+// fresh: from the moment in which a collector has accepted a finding until the person's risk, as the scorer's route
+// tells it, has that finding among its parts; under a load of half of what can be ingested, that was measured just
+// before.
 func fresh(ctx context.Context, s *stage) (*contest, error) {
 	in, err := s.lab(ctx)
 	if err != nil {
@@ -135,7 +137,8 @@ func (v *vendor) probes(n int) ([]finding, error) {
 	return list, nil
 }
 
-// see delivers probes, one at a time in their own pace, and says how many milliseconds each took from its acceptance until it was seen.
+// see delivers probes, one at a time in their own pace, and says how many milliseconds each took from its acceptance
+// until it was seen.
 func (v *vendor) see(ctx context.Context, probes []finding) ([]float64, error) {
 	var mu sync.Mutex
 	var waits []float64

@@ -13,7 +13,8 @@ import (
 	"example.org/security-training/services/topology"
 )
 
-// crowd has atOnce callers do n things together, and says how many were done and how many that is in a second. The first error ends it.
+// crowd has atOnce callers do n things together, and says how many were done and how many that is in a second. The
+// first error ends it.
 func crowd(ctx context.Context, n int, do func(context.Context) error) (int, float64, error) {
 	ctx, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
@@ -37,10 +38,14 @@ func crowd(ctx context.Context, n int, do func(context.Context) error) (int, flo
 	return int(done.Load()), float64(done.Load()) / took.Seconds(), context.Cause(ctx)
 }
 
-// handshake: new connections by the mesh, which are verified by SPIFFE's rules and admitted by policy, against crypto/tls alone with
-// the same certificates. On both sides a connection counts when the callee's first bytes have arrived, and is then hung up.
+// handshake: new connections by the mesh, which are verified by SPIFFE's rules and admitted by policy, against
+// crypto/tls alone with the same certificates. On both sides a connection counts when the callee's first bytes have
+// arrived, and is then hung up.
 func handshake(ctx context.Context, s *stage) (*contest, error) {
-	p, err := meet(ctx, func(http.ResponseWriter, *http.Request) error { return errors.New("nobody asks for anything here") })
+	p, err := meet(
+		ctx,
+		func(http.ResponseWriter, *http.Request) error { return errors.New("nobody asks for anything here") },
+	)
 	if err != nil {
 		return nil, err
 	}
@@ -51,7 +56,10 @@ func handshake(ctx context.Context, s *stage) (*contest, error) {
 	ours, theirs := p.byMesh(), bare.Call(server.Addr(), p.topo.ID(callee), p.svids[caller], p.trusts)
 	admitted := int64(0)
 	return &contest{
-		ours: side{s.size.handshakes, func(ctx context.Context) (int, float64, error) { return crowd(ctx, s.size.handshakes, ours.Knock) }},
+		ours: side{
+			s.size.handshakes,
+			func(ctx context.Context) (int, float64, error) { return crowd(ctx, s.size.handshakes, ours.Knock) },
+		},
 		peer: &side{s.size.handshakes, func(ctx context.Context) (int, float64, error) {
 			return crowd(ctx, s.size.handshakes, theirs.Knock)
 		}},

@@ -36,7 +36,11 @@ type vendor struct {
 }
 
 func (i *insider) vendor(ctx context.Context) (*vendor, error) {
-	v := &vendor{insider: i, subjects: len(i.staff) - looked, collector: i.one(topology.KindCollector, string(activity.SIEM))}
+	v := &vendor{
+		insider:   i,
+		subjects:  len(i.staff) - looked,
+		collector: i.one(topology.KindCollector, string(activity.SIEM)),
+	}
 	var err error
 	if v.row, err = source.Find(activity.SIEM); err != nil {
 		return nil, err
@@ -65,8 +69,14 @@ func (v *vendor) findings(ctx context.Context, n int) ([]finding, error) {
 	for i := range list {
 		v.number++
 		person := v.staff[i%v.subjects]
-		a := routine.Act{ID: fmt.Sprintf("bench-%09d", v.number), At: day.Add(time.Duration(i+1) * 24 * time.Hour / time.Duration(n+2)), Person: person.ID, Source: activity.SIEM,
-			Verb: source.FindingKinds[v.number%len(source.FindingKinds)].Verb, Detail: "a finding of the benchmark's"}
+		a := routine.Act{
+			ID:     fmt.Sprintf("bench-%09d", v.number),
+			At:     day.Add(time.Duration(i+1) * 24 * time.Hour / time.Duration(n+2)),
+			Person: person.ID,
+			Source: activity.SIEM,
+			Verb:   source.FindingKinds[v.number%len(source.FindingKinds)].Verb,
+			Detail: "a finding of the benchmark's",
+		}
 		if list[i], err = v.report(a); err != nil {
 			return nil, err
 		}
@@ -91,7 +101,8 @@ func (v *vendor) report(a routine.Act) (finding, error) {
 	return finding{body: records[0].Body, event: events[0], person: a.Person}, nil
 }
 
-// deliver has findings accepted by the collector, a hundred at a time by several callers; what is told to come later comes again.
+// deliver has findings accepted by the collector, a hundred at a time by several callers; what is told to come later
+// comes again.
 func (v *vendor) deliver(ctx context.Context, list []finding) error {
 	var parcels [][]byte
 	for part := range slices.Chunk(list, together) {
@@ -114,7 +125,12 @@ func (v *vendor) deliver(ctx context.Context, list []finding) error {
 func (v *vendor) hand(ctx context.Context, body []byte) error {
 	route := v.row.Pushed[0].Route
 	for {
-		req, err := http.NewRequestWithContext(ctx, route.Method(), "https://"+v.collector.Name+route.Path(), bytes.NewReader(body))
+		req, err := http.NewRequestWithContext(
+			ctx,
+			route.Method(),
+			"https://"+v.collector.Name+route.Path(),
+			bytes.NewReader(body),
+		)
 		if err != nil {
 			return err
 		}
@@ -151,7 +167,8 @@ func rest(ctx context.Context, d time.Duration) error {
 // patience is how long the scorer may take for a round.
 const patience = 2 * time.Minute
 
-// settled returns when everything that the collector has accepted has come to its end, and the collector's counts of then.
+// settled returns when everything that the collector has accepted has come to its end, and the collector's counts of
+// then.
 func (v *vendor) settled(ctx context.Context) (collectorapi.Spool, error) {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
@@ -201,10 +218,15 @@ func again[T any](list []T) []T {
 
 // copied writes rows by COPY, committed.
 func (v *vendor) copied(ctx context.Context, rows []row, from, serial string) error {
-	n, err := v.db.CopyFrom(ctx, pgx.Identifier{"risk", "event"}, []string{"id", "person", "source", "verb", "at", "event", "collector", "serial", "late"}, pgx.CopyFromSlice(len(rows), func(i int) ([]any, error) {
-		r := rows[i]
-		return []any{r.id, r.person, r.source, r.verb, r.at, r.event, from, serial, false}, nil
-	}))
+	n, err := v.db.CopyFrom(
+		ctx,
+		pgx.Identifier{"risk", "event"},
+		[]string{"id", "person", "source", "verb", "at", "event", "collector", "serial", "late"},
+		pgx.CopyFromSlice(len(rows), func(i int) ([]any, error) {
+			r := rows[i]
+			return []any{r.id, r.person, r.source, r.verb, r.at, r.event, from, serial, false}, nil
+		}),
+	)
 	if err == nil && n != int64(len(rows)) {
 		err = &shortfall{fmt.Sprintf("COPY wrote %d of %d rows", n, len(rows))}
 	}
@@ -216,7 +238,25 @@ func (v *vendor) merged(ctx context.Context, rows []row, from, serial string) er
 	var ids, persons, sources, verbs, events []string
 	var ats []time.Time
 	for _, r := range rows {
-		ids, persons, sources, verbs, ats, events = append(ids, r.id), append(persons, r.person), append(sources, r.source), append(verbs, r.verb), append(ats, r.at), append(events, string(r.event))
+		ids, persons, sources, verbs, ats, events = append(
+			ids,
+			r.id,
+		), append(
+			persons,
+			r.person,
+		), append(
+			sources,
+			r.source,
+		), append(
+			verbs,
+			r.verb,
+		), append(
+			ats,
+			r.at,
+		), append(
+			events,
+			string(r.event),
+		)
 	}
 	_, err := v.db.Exec(ctx, `
 		INSERT INTO risk.event (id, person, source, verb, at, event, collector, serial, late)
@@ -226,9 +266,16 @@ func (v *vendor) merged(ctx context.Context, rows []row, from, serial string) er
 	return err
 }
 
-// ingest: from a delivery's acceptance by a collector to the scorer's watermark, against COPY of the same rows into the same table.
+// ingest: from a delivery's acceptance by a collector to the scorer's watermark, against COPY of the same rows into the
+// same table.
 func ingest(ctx context.Context, s *stage) (*contest, error) {
-	return ingesting(ctx, s, func(list []finding) []finding { return list }, func(list []row) []row { return list }, (*vendor).copied)
+	return ingesting(
+		ctx,
+		s,
+		func(list []finding) []finding { return list },
+		func(list []row) []row { return list },
+		(*vendor).copied,
+	)
 }
 
 // ingestReplay: the same with one in ten delivered again, against an INSERT that leaves what is there already.
@@ -236,7 +283,13 @@ func ingestReplay(ctx context.Context, s *stage) (*contest, error) {
 	return ingesting(ctx, s, again[finding], again[row], (*vendor).merged)
 }
 
-func ingesting(ctx context.Context, s *stage, repeat func([]finding) []finding, repeatRows func([]row) []row, write func(*vendor, context.Context, []row, string, string) error) (*contest, error) {
+func ingesting(
+	ctx context.Context,
+	s *stage,
+	repeat func([]finding) []finding,
+	repeatRows func([]row) []row,
+	write func(*vendor, context.Context, []row, string, string) error,
+) (*contest, error) {
 	in, err := s.lab(ctx)
 	if err != nil {
 		return nil, err

@@ -10,8 +10,8 @@ import (
 	"example.org/security-training/services/topology"
 )
 
-// memory: what the services' processes have resident while nothing happens, a second apart from each other. Simulators and the model's
-// stand-in are the outside, and PostgreSQL is not ours.
+// memory: what the services' processes have resident while nothing happens, a second apart from each other. Simulators
+// and the model's stand-in are the outside, and PostgreSQL is not ours.
 func memory(ctx context.Context, s *stage) (*contest, error) {
 	in, err := s.lab(ctx)
 	if err != nil {

@@ -40,8 +40,8 @@ const (
 // quiet is the log of what a benchmark runs in this process.
 var quiet = slog.New(slog.DiscardHandler)
 
-// pair is a mesh of two in this process: real sockets, real TLS, real files. Its topology is made for it, with ports that are free and
-// one route of the lab's own.
+// pair is a mesh of two in this process: real sockets, real TLS, real files. Its topology is made for it, with ports
+// that are free and one route of the lab's own.
 type pair struct {
 	dir    string
 	topo   *topology.Topology
@@ -91,21 +91,31 @@ func meet(ctx context.Context, h mesh.HandlerFunc) (p *pair, err error) {
 	return p, p.await(ctx)
 }
 
-// write makes the pair's topology. The callee is of the kind that a node makes TLS configurations for, so that its connections can
-// be counted one by one.
+// write makes the pair's topology. The callee is of the kind that a node makes TLS configurations for, so that its
+// connections can be counted one by one.
 func (p *pair) write() (file string, err error) {
 	real, err := topology.FromYAML(manifests.Topology())
 	if err != nil {
 		return "", err
 	}
 	p.route = real.OfKind(topology.KindGateway)[0].Routes()[0]
-	row := topology.Workload{Name: callee, Kind: topology.KindDatabase, Binary: callee, Serves: map[topology.Route]topology.Callers{p.route: {caller}}}
+	row := topology.Workload{
+		Name:   callee,
+		Kind:   topology.KindDatabase,
+		Binary: callee,
+		Serves: map[topology.Route]topology.Callers{p.route: {caller}},
+	}
 	for _, port := range []*int{&row.Port, &row.Health} {
 		if *port, err = control.FreePort(host); err != nil {
 			return "", err
 		}
 	}
-	text, err := yaml.Marshal(&topology.Topology{TrustDomain: real.TrustDomain, Workloads: []topology.Workload{{Name: caller, Kind: topology.KindOperator}, row}})
+	text, err := yaml.Marshal(
+		&topology.Topology{
+			TrustDomain: real.TrustDomain,
+			Workloads:   []topology.Workload{{Name: caller, Kind: topology.KindOperator}, row},
+		},
+	)
 	if err != nil {
 		return "", err
 	}
@@ -148,7 +158,8 @@ func (p *pair) await(ctx context.Context) error {
 	}
 }
 
-// decided waits until the callee's file holds n more decisions, and says how many of them are of which outcome. The chain is verified.
+// decided waits until the callee's file holds n more decisions, and says how many of them are of which outcome. The
+// chain is verified.
 func (p *pair) decided(ctx context.Context, n int) (map[string]int, error) {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()

@@ -9,8 +9,8 @@ import (
 	"time"
 )
 
-// perCore runs do on one core, and says how many things it did in a second of this process's processor time: collecting garbage
-// counts, waiting for a machine that has other work does not.
+// perCore runs do on one core, and says how many things it did in a second of this process's processor time: collecting
+// garbage counts, waiting for a machine that has other work does not.
 func perCore(do func() (int, error)) (int, float64, error) {
 	before := runtime.GOMAXPROCS(1)
 	defer runtime.GOMAXPROCS(before)

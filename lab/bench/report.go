@@ -41,7 +41,8 @@ type Versions struct {
 	PostgreSQL string `json:"postgresql"`
 }
 
-// Load is the machine's load average over 1, 5 and 15 minutes, before and after. Anything above the benchmarks' own is noise in them.
+// Load is the machine's load average over 1, 5 and 15 minutes, before and after. Anything above the benchmarks' own is
+// noise in them.
 type Load struct {
 	Before []float64 `json:"before"`
 	After  []float64 `json:"after"`
@@ -83,7 +84,15 @@ type Round struct {
 }
 
 func (b Benchmark) result() Result {
-	return Result{ID: b.ID, What: b.What, Ours: Value{Unit: b.Unit}, Good: b.Good, Goal: b.Goal, Bound: b.Bound, Rounds: []Round{}}
+	return Result{
+		ID:     b.ID,
+		What:   b.What,
+		Ours:   Value{Unit: b.Unit},
+		Good:   b.Good,
+		Goal:   b.Goal,
+		Bound:  b.Bound,
+		Rounds: []Round{},
+	}
 }
 
 // spread is that of list, which is not empty.
@@ -134,7 +143,12 @@ func (r *Result) verdict() string {
 // begin notes what there is before anything is measured.
 func (r *Report) begin() {
 	r.Date, r.Benchmarks = time.Now().UTC().Truncate(time.Second), []Result{}
-	r.Machine = Machine{System: runtime.GOOS + "/" + runtime.GOARCH, Cores: runtime.GOMAXPROCS(0), CPU: field("/proc/cpuinfo", "model name"), Kernel: line("/proc/sys/kernel/osrelease")}
+	r.Machine = Machine{
+		System: runtime.GOOS + "/" + runtime.GOARCH,
+		Cores:  runtime.GOMAXPROCS(0),
+		CPU:    field("/proc/cpuinfo", "model name"),
+		Kernel: line("/proc/sys/kernel/osrelease"),
+	}
 	if kilobytes, err := strconv.ParseInt(strings.TrimSuffix(field("/proc/meminfo", "MemTotal"), " kB"), 10, 64); err == nil {
 		r.Machine.Memory = kilobytes << 10
 	}
@@ -203,7 +217,21 @@ func WriteText(w io.Writer, r Report) error {
 			peer, ratio = digits(b.Peer.Median)+" "+b.Peer.Unit, digits(b.Ratio.Median)
 			between = digits(b.Ratio.Min) + " – " + digits(b.Ratio.Max)
 		}
-		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s%s\t%s%s\t%d\t%s\n", b.ID, ours, peer, ratio, between, sign, digits(b.Good), sign, digits(b.Goal), len(b.Rounds), b.verdict())
+		fmt.Fprintf(
+			t,
+			"%s\t%s\t%s\t%s\t%s\t%s%s\t%s%s\t%d\t%s\n",
+			b.ID,
+			ours,
+			peer,
+			ratio,
+			between,
+			sign,
+			digits(b.Good),
+			sign,
+			digits(b.Goal),
+			len(b.Rounds),
+			b.verdict(),
+		)
 	}
 	if err := t.Flush(); err != nil {
 		return err
@@ -215,7 +243,15 @@ func WriteText(w io.Writer, r Report) error {
 			fmt.Fprintf(w, "    %s: %s %s\n", n.Name, digits(n.Value), n.Unit)
 		}
 	}
-	_, err := fmt.Fprintf(w, "\n%d cores, %s, %s; load %v before, %v after\n", r.Machine.Cores, r.Machine.CPU, r.Versions.Go, r.Load.Before, r.Load.After)
+	_, err := fmt.Fprintf(
+		w,
+		"\n%d cores, %s, %s; load %v before, %v after\n",
+		r.Machine.Cores,
+		r.Machine.CPU,
+		r.Versions.Go,
+		r.Load.Before,
+		r.Load.After,
+	)
 	return err
 }
 

@@ -32,8 +32,8 @@ func (a *answering) serve(w http.ResponseWriter, r *http.Request) error {
 	return err
 }
 
-// requests: 1 KB posted over a kept connection of the mesh, each request decided by policy and written to the audit's file, against
-// the same handler by plain HTTP over kept connections.
+// requests: 1 KB posted over a kept connection of the mesh, each request decided by policy and written to the audit's
+// file, against the same handler by plain HTTP over kept connections.
 func requests(ctx context.Context, s *stage) (*contest, error) {
 	var inside, plain answering
 	p, err := meet(ctx, inside.serve)
@@ -44,14 +44,20 @@ func requests(ctx context.Context, s *stage) (*contest, error) {
 	if err != nil {
 		return nil, errors.Join(err, p.part())
 	}
-	server := &http.Server{ReadHeaderTimeout: 5 * time.Second, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if err := plain.serve(w, r); err != nil {
-			http.Error(w, err.Error(), http.StatusBadRequest)
-		}
-	})}
+	server := &http.Server{
+		ReadHeaderTimeout: 5 * time.Second,
+		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if err := plain.serve(w, r); err != nil {
+				http.Error(w, err.Error(), http.StatusBadRequest)
+			}
+		}),
+	}
 	served := make(chan error, 1)
 	go func() { served <- server.Serve(listener) }()
-	client := &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: atOnce, DisableCompression: true}, Timeout: 10 * time.Second}
+	client := &http.Client{
+		Transport: &http.Transport{MaxIdleConnsPerHost: atOnce, DisableCompression: true},
+		Timeout:   10 * time.Second,
+	}
 
 	body := bytes.Repeat([]byte("sixteen letters!"), bodyBytes/16)
 	want := strconv.FormatUint(uint64(crc32.ChecksumIEEE(body)), 10)

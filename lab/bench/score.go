@@ -32,14 +32,19 @@ type scored struct {
 	at      time.Time // the newest event's
 }
 
-// score: events into people's books, whose scores are taken after each batch, against decoding the bytes of the same events. Half of a
-// day is history; the rest is as many parts as there are rounds.
+// score: events into people's books, whose scores are taken after each batch, against decoding the bytes of the same
+// events. Half of a day is history; the rest is as many parts as there are rounds.
 func score(_ context.Context, s *stage) (*contest, error) {
 	profile, err := risk.ProfileByName(risk.Default)
 	if err != nil {
 		return nil, err
 	}
-	c := &scored{profile: profile, roles: map[string]risk.Role{}, books: map[string]*risk.Book{}, whole: map[string][]activity.Event{}}
+	c := &scored{
+		profile: profile,
+		roles:   map[string]risk.Role{},
+		books:   map[string]*risk.Book{},
+		whole:   map[string][]activity.Event{},
+	}
 	staff := people.Company(randomSeed, s.size.people, people.Published)
 	accounts := map[string][]string{}
 	for _, p := range staff {
@@ -152,8 +157,8 @@ func (c *scored) decode() (int, error) {
 	return len(c.lines), nil
 }
 
-// missing compares the events that were decoded with those that were scored, and the scores of some people whom the part made riskier
-// with what all of their events come to.
+// missing compares the events that were decoded with those that were scored, and the scores of some people whom the
+// part made riskier with what all of their events come to.
 func (c *scored) missing() string {
 	for i, e := range c.part {
 		if got := c.decoded[i]; got.ID != e.ID || got.Verb != e.Verb || !got.At.Equal(e.At) {

@@ -60,9 +60,9 @@ type made struct {
 	vendors []int           // where in records each vendor's end
 }
 
-// synth: a company from nothing, with its answer key and everything that its people leave at their vendors, against filling the same
-// vendors' schemas with random values. The peer makes one in every tenth of the records, of the same kinds in the same shares, since it
-// is the slower one.
+// synth: a company from nothing, with its answer key and everything that its people leave at their vendors, against
+// filling the same vendors' schemas with random values. The peer makes one in every tenth of the records, of the same
+// kinds in the same shares, since it is the slower one.
 func synth(_ context.Context, s *stage) (*contest, error) {
 	company := func() (made, error) {
 		staff := people.Company(randomSeed, s.size.company, people.Published)
@@ -129,7 +129,11 @@ func synth(_ context.Context, s *stage) (*contest, error) {
 			if ours.labels != s.size.company {
 				return fmt.Sprintf("%d people have a label, want %d", ours.labels, s.size.company), nil
 			}
-			same := slices.EqualFunc(ours.records, model.records, func(a, b source.Record) bool { return a.Kind == b.Kind && string(a.Body) == string(b.Body) })
+			same := slices.EqualFunc(
+				ours.records,
+				model.records,
+				func(a, b source.Record) bool { return a.Kind == b.Kind && string(a.Body) == string(b.Body) },
+			)
 			if !same {
 				return "the same seed made other records", nil
 			}

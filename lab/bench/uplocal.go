@@ -11,7 +11,8 @@ import (
 
 // UpLocal brings labs of local processes up and takes them down, one after the other.
 type UpLocal struct {
-	// Up brings one up as the command of that name does, from nothing to a page that is served and an event that is scored.
+	// Up brings one up as the command of that name does, from nothing to a page that is served and an event that is
+	// scored.
 	Up func(context.Context) (lab.Status, error)
 	// Again is the same on that lab, where there is nothing to do.
 	Again func(context.Context) error
@@ -21,8 +22,8 @@ type UpLocal struct {
 	Floor func(context.Context) (int, time.Duration, error)
 }
 
-// upLocal: a lab from nothing, with the history that a new one has by default, against copying a database's folder, starting its server
-// and starting each program.
+// upLocal: a lab from nothing, with the history that a new one has by default, against copying a database's folder,
+// starting its server and starting each program.
 func upLocal(ctx context.Context, s *stage) (*contest, error) {
 	u := s.up
 	if u == nil {

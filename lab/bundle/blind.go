@@ -22,7 +22,8 @@ import (
 
 const hidden = "[hidden]"
 
-// blinder hides secrets: those that it knows, as they are and as they are commonly written down, and what looks like one.
+// blinder hides secrets: those that it knows, as they are and as they are commonly written down, and what looks like
+// one.
 type blinder struct{ known [][]byte }
 
 // newBlinder hides each of whole in every form that it may have, and each of words as it is.
@@ -53,13 +54,17 @@ func newBlinder(whole, words []string) *blinder {
 // looks are what secrets look like, whoever's they are; a group, if there is one, is all that is hidden.
 var looks = []*regexp.Regexp{
 	regexp.MustCompile(`(?s)-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*PRIVATE KEY-----|\z)`),
-	regexp.MustCompile(`AIza[0-9A-Za-z_-]{16,}`),                                                     // Google's API keys
-	regexp.MustCompile(`eyJ[0-9A-Za-z_-]{8,}\.[0-9A-Za-z_-]{8,}\.[0-9A-Za-z_-]*`),                    // JSON Web Tokens
-	regexp.MustCompile(`(?:AKIA|ASIA)[0-9A-Z]{16}`),                                                  // Amazon's key ids
-	regexp.MustCompile(`gh[pousr]_[0-9A-Za-z]{20,}`),                                                 // GitHub's tokens
-	regexp.MustCompile(`/(?:enter|sign-in|signin|link|login)(?:/|\?[a-z]*=)([0-9A-Za-z_.~%-]{12,})`), // what a sign-in link ends in
+	regexp.MustCompile(`AIza[0-9A-Za-z_-]{16,}`),                                  // Google's API keys
+	regexp.MustCompile(`eyJ[0-9A-Za-z_-]{8,}\.[0-9A-Za-z_-]{8,}\.[0-9A-Za-z_-]*`), // JSON Web Tokens
+	regexp.MustCompile(`(?:AKIA|ASIA)[0-9A-Z]{16}`),                               // Amazon's key ids
+	regexp.MustCompile(`gh[pousr]_[0-9A-Za-z]{20,}`),                              // GitHub's tokens
+	regexp.MustCompile(
+		`/(?:enter|sign-in|signin|link|login)(?:/|\?[a-z]*=)([0-9A-Za-z_.~%-]{12,})`,
+	), // what a sign-in link ends in
 	regexp.MustCompile(`(?i)(?:authorization|cookie|set-cookie)["']?\s*[:=]\s*["'\[]*([^\n"'\]]+)`),
-	regexp.MustCompile(`(?i)[a-z_.-]*(?:password|passwd|secret|token|api[_-]?key|private[_-]?key|client-key-data)["']?\s*[:=]\s*["']?([0-9A-Za-z_.~+/%=-]{12,})`),
+	regexp.MustCompile(
+		`(?i)[a-z_.-]*(?:password|passwd|secret|token|api[_-]?key|private[_-]?key|client-key-data)["']?\s*[:=]\s*["']?([0-9A-Za-z_.~+/%=-]{12,})`,
+	),
 }
 
 func (b *blinder) hide(text []byte) []byte {

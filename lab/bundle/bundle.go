@@ -1,6 +1,6 @@
-// Package bundle packs what somebody needs to find out why a lab does not work into one file that can be handed on: logs, the
-// state, the ends of the audit's chains, versions. No secret is in it: what is packed is listed, and every byte of it is searched
-// for the lab's own secrets and for what looks like one.
+// Package bundle packs what somebody needs to find out why a lab does not work into one file that can be handed on:
+// logs, the state, the ends of the audit's chains, versions. No secret is in it: what is packed is listed, and every
+// byte of it is searched for the lab's own secrets and for what looks like one.
 package bundle
 
 import (
@@ -31,8 +31,8 @@ const (
 	auditLines = 200     // of each chain, its end
 )
 
-// Source is where a bundle comes from. Each part may be missing: a lab that never came up has no folder, and a supervisor that
-// was killed does not answer.
+// Source is where a bundle comes from. Each part may be missing: a lab that never came up has no folder, and a
+// supervisor that was killed does not answer.
 type Source struct {
 	Folder  control.StateDir
 	Version string
@@ -50,8 +50,8 @@ type Explainer interface {
 	Explain(ctx context.Context, f control.StateDir) (files map[string][]byte, secrets []string, err error)
 }
 
-// Write writes the bundle to w as a .tar.gz. What could not be had stands in its file "missing.txt". An error is w's, or that the
-// lab's secrets could not be read: then nothing is written.
+// Write writes the bundle to w as a .tar.gz. What could not be had stands in its file "missing.txt". An error is w's,
+// or that the lab's secrets could not be read: then nothing is written.
 func Write(ctx context.Context, w io.Writer, s Source) error {
 	files := map[string][]byte{}
 	var missing []error

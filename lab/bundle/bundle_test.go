@@ -75,8 +75,8 @@ func (f fakeRuntime) Explain(context.Context, control.StateDir) (map[string][]by
 	return f.files, f.secrets, errors.New("no more than that")
 }
 
-// Each of these is a secret that a log may hold by mistake. None must be in a bundle, in whatever file it stood and however it
-// was written down.
+// Each of these is a secret that a log may hold by mistake. None must be in a bundle, in whatever file it stood and
+// however it was written down.
 func TestNoSecretOfTheLabIsInABundle(t *testing.T) {
 	f := control.StateDir(t.TempDir())
 	const (
@@ -99,9 +99,25 @@ func TestNoSecretOfTheLabIsInABundle(t *testing.T) {
 	spelled := []string{canary, hook, signIn, pemLine, inPod, fromEnv, password}
 	for _, s := range []string{odd, raw} {
 		b := []byte(s)
-		spelled = append(spelled, s, url.QueryEscape(s), hex.EncodeToString(b), base64.StdEncoding.EncodeToString(b), base64.RawURLEncoding.EncodeToString(b))
+		spelled = append(
+			spelled,
+			s,
+			url.QueryEscape(s),
+			hex.EncodeToString(b),
+			base64.StdEncoding.EncodeToString(b),
+			base64.RawURLEncoding.EncodeToString(b),
+		)
 	}
-	everything := strings.Join(spelled[:2], " ") + "\n" + strings.Join(spelled[3:6], "\n") + "\n" + strings.Join(spelled[7:], "\n") + "\n" + pem +
+	everything := strings.Join(
+		spelled[:2],
+		" ",
+	) + "\n" + strings.Join(
+		spelled[3:6],
+		"\n",
+	) + "\n" + strings.Join(
+		spelled[7:],
+		"\n",
+	) + "\n" + pem +
 		"GET /sign-in?token=" + signIn + " 200\n" + `{"password":"` + password + `"}` + "\n" + "this line stays\n"
 	put(t, f.Path("lab.json"), `{"values":{"apiKey":"`+password+`"}}`+everything)
 	put(t, f.Log(), everything)
@@ -183,7 +199,9 @@ func TestOfWhatGrowsABundleHasTheEnd(t *testing.T) {
 	if len(lines) != auditLines+1 || lines[0] != "entry 800\n" || lines[auditLines-1] != "entry 999\n" {
 		t.Errorf("of 1000 entries there are %d, from %q", len(lines)-1, lines[0])
 	}
-	if got := files["logs/supervisor.log"]; len(got) > logBytes || len(got) < logBytes-100 || !strings.HasPrefix(got, "line ") || !strings.HasSuffix(log.String(), got) {
+	if got := files["logs/supervisor.log"]; len(got) > logBytes || len(got) < logBytes-100 ||
+		!strings.HasPrefix(got, "line ") ||
+		!strings.HasSuffix(log.String(), got) {
 		t.Errorf("of the log there are %d bytes, from %.20q", len(got), got)
 	}
 }

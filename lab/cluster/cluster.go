@@ -1,5 +1,6 @@
-// Package cluster runs a lab on Kubernetes: the chart, SPIRE to attest and issue, and a supervisor on this machine that is the
-// operator's way in. It installs into the cluster of a kubectl context and never makes or removes a cluster itself.
+// Package cluster runs a lab on Kubernetes: the chart, SPIRE to attest and issue, and a supervisor on this machine that
+// is the operator's way in. It installs into the cluster of a kubectl context and never makes or removes a cluster
+// itself.
 //
 // Up is a list of steps; the list is the documentation.
 package cluster
@@ -59,16 +60,26 @@ func (r *Runtime) Find(ctx context.Context, name string) (lab.Lab, error) {
 	return control.FindNamed(ctx, r.Lookup, name, down)
 }
 
-// target is what a lab is installed into and made of: kubectl's current context, and an image that its cluster can pull.
+// target is what a lab is installed into and made of: kubectl's current context, and an image that its cluster can
+// pull.
 func (r *Runtime) target() (image string, raw *api.Config, err error) {
 	image, ok := r.Lookup("LAB_APP_IMAGE")
 	if !ok || image == "" {
-		return "", raw, &lab.Error{Code: lab.ExitPrecondition, What: "choose the application's image", Why: errors.New("LAB_APP_IMAGE is not set: a cluster pulls its images, and only you know from where"),
-			Try: "make build && docker build -t REGISTRY/security-training-app:TAG . && docker push …, then LAB_APP_IMAGE=REGISTRY/security-training-app:TAG lab up --runtime cluster"}
+		return "", raw, &lab.Error{
+			Code: lab.ExitPrecondition,
+			What: "choose the application's image",
+			Why:  errors.New("LAB_APP_IMAGE is not set: a cluster pulls its images, and only you know from where"),
+			Try:  "make build && docker build -t REGISTRY/security-training-app:TAG . && docker push …, then LAB_APP_IMAGE=REGISTRY/security-training-app:TAG lab up --runtime cluster",
+		}
 	}
 	raw, err = clientcmd.NewDefaultClientConfigLoadingRules().Load()
 	if err != nil || raw.CurrentContext == "" {
-		return "", raw, &lab.Error{Code: lab.ExitPrecondition, What: "find a cluster", Why: errors.Join(err, errors.New("kubectl has no current context")), Try: "kubectl config use-context …"}
+		return "", raw, &lab.Error{
+			Code: lab.ExitPrecondition,
+			What: "find a cluster",
+			Why:  errors.Join(err, errors.New("kubectl has no current context")),
+			Try:  "kubectl config use-context …",
+		}
 	}
 	return image, raw, nil
 }
@@ -111,7 +122,14 @@ func (r *Runtime) Up(ctx context.Context, spec lab.Spec, p progress.Reporter) (l
 		return nil, err
 	}
 	in := Installation{
-		Runtime: r, Folder: f, Spec: spec, Name: RuntimeName, Context: raw.CurrentContext, Image: image, Values: values, Down: down,
+		Runtime: r,
+		Folder:  f,
+		Spec:    spec,
+		Name:    RuntimeName,
+		Context: raw.CurrentContext,
+		Image:   image,
+		Values:  values,
+		Down:    down,
 		Kubeconfig: func() ([]byte, error) {
 			one := raw.DeepCopy()
 			if err := errors.Join(api.MinifyConfig(one), api.FlattenConfig(one)); err != nil {

@@ -13,8 +13,8 @@ import (
 	"example.org/security-training/lab/control"
 )
 
-// Explainer gives what the API server knows of a lab, supervised or not, within half a minute: the objects of its namespace, what
-// happened to them, and the logs of each container, the one before it included.
+// Explainer gives what the API server knows of a lab, supervised or not, within half a minute: the objects of its
+// namespace, what happened to them, and the logs of each container, the one before it included.
 type Explainer struct{}
 
 const explainLines = 2000

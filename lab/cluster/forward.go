@@ -21,8 +21,8 @@ import (
 	"k8s.io/streaming/pkg/httpstream"
 )
 
-// forwarder takes connections on this machine into pods, by the API server, as `kubectl port-forward` does; but it follows a
-// workload from pod to pod, and a connection that cannot be made is closed, not the listener.
+// forwarder takes connections on this machine into pods, by the API server, as `kubectl port-forward` does; but it
+// follows a workload from pod to pod, and a connection that cannot be made is closed, not the listener.
 type forwarder struct {
 	config *rest.Config
 	client kubernetes.Interface
@@ -138,7 +138,8 @@ func (f *forwarder) carry(ctx context.Context, conn net.Conn, workload string, p
 	case err = <-said:
 	case <-time.After(time.Second): // it has nothing to say, then
 	}
-	if err != nil { // what comes after a failure may hang: kubectl gives the whole connection up, we give it up to those who are on it
+	// what comes after a failure may hang: kubectl gives the whole connection up, we give it up to those who are on it
+	if err != nil {
 		f.leave(pod, r)
 	}
 	_ = stream.Reset()
@@ -200,7 +201,14 @@ func (f *forwarder) done(r *road) {
 }
 
 func (f *forwarder) dial(pod *v1.Pod) (httpstream.Connection, error) {
-	url := f.client.CoreV1().RESTClient().Post().Resource("pods").Namespace(pod.Namespace).Name(pod.Name).SubResource("portforward").URL()
+	url := f.client.CoreV1().
+		RESTClient().
+		Post().
+		Resource("pods").
+		Namespace(pod.Namespace).
+		Name(pod.Name).
+		SubResource("portforward").
+		URL()
 	transport, upgrader, err := spdy.RoundTripperFor(f.config)
 	if err != nil {
 		return nil, err

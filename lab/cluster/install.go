@@ -67,7 +67,8 @@ type Step struct {
 // patience is how long the workloads of a cluster may take to be ready: images may have to be pulled.
 const patience = 10 * time.Minute
 
-// Up makes the lab, or mends it: each step leaves alone what is as it should be, and the chart is upgraded to this program's.
+// Up makes the lab, or mends it: each step leaves alone what is as it should be, and the chart is upgraded to this
+// program's.
 func (in *Installation) Up(ctx context.Context, p progress.Reporter) (lab.Lab, error) {
 	turn, err := in.Folder.Turn(ctx, p)
 	if err != nil {
@@ -78,7 +79,12 @@ func (in *Installation) Up(ctx context.Context, p progress.Reporter) (lab.Lab, e
 	there := in.Folder.Read(&settings) == nil
 	if there {
 		if settings.Runtime != in.Name {
-			return nil, &lab.Error{Code: lab.ExitConflict, What: "bring up " + in.Spec.Name, Why: fmt.Errorf("it is a lab of the %s runtime", settings.Runtime), Try: "lab down --name " + in.Spec.Name}
+			return nil, &lab.Error{
+				Code: lab.ExitConflict,
+				What: "bring up " + in.Spec.Name,
+				Why:  fmt.Errorf("it is a lab of the %s runtime", settings.Runtime),
+				Try:  "lab down --name " + in.Spec.Name,
+			}
 		}
 		if err := in.Folder.Same(in.Runtime.Lookup, in.Spec); err != nil {
 			return nil, err
@@ -153,9 +159,11 @@ func (in *Installation) prepare() (Settings, error) {
 		return Settings{}, err
 	}
 	s := Settings{
-		Settings:   control.Settings{Runtime: in.Name, Spec: in.Spec, Version: in.Runtime.Version, Identity: "spire"},
-		ID:         rand.Text(),
-		Kubeconfig: in.Folder.Path("kubeconfig"), Context: in.Context, Namespace: defaultNamespace, Release: releaseName, Cluster: defaultCluster,
+		Settings: control.Settings{Runtime: in.Name, Spec: in.Spec, Version: in.Runtime.Version, Identity: "spire"},
+		ID:       rand.Text(),
+		Kubeconfig: in.Folder.Path(
+			"kubeconfig",
+		), Context: in.Context, Namespace: defaultNamespace, Release: releaseName, Cluster: defaultCluster,
 	}
 	model, err := control.ModelOf(in.Runtime.Lookup)
 	if err == nil {
@@ -188,8 +196,8 @@ func (in *Installation) prepare() (Settings, error) {
 	return s, in.Folder.Write(s)
 }
 
-// toReachClusters is what of the caller's environment the supervisor needs where the kubeconfig names a program that signs in, as those
-// of managed clusters do, or a proxy stands between: where things are, no secret.
+// toReachClusters is what of the caller's environment the supervisor needs where the kubeconfig names a program that
+// signs in, as those of managed clusters do, or a proxy stands between: where things are, no secret.
 func toReachClusters(lookup env.Lookup) []string {
 	var out []string
 	for _, name := range []string{"PATH", "HOME", "HTTPS_PROXY", "NO_PROXY", "AWS_PROFILE", "AWS_REGION", "AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE", "CLOUDSDK_CONFIG", "AZURE_CONFIG_DIR"} {
@@ -211,7 +219,8 @@ func (in *Installation) keepKubeconfig(s Settings) error {
 // connect reads a kubeconfig file.
 func connect(path, kubeContext string) (*rest.Config, kubernetes.Interface, error) {
 	rules := &clientcmd.ClientConfigLoadingRules{ExplicitPath: path}
-	config, err := clientcmd.NewNonInteractiveDeferredLoadingClientConfig(rules, &clientcmd.ConfigOverrides{CurrentContext: kubeContext}).ClientConfig()
+	config, err := clientcmd.NewNonInteractiveDeferredLoadingClientConfig(rules, &clientcmd.ConfigOverrides{CurrentContext: kubeContext}).
+		ClientConfig()
 	if err != nil {
 		return nil, nil, fmt.Errorf("connect to the cluster: %w", err)
 	}
@@ -247,14 +256,14 @@ func answers(ctx context.Context, client kubernetes.Interface) error {
 	return client.Discovery().RESTClient().Get().AbsPath("/readyz").Do(ctx).Error()
 }
 
-// tame lets a client ask for much at once, since a lab is small, and keep the API server's warnings to itself: what the chart
-// does that Pod Security would warn of is listed, with its reasons, in the chart's tests.
+// tame lets a client ask for much at once, since a lab is small, and keep the API server's warnings to itself: what the
+// chart does that Pod Security would warn of is listed, with its reasons, in the chart's tests.
 func tame(config *rest.Config) {
 	config.QPS, config.Burst, config.WarningHandlerWithContext = 100, 200, rest.NoWarnings{}
 }
 
-// secrets makes the namespace as Helm would, so that the chart takes it over, and puts into it what must be there before the
-// workloads: the model's key, if there is one. It travels by file and API, never through a release's values.
+// secrets makes the namespace as Helm would, so that the chart takes it over, and puts into it what must be there
+// before the workloads: the model's key, if there is one. It travels by file and API, never through a release's values.
 func (in *Installation) secrets(ctx context.Context, client kubernetes.Interface, s Settings) error {
 	ns := &v1.Namespace{ObjectMeta: metav1.ObjectMeta{
 		Name:   s.Namespace,
@@ -264,7 +273,8 @@ func (in *Installation) secrets(ctx context.Context, client kubernetes.Interface
 			ownerName: s.Spec.Name, ownerID: s.ID,
 		},
 	}}
-	// In a name of its own: Helm applies the chart in the name of this program, and takes away what that name has set and the chart has not.
+	// In a name of its own: Helm applies the chart in the name of this program, and takes away what that name has set and
+	// the chart has not.
 	_, err := client.CoreV1().Namespaces().Create(ctx, ns, metav1.CreateOptions{FieldManager: "lab-owner"})
 	if apierrors.IsAlreadyExists(err) {
 		if err := own(ctx, client, s); err != nil {
@@ -303,12 +313,26 @@ func own(ctx context.Context, client kubernetes.Interface, s Settings) error {
 	case owner == s.Spec.Name && ns.Annotations[ownerID] == s.ID:
 		return nil
 	case owner == s.Spec.Name:
-		return &lab.Error{Code: lab.ExitConflict, What: "take the namespace " + s.Namespace, Why: fmt.Errorf("it is of another lab called %s, whose folder is elsewhere or gone", owner),
-			Try: "lab down with the LAB_HOME that it was brought up with, or, if nobody needs it: kubectl delete namespace " + s.Namespace}
+		return &lab.Error{
+			Code: lab.ExitConflict,
+			What: "take the namespace " + s.Namespace,
+			Why:  fmt.Errorf("it is of another lab called %s, whose folder is elsewhere or gone", owner),
+			Try:  "lab down with the LAB_HOME that it was brought up with, or, if nobody needs it: kubectl delete namespace " + s.Namespace,
+		}
 	case owner == "":
-		return &lab.Error{Code: lab.ExitConflict, What: "take the namespace " + s.Namespace, Why: errors.New("it is there, and of no lab"), Try: "kubectl delete namespace " + s.Namespace + "   (if nobody needs it)"}
+		return &lab.Error{
+			Code: lab.ExitConflict,
+			What: "take the namespace " + s.Namespace,
+			Why:  errors.New("it is there, and of no lab"),
+			Try:  "kubectl delete namespace " + s.Namespace + "   (if nobody needs it)",
+		}
 	default:
-		return &lab.Error{Code: lab.ExitConflict, What: "take the namespace " + s.Namespace, Why: fmt.Errorf("it is of the lab %s", owner), Try: "lab down --name " + owner}
+		return &lab.Error{
+			Code: lab.ExitConflict,
+			What: "take the namespace " + s.Namespace,
+			Why:  fmt.Errorf("it is of the lab %s", owner),
+			Try:  "lab down --name " + owner,
+		}
 	}
 }
 
@@ -329,7 +353,12 @@ func (in *Installation) choices(m control.Model, p control.Provider) map[string]
 }
 
 // putSecret makes a Secret, or replaces what it holds.
-func putSecret(ctx context.Context, client kubernetes.Interface, namespace, name string, content map[string][]byte) error {
+func putSecret(
+	ctx context.Context,
+	client kubernetes.Interface,
+	namespace, name string,
+	content map[string][]byte,
+) error {
 	secret := &v1.Secret{ObjectMeta: metav1.ObjectMeta{Name: name, Namespace: namespace}, Data: content}
 	_, err := client.CoreV1().Secrets(namespace).Create(ctx, secret, metav1.CreateOptions{})
 	if apierrors.IsAlreadyExists(err) {
@@ -419,13 +448,18 @@ func (in *Installation) install(ctx context.Context, s Settings) error {
 		_, err = upgrade.RunWithContext(ctx, s.Release, c, values)
 	}
 	if err != nil {
-		return &lab.Error{Code: lab.ExitPartly, What: "install the chart", Why: err, Try: "helm history " + s.Release + "   (then lab up again, or lab down)"}
+		return &lab.Error{
+			Code: lab.ExitPartly,
+			What: "install the chart",
+			Why:  err,
+			Try:  "helm history " + s.Release + "   (then lab up again, or lab down)",
+		}
 	}
 	return nil
 }
 
-// unlock has Helm go on after a process that ended in the middle of an install or upgrade, which it would take for one that still
-// runs: nobody else can be at it, since this one holds the lab's turn and the namespace is the lab's own.
+// unlock has Helm go on after a process that ended in the middle of an install or upgrade, which it would take for one
+// that still runs: nobody else can be at it, since this one holds the lab's turn and the namespace is the lab's own.
 func unlock(cfg *action.Configuration, name string) error {
 	last, err := cfg.Releases.Last(name)
 	if err != nil {
@@ -439,9 +473,11 @@ func unlock(cfg *action.Configuration, name string) error {
 	return cfg.Releases.Update(r)
 }
 
-// helm is Helm's configuration for a cluster. Its releases are kept where `helm install` without a namespace keeps them.
+// helm is Helm's configuration for a cluster. Its releases are kept where `helm install` without a namespace keeps
+// them.
 func helm(s Settings) (*action.Configuration, error) {
-	// Not Helm's own settings: those listen to HELM_KUBE… in the environment, which could send the chart elsewhere than its secrets.
+	// Not Helm's own settings: those listen to HELM_KUBE… in the environment, which could send the chart elsewhere than
+	// its secrets.
 	flags, namespace := genericclioptions.NewConfigFlags(true), helmNamespace
 	flags.KubeConfig, flags.Context, flags.Namespace = &s.Kubeconfig, &s.Context, &namespace
 	flags.WrapConfigFn = func(config *rest.Config) *rest.Config {
@@ -463,8 +499,8 @@ const (
 	defaultCluster   = "security-training"
 )
 
-// hurryAgents deletes an agent's pod that still waits for a trust bundle which has been published since: a kubelet's pauses
-// between two looks at a missing volume grow to minutes.
+// hurryAgents deletes an agent's pod that still waits for a trust bundle which has been published since: a kubelet's
+// pauses between two looks at a missing volume grow to minutes.
 func hurryAgents(ctx context.Context, client kubernetes.Interface, namespace string) {
 	tick := time.NewTicker(500 * time.Millisecond)
 	defer tick.Stop()
@@ -484,7 +520,10 @@ func hurryAgents(ctx context.Context, client kubernetes.Interface, namespace str
 		}
 		for _, p := range pods.Items {
 			if p.Status.Phase == v1.PodPending && time.Since(p.CreationTimestamp.Time) > time.Second {
-				_ = client.CoreV1().Pods(namespace).Delete(ctx, p.Name, metav1.DeleteOptions{}) // it may have started meanwhile: then it starts again
+				_ = client.CoreV1().
+					Pods(namespace).
+					Delete(ctx, p.Name, metav1.DeleteOptions{})
+				// it may have started meanwhile: then it starts again
 			}
 		}
 		return
@@ -535,7 +574,8 @@ func uninstall(ctx context.Context, s Settings) ([]string, error) {
 		return removed, fmt.Errorf("uninstall: %w", err)
 	}
 	removed = append(removed, "release "+s.Release)
-	if err := client.CoreV1().Namespaces().Delete(ctx, s.Namespace, metav1.DeleteOptions{}); err != nil && !apierrors.IsNotFound(err) {
+	if err := client.CoreV1().Namespaces().Delete(ctx, s.Namespace, metav1.DeleteOptions{}); err != nil &&
+		!apierrors.IsNotFound(err) {
 		return removed, fmt.Errorf("remove namespace: %w", err)
 	}
 	for {
@@ -551,7 +591,8 @@ func uninstall(ctx context.Context, s Settings) ([]string, error) {
 	}
 }
 
-// EndSupervisor ends a lab's supervisor, if it runs, and reads the lab's settings. One that does not end keeps its folder.
+// EndSupervisor ends a lab's supervisor, if it runs, and reads the lab's settings. One that does not end keeps its
+// folder.
 func EndSupervisor(ctx context.Context, l *control.Lab) (removed []string, s Settings, err error) {
 	if err := l.StateDir().Read(&s); err != nil {
 		return nil, s, err

@@ -126,7 +126,14 @@ func TestAProviderOfIdentitiesReachesTheChartAndItsClientsSecretByName(t *testin
 	if err := os.WriteFile(secret, []byte("CANARY-of-this-test"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	in, s := installation(t, map[string]string{"OIDC_ISSUER": "https://id.example.org", "OIDC_CLIENT_ID": "training-client", "OIDC_CLIENT_SECRET_FILE": secret})
+	in, s := installation(
+		t,
+		map[string]string{
+			"OIDC_ISSUER":             "https://id.example.org",
+			"OIDC_CLIENT_ID":          "training-client",
+			"OIDC_CLIENT_SECRET_FILE": secret,
+		},
+	)
 	text, err := render(t, in, s)
 	if err != nil {
 		t.Fatal(err)
@@ -158,7 +165,11 @@ func TestALabThatIsThereWithoutAKeyTakesNoneInSilence(t *testing.T) {
 
 func TestAWrongBackendIsRefusedBeforeAnythingIsMade(t *testing.T) {
 	folder := control.StateDir(filepath.Join(t.TempDir(), "lab"))
-	in := &Installation{Runtime: &Runtime{Lookup: env.Map(map[string]string{"LLM_BACKEND": "oracle"})}, Folder: folder, Name: RuntimeName}
+	in := &Installation{
+		Runtime: &Runtime{Lookup: env.Map(map[string]string{"LLM_BACKEND": "oracle"})},
+		Folder:  folder,
+		Name:    RuntimeName,
+	}
 	if _, err := in.prepare(); err == nil || !strings.Contains(err.Error(), "oracle") {
 		t.Errorf("got %v", err)
 	}

@@ -35,16 +35,27 @@ const (
 // SPIRECommand is what that exec runs.
 var SPIRECommand = []string{bridgeInPod, "connect", "/tmp/spire-server/private/api.sock"}
 
-// mirror keeps a copy of a workload's chain of decisions, as far as it is written, for as long as ctx lasts. What is there
-// already is not fetched again.
+// mirror keeps a copy of a workload's chain of decisions, as far as it is written, for as long as ctx lasts. What is
+// there already is not fetched again.
 func (s *supervisor) mirror(ctx context.Context, workload string) {
 	path := s.control.Folder.WorkloadAudit(workload)
-	s.keepCopying(ctx, "audit of "+workload, workload, 200*time.Millisecond, func(pod *v1.Pod) error { return s.copyAudit(ctx, pod, workload, path) })
+	s.keepCopying(
+		ctx,
+		"audit of "+workload,
+		workload,
+		200*time.Millisecond,
+		func(pod *v1.Pod) error { return s.copyAudit(ctx, pod, workload, path) },
+	)
 }
 
-// keepCopying copies from a workload's pod, from one pod to the next, with pauses between, until ctx ends. A fault that lasts is
-// said once.
-func (s *supervisor) keepCopying(ctx context.Context, what, workload string, pause time.Duration, copying func(*v1.Pod) error) {
+// keepCopying copies from a workload's pod, from one pod to the next, with pauses between, until ctx ends. A fault that
+// lasts is said once.
+func (s *supervisor) keepCopying(
+	ctx context.Context,
+	what, workload string,
+	pause time.Duration,
+	copying func(*v1.Pod) error,
+) {
 	said := ""
 	for ctx.Err() == nil {
 		if pod := s.podOf(workload); pod != nil {
@@ -75,7 +86,19 @@ func (s *supervisor) copyAudit(ctx context.Context, pod *v1.Pod, workload, path 
 	if err != nil {
 		return err
 	}
-	in, err := podexec.Dial(s.config, pod.Namespace, pod.Name, workload, bridgeInPod, "tail", auditInPod, strconv.FormatInt(at, 10))(ctx, "")
+	in, err := podexec.Dial(
+		s.config,
+		pod.Namespace,
+		pod.Name,
+		workload,
+		bridgeInPod,
+		"tail",
+		auditInPod,
+		strconv.FormatInt(at, 10),
+	)(
+		ctx,
+		"",
+	)
 	if err != nil {
 		return err
 	}
@@ -110,7 +133,13 @@ func copyLines(out io.Writer, in io.Reader) error {
 
 // logs keeps a copy of what a pod's container says, from one pod to the next.
 func (s *supervisor) logs(ctx context.Context, workload, container, path string) {
-	s.keepCopying(ctx, "log of "+container, workload, 500*time.Millisecond, func(pod *v1.Pod) error { return s.copyLog(ctx, pod, container, path) })
+	s.keepCopying(
+		ctx,
+		"log of "+container,
+		workload,
+		500*time.Millisecond,
+		func(pod *v1.Pod) error { return s.copyLog(ctx, pod, container, path) },
+	)
 }
 
 // copyLog goes on from when the copy was last written to, to the second.
@@ -148,8 +177,8 @@ func (s *supervisor) await(ctx context.Context, pause time.Duration) {
 	}
 }
 
-// publish gives the cluster the topology of the lab's folder whenever that changes, valid or not: it is for the workloads to refuse
-// one whole, and to say so in their audit, as they do locally.
+// publish gives the cluster the topology of the lab's folder whenever that changes, valid or not: it is for the
+// workloads to refuse one whole, and to say so in their audit, as they do locally.
 func (s *supervisor) publish(ctx context.Context) {
 	tick := time.NewTicker(100 * time.Millisecond)
 	defer tick.Stop()
@@ -206,20 +235,26 @@ func (s *supervisor) putTopology(ctx context.Context, text string) error {
 	return nil
 }
 
-// hurryKubelets touches every pod, at once and again after growing pauses: a kubelet looks at a pod's volumes when the pod changes,
-// and else about once a minute, but the pod's change may reach it before the ConfigMap's does. It ends when the topology of at is
-// no longer the newest.
+// hurryKubelets touches every pod, at once and again after growing pauses: a kubelet looks at a pod's volumes when the
+// pod changes, and else about once a minute, but the pod's change may reach it before the ConfigMap's does. It ends
+// when the topology of at is no longer the newest.
 func (s *supervisor) hurryKubelets(ctx context.Context, at time.Time) {
 	for pause := 250 * time.Millisecond; pause < 20*time.Second; pause *= 2 {
 		if info, err := os.Stat(s.control.Folder.Topology()); err != nil || !info.ModTime().Equal(at) {
 			return
 		}
-		touch := fmt.Appendf(nil, `{"metadata":{"annotations":{%q:%q}}}`, annotationFor, strconv.FormatInt(time.Now().UnixNano(), 10))
+		touch := fmt.Appendf(
+			nil,
+			`{"metadata":{"annotations":{%q:%q}}}`,
+			annotationFor,
+			strconv.FormatInt(time.Now().UnixNano(), 10),
+		)
 		for _, p := range s.allPods() {
 			if _, ours := s.control.Topo.Workload(p.Labels[labelApp]); !ours {
 				continue
 			}
-			if _, err := s.client.CoreV1().Pods(p.Namespace).Patch(ctx, p.Name, mergePatch, touch, metav1.PatchOptions{}); err != nil && ctx.Err() == nil {
+			if _, err := s.client.CoreV1().Pods(p.Namespace).Patch(ctx, p.Name, mergePatch, touch, metav1.PatchOptions{}); err != nil &&
+				ctx.Err() == nil {
 				s.control.Log.Debug("hurry kubelet", "pod", p.Name, "error", err.Error()) // the pod may be gone
 			}
 		}

@@ -40,8 +40,8 @@ import (
 
 const mergePatch = types.MergePatchType
 
-// supervisor is the lab's end on this machine: the way in for its operator, a copy of every chain and log, the conductor. The
-// workloads do not need it.
+// supervisor is the lab's end on this machine: the way in for its operator, a copy of every chain and log, the
+// conductor. The workloads do not need it.
 type supervisor struct {
 	control  *control.Server
 	settings Settings
@@ -167,8 +167,8 @@ func (s *supervisor) watch(ctx context.Context) error {
 	return nil
 }
 
-// askCluster asks the API server every second whether it is there: what is remembered of the pods of a cluster that was stopped
-// looks well for ever.
+// askCluster asks the API server every second whether it is there: what is remembered of the pods of a cluster that was
+// stopped looks well for ever.
 func (s *supervisor) askCluster(ctx context.Context) {
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
@@ -220,7 +220,8 @@ func (s *supervisor) allPods() []*v1.Pod {
 	return list
 }
 
-// podOf is a workload's pod: one that is ready if there is one, else one that runs, and never one that is on its way out.
+// podOf is a workload's pod: one that is ready if there is one, else one that runs, and never one that is on its way
+// out.
 func (s *supervisor) podOf(workload string) *v1.Pod {
 	var running *v1.Pod
 	for _, p := range s.allPods() {
@@ -279,12 +280,25 @@ func (s *supervisor) givePeopleTLS(ctx context.Context) error {
 	return putSecret(ctx, s.client, s.settings.Namespace, peopleTLSSecret, files)
 }
 
-// reachSPIRE speaks the SPIRE server's private API through an exec into its pod: who may do that in the cluster may do this.
+// reachSPIRE speaks the SPIRE server's private API through an exec into its pod: who may do that in the cluster may do
+// this.
 func (s *supervisor) reachSPIRE() (*spire.Server, error) {
 	dial := podexec.Dial(s.config, s.settings.Namespace, SPIREPod, SPIREBridge, SPIRECommand...)
-	conn, err := grpc.NewClient("passthrough:///"+spireServer, grpc.WithContextDialer(dial), grpc.WithTransportCredentials(insecure.NewCredentials()),
+	conn, err := grpc.NewClient(
+		"passthrough:///"+spireServer,
+		grpc.WithContextDialer(dial),
+		grpc.WithTransportCredentials(insecure.NewCredentials()),
 		// Its pod comes and goes: a call waits for the next one, for as long as answerWithin.
-		grpc.WithDefaultCallOptions(grpc.WaitForReady(true)), grpc.WithConnectParams(grpc.ConnectParams{Backoff: backoff.Config{BaseDelay: 200 * time.Millisecond, Multiplier: 1.5, MaxDelay: 2 * time.Second}, MinConnectTimeout: 5 * time.Second}))
+		grpc.WithDefaultCallOptions(
+			grpc.WaitForReady(true),
+		),
+		grpc.WithConnectParams(
+			grpc.ConnectParams{
+				Backoff:           backoff.Config{BaseDelay: 200 * time.Millisecond, Multiplier: 1.5, MaxDelay: 2 * time.Second},
+				MinConnectTimeout: 5 * time.Second,
+			},
+		),
+	)
 	if err != nil {
 		return nil, fmt.Errorf("reach SPIRE: %w", err)
 	}
@@ -300,7 +314,12 @@ func (s *supervisor) reachSPIRE() (*spire.Server, error) {
 const answerWithin = 45 * time.Second
 
 // Mint implements control.Backend.
-func (s *supervisor) Mint(ctx context.Context, id spiffeid.ID, at time.Time, ttl time.Duration) (*x509svid.SVID, []*x509.Certificate, error) {
+func (s *supervisor) Mint(
+	ctx context.Context,
+	id spiffeid.ID,
+	at time.Time,
+	ttl time.Duration,
+) (*x509svid.SVID, []*x509.Certificate, error) {
 	ctx, cancel := context.WithTimeout(ctx, answerWithin)
 	defer cancel()
 	return s.spire.Mint(ctx, id, at, ttl)
@@ -342,8 +361,12 @@ func (s *supervisor) Status() lab.Status {
 	away := s.away
 	s.mu.Unlock()
 	st := lab.Status{
-		Name: s.settings.Spec.Name, Runtime: s.settings.Runtime, Identity: "spire", Isolated: "a pod for each workload", Healthy: true,
-		Seeded: s.control.Folder.Seeded(), Folder: string(s.control.Folder), Spec: s.settings.Spec,
+		Name:     s.settings.Spec.Name,
+		Runtime:  s.settings.Runtime,
+		Identity: "spire",
+		Isolated: "a pod for each workload",
+		Healthy:  true,
+		Seeded:   s.control.Folder.Seeded(), Folder: string(s.control.Folder), Spec: s.settings.Spec,
 		Processes: []lab.ProcessStatus{{Name: "supervisor", PID: os.Getpid()}},
 	}
 	for _, name := range slices.Sorted(maps.Keys(Beneath)) {
@@ -404,7 +427,8 @@ func notRunning(c v1.ContainerStatus) string {
 func (s *supervisor) newestPod(app string) *v1.Pod {
 	var newest *v1.Pod
 	for _, p := range s.allPods() {
-		if p.Labels[labelApp] == app && p.DeletionTimestamp == nil && (newest == nil || p.CreationTimestamp.After(newest.CreationTimestamp.Time)) {
+		if p.Labels[labelApp] == app && p.DeletionTimestamp == nil &&
+			(newest == nil || p.CreationTimestamp.After(newest.CreationTimestamp.Time)) {
 			newest = p
 		}
 	}

@@ -148,7 +148,10 @@ func TestALabIsForwardedWhereSomethingElseHasTheDatabasesPort(t *testing.T) {
 	if err == nil { // else it is taken already
 		defer taken.Close()
 	}
-	none := cache.NewIndexer(cache.MetaNamespaceKeyFunc, cache.Indexers{cache.NamespaceIndex: cache.MetaNamespaceIndexFunc})
+	none := cache.NewIndexer(
+		cache.MetaNamespaceKeyFunc,
+		cache.Indexers{cache.NamespaceIndex: cache.MetaNamespaceIndexFunc},
+	)
 	x := &supervisor{control: d, settings: s, pods: listers.NewPodLister(none)}
 	if err := x.forward(t.Context(), d.Log); err != nil {
 		t.Fatal(err)

@@ -97,7 +97,9 @@ func (f *fakeStage) Audit(context.Context, string) (io.ReadCloser, error) {
 	if f.failures--; f.failures >= 0 {
 		return nil, errors.New("not yet")
 	}
-	return io.NopCloser(strings.NewReader(`{"kind":"tip","detail":"7 abc"}` + "\n" + `{"kind":"tip","detail":"12 def"}` + "\n")), nil
+	return io.NopCloser(
+		strings.NewReader(`{"kind":"tip","detail":"7 abc"}` + "\n" + `{"kind":"tip","detail":"12 def"}` + "\n"),
+	), nil
 }
 
 func TestWhatIsBegunEndsWithTheConductor(t *testing.T) {
@@ -123,7 +125,10 @@ func TestTheFeedBeginsWhenTheChainCanBeRead(t *testing.T) {
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if _, err := (&conductor{stage: &fakeStage{failures: 1 << 20}, log: c.log}).newest(ctx, "scorer"); !errors.Is(err, context.Canceled) {
+	if _, err := (&conductor{stage: &fakeStage{failures: 1 << 20}, log: c.log}).newest(ctx, "scorer"); !errors.Is(
+		err,
+		context.Canceled,
+	) {
 		t.Errorf("nobody watches: %v", err)
 	}
 }

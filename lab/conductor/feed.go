@@ -97,7 +97,12 @@ func linesOf(r audit.Row) ([]exercise.FeedLine, error) {
 			return nil, err
 		}
 		return append(arrivals(r, a.Events), exercise.FeedLine{
-			At: r.At, Kind: "score", Person: r.Person, What: "scores " + a.Score.String(), Level: string(a.Level), Event: r.Event,
+			At:     r.At,
+			Kind:   "score",
+			Person: r.Person,
+			What:   "scores " + a.Score.String(),
+			Level:  string(a.Level),
+			Event:  r.Event,
 		}), nil
 	case scorerapi.KindDeadLetter, scorerapi.KindRejected:
 		var u scorerapi.Unfit

@@ -30,8 +30,8 @@ import (
 	"example.org/security-training/services/topology"
 )
 
-// Lab is a lab as its owner sees it, through the admin socket and the folder. Its supervisor may be gone: then only Down, and
-// the runtime's Up, make sense.
+// Lab is a lab as its owner sees it, through the admin socket and the folder. Its supervisor may be gone: then only
+// Down, and the runtime's Up, make sense.
 type Lab struct {
 	folder StateDir
 	admin  *admin
@@ -82,7 +82,12 @@ func Find(ctx context.Context, f StateDir, down func(context.Context, *Lab) ([]s
 }
 
 // FindNamed is Find by a lab's name, as a runtime's own Find does it.
-func FindNamed(ctx context.Context, lookup env.Lookup, name string, down func(context.Context, *Lab) ([]string, error)) (lab.Lab, error) {
+func FindNamed(
+	ctx context.Context,
+	lookup env.Lookup,
+	name string,
+	down func(context.Context, *Lab) ([]string, error),
+) (lab.Lab, error) {
 	f, err := StateDirOf(lookup, name)
 	if err != nil {
 		return nil, err
@@ -241,7 +246,11 @@ func (l *Lab) Mint(ctx context.Context, id spiffeid.ID, ttl time.Duration) (*x50
 }
 
 // MintFrom is Mint for a life that begins from after now, or before it if from is negative.
-func (l *Lab) MintFrom(ctx context.Context, id spiffeid.ID, from, ttl time.Duration) (*x509svid.SVID, *x509bundle.Set, error) {
+func (l *Lab) MintFrom(
+	ctx context.Context,
+	id spiffeid.ID,
+	from, ttl time.Duration,
+) (*x509svid.SVID, *x509bundle.Set, error) {
 	return l.admin.mint(ctx, id, from, ttl)
 }
 
@@ -277,8 +286,8 @@ func (l *Lab) Restore(ctx context.Context, workload string) error {
 	return l.order(ctx, Order{Restore: workload})
 }
 
-// Certify makes a client certificate for a browser: name is an id of the roster and role "person", or role is instructor or
-// admin and name the same.
+// Certify makes a client certificate for a browser: name is an id of the roster and role "person", or role is
+// instructor or admin and name the same.
 func (l *Lab) Certify(ctx context.Context, name, role string) (PersonalCertificate, error) {
 	var c PersonalCertificate
 	return c, l.admin.call(ctx, http.MethodPost, "/v1/certificate", personRequest{Name: name, Role: role}, &c)
@@ -334,8 +343,8 @@ func Gone(err error) bool {
 	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ECONNREFUSED)
 }
 
-// End tells the supervisor to end itself and everything that it started; it returns before that is done. One that does not answer
-// in ten seconds is not waited for.
+// End tells the supervisor to end itself and everything that it started; it returns before that is done. One that does
+// not answer in ten seconds is not waited for.
 func (l *Lab) End(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()

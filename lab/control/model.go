@@ -24,8 +24,8 @@ const (
 	defaultModel  = "gemini-2.5-flash"
 )
 
-// ModelOf reads LLM_BACKEND, GEMINI_MODEL and GEMINI_API_KEY_FILE or, less well, GEMINI_API_KEY. Who gives a key and names no
-// backend asks for Gemini.
+// ModelOf reads LLM_BACKEND, GEMINI_MODEL and GEMINI_API_KEY_FILE or, less well, GEMINI_API_KEY. Who gives a key and
+// names no backend asks for Gemini.
 func ModelOf(lookup env.Lookup) (Model, error) {
 	e := env.Read(lookup)
 	m := Model{Backend: e.OneOf("LLM_BACKEND", "", backendGemini, backendStub), Name: e.Optional("GEMINI_MODEL", "")}
@@ -68,7 +68,12 @@ func KeysGiven(lookup env.Lookup) []string {
 // Choose is m for a lab that is to be made: without a key, the stub. Gemini without a key is refused.
 func (m Model) Choose() (Model, error) {
 	if m.Backend == backendGemini && m.Key == "" {
-		return m, &lab.Error{Code: lab.ExitPrecondition, What: "choose the model", Why: errors.New("LLM_BACKEND=gemini needs a key"), Try: "GEMINI_API_KEY_FILE=… lab up"}
+		return m, &lab.Error{
+			Code: lab.ExitPrecondition,
+			What: "choose the model",
+			Why:  errors.New("LLM_BACKEND=gemini needs a key"),
+			Try:  "GEMINI_API_KEY_FILE=… lab up",
+		}
 	}
 	if m.Backend == "" {
 		m.Backend = backendStub
@@ -96,8 +101,8 @@ func mark(purpose, secret string) string {
 // Chosen keeps what was chosen, the key by its mark alone.
 func (s *Settings) Chosen(m Model) { s.Backend, s.Model, s.KeyMark = m.Backend, m.Name, m.mark() }
 
-// Same refuses to call the lab of f done that was asked to be another: by want, or by the model
-// and the provider of identities that the caller's environment asks for. Whose environment asks for nothing gets what is there.
+// Same refuses to call the lab of f done that was asked to be another: by want, or by the model and the provider of
+// identities that the caller's environment asks for. Whose environment asks for nothing gets what is there.
 func (f StateDir) Same(lookup env.Lookup, want lab.Spec) error {
 	var s Settings
 	if err := f.Read(&s); err != nil {

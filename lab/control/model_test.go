@@ -100,7 +100,8 @@ func TestALabThatIsThereIsWhatWasAskedForOrRefused(t *testing.T) {
 			t.Fatal(err)
 		}
 		err = f.Same(env.Map(c.asked), c.want)
-		if c.refused == "" && err != nil || c.refused != "" && (code(err) != lab.ExitConflict || !strings.Contains(err.Error(), "made with "+c.refused)) {
+		if c.refused == "" && err != nil ||
+			c.refused != "" && (code(err) != lab.ExitConflict || !strings.Contains(err.Error(), "made with "+c.refused)) {
 			t.Errorf("%s: %v, want %q", what, err, c.refused)
 		}
 		if text, err := os.ReadFile(f.Path("lab.json")); err != nil || strings.Contains(string(text), "k1") {

@@ -24,8 +24,8 @@ import (
 	"example.org/security-training/services/httpjson"
 )
 
-// The people's CA signs what the dashboard shows to browsers and what people show to it. It has nothing to do with the mesh's
-// CA, and its key is the supervisor's alone.
+// The people's CA signs what the dashboard shows to browsers and what people show to it. It has nothing to do with the
+// mesh's CA, and its key is the supervisor's alone.
 const (
 	peopleCALife     = 365 * 24 * time.Hour
 	peopleServerLife = 90 * 24 * time.Hour
@@ -52,8 +52,14 @@ func openPeopleCA(f StateDir) (*peopleCA, error) {
 			return nil, fmt.Errorf("make the people's CA: %w", err)
 		}
 		template := &x509.Certificate{
-			Subject: pkix.Name{Organization: []string{"Security Training"}, CommonName: "People of the lab " + filepath.Base(string(f))},
-			IsCA:    true, BasicConstraintsValid: true, MaxPathLenZero: true, KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageCRLSign,
+			Subject: pkix.Name{
+				Organization: []string{"Security Training"},
+				CommonName:   "People of the lab " + filepath.Base(string(f)),
+			},
+			IsCA:                  true,
+			BasicConstraintsValid: true,
+			MaxPathLenZero:        true,
+			KeyUsage:              x509.KeyUsageCertSign | x509.KeyUsageCRLSign,
 		}
 		ca.key = key
 		if ca.cert, err = ca.sign(template, template, key.Public(), peopleCALife); err != nil {
@@ -85,7 +91,11 @@ func openPeopleCA(f StateDir) (*peopleCA, error) {
 	return ca, nil
 }
 
-func (ca *peopleCA) sign(template, parent *x509.Certificate, public crypto.PublicKey, life time.Duration) (*x509.Certificate, error) {
+func (ca *peopleCA) sign(
+	template, parent *x509.Certificate,
+	public crypto.PublicKey,
+	life time.Duration,
+) (*x509.Certificate, error) {
 	serial, err := rand.Int(rand.Reader, new(big.Int).Lsh(big.NewInt(1), 127))
 	if err != nil {
 		return nil, err
@@ -114,8 +124,8 @@ func (ca *peopleCA) issue(template *x509.Certificate, life time.Duration) (cert,
 	return certPEM(c), key, err
 }
 
-// PeopleTLS is a fresh certificate for whoever serves people by HTTPS at host, or to a room at listen: the files server.pem,
-// server.key and clients.pem, the CA that signs what people show.
+// PeopleTLS is a fresh certificate for whoever serves people by HTTPS at host, or to a room at listen: the files
+// server.pem, server.key and clients.pem, the CA that signs what people show.
 func (s *Server) PeopleTLS(host, listen string) (map[string][]byte, error) {
 	names, addresses := peopleNames(host, listen)
 	cert, key, err := s.people.issue(&x509.Certificate{
@@ -128,7 +138,8 @@ func (s *Server) PeopleTLS(host, listen string) (map[string][]byte, error) {
 	return map[string][]byte{"server.pem": cert, "server.key": key, "clients.pem": certPEM(s.people.cert)}, nil
 }
 
-// peopleNames are the names and addresses under which people reach the dashboard: this machine's own when it listens to a room.
+// peopleNames are the names and addresses under which people reach the dashboard: this machine's own when it listens to
+// a room.
 func peopleNames(host, listen string) ([]string, []net.IP) {
 	names := []string{"localhost"}
 	addresses := []net.IP{net.ParseIP(host)}
@@ -163,7 +174,8 @@ func listenHost(listen string) string {
 	return listen
 }
 
-// Room is where people with certificates come in: host and port, or, when the lab listens to a room, this machine's address.
+// Room is where people with certificates come in: host and port, or, when the lab listens to a room, this machine's
+// address.
 func Room(host string, port int, listen string) string {
 	at := strconv.Itoa(port)
 	if listen != "" {
@@ -203,7 +215,11 @@ func (s *Server) certifyPerson(w http.ResponseWriter, r *http.Request) error {
 		return fmt.Errorf("certify %q as %q: want a name and a role", req.Name, req.Role)
 	}
 	cert, key, err := s.people.issue(&x509.Certificate{
-		Subject:     pkix.Name{Organization: []string{"Security Training"}, OrganizationalUnit: []string{req.Role}, CommonName: req.Name},
+		Subject: pkix.Name{
+			Organization:       []string{"Security Training"},
+			OrganizationalUnit: []string{req.Role},
+			CommonName:         req.Name,
+		},
 		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
 	}, peopleLife)
 	if err != nil {
@@ -213,8 +229,8 @@ func (s *Server) certifyPerson(w http.ResponseWriter, r *http.Request) error {
 	return httpjson.Write(w, http.StatusOK, PersonalCertificate{Cert: cert, Key: key, CA: certPEM(s.people.cert)})
 }
 
-// CertificatesUntil is a time by which to tell certificates apart: all that were signed so far begin then or earlier, and all that are
-// signed after the answer begin later. Certificates know whole seconds, so it takes up to one.
+// CertificatesUntil is a time by which to tell certificates apart: all that were signed so far begin then or earlier,
+// and all that are signed after the answer begin later. Certificates know whole seconds, so it takes up to one.
 func (l *Lab) CertificatesUntil(ctx context.Context, name, role string) (time.Time, error) {
 	var u until
 	return u.Time, l.admin.call(ctx, http.MethodPost, "/v1/certificate/until", personRequest{Name: name, Role: role}, &u)

@@ -14,9 +14,10 @@ import (
 
 // Provider is who signs a lab's people in by OpenID Connect, beside links and certificates; nobody without Issuer.
 type Provider struct {
-	Issuer   string `json:"issuer"`                // an https address
-	Client   string `json:"client"`                // what the lab is called there
-	Redirect string `json:"redirect"`              // where browsers come back to; "" as the caller's environment says: where the lab's pages are
+	Issuer string `json:"issuer"` // an https address
+	Client string `json:"client"` // what the lab is called there
+	// where browsers come back to; "" as the caller's environment says: where the lab's pages are
+	Redirect string `json:"redirect"`
 	Mark     string `json:"secret_mark,omitempty"` // tells the client's secret from another, and nothing else of it
 	Secret   string `json:"-"`                     // "": a public client, which has none
 }
@@ -24,7 +25,8 @@ type Provider struct {
 // callback is the learning system's page to which a provider sends browsers back.
 const callback = "/sign-in/callback"
 
-// ProviderOf reads OIDC_ISSUER, and with it OIDC_CLIENT_ID and, optionally, OIDC_REDIRECT_URL and OIDC_CLIENT_SECRET_FILE.
+// ProviderOf reads OIDC_ISSUER, and with it OIDC_CLIENT_ID and, optionally, OIDC_REDIRECT_URL and
+// OIDC_CLIENT_SECRET_FILE.
 func ProviderOf(lookup env.Lookup) (Provider, error) {
 	e := env.Read(lookup)
 	p := Provider{Issuer: e.Optional("OIDC_ISSUER", "")}

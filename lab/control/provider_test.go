@@ -69,7 +69,8 @@ func TestWhoSignsPeopleInIsReadWholeOrRefused(t *testing.T) {
 }
 
 func TestBrowsersComeBackToTheLabsPagesUnlessToldOtherwise(t *testing.T) {
-	if got := signing(t, provided()).Provider.Redirect; !strings.HasPrefix(got, "http://127.0.0.9:") || !strings.HasSuffix(got, "/sign-in/callback") {
+	if got := signing(t, provided()).Provider.Redirect; !strings.HasPrefix(got, "http://127.0.0.9:") ||
+		!strings.HasSuffix(got, "/sign-in/callback") {
 		t.Errorf("they come back to %s", got)
 	}
 	const told = "https://lms.example.org/sign-in/callback"
@@ -82,7 +83,13 @@ func TestBrowsersComeBackToTheLabsPagesUnlessToldOtherwise(t *testing.T) {
 }
 
 func TestALabWithAnotherProviderIsRefused(t *testing.T) {
-	with, other := "OIDC_CLIENT_SECRET_FILE="+file(t, "s3cret-of-the-client"), "OIDC_CLIENT_SECRET_FILE="+file(t, "another")
+	with, other := "OIDC_CLIENT_SECRET_FILE="+file(
+		t,
+		"s3cret-of-the-client",
+	), "OIDC_CLIENT_SECRET_FILE="+file(
+		t,
+		"another",
+	)
 	const back = "OIDC_REDIRECT_URL=https://lms.example.org/sign-in/callback"
 	for what, c := range map[string]struct {
 		made, asked map[string]string
@@ -102,7 +109,8 @@ func TestALabWithAnotherProviderIsRefused(t *testing.T) {
 			t.Fatal(err)
 		}
 		err := f.Same(env.Map(c.asked), lab.Spec{Name: "lab"})
-		if c.refused == "" && err != nil || c.refused != "" && (code(err) != lab.ExitConflict || !strings.Contains(err.Error(), "made with "+c.refused)) {
+		if c.refused == "" && err != nil ||
+			c.refused != "" && (code(err) != lab.ExitConflict || !strings.Contains(err.Error(), "made with "+c.refused)) {
 			t.Errorf("%s: %v, want %q", what, err, c.refused)
 		}
 		if text, err := os.ReadFile(f.Path("lab.json")); err != nil || strings.Contains(string(text), "s3cret") {

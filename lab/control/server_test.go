@@ -104,7 +104,10 @@ func TestAFoundationThatEndsAgainAndAgainIsNamedAtOnce(t *testing.T) {
 	restarts := 7 // of an earlier life
 	look := func() lab.Status {
 		st := lab.Status{
-			Processes: []lab.ProcessStatus{{Name: "supervisor"}, {Name: "spire-server", Restarts: restarts, Why: "CrashLoopBackOff"}},
+			Processes: []lab.ProcessStatus{
+				{Name: "supervisor"},
+				{Name: "spire-server", Restarts: restarts, Why: "CrashLoopBackOff"},
+			},
 			Workloads: []lab.WorkloadStatus{{Name: "lms", Why: "says that it is not ready"}},
 		}
 		restarts += 5 // each look finds it so much later
@@ -168,7 +171,9 @@ func (w *waiting) Say(format string, args ...any) { w.said <- fmt.Sprintf(format
 func TestOneWorkloadIsWaitedForAndItsRestartIsRecorded(t *testing.T) {
 	s, l := opened(t)
 	look := func() lab.Status {
-		return lab.Status{Workloads: []lab.WorkloadStatus{{Name: "lms", Ready: true}, {Name: "llm-gateway", Why: "is broken"}}}
+		return lab.Status{
+			Workloads: []lab.WorkloadStatus{{Name: "lms", Ready: true}, {Name: "llm-gateway", Why: "is broken"}},
+		}
 	}
 	if err := s.Serve(fakeBackend{look}, func() {}, make(chan error, 1)); err != nil {
 		t.Fatal(err)

@@ -18,8 +18,8 @@ import (
 	"example.org/security-training/services/topology"
 )
 
-// lock takes the one lock of a folder, waiting for it until ctx ends; taken is called, once, if somebody else has it. Closing the file
-// gives it back.
+// lock takes the one lock of a folder, waiting for it until ctx ends; taken is called, once, if somebody else has it.
+// Closing the file gives it back.
 func lock(ctx context.Context, dir string, taken func()) (*os.File, error) {
 	f, err := os.Open(dir)
 	if err != nil {
@@ -44,8 +44,8 @@ func lock(ctx context.Context, dir string, taken func()) (*os.File, error) {
 	}
 }
 
-// Spawn starts a supervisor that outlives this process and its terminal, and waits until it answers. self is the command, to
-// which the lab's folder is appended.
+// Spawn starts a supervisor that outlives this process and its terminal, and waits until it answers. self is the
+// command, to which the lab's folder is appended.
 func (l *Lab) Spawn(ctx context.Context, self []string, env ...string) error {
 	log := l.folder.Log()
 	out, err := os.OpenFile(log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
@@ -69,13 +69,20 @@ func (l *Lab) Spawn(ctx context.Context, self []string, env ...string) error {
 		case <-ctx.Done():
 			return ctx.Err()
 		case err := <-exited:
-			return &lab.Error{Code: lab.ExitPartly, What: "start supervisor", Why: fmt.Errorf("it ended: %v", err), Log: log, Last: LastLines(log, 5)} //nolint:errorlint // it may have ended without an error
+			return &lab.Error{
+				Code: lab.ExitPartly,
+				What: "start supervisor",
+				Why:  fmt.Errorf("it ended: %v", err),
+				Log:  log,
+				Last: LastLines(log, 5),
+			} //nolint:errorlint // it may have ended without an error
 		case <-time.After(5 * time.Millisecond):
 		}
 	}
 }
 
-// Claim takes a loopback address for a lab until the listener is closed: machine-wide, across users, gone with its process.
+// Claim takes a loopback address for a lab until the listener is closed: machine-wide, across users, gone with its
+// process.
 func Claim(host string) (net.Listener, error) {
 	if runtime.GOOS != "linux" { // no abstract sockets; the ports themselves tell
 		return net.Listen("tcp", net.JoinHostPort(host, "0"))
@@ -87,8 +94,9 @@ func Claim(host string) (net.Listener, error) {
 	return l, nil
 }
 
-// FreeHost finds the first loopback address that no other lab has. If one of the ports of topo is taken there all the same, by
-// something that is no lab, that is a conflict with a name. The database's own port is left out: it takes any that is free.
+// FreeHost finds the first loopback address that no other lab has. If one of the ports of topo is taken there all the
+// same, by something that is no lab, that is a conflict with a name. The database's own port is left out: it takes any
+// that is free.
 func FreeHost(topo *topology.Topology) (string, error) {
 	last := 249
 	if runtime.GOOS != "linux" { // elsewhere 127.0.0.1 is the only one that is there by itself
@@ -109,14 +117,24 @@ func FreeHost(topo *topology.Topology) (string, error) {
 				addr := net.JoinHostPort(host, strconv.Itoa(port))
 				l, err := net.Listen("tcp", addr)
 				if err != nil {
-					return "", &lab.Error{Code: lab.ExitConflict, What: "claim " + host, Why: fmt.Errorf("port %d, of %s, is taken: %w", port, w.Name, err), Try: "ss -ltnp 'sport = :" + strconv.Itoa(port) + "'   (then end what it shows)"}
+					return "", &lab.Error{
+						Code: lab.ExitConflict,
+						What: "claim " + host,
+						Why:  fmt.Errorf("port %d, of %s, is taken: %w", port, w.Name, err),
+						Try:  "ss -ltnp 'sport = :" + strconv.Itoa(port) + "'   (then end what it shows)",
+					}
 				}
 				l.Close()
 			}
 		}
 		return host, nil
 	}
-	return "", &lab.Error{Code: lab.ExitConflict, What: "find a loopback address", Why: errors.New("every one has its lab"), Try: "lab down --name …"}
+	return "", &lab.Error{
+		Code: lab.ExitConflict,
+		What: "find a loopback address",
+		Why:  errors.New("every one has its lab"),
+		Try:  "lab down --name …",
+	}
 }
 
 // FreePort is a port of host that nobody listens on.

@@ -108,7 +108,8 @@ func (f StateDir) WorkloadPprof(w string) string { return f.Of(w).Path("pprof.so
 // WorkloadAudit is a workload's chain of decisions.
 func (f StateDir) WorkloadAudit(w string) string { return f.Of(w).Path("audit") }
 
-// Settings is what every runtime's supervisor needs to know; a runtime's own settings embed it. They are written once, by Up.
+// Settings is what every runtime's supervisor needs to know; a runtime's own settings embed it. They are written once,
+// by Up.
 type Settings struct {
 	Runtime string   `json:"runtime"` // local, kind or cluster
 	Spec    lab.Spec `json:"spec"`
@@ -134,7 +135,8 @@ func (s Settings) Addr(w topology.Workload) string {
 	return net.JoinHostPort(s.Host, strconv.Itoa(port))
 }
 
-// Read reads the settings of f into s, a pointer to what Write was given. The error is fs.ErrNotExist where there is no lab.
+// Read reads the settings of f into s, a pointer to what Write was given. The error is fs.ErrNotExist where there is no
+// lab.
 func (f StateDir) Read(s any) error {
 	b, err := os.ReadFile(f.settings())
 	if err != nil {
@@ -175,7 +177,11 @@ func Replace(path string, content []byte, mode fs.FileMode) error {
 // StateDirOf is where the lab called name keeps everything, whether there is one or not.
 func StateDirOf(lookup env.Lookup, name string) (StateDir, error) {
 	if !labName.MatchString(name) {
-		return "", &lab.Error{Code: lab.ExitUsage, What: "name a lab", Why: fmt.Errorf("%q: want a letter, then letters, digits and dashes, 24 at most", name)}
+		return "", &lab.Error{
+			Code: lab.ExitUsage,
+			What: "name a lab",
+			Why:  fmt.Errorf("%q: want a letter, then letters, digits and dashes, 24 at most", name),
+		}
 	}
 	home, err := Home(lookup)
 	if err != nil {
@@ -194,8 +200,8 @@ func (f StateDir) Remove() ([]string, error) {
 	return []string{"folder " + string(f)}, nil
 }
 
-// Turn waits for this user's turn to bring a lab up, which lasts until what it returns is closed, or until ctx ends. It makes the
-// labs' folder.
+// Turn waits for this user's turn to bring a lab up, which lasts until what it returns is closed, or until ctx ends. It
+// makes the labs' folder.
 func (f StateDir) Turn(ctx context.Context, p progress.Reporter) (io.Closer, error) {
 	if err := os.MkdirAll(filepath.Dir(string(f)), 0o711); err != nil {
 		return nil, &lab.Error{Code: lab.ExitPrecondition, What: "make the labs' folder", Why: err, Try: OwnHome}
@@ -207,10 +213,14 @@ func (f StateDir) Turn(ctx context.Context, p progress.Reporter) (io.Closer, err
 	return turn, nil
 }
 
-// Alone waits until no other process changes what the lab of f runs, which lasts until what it returns is closed, or until
-// ctx ends. Other labs are not waited for.
+// Alone waits until no other process changes what the lab of f runs, which lasts until what it returns is closed, or
+// until ctx ends. Other labs are not waited for.
 func (f StateDir) Alone(ctx context.Context, p progress.Reporter) (io.Closer, error) {
-	alone, err := lock(ctx, string(f), func() { p.Say("another command changes what this lab runs: waiting for it to end") })
+	alone, err := lock(
+		ctx,
+		string(f),
+		func() { p.Say("another command changes what this lab runs: waiting for it to end") },
+	)
 	if err != nil {
 		return nil, fmt.Errorf("wait for my turn: %w", err)
 	}

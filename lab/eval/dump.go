@@ -37,8 +37,16 @@ type PersonScore struct {
 	Pattern    string        `json:"pattern,omitempty"`
 }
 
-// dump writes one company and its scores to <Dump>/<mix>-<seed>/: done is what people did, acts what vendors have on record.
-func dump(plan Plan, seed uint64, staff []people.Person, done, acts []routine.Act, lives map[string][]activity.Event, all []rule) error {
+// dump writes one company and its scores to <Dump>/<mix>-<seed>/: done is what people did, acts what vendors have on
+// record.
+func dump(
+	plan Plan,
+	seed uint64,
+	staff []people.Person,
+	done, acts []routine.Act,
+	lives map[string][]activity.Event,
+	all []rule,
+) error {
 	folder := filepath.Join(plan.Dump, fmt.Sprintf("%s-%d", plan.Mix, seed))
 	if err := os.MkdirAll(folder, 0o755); err != nil {
 		return fmt.Errorf("dump: %w", err)

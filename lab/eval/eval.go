@@ -1,9 +1,9 @@
-// Package eval measures how well profiles tell who needs help: it invents companies, scores everybody by every profile and
-// baseline, and compares with the answer key that no service can read. It needs no running lab.
+// Package eval measures how well profiles tell who needs help: it invents companies, scores everybody by every profile
+// and baseline, and compares with the answer key that no service can read. It needs no running lab.
 //
-// Positive is who is meant to be HIGH or above by the key; flagged is who is scored HIGH or above at the end of history.
-// Every rate is over all people of all seeds together; its interval comes from resampling the seeds. A rate that rests on
-// fewer than ten people is not given.
+// Positive is who is meant to be HIGH or above by the key; flagged is who is scored HIGH or above at the end of
+// history. Every rate is over all people of all seeds together; its interval comes from resampling the seeds. A rate
+// that rests on fewer than ten people is not given.
 package eval
 
 import (
@@ -46,7 +46,10 @@ const (
 // SeedsFrom reads a list: "20" is that many built-in seeds, "1000-1019" a range, "7,11,13" (or "7,") themselves.
 func SeedsFrom(list string) ([]uint64, error) {
 	bad := func() ([]uint64, error) {
-		return nil, fmt.Errorf("seeds %q: want a number of built-in seeds, a range as 1000-1019, or a list as 7,11,13; at most 1000", list)
+		return nil, fmt.Errorf(
+			"seeds %q: want a number of built-in seeds, a range as 1000-1019, or a list as 7,11,13; at most 1000",
+			list,
+		)
 	}
 	number := func(text string) (uint64, bool) {
 		n, err := strconv.ParseUint(strings.TrimSpace(text), 10, 64)
@@ -253,7 +256,12 @@ func Measure(ctx context.Context, plan Plan) (Report, error) {
 		plan.Days = defaultDays
 	}
 	if len(plan.Seeds) == 0 || plan.People < 1 || plan.People > 50_000 || plan.Days < 1 || plan.Days > 365 {
-		return Report{}, fmt.Errorf("measure: %d seeds, %d people, %d days: want one seed or more, 1 to 50000 people, 1 to 365 days", len(plan.Seeds), plan.People, plan.Days)
+		return Report{}, fmt.Errorf(
+			"measure: %d seeds, %d people, %d days: want one seed or more, 1 to 50000 people, 1 to 365 days",
+			len(plan.Seeds),
+			plan.People,
+			plan.Days,
+		)
 	}
 	all := rules()
 	bySeed := make([][]subject, len(plan.Seeds))
@@ -273,7 +281,14 @@ func Measure(ctx context.Context, plan Plan) (Report, error) {
 		return Report{}, fmt.Errorf("measure: %w", err)
 	}
 	subjects := slices.Concat(bySeed...)
-	report := Report{Default: risk.Default, Mix: plan.Mix, People: plan.People, Days: plan.Days, Seeds: plan.Seeds, Profiles: map[string]ProfileReport{}}
+	report := Report{
+		Default:  risk.Default,
+		Mix:      plan.Mix,
+		People:   plan.People,
+		Days:     plan.Days,
+		Seeds:    plan.Seeds,
+		Profiles: map[string]ProfileReport{},
+	}
 	for k, r := range all {
 		report.Profiles[r.name] = judge(subjects, k, r, len(plan.Seeds))
 	}
@@ -333,7 +348,12 @@ func detection(r rule, p people.Person, events []activity.Event) float64 {
 }
 
 func judge(subjects []subject, k int, r rule, seeds int) ProfileReport {
-	report := ProfileReport{Version: r.version, Baseline: r.baseline != nil, Storylines: map[string]StoryQuality{}, Roles: map[string]Quality{}}
+	report := ProfileReport{
+		Version:    r.version,
+		Baseline:   r.baseline != nil,
+		Storylines: map[string]StoryQuality{},
+		Roles:      map[string]Quality{},
+	}
 	report.Overall = quality(subjects, k, seeds)
 	for _, role := range risk.Roles {
 		report.Roles[string(role)] = quality(pick(subjects, func(s subject) bool { return s.role == role }), k, seeds)
@@ -418,7 +438,10 @@ func quality(subjects []subject, k, seeds int) Quality {
 		}
 		slices.Sort(values)
 		if n := len(values); n > 0 {
-			*m.interval(&q.CI95) = Interval{{values[int(.025*float64(n-1))], true}, {values[int(math.Ceil(.975*float64(n-1)))], true}}
+			*m.interval(&q.CI95) = Interval{
+				{values[int(.025*float64(n-1))], true},
+				{values[int(math.Ceil(.975*float64(n-1)))], true},
+			}
 		}
 	}
 	return q
@@ -433,11 +456,23 @@ var measures = []struct {
 	{"precision", func(r *Rates) *Rate { return &r.Precision }, func(i *Intervals) *Interval { return &i.Precision }},
 	{"recall", func(r *Rates) *Rate { return &r.Recall }, func(i *Intervals) *Interval { return &i.Recall }},
 	{"f1", func(r *Rates) *Rate { return &r.F1 }, func(i *Intervals) *Interval { return &i.F1 }},
-	{"false positive rate", func(r *Rates) *Rate { return &r.FalsePositive }, func(i *Intervals) *Interval { return &i.FalsePositive }},
+	{
+		"false positive rate",
+		func(r *Rates) *Rate { return &r.FalsePositive },
+		func(i *Intervals) *Interval { return &i.FalsePositive },
+	},
 	{"ROC area", func(r *Rates) *Rate { return &r.ROC }, func(i *Intervals) *Interval { return &i.ROC }},
 	{"PR area", func(r *Rates) *Rate { return &r.PR }, func(i *Intervals) *Interval { return &i.PR }},
-	{"recall at 5 %", func(r *Rates) *Rate { return &r.RecallAtFPR5 }, func(i *Intervals) *Interval { return &i.RecallAtFPR5 }},
-	{"recall at 0.1 %", func(r *Rates) *Rate { return &r.RecallAtFPR01 }, func(i *Intervals) *Interval { return &i.RecallAtFPR01 }},
+	{
+		"recall at 5 %",
+		func(r *Rates) *Rate { return &r.RecallAtFPR5 },
+		func(i *Intervals) *Interval { return &i.RecallAtFPR5 },
+	},
+	{
+		"recall at 0.1 %",
+		func(r *Rates) *Rate { return &r.RecallAtFPR01 },
+		func(i *Intervals) *Interval { return &i.RecallAtFPR01 },
+	},
 }
 
 // rates measures people in falling order of score, each counted as often as its seed.

@@ -12,10 +12,10 @@ import (
 	"example.org/security-training/services/risk"
 )
 
-// ScoreLog scores everybody of the roster at τ from a log of events, one JSON line each, in order of time (others may be
-// late where no lesson has been passed in between); it holds sums and
-// windows in memory, and not the log. It answers how many events it read, too; those of nobody in the roster are left out.
-// Neither floods nor ids that come twice are looked for.
+// ScoreLog scores everybody of the roster at τ from a log of events, one JSON line each, in order of time (others may
+// be late where no lesson has been passed in between); it holds sums and windows in memory, and not the log. It answers
+// how many events it read, too; those of nobody in the roster are left out. Neither floods nor ids that come twice are
+// looked for.
 func ScoreLog(log io.Reader, roster []risk.Person, p *risk.Profile, at time.Time) ([]risk.Standing, int, error) {
 	ledgers := make(map[string]*risk.Ledger, len(roster))
 	for _, person := range roster {
@@ -40,14 +40,22 @@ func ScoreLog(log io.Reader, roster []risk.Person, p *risk.Profile, at time.Time
 			continue
 		}
 		if !l.Add(e) {
-			return nil, read, fmt.Errorf("score log: line %d: %s of %s is later than what it acts on; sort the log by time", read, e.ID, e.Person)
+			return nil, read, fmt.Errorf(
+				"score log: line %d: %s of %s is later than what it acts on; sort the log by time",
+				read,
+				e.ID,
+				e.Person,
+			)
 		}
 	}
 	standings := make([]risk.Standing, 0, len(roster))
 	for _, person := range roster {
 		score := ledgers[person.ID].Score(person.Role, at)
 		level := p.Level(score)
-		standings = append(standings, risk.Standing{Person: person, At: at, Score: score, Level: level, Frequency: level.Frequency()})
+		standings = append(
+			standings,
+			risk.Standing{Person: person, At: at, Score: score, Level: level, Frequency: level.Frequency()},
+		)
 	}
 	return standings, read, nil
 }

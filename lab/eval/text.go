@@ -22,7 +22,14 @@ func WriteJSON(w io.Writer, r Report) error {
 // WriteText writes the report for people: every profile overall, then the default one by storyline and by role.
 func WriteText(w io.Writer, r Report) error {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintf(t, "%d seeds of %d people, mix %s, %d days; HIGH or above; 95 %% intervals over seeds\n\n", len(r.Seeds), r.People, r.Mix, r.Days)
+	fmt.Fprintf(
+		t,
+		"%d seeds of %d people, mix %s, %d days; HIGH or above; 95 %% intervals over seeds\n\n",
+		len(r.Seeds),
+		r.People,
+		r.Mix,
+		r.Days,
+	)
 	var names []string
 	for n := range r.Profiles {
 		names = append(names, n)
@@ -51,15 +58,40 @@ func WriteText(w io.Writer, r Report) error {
 		fmt.Fprintln(t)
 	}
 	p := r.Profiles[r.Default]
-	fmt.Fprintf(t, "\n%s by storyline, against its near miss\tlevel\tcarriers\tnear misses\tprecision\trecall\tF1\tdays to detection\n", r.Default)
+	fmt.Fprintf(
+		t,
+		"\n%s by storyline, against its near miss\tlevel\tcarriers\tnear misses\tprecision\trecall\tF1\tdays to detection\n",
+		r.Default,
+	)
 	for _, s := range people.Stories {
 		q := p.Storylines[string(s)]
-		fmt.Fprintf(t, "%s\t%s\t%d\t%d\t%s\t%s\t%s\t%s\n", s, q.Level, q.Positive, q.NearMisses, q.Precision, with(q.Recall, q.CI95.Recall), q.F1, q.DaysToDetection)
+		fmt.Fprintf(
+			t,
+			"%s\t%s\t%d\t%d\t%s\t%s\t%s\t%s\n",
+			s,
+			q.Level,
+			q.Positive,
+			q.NearMisses,
+			q.Precision,
+			with(q.Recall, q.CI95.Recall),
+			q.F1,
+			q.DaysToDetection,
+		)
 	}
 	fmt.Fprintf(t, "\n%s by role\tpeople\tpositive\tprecision\trecall\tF1\tfalse positive rate\n", r.Default)
 	for _, role := range risk.Roles {
 		q := p.Roles[string(role)]
-		fmt.Fprintf(t, "%s\t%d\t%d\t%s\t%s\t%s\t%s\n", role, q.People, q.Positive, q.Precision, q.Recall, q.F1, with(q.FalsePositive, q.CI95.FalsePositive))
+		fmt.Fprintf(
+			t,
+			"%s\t%d\t%d\t%s\t%s\t%s\t%s\n",
+			role,
+			q.People,
+			q.Positive,
+			q.Precision,
+			q.Recall,
+			q.F1,
+			with(q.FalsePositive, q.CI95.FalsePositive),
+		)
 	}
 	return t.Flush()
 }

@@ -42,17 +42,22 @@ type Images struct {
 	Values   map[string]any // the same, for the chart
 }
 
-// imagesOf reads which images the lab is to use: those of kind and of the chart's values, or those that LAB_KIND_NODE_IMAGE and
-// the settings of cluster.Official name.
+// imagesOf reads which images the lab is to use: those of kind and of the chart's values, or those that
+// LAB_KIND_NODE_IMAGE and the settings of cluster.Official name.
 func imagesOf(lookup env.Lookup) (Images, error) {
 	official, values, err := cluster.Official(lookup)
 	if err != nil {
 		return Images{}, err
 	}
-	return Images{Node: env.Read(lookup).Optional("LAB_KIND_NODE_IMAGE", defaultNode), Official: official, Values: values}, nil
+	return Images{
+		Node:     env.Read(lookup).Optional("LAB_KIND_NODE_IMAGE", defaultNode),
+		Official: official,
+		Values:   values,
+	}, nil
 }
 
-// keep remembers which images a lab was made with, and kept reads that again: who repeats `up` need not repeat what they set.
+// keep remembers which images a lab was made with, and kept reads that again: who repeats `up` need not repeat what
+// they set.
 func (im Images) keep(f control.StateDir) error {
 	b, err := json.MarshalIndent(im, "", "  ")
 	if err != nil {
@@ -100,7 +105,8 @@ func isLocal(ctx context.Context, image string) bool {
 	return err == nil
 }
 
-// missing are the images that are not on the engine, with the bytes that each would have to be downloaded, or why it cannot be.
+// missing are the images that are not on the engine, with the bytes that each would have to be downloaded, or why it
+// cannot be.
 func (im Images) missing(ctx context.Context) (bytes map[string]int64, err error) {
 	bytes = map[string]int64{}
 	ctx, cancel := context.WithTimeout(ctx, 4*time.Second)
@@ -141,7 +147,8 @@ func download(ctx context.Context, image string) (int64, error) {
 	return n, nil
 }
 
-// programs are the binaries of the application's image: what the topology runs, and what brings SPIRE and the lab together.
+// programs are the binaries of the application's image: what the topology runs, and what brings SPIRE and the lab
+// together.
 func programs(topo *topology.Topology) []string {
 	out := []string{"bridge", "registrar"}
 	for _, w := range topo.Workloads {
@@ -153,8 +160,8 @@ func programs(topo *topology.Topology) []string {
 	return out
 }
 
-// application assembles the application's image from the built binaries: no base, no Docker build. Its tag is made of its
-// content, so that other programs are another image.
+// application assembles the application's image from the built binaries: no base, no Docker build. Its tag is made of
+// its content, so that other programs are another image.
 func application(binaries string, topo *topology.Topology) (v1.Image, name.Tag, error) {
 	fail := func(err error) (v1.Image, name.Tag, error) {
 		return nil, name.Tag{}, fmt.Errorf("assemble the application's image: %w", err)
@@ -177,8 +184,12 @@ func application(binaries string, topo *topology.Topology) (v1.Image, name.Tag, 
 	if err := w.Close(); err != nil {
 		return fail(err)
 	}
-	l, err := tarball.LayerFromOpener(func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(layer.Bytes())), nil },
-		tarball.WithCompressionLevel(gzip.NoCompression)) // it goes no further than the node beside: packing would take longer than the way
+	l, err := tarball.LayerFromOpener(
+		func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(layer.Bytes())), nil },
+		tarball.WithCompressionLevel(
+			gzip.NoCompression,
+		),
+	) // it goes no further than the node beside: packing would take longer than the way
 	if err != nil {
 		return fail(err)
 	}
@@ -242,8 +253,8 @@ func nodeOf(ctx context.Context, provider *kindcluster.Provider, c string) (node
 	}
 }
 
-// load brings images to the node: the application's, and of the official ones those that are on the engine; the node pulls the
-// others itself. What the node has already is left alone. It counts what it has brought.
+// load brings images to the node: the application's, and of the official ones those that are on the engine; the node
+// pulls the others itself. What the node has already is left alone. It counts what it has brought.
 func load(
 	ctx context.Context, provider *kindcluster.Provider, c string,
 	app v1.Image, tag name.Tag, official []string, count *counter,
@@ -312,8 +323,8 @@ func (c *counter) await(ctx context.Context, loaded <-chan error) error {
 	}
 }
 
-// loadArchive hands an image to a node, which may stop in the middle: then, and when ctx ends, archive is closed, so that whoever
-// writes it is not left waiting.
+// loadArchive hands an image to a node, which may stop in the middle: then, and when ctx ends, archive is closed, so
+// that whoever writes it is not left waiting.
 func loadArchive(ctx context.Context, node nodes.Node, archive io.ReadCloser) error {
 	defer archive.Close()
 	defer context.AfterFunc(ctx, func() { archive.Close() })()

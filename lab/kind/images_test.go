@@ -28,7 +28,8 @@ import (
 	"example.org/security-training/services/topology"
 )
 
-// programsIn makes a folder with a program of each name: this test's own, since an image's architecture is read from one.
+// programsIn makes a folder with a program of each name: this test's own, since an image's architecture is read from
+// one.
 func programsIn(t *testing.T, names []string, extra string) string {
 	t.Helper()
 	dir := t.TempDir()
@@ -111,7 +112,8 @@ func TestTheImageHoldsTheProgramsOfTheTopologyAndNothingElse(t *testing.T) {
 
 func TestAnImageWithoutAProgramIsNotMade(t *testing.T) {
 	names := programs(topo(t))
-	if _, _, err := application(programsIn(t, names[:len(names)-1], ""), topo(t)); err == nil || !strings.Contains(err.Error(), names[len(names)-1]) {
+	if _, _, err := application(programsIn(t, names[:len(names)-1], ""), topo(t)); err == nil ||
+		!strings.Contains(err.Error(), names[len(names)-1]) {
 		t.Errorf("without %s: %v", names[len(names)-1], err)
 	}
 }
@@ -174,7 +176,15 @@ func TestEveryClaimOfTheChartHasItsVolume(t *testing.T) {
 		t.Fatal(err)
 	}
 	text := ""
-	files, err := helm.Render(c, common.Values{"Values": c.Values, "Release": map[string]any{"Name": "lab", "Service": "Helm"}, "Chart": map[string]any{"Name": c.Name(), "Version": c.Metadata.Version}, "Capabilities": common.DefaultCapabilities})
+	files, err := helm.Render(
+		c,
+		common.Values{
+			"Values":       c.Values,
+			"Release":      map[string]any{"Name": "lab", "Service": "Helm"},
+			"Chart":        map[string]any{"Name": c.Name(), "Version": c.Metadata.Version},
+			"Capabilities": common.DefaultCapabilities,
+		},
+	)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -187,7 +197,9 @@ func TestEveryClaimOfTheChartHasItsVolume(t *testing.T) {
 			t.Errorf("the chart claims no %s", n)
 		}
 	}
-	if want := strings.Count(text, "kind: PersistentVolumeClaim") + strings.Count(text, "volumeClaimTemplates:"); len(names) != want {
+	if want := strings.Count(text, "kind: PersistentVolumeClaim") + strings.Count(text, "volumeClaimTemplates:"); len(
+		names,
+	) != want {
 		t.Errorf("%d volumes for %d claims", len(names), want)
 	}
 }

@@ -1,5 +1,5 @@
-// Package kind runs a lab on a Kubernetes cluster of its own, in a container of this machine's Docker engine: kind makes the
-// cluster, the cluster runtime does the rest.
+// Package kind runs a lab on a Kubernetes cluster of its own, in a container of this machine's Docker engine: kind
+// makes the cluster, the cluster runtime does the rest.
 package kind
 
 import (
@@ -56,7 +56,12 @@ func clusterName(lab string) string { return "security-training-" + lab }
 // Up implements lab.Runtime.
 func (r *Runtime) Up(ctx context.Context, spec lab.Spec, p progress.Reporter) (lab.Lab, error) {
 	if err := engine(ctx); err != nil {
-		return nil, &lab.Error{Code: lab.ExitPrecondition, What: "find a Docker engine", Why: err, Try: "sudo systemctl start docker, or lab up --runtime local"}
+		return nil, &lab.Error{
+			Code: lab.ExitPrecondition,
+			What: "find a Docker engine",
+			Why:  err,
+			Try:  "sudo systemctl start docker, or lab up --runtime local",
+		}
 	}
 	f, err := control.StateDirOf(r.Lookup, spec.Name)
 	if err != nil {
@@ -97,7 +102,13 @@ func (r *Runtime) Up(ctx context.Context, spec lab.Spec, p progress.Reporter) (l
 	)
 	in := cluster.Installation{
 		Runtime: &cluster.Runtime{Lookup: r.Lookup, Self: r.Self, Version: r.Version},
-		Folder:  f, Spec: spec, Name: RuntimeName, Context: "kind-" + c, Image: imageName(tag), Values: images.Values, Down: down,
+		Folder:  f,
+		Spec:    spec,
+		Name:    RuntimeName,
+		Context: "kind-" + c,
+		Image:   imageName(tag),
+		Values:  images.Values,
+		Down:    down,
 		Before: []cluster.Step{
 			{What: "kind cluster " + c, Do: func(ctx context.Context) error {
 				loaded = make(chan error, 1)
@@ -134,8 +145,9 @@ func (r *Runtime) Up(ctx context.Context, spec lab.Spec, p progress.Reporter) (l
 	return in.Up(ctx, p)
 }
 
-// owns says whether a cluster of the name c, if there is one, is the one that the lab of f made: not that of a lab of the same name
-// which another user, or another LAB_HOME, brought up. An `up` that ended before it marked its cluster has settings and no mark.
+// owns says whether a cluster of the name c, if there is one, is the one that the lab of f made: not that of a lab of
+// the same name which another user, or another LAB_HOME, brought up. An `up` that ended before it marked its cluster
+// has settings and no mark.
 func owns(ctx context.Context, provider *kindcluster.Provider, c string, f control.StateDir) (bool, error) {
 	is, err := containerOf(ctx, provider, c)
 	if err != nil || is == "" {
@@ -197,9 +209,14 @@ func (r *Runtime) Available(ctx context.Context) (toDownload map[string]int64, e
 	return images.missing(ctx)
 }
 
-// ensure finds the cluster, starts it again if it was stopped, or makes it. Half a cluster, which an interrupted start left, is
-// removed and made anew. It calls meanwhile once there is, or is about to be, a node to do something with.
-func ensure(ctx context.Context, provider *kindcluster.Provider, c, image string, meanwhile func(context.Context)) (revived time.Time, err error) {
+// ensure finds the cluster, starts it again if it was stopped, or makes it. Half a cluster, which an interrupted start
+// left, is removed and made anew. It calls meanwhile once there is, or is about to be, a node to do something with.
+func ensure(
+	ctx context.Context,
+	provider *kindcluster.Provider,
+	c, image string,
+	meanwhile func(context.Context),
+) (revived time.Time, err error) {
 	list, err := provider.ListInternalNodes(c)
 	if err != nil {
 		return revived, err
@@ -254,8 +271,8 @@ func revive(ctx context.Context, list []nodes.Node) (at time.Time, err error) {
 	return at, nil
 }
 
-// awaitRestarted waits until every container of the namespace has been started since: until its kubelet has looked, a cluster that
-// was stopped says that all is as it was.
+// awaitRestarted waits until every container of the namespace has been started since: until its kubelet has looked, a
+// cluster that was stopped says that all is as it was.
 func awaitRestarted(ctx context.Context, client kubernetes.Interface, namespace string, since time.Time) error {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Minute)
 	defer cancel()
@@ -263,9 +280,10 @@ func awaitRestarted(ctx context.Context, client kubernetes.Interface, namespace 
 		if p.Status.Phase == v1.PodSucceeded || p.Status.Phase == v1.PodFailed {
 			return false
 		}
-		return len(p.Status.ContainerStatuses) == 0 || slices.ContainsFunc(p.Status.ContainerStatuses, func(c v1.ContainerStatus) bool {
-			return c.State.Running == nil || c.State.Running.StartedAt.Time.Before(since.Truncate(time.Second))
-		})
+		return len(p.Status.ContainerStatuses) == 0 ||
+			slices.ContainsFunc(p.Status.ContainerStatuses, func(c v1.ContainerStatus) bool {
+				return c.State.Running == nil || c.State.Running.StartedAt.Time.Before(since.Truncate(time.Second))
+			})
 	}
 	for {
 		pods, err := client.CoreV1().Pods(namespace).List(ctx, metav1.ListOptions{})
@@ -295,8 +313,8 @@ func down(ctx context.Context, l *control.Lab) ([]string, error) {
 	return append(removed, more...), err
 }
 
-// remove removes the cluster that the lab of f made, if there is one: containers, volumes, the entries of kubeconfig and, with the
-// last cluster, kind's network.
+// remove removes the cluster that the lab of f made, if there is one: containers, volumes, the entries of kubeconfig
+// and, with the last cluster, kind's network.
 func remove(ctx context.Context, name string, f control.StateDir) ([]string, error) {
 	c := clusterName(name)
 	provider := newProvider()

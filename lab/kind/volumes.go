@@ -39,9 +39,15 @@ func claims(topo *topology.Topology) []string {
 	return out
 }
 
-// volumes makes the volume of every claim before it is claimed. kind's provisioner makes them one after the other, each by a pod of
-// its own, and the SPIRE server, for whom everybody waits, came last.
-func volumes(ctx context.Context, client kubernetes.Interface, node nodes.Node, namespace string, names []string) error {
+// volumes makes the volume of every claim before it is claimed. kind's provisioner makes them one after the other, each
+// by a pod of its own, and the SPIRE server, for whom everybody waits, came last.
+func volumes(
+	ctx context.Context,
+	client kubernetes.Interface,
+	node nodes.Node,
+	namespace string,
+	names []string,
+) error {
 	made := "umask 0; mkdir -p " + volumeFolder
 	for _, n := range names {
 		made += " " + volumeFolder + "/" + n
@@ -57,25 +63,36 @@ func volumes(ctx context.Context, client kubernetes.Interface, node nodes.Node, 
 				StorageClassName: volumeClass, AccessModes: []v1.PersistentVolumeAccessMode{v1.ReadWriteOnce},
 				Capacity:                      v1.ResourceList{v1.ResourceStorage: resource.MustParse(volumeSize)},
 				PersistentVolumeReclaimPolicy: v1.PersistentVolumeReclaimRetain,
-				PersistentVolumeSource:        v1.PersistentVolumeSource{HostPath: &v1.HostPathVolumeSource{Path: volumeFolder + "/" + n, Type: &kind}},
-				ClaimRef:                      &v1.ObjectReference{APIVersion: "v1", Kind: "PersistentVolumeClaim", Namespace: namespace, Name: n},
+				PersistentVolumeSource: v1.PersistentVolumeSource{
+					HostPath: &v1.HostPathVolumeSource{Path: volumeFolder + "/" + n, Type: &kind},
+				},
+				ClaimRef: &v1.ObjectReference{
+					APIVersion: "v1",
+					Kind:       "PersistentVolumeClaim",
+					Namespace:  namespace,
+					Name:       n,
+				},
 			},
 		}
-		if _, err := client.CoreV1().PersistentVolumes().Create(ctx, volume, metav1.CreateOptions{}); err != nil && !apierrors.IsAlreadyExists(err) {
+		if _, err := client.CoreV1().PersistentVolumes().Create(ctx, volume, metav1.CreateOptions{}); err != nil &&
+			!apierrors.IsAlreadyExists(err) {
 			return fmt.Errorf("make volume %s: %w", n, err)
 		}
 	}
-	// A StatefulSet makes its claim in the same moment as its pod. The scheduler may look between the two, and looks at that pod again
-	// only when five minutes are over. A claim that is there is taken.
+	// A StatefulSet makes its claim in the same moment as its pod. The scheduler may look between the two, and looks at
+	// that pod again only when five minutes are over. A claim that is there is taken.
 	class := volumeClass
 	claim := &v1.PersistentVolumeClaim{
 		ObjectMeta: metav1.ObjectMeta{Name: serverClaim},
 		Spec: v1.PersistentVolumeClaimSpec{
 			StorageClassName: &class, AccessModes: []v1.PersistentVolumeAccessMode{v1.ReadWriteOnce},
-			Resources: v1.VolumeResourceRequirements{Requests: v1.ResourceList{v1.ResourceStorage: resource.MustParse(volumeSize)}},
+			Resources: v1.VolumeResourceRequirements{
+				Requests: v1.ResourceList{v1.ResourceStorage: resource.MustParse(volumeSize)},
+			},
 		},
 	}
-	if _, err := client.CoreV1().PersistentVolumeClaims(namespace).Create(ctx, claim, metav1.CreateOptions{}); err != nil && !apierrors.IsAlreadyExists(err) {
+	if _, err := client.CoreV1().PersistentVolumeClaims(namespace).Create(ctx, claim, metav1.CreateOptions{}); err != nil &&
+		!apierrors.IsAlreadyExists(err) {
 		return fmt.Errorf("make claim %s: %w", serverClaim, err)
 	}
 	return nil

@@ -44,12 +44,14 @@ func (a archive) String() string {
 	return fmt.Sprintf("PostgreSQL %s, %.1f MB, from %s", fetched, float64(a.size)/1e6, a.url)
 }
 
-// safe refuses to take programs from where anybody on the way could have put others: it wants https, or this very machine.
+// safe refuses to take programs from where anybody on the way could have put others: it wants https, or this very
+// machine.
 func safe(u *url.URL) error {
 	if u.Scheme == "https" {
 		return nil
 	}
-	if ip := net.ParseIP(u.Hostname()); u.Scheme == "http" && (u.Hostname() == "localhost" || ip != nil && ip.IsLoopback()) {
+	if ip := net.ParseIP(u.Hostname()); u.Scheme == "http" &&
+		(u.Hostname() == "localhost" || ip != nil && ip.IsLoopback()) {
 		return nil
 	}
 	return fmt.Errorf("%s: programs come by https, or from this machine", u.Redacted())
@@ -94,7 +96,14 @@ func findArchive(ctx context.Context, lookup env.Lookup) (archive, error) {
 	}
 	const stem = "embedded-postgres-binaries-linux-"
 	a.name = stem + machine + "-" + string(fetched)
-	a.url = fmt.Sprintf("%s/io/zonky/test/postgres/%s%s/%s/%s.jar", env.Read(lookup).Optional("LAB_POSTGRES_REPOSITORY", repository), stem, machine, fetched, a.name)
+	a.url = fmt.Sprintf(
+		"%s/io/zonky/test/postgres/%s%s/%s/%s.jar",
+		env.Read(lookup).Optional("LAB_POSTGRES_REPOSITORY", repository),
+		stem,
+		machine,
+		fetched,
+		a.name,
+	)
 	ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
 	defer cancel()
 	for _, address := range []string{a.url + ".sha256", a.url} {
@@ -116,8 +125,8 @@ func fetchedPrograms(home string) string {
 	return filepath.Join(home, "postgresql-"+string(fetched), "bin")
 }
 
-// fetch downloads a into the cache folder, tries the programs as who, and returns their folder. What is there is whole: it gets
-// its name last.
+// fetch downloads a into the cache folder, tries the programs as who, and returns their folder. What is there is whole:
+// it gets its name last.
 func (a archive) fetch(ctx context.Context, home string, who account) (string, error) {
 	if err := os.MkdirAll(home, 0o711); err != nil {
 		return "", fmt.Errorf("download PostgreSQL: %w", err)
@@ -134,12 +143,15 @@ func (a archive) fetch(ctx context.Context, home string, who account) (string, e
 	if err := a.download(ctx, filepath.Join(tmp, "archive", a.name+".txz")); err != nil {
 		return "", fmt.Errorf("download PostgreSQL: %w", err)
 	}
-	// The library finds the archive there and unpacks it. It would download one as well, and check it only if a checksum happens to
-	// be answered. Beyond that it knows only to start a server, with a password and, as root, not at all. Ours is started by the supervisor, so
-	// the library's way ends where it would make its data folder: os.RemoveAll refuses to remove a path that ends in a dot.
-	server := embeddedpostgres.NewDatabase(embeddedpostgres.DefaultConfig().Version(fetched).BinaryRepositoryURL("file:///dev/null").Port(0).
-		CachePath(filepath.Join(tmp, "archive")).RuntimePath(filepath.Join(tmp, "run")).BinariesPath(programs).
-		DataPath(filepath.Join(tmp, "data") + "/.").Logger(io.Discard))
+	// The library finds the archive there and unpacks it. It would download one as well, and check it only if a checksum
+	// happens to be answered. Beyond that it knows only to start a server, with a password and, as root, not at all. Ours
+	// is started by the supervisor, so the library's way ends where it would make its data folder: os.RemoveAll refuses to
+	// remove a path that ends in a dot.
+	server := embeddedpostgres.NewDatabase(
+		embeddedpostgres.DefaultConfig().Version(fetched).BinaryRepositoryURL("file:///dev/null").Port(0).
+			CachePath(filepath.Join(tmp, "archive")).RuntimePath(filepath.Join(tmp, "run")).BinariesPath(programs).
+			DataPath(filepath.Join(tmp, "data") + "/.").Logger(io.Discard),
+	)
 	err = server.Start()
 	if ctx.Err() != nil {
 		return "", fmt.Errorf("download PostgreSQL: %w", ctx.Err())
@@ -155,7 +167,8 @@ func (a archive) fetch(ctx context.Context, home string, who account) (string, e
 		return "", fmt.Errorf("download PostgreSQL: try it: %w\n%s", err, bytes.TrimSpace(out))
 	}
 	bin := fetchedPrograms(home)
-	if err := os.Rename(programs, filepath.Dir(bin)); err != nil && !executable(filepath.Join(bin, "postgres")) { // somebody else may have been faster
+	if err := os.Rename(programs, filepath.Dir(bin)); err != nil &&
+		!executable(filepath.Join(bin, "postgres")) { // somebody else may have been faster
 		return "", fmt.Errorf("download PostgreSQL: %w", err)
 	}
 	return bin, nil
@@ -216,9 +229,16 @@ func read(ctx context.Context, address string, most int64) ([]byte, error) {
 	return b, nil
 }
 
-// ensurePostgres finds PostgreSQL's programs in one of dirs, or downloads them below the folder home, which it tells say before it
-// begins. Its error names every way.
-func ensurePostgres(ctx context.Context, lookup env.Lookup, dirs []string, home string, who account, say func(format string, args ...any)) (string, error) {
+// ensurePostgres finds PostgreSQL's programs in one of dirs, or downloads them below the folder home, which it tells
+// say before it begins. Its error names every way.
+func ensurePostgres(
+	ctx context.Context,
+	lookup env.Lookup,
+	dirs []string,
+	home string,
+	who account,
+	say func(format string, args ...any),
+) (string, error) {
 	bin, missing := serverIn(dirs)
 	if missing == nil {
 		return bin, nil
@@ -233,8 +253,12 @@ func ensurePostgres(ctx context.Context, lookup env.Lookup, dirs []string, home 
 	if ctx.Err() != nil {
 		return "", ctx.Err()
 	}
-	return "", &lab.Error{Code: lab.ExitPrecondition, What: "find PostgreSQL", Why: fmt.Errorf("%w; nor can it be downloaded: %w", missing, err),
-		Try: installPostgres + "   (or put its programs on PATH, or name a mirror of the download: LAB_POSTGRES_REPOSITORY=" + repository + ")"}
+	return "", &lab.Error{
+		Code: lab.ExitPrecondition,
+		What: "find PostgreSQL",
+		Why:  fmt.Errorf("%w; nor can it be downloaded: %w", missing, err),
+		Try:  installPostgres + "   (or put its programs on PATH, or name a mirror of the download: LAB_POSTGRES_REPOSITORY=" + repository + ")",
+	}
 }
 
 // doctorPostgres says what ensurePostgres would do with dirs, and what mends it if that is nothing.
@@ -250,7 +274,11 @@ func doctorPostgres(ctx context.Context, lookup env.Lookup, dirs []string) (foun
 	if unreachable == nil {
 		return "none here; lab up would download " + a.String(), "", nil
 	}
-	return "", installPostgres + "   (or LAB_POSTGRES_REPOSITORY=… for a mirror of the download)", fmt.Errorf("%w; nor can it be downloaded: %w", err, unreachable)
+	return "", installPostgres + "   (or LAB_POSTGRES_REPOSITORY=… for a mirror of the download)", fmt.Errorf(
+		"%w; nor can it be downloaded: %w",
+		err,
+		unreachable,
+	)
 }
 
 const installPostgres = "sudo apt-get install -y postgresql"

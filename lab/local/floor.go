@@ -17,9 +17,9 @@ import (
 	"example.org/security-training/services/topology"
 )
 
-// Floor does what no lab can come up without, and nothing else: it copies the database's template, starts its server, and starts each
-// workload's program once, which ends at once for want of settings. It returns how many programs it started and how long all of that
-// took, and leaves nothing behind.
+// Floor does what no lab can come up without, and nothing else: it copies the database's template, starts its server,
+// and starts each workload's program once, which ends at once for want of settings. It returns how many programs it
+// started and how long all of that took, and leaves nothing behind.
 func (r *Runtime) Floor(ctx context.Context) (programs int, took time.Duration, err error) {
 	fail := func(err error) (int, time.Duration, error) { return 0, 0, fmt.Errorf("measure the floor: %w", err) }
 	who, err := databaseAccount()
@@ -52,7 +52,15 @@ func (r *Runtime) Floor(ctx context.Context) (programs int, took time.Duration, 
 	if err := copyTree(ctx, from, filepath.Join(dir, "data"), who); err != nil {
 		return fail(err)
 	}
-	server := exec.Command(filepath.Join(bin, "postgres"), "-D", filepath.Join(dir, "data"), "-k", run, "-c", "listen_addresses=")
+	server := exec.Command(
+		filepath.Join(bin, "postgres"),
+		"-D",
+		filepath.Join(dir, "data"),
+		"-k",
+		run,
+		"-c",
+		"listen_addresses=",
+	)
 	server.Dir, server.Env, server.SysProcAttr = "/", []string{"LC_ALL=C"}, credentials(who)
 	if err := server.Start(); err != nil {
 		return fail(err)
@@ -87,7 +95,8 @@ func (r *Runtime) Floor(ctx context.Context) (programs int, took time.Duration, 
 	return programs, took, ctx.Err()
 }
 
-// awaitServer returns when the server whose socket is in run answers who it is that asks: whom it lets in does not matter.
+// awaitServer returns when the server whose socket is in run answers who it is that asks: whom it lets in does not
+// matter.
 func awaitServer(ctx context.Context, run string, ended <-chan struct{}) error {
 	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()

@@ -19,8 +19,8 @@ import (
 type issuer interface {
 	// name is what status says of it.
 	name() string
-	// serve returns when workloads may be started, or when ctx ends, and goes on after that until the supervisor's process ends,
-	// after the workloads. What goes wrong later is sent to failed.
+	// serve returns when workloads may be started, or when ctx ends, and goes on after that until the supervisor's process
+	// ends, after the workloads. What goes wrong later is sent to failed.
 	serve(ctx context.Context, s *Supervisor, failed chan<- error) error
 	// Start runs start, which must start a process and return its PID, as the workload called name.
 	Start(name string, start func() (pid int, err error)) error
@@ -42,7 +42,11 @@ func (s *Supervisor) newIssuer() (issuer, error) {
 	if err != nil {
 		return nil, err
 	}
-	i, err := workloadapi.New(s.topo.Domain(), cas, func(cas []*authority.CA) error { return saveCAs(s.folder.cas(), cas) })
+	i, err := workloadapi.New(
+		s.topo.Domain(),
+		cas,
+		func(cas []*authority.CA) error { return saveCAs(s.folder.cas(), cas) },
+	)
 	if err != nil {
 		return nil, err
 	}
@@ -70,7 +74,12 @@ func (e embedded) serve(ctx context.Context, s *Supervisor, failed chan<- error)
 	return nil
 }
 
-func (e embedded) Mint(_ context.Context, id spiffeid.ID, at time.Time, ttl time.Duration) (*x509svid.SVID, []*x509.Certificate, error) {
+func (e embedded) Mint(
+	_ context.Context,
+	id spiffeid.ID,
+	at time.Time,
+	ttl time.Duration,
+) (*x509svid.SVID, []*x509.Certificate, error) {
 	return e.Issuer.Mint(id, at, ttl)
 }
 

@@ -1,5 +1,5 @@
-// Package local runs a lab as processes of this machine: PostgreSQL from the system's binaries or a download, one process per
-// workload, and one supervisor that is the parent of them all.
+// Package local runs a lab as processes of this machine: PostgreSQL from the system's binaries or a download, one
+// process per workload, and one supervisor that is the parent of them all.
 //
 // Up is a list of steps; the list is the documentation.
 package local
@@ -74,7 +74,12 @@ func (r *Runtime) folder(name string) (folder, error) {
 // Up implements lab.Runtime.
 func (r *Runtime) Up(ctx context.Context, spec lab.Spec, p progress.Reporter) (lab.Lab, error) {
 	if runtime.GOOS != "linux" {
-		return nil, &lab.Error{Code: lab.ExitPrecondition, What: "start a local lab", Why: fmt.Errorf("%s has no SO_PEERCRED and no 127.0.0.2; the local runtime is for Linux", runtime.GOOS), Try: "lab up --runtime kind"}
+		return nil, &lab.Error{
+			Code: lab.ExitPrecondition,
+			What: "start a local lab",
+			Why:  fmt.Errorf("%s has no SO_PEERCRED and no 127.0.0.2; the local runtime is for Linux", runtime.GOOS),
+			Try:  "lab up --runtime kind",
+		}
 	}
 	f, err := r.folder(spec.Name)
 	if err != nil {
@@ -230,7 +235,12 @@ func (r *Runtime) chooseIssuer(st *settings) error {
 	if err != nil {
 		named, _ := r.Lookup("LAB_SPIRE_DIR")
 		if st.Spec.Identity == identitySPIRE || named != "" {
-			return &lab.Error{Code: lab.ExitPrecondition, What: "find SPIRE", Why: err, Try: "LAB_SPIRE_DIR=… lab up, or lab up --identity embedded"}
+			return &lab.Error{
+				Code: lab.ExitPrecondition,
+				What: "find SPIRE",
+				Why:  err,
+				Try:  "LAB_SPIRE_DIR=… lab up, or lab up --identity embedded",
+			}
 		}
 		return nil
 	}
@@ -240,7 +250,14 @@ func (r *Runtime) chooseIssuer(st *settings) error {
 }
 
 // fill writes everything below f; the settings come last, and make it a lab.
-func (r *Runtime) fill(ctx context.Context, f folder, topo *topology.Topology, text []byte, st settings, geminiKey string) error {
+func (r *Runtime) fill(
+	ctx context.Context,
+	f folder,
+	topo *topology.Topology,
+	text []byte,
+	st settings,
+	geminiKey string,
+) error {
 	database, err := databaseAccount()
 	if err != nil {
 		return err

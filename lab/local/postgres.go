@@ -53,14 +53,16 @@ func databaseAccount() (account, error) {
 		}
 		return account{uid, gid, name}, nil
 	}
-	return account{}, errors.New("find the database's account: PostgreSQL refuses to run as root, and there is neither a user postgres nor nobody")
+	return account{}, errors.New(
+		"find the database's account: PostgreSQL refuses to run as root, and there is neither a user postgres nor nobody",
+	)
 }
 
 // findPostgres is the first of those places that has a server's binaries.
 func findPostgres(lookup env.Lookup) (string, error) { return serverIn(postgresPlaces(lookup)) }
 
-// postgresPlaces are the folders on PATH, then those where Debian puts a server's binaries, the newest first, then the one that a
-// download goes to.
+// postgresPlaces are the folders on PATH, then those where Debian puts a server's binaries, the newest first, then the
+// one that a download goes to.
 func postgresPlaces(lookup env.Lookup) []string {
 	path, _ := lookup("PATH")
 	dirs := filepath.SplitList(path)
@@ -96,7 +98,8 @@ func executable(path string) bool {
 	return err == nil && fi.Mode().IsRegular() && fi.Mode()&0o111 != 0
 }
 
-// ident lets the account that runs the server, and dbkeeper, be postgres over the unix socket: what pg_hba.conf calls keeper.
+// ident lets the account that runs the server, and dbkeeper, be postgres over the unix socket: what pg_hba.conf calls
+// keeper.
 func ident(who account) string { return "keeper " + who.name + " postgres\n" }
 
 // template makes, once per PostgreSQL version and account, the data folder that every lab starts from a copy of.
@@ -114,7 +117,18 @@ func templateIn(ctx context.Context, home, bin string, who account) (string, err
 	if err != nil {
 		return "", fmt.Errorf("ask PostgreSQL for its version: %w", err)
 	}
-	key := sha256.Sum256(fmt.Appendf(nil, "%s|%s|%s|%s|%s|%d", version, bin, manifests.PostgresHBA(), manifests.PostgresSettings(), ident(who), who.uid))
+	key := sha256.Sum256(
+		fmt.Appendf(
+			nil,
+			"%s|%s|%s|%s|%s|%d",
+			version,
+			bin,
+			manifests.PostgresHBA(),
+			manifests.PostgresSettings(),
+			ident(who),
+			who.uid,
+		),
+	)
 	dir := filepath.Join(home, fmt.Sprintf("database-%x", key[:6]))
 	if _, err := os.Stat(filepath.Join(dir, "PG_VERSION")); err == nil {
 		return dir, nil
@@ -130,8 +144,20 @@ func templateIn(ctx context.Context, home, bin string, who account) (string, err
 	if err := give(tmp, who); err != nil {
 		return "", fmt.Errorf("make database template: %w", err)
 	}
-	cmd := exec.CommandContext(ctx, filepath.Join(bin, "initdb"), "-D", tmp, "-U", "postgres", "--auth-local=peer", "--auth-host=reject",
-		"--encoding=UTF8", "--locale=C", "--no-sync", "--no-instructions")
+	cmd := exec.CommandContext(
+		ctx,
+		filepath.Join(bin, "initdb"),
+		"-D",
+		tmp,
+		"-U",
+		"postgres",
+		"--auth-local=peer",
+		"--auth-host=reject",
+		"--encoding=UTF8",
+		"--locale=C",
+		"--no-sync",
+		"--no-instructions",
+	)
 	cmd.Dir = "/"
 	cmd.Env = []string{"PATH=/usr/bin:/bin", "LC_ALL=C"}
 	cmd.SysProcAttr = credentials(who)

@@ -92,7 +92,8 @@ func (f *fakeRepository) lookup() env.Lookup {
 	return env.Map(map[string]string{"LAB_POSTGRES_REPOSITORY": f.URL})
 }
 
-// packed is the archive that the library knows, made from this system's server: a zip with a compressed tar of bin and lib.
+// packed is the archive that the library knows, made from this system's server: a zip with a compressed tar of bin and
+// lib.
 func packed(t *testing.T) []byte {
 	t.Helper()
 	xz := needtest.Archiver(t)
@@ -105,7 +106,16 @@ func packed(t *testing.T) []byte {
 		t.Fatal(err)
 	}
 	bin = filepath.Dir(real)
-	return jarOf(t, xz, filepath.Dir(bin), "bin/postgres", "bin/initdb", "bin/pg_ctl", "lib/plpgsql.so", "lib/dict_snowball.so")
+	return jarOf(
+		t,
+		xz,
+		filepath.Dir(bin),
+		"bin/postgres",
+		"bin/initdb",
+		"bin/pg_ctl",
+		"lib/plpgsql.so",
+		"lib/dict_snowball.so",
+	)
 }
 
 func jarOf(t *testing.T, xz, dir string, names ...string) []byte {
@@ -158,7 +168,14 @@ func silent(string, ...any) {}
 func TestAServerThatIsThereIsTakenAndNothingIsAsked(t *testing.T) {
 	repository := repositoryOf(t, []byte("an archive"))
 	there := programs(t)
-	got, err := ensurePostgres(t.Context(), repository.lookup(), []string{t.TempDir(), there, programs(t)}, t.TempDir(), account{uid: os.Geteuid()}, silent)
+	got, err := ensurePostgres(
+		t.Context(),
+		repository.lookup(),
+		[]string{t.TempDir(), there, programs(t)},
+		t.TempDir(),
+		account{uid: os.Geteuid()},
+		silent,
+	)
 	if err != nil || got != there {
 		t.Errorf("found %s, %v, want the first that has a server, %s", got, err, there)
 	}
@@ -205,7 +222,13 @@ func TestWhereThereIsNoServerItIsDownloadedAndMakesADatabase(t *testing.T) {
 	before := repository.gets()
 	again, err := ensurePostgres(t.Context(), repository.lookup(), []string{fetchedPrograms(cache)}, cache, who, say)
 	if err != nil || again != bin || repository.gets() != before {
-		t.Errorf("the second time: %s, %v, and %d more downloads; want %s and none", again, err, repository.gets()-before, bin)
+		t.Errorf(
+			"the second time: %s, %v, and %d more downloads; want %s and none",
+			again,
+			err,
+			repository.gets()-before,
+			bin,
+		)
 	}
 }
 
@@ -270,7 +293,8 @@ func TestADownloadThatIsNotWholeLeavesNothing(t *testing.T) {
 			t.Errorf("%s: left %v, %v", name, left, err)
 		}
 	}
-	if _, mend, err := doctorPostgres(t.Context(), gone.lookup(), nil); err == nil || !strings.Contains(mend, "LAB_POSTGRES_REPOSITORY") {
+	if _, mend, err := doctorPostgres(t.Context(), gone.lookup(), nil); err == nil ||
+		!strings.Contains(mend, "LAB_POSTGRES_REPOSITORY") {
 		t.Errorf("doctor: %v, mended by %q", err, mend)
 	}
 }
@@ -298,7 +322,14 @@ func TestADownloadEndsWhenItIsInterrupted(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	go func() { <-slow.begun; cancel() }()
 	cache := home(t)
-	_, err := ensurePostgres(ctx, env.Map(map[string]string{"LAB_POSTGRES_REPOSITORY": server.URL}), nil, cache, account{uid: os.Geteuid()}, silent)
+	_, err := ensurePostgres(
+		ctx,
+		env.Map(map[string]string{"LAB_POSTGRES_REPOSITORY": server.URL}),
+		nil,
+		cache,
+		account{uid: os.Geteuid()},
+		silent,
+	)
 	if !errors.Is(err, context.Canceled) {
 		t.Errorf("%v, want that it was interrupted", err)
 	}
@@ -311,7 +342,14 @@ func TestProgramsComeByHTTPSOrFromThisMachineAlone(t *testing.T) {
 	astray := httptest.NewServer(http.RedirectHandler("http://192.0.2.1/elsewhere", http.StatusFound))
 	defer astray.Close()
 	for _, repository := range []string{"http://mirror.example.net/maven2", "http://192.0.2.1", "ftp://localhost/maven2", "file:///maven2", "mirror.example.net", astray.URL} {
-		_, err := ensurePostgres(t.Context(), env.Map(map[string]string{"LAB_POSTGRES_REPOSITORY": repository}), nil, home(t), account{uid: os.Geteuid()}, silent)
+		_, err := ensurePostgres(
+			t.Context(),
+			env.Map(map[string]string{"LAB_POSTGRES_REPOSITORY": repository}),
+			nil,
+			home(t),
+			account{uid: os.Geteuid()},
+			silent,
+		)
 		if err == nil || !strings.Contains(err.Error(), "programs come by https, or from this machine") {
 			t.Errorf("%s: %v", repository, err)
 		}

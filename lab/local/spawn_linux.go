@@ -23,8 +23,8 @@ func credentials(who account) *syscall.SysProcAttr {
 
 // nursery starts processes that the kernel ends when this process ends, however it ends.
 //
-// The death signal is sent when the thread that started the process ends, not when the process does, so all are started by
-// one goroutine that never leaves its thread.
+// The death signal is sent when the thread that started the process ends, not when the process does, so all are started
+// by one goroutine that never leaves its thread.
 type nursery struct{ births chan func() }
 
 func newNursery() *nursery {

@@ -59,8 +59,8 @@ func findSPIRE(lookup env.Lookup) (string, error) {
 	return "", errors.New("no spire-server and spire-agent on PATH, and LAB_SPIRE_DIR is not set")
 }
 
-// spireProcesses is real SPIRE: a server and an agent as processes of the lab. The agent attests workloads by the path of their
-// program, which is one for each row, and by their uid.
+// spireProcesses is real SPIRE: a server and an agent as processes of the lab. The agent attests workloads by the path
+// of their program, which is one for each row, and by their uid.
 type spireProcesses struct {
 	*spire.Server
 	s      *Supervisor
@@ -115,7 +115,8 @@ func (x *spireProcesses) serve(ctx context.Context, s *Supervisor, _ chan<- erro
 	if err := control.Replace(x.folder.Path("bundle.pem"), pemOf(bundle), 0o600); err != nil {
 		return fmt.Errorf("start SPIRE: %w", err)
 	}
-	token, err := agentv1.NewAgentClient(x.Conn).CreateJoinToken(ctx, &agentv1.CreateJoinTokenRequest{Ttl: 600, AgentId: x.nodeAlias()})
+	token, err := agentv1.NewAgentClient(x.Conn).
+		CreateJoinToken(ctx, &agentv1.CreateJoinTokenRequest{Ttl: 600, AgentId: x.nodeAlias()})
 	if err != nil {
 		return fmt.Errorf("start SPIRE: join token: %w", err)
 	}
@@ -148,7 +149,10 @@ func (x *spireProcesses) serve(ctx context.Context, s *Supervisor, _ chan<- erro
 func (x *spireProcesses) keep(program, config string) {
 	x.s.keep(&process{
 		name: program, path: filepath.Join(x.s.settings.SPIRE, program), args: []string{"run", "-config", x.folder.Path(config)},
-		who: account{uid: os.Geteuid(), gid: os.Getegid()}, log: x.s.folder.WorkloadLog(program), end: syscall.SIGTERM, death: syscall.SIGKILL,
+		who: account{
+			uid: os.Geteuid(),
+			gid: os.Getegid(),
+		}, log: x.s.folder.WorkloadLog(program), end: syscall.SIGTERM, death: syscall.SIGKILL,
 	})
 }
 

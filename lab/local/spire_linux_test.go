@@ -61,7 +61,14 @@ func begun(t *testing.T) *control.Lab {
 		t.Fatal(err)
 	}
 	path, _ := env.Process("PATH")
-	lookup := env.Map(map[string]string{"LAB_HOME": labs, "LAB_SPIRE_DIR": sleepers(t, spireServer, spireAgent), "PATH": path, "XDG_CACHE_HOME": home(t)})
+	lookup := env.Map(
+		map[string]string{
+			"LAB_HOME":       labs,
+			"LAB_SPIRE_DIR":  sleepers(t, spireServer, spireAgent),
+			"PATH":           path,
+			"XDG_CACHE_HOME": home(t),
+		},
+	)
 	r := &Runtime{Lookup: lookup, Self: []string{self, "supervise"}, Binaries: programsOf(t)}
 	f, err := r.folder("asleep")
 	if err != nil {

@@ -199,9 +199,18 @@ func (s *Supervisor) startAll() error {
 	pg := s.folder.postgres()
 	s.keep(&process{
 		name: serverName, path: filepath.Join(s.settings.Postgres, "postgres"), who: who, log: s.folder.WorkloadLog(serverName),
-		args: []string{"-D", pg.Path("data"), "-h", s.settings.Host, "-p", strconv.Itoa(s.settings.DBPort), "-k", pg.Path("run")},
-		env:  []string{mark + "=" + string(s.folder.StateDir), "LC_ALL=C", "TZ=UTC"},
-		end:  syscall.SIGINT, death: syscall.SIGQUIT,
+		args: []string{
+			"-D",
+			pg.Path("data"),
+			"-h",
+			s.settings.Host,
+			"-p",
+			strconv.Itoa(s.settings.DBPort),
+			"-k",
+			pg.Path("run"),
+		},
+		env: []string{mark + "=" + string(s.folder.StateDir), "LC_ALL=C", "TZ=UTC"},
+		end: syscall.SIGINT, death: syscall.SIGQUIT,
 	})
 	for i, w := range s.topo.Workloads {
 		if w.Kind == topology.KindOperator {
@@ -240,7 +249,8 @@ func (s *Supervisor) preparePeople(w topology.Workload, who account) error {
 	return nil
 }
 
-// account is whom row i runs as: a uid of its own where root can give it one; the database's keeper is the database's own.
+// account is whom row i runs as: a uid of its own where root can give it one; the database's keeper is the database's
+// own.
 func (s *Supervisor) account(i int, w topology.Workload, database account) account {
 	if w.Kind == topology.KindDatabase {
 		return database
@@ -282,8 +292,13 @@ func (s *Supervisor) environment(w topology.Workload) []string {
 	}
 	switch w.Kind {
 	case topology.KindDatabase:
-		e = append(e, "PGHOST="+s.folder.postgres().Path("run"), "DB_PORT="+strconv.Itoa(s.settings.DBPort), "DB_NAME=security_training",
-			"TLS_DIR="+s.folder.postgres().Path("tls"))
+		e = append(
+			e,
+			"PGHOST="+s.folder.postgres().Path("run"),
+			"DB_PORT="+strconv.Itoa(s.settings.DBPort),
+			"DB_NAME=security_training",
+			"TLS_DIR="+s.folder.postgres().Path("tls"),
+		)
 	case topology.KindGateway:
 		e = append(
 			e,
@@ -515,7 +530,12 @@ func (s *Supervisor) Changed() <-chan struct{} {
 }
 
 // Mint implements control.Backend.
-func (s *Supervisor) Mint(ctx context.Context, id spiffeid.ID, at time.Time, ttl time.Duration) (*x509svid.SVID, []*x509.Certificate, error) {
+func (s *Supervisor) Mint(
+	ctx context.Context,
+	id spiffeid.ID,
+	at time.Time,
+	ttl time.Duration,
+) (*x509svid.SVID, []*x509.Certificate, error) {
 	return s.issuer.Mint(ctx, id, at, ttl)
 }
 
@@ -528,8 +548,12 @@ func (s *Supervisor) Status() lab.Status {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	st := lab.Status{
-		Name: s.settings.Spec.Name, Runtime: RuntimeName, Identity: s.issuer.name(), Isolated: "one uid for each workload", Healthy: true,
-		Folder: string(s.folder.StateDir), Spec: s.settings.Spec,
+		Name:     s.settings.Spec.Name,
+		Runtime:  RuntimeName,
+		Identity: s.issuer.name(),
+		Isolated: "one uid for each workload",
+		Healthy:  true,
+		Folder:   string(s.folder.StateDir), Spec: s.settings.Spec,
 	}
 	if s.settings.UIDs == 0 {
 		st.Isolated = "not isolated: all workloads share your uid"

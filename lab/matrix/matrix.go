@@ -202,8 +202,9 @@ func tryRow(ctx context.Context, addr string, who probe.Caller, row []*Cell) {
 	}
 }
 
-// explain adds the reasons of refusals, which only the refusing side knows, from its audit; what it is still writing is waited for.
-// A caller whose certificate was never read leaves no serial number there: its refusal is told by its reason, noted since began.
+// explain adds the reasons of refusals, which only the refusing side knows, from its audit; what it is still writing is
+// waited for. A caller whose certificate was never read leaves no serial number there: its refusal is told by its
+// reason, noted since began.
 func explain(
 	ctx context.Context,
 	l lab.Lab,

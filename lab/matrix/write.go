@@ -19,7 +19,18 @@ func WriteText(w io.Writer, cells []Cell) error {
 		if !c.OK {
 			mark = "✗"
 		}
-		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", mark, c.Caller, c.Callee, c.Route, c.Expected, c.Measured, c.Kept, c.Reason)
+		fmt.Fprintf(
+			t,
+			"%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n",
+			mark,
+			c.Caller,
+			c.Callee,
+			c.Route,
+			c.Expected,
+			c.Measured,
+			c.Kept,
+			c.Reason,
+		)
 	}
 	if err := t.Flush(); err != nil {
 		return err

@@ -70,14 +70,15 @@ func Enter(ctx context.Context, l lab.Lab) (*Operator, error) {
 	return o, nil
 }
 
-// operatorLife is how long an operator's identity is good for, and renewAgain when one that could not be renewed is asked for again.
+// operatorLife is how long an operator's identity is good for, and renewAgain when one that could not be renewed is
+// asked for again.
 const (
 	operatorLife = 10 * time.Minute
 	renewAgain   = 2 * time.Second
 )
 
-// keepRenewing renews at half-life. While the issuer is away, in a cluster that was stopped say, the identity is kept for as long
-// as it is good, and the issuer asked again.
+// keepRenewing renews at half-life. While the issuer is away, in a cluster that was stopped say, the identity is kept
+// for as long as it is good, and the issuer asked again.
 func (o *Operator) keepRenewing(ctx context.Context) {
 	pause := operatorLife / 2
 	for {
@@ -99,15 +100,16 @@ func (o *Operator) keepRenewing(ctx context.Context) {
 // patience is how long Call goes on asking a workload that says "not now".
 const patience = 10 * time.Second
 
-// Call sends in, if it is not nil, as JSON to a workload and reads the answer into out, if that is not nil. A 503 that names
-// when to come again is followed for up to ten seconds: every route of the lab that answers so did nothing, or does the same
-// thing when it is asked again. So a database that restarts does not end an exercise in front of a room.
+// Call sends in, if it is not nil, as JSON to a workload and reads the answer into out, if that is not nil. A 503 that
+// names when to come again is followed for up to ten seconds: every route of the lab that answers so did nothing, or
+// does the same thing when it is asked again. So a database that restarts does not end an exercise in front of a room.
 func (o *Operator) Call(ctx context.Context, workload, method, path string, in, out any) error {
 	limit := time.Now().Add(patience)
 	for {
 		err := o.call(ctx, workload, method, path, in, out)
 		var later *httpjson.Error
-		if err == nil || !errors.As(err, &later) || later.Status != http.StatusServiceUnavailable || later.RetryAfter <= 0 || time.Now().Add(later.RetryAfter).After(limit) {
+		if err == nil || !errors.As(err, &later) || later.Status != http.StatusServiceUnavailable || later.RetryAfter <= 0 ||
+			time.Now().Add(later.RetryAfter).After(limit) {
 			return err
 		}
 		select {

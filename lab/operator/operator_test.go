@@ -47,11 +47,19 @@ func TestACallIsMadeAgainWhenAWorkloadSaysNotNowAndSoonAndOnlyThen(t *testing.T)
 		refusal.Store(c.refusal)
 		err := o.Call(t.Context(), scorer.Self().Name, http.MethodPost, "/v1/reset", nil, nil)
 		var answered *httpjson.Error
-		if again := c.calls > 1; again != (err == nil) || !again && (!errors.As(err, &answered) || answered.Code != c.refusal.Code) {
+		if again := c.calls > 1; again != (err == nil) ||
+			!again && (!errors.As(err, &answered) || answered.Code != c.refusal.Code) {
 			t.Errorf("%d %s after %v: %v", c.refusal.Status, c.refusal.Code, c.refusal.RetryAfter, err)
 		}
 		if calls.Load() != c.calls {
-			t.Errorf("%d %s after %v: asked %d times, want %d", c.refusal.Status, c.refusal.Code, c.refusal.RetryAfter, calls.Load(), c.calls)
+			t.Errorf(
+				"%d %s after %v: asked %d times, want %d",
+				c.refusal.Status,
+				c.refusal.Code,
+				c.refusal.RetryAfter,
+				calls.Load(),
+				c.calls,
+			)
 		}
 	}
 }
@@ -66,7 +74,10 @@ func TestAnOperatorKeepsItsIdentityWhileTheIssuerIsAwayAndIsRenewedSoonAfter(t *
 			if away.Load() {
 				return errors.New("the issuer is away")
 			}
-			o.held.Set(net.Mint(t, name, operatorLife, func(c *x509.Certificate) { c.NotAfter = time.Now().Add(operatorLife) }), net.Bundles())
+			o.held.Set(
+				net.Mint(t, name, operatorLife, func(c *x509.Certificate) { c.NotAfter = time.Now().Add(operatorLife) }),
+				net.Bundles(),
+			)
 			return nil
 		}
 		if err := o.renew(t.Context()); err != nil {

@@ -13,8 +13,8 @@ import (
 )
 
 // Rescore derives a person's score at a time from what the log held at a position, whatever has arrived since, by the
-// profile named, or by the lab's own. Assessments in the audit name both. It fails when the score that was stored then is
-// another one.
+// profile named, or by the lab's own. Assessments in the audit name both. It fails when the score that was stored then
+// is another one.
 func Rescore(
 	ctx context.Context,
 	o *Operator,
@@ -39,7 +39,13 @@ func Rescore(
 		return r, err
 	}
 	if s := r.Stored; s != nil && s.Version == r.Version && s.Score != r.Score {
-		return r, fmt.Errorf("rescore %s at position %d: derived %d, but %d was stored (in 1e-12)", person, asOf, r.Score, s.Score)
+		return r, fmt.Errorf(
+			"rescore %s at position %d: derived %d, but %d was stored (in 1e-12)",
+			person,
+			asOf,
+			r.Score,
+			s.Score,
+		)
 	}
 	return r, nil
 }

@@ -40,7 +40,8 @@ type Options struct {
 	Output io.Writer
 }
 
-// Gate lets the next step of an exercise happen by returning nil. While it holds it back it may have another state shown.
+// Gate lets the next step of an exercise happen by returning nil. While it holds it back it may have another state
+// shown.
 type Gate func(ctx context.Context, show func(exercise.State) error) error
 
 // play is one scenario being played.
@@ -65,7 +66,15 @@ func Run(ctx context.Context, l lab.Lab, o *operator.Operator, st lab.Status, na
 	if err != nil {
 		return err
 	}
-	p := &play{lab: l, op: o, scenario: s, how: how, topo: o.Node.Topology(), addr: map[string]string{}, input: bufio.NewReader(how.Input)}
+	p := &play{
+		lab:      l,
+		op:       o,
+		scenario: s,
+		how:      how,
+		topo:     o.Node.Topology(),
+		addr:     map[string]string{},
+		input:    bufio.NewReader(how.Input),
+	}
 	p.run = RunOf(s, time.Now().UnixMilli())
 	p.observed = make([]scenario.Observed, len(s.Expect))
 	for _, w := range st.Workloads {
@@ -88,7 +97,8 @@ func Run(ctx context.Context, l lab.Lab, o *operator.Operator, st lab.Status, na
 		if err := o.SetPace(ctx, how.Speed); err != nil {
 			return err
 		}
-		defer func() { _ = o.SetPace(context.WithoutCancel(ctx), clock.Pace) }() // best effort: the play's own error matters more
+		// best effort: the play's own error matters more
+		defer func() { _ = o.SetPace(context.WithoutCancel(ctx), clock.Pace) }()
 	}
 	err = p.perform(ctx, clock.Now.Add(time.Second).Truncate(time.Second))
 	if err != nil && p.shown.State.On() {
@@ -220,7 +230,10 @@ func (p *play) act(ctx context.Context, i int, step scenario.Step) error {
 			what += []string{": ", " "}[min(i, 1)] + about
 		}
 		p.say("  %s  %s  %s", step.Offset, a.Person, what)
-		p.shown.Steps = append(p.shown.Steps, exercise.Step{At: step.Offset.String(), Who: a.Person, What: what, Outcome: "happened"})
+		p.shown.Steps = append(
+			p.shown.Steps,
+			exercise.Step{At: step.Offset.String(), Who: a.Person, What: what, Outcome: "happened"},
+		)
 	}
 	return nil
 }

@@ -21,7 +21,8 @@ func (m memory) Get(k string) []byte    { return m[k] }
 func (m memory) Put(k string, v []byte) { m[k] = v }
 func (m memory) Delete(k string)        { delete(m, k) }
 
-// observe plays a scenario by vendors' payloads, sources and a profile, without a lab; calls are answered by the topology and the reasons the file gives.
+// observe plays a scenario by vendors' payloads, sources and a profile, without a lab; calls are answered by the
+// topology and the reasons the file gives.
 func observe(t *testing.T, s *scenario.Scenario, profile string, start time.Time) []scenario.Observed {
 	t.Helper()
 	players, err := s.Players("run-1", nil)

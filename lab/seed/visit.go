@@ -41,7 +41,11 @@ func visit(ctx context.Context, link string) error {
 		return fmt.Errorf("visit the dashboard: %w", err)
 	}
 	if resp.StatusCode != http.StatusOK || !strings.Contains(string(page), "Sign out") {
-		return fmt.Errorf("visit the dashboard: %s answered %d without a signed-in page", resp.Request.URL.Path, resp.StatusCode)
+		return fmt.Errorf(
+			"visit the dashboard: %s answered %d without a signed-in page",
+			resp.Request.URL.Path,
+			resp.StatusCode,
+		)
 	}
 	return nil
 }

@@ -1,5 +1,5 @@
-// Package spire speaks with a real SPIRE server on behalf of a lab: it mints, gives and takes identities and turns the CA over,
-// wherever the server runs.
+// Package spire speaks with a real SPIRE server on behalf of a lab: it mints, gives and takes identities and turns the
+// CA over, wherever the server runs.
 package spire
 
 import (
@@ -87,9 +87,14 @@ func (x *Server) AwaitBundle(ctx context.Context) ([]*x509.Certificate, error) {
 	}
 }
 
-// Mint signs an SVID for any ID of the domain, valid for ttl, and gives the authorities. SPIRE signs from ten seconds ago on: a
-// life in the past is a short one that has ended, and none begins in the future.
-func (x *Server) Mint(ctx context.Context, id spiffeid.ID, at time.Time, ttl time.Duration) (*x509svid.SVID, []*x509.Certificate, error) {
+// Mint signs an SVID for any ID of the domain, valid for ttl, and gives the authorities. SPIRE signs from ten seconds
+// ago on: a life in the past is a short one that has ended, and none begins in the future.
+func (x *Server) Mint(
+	ctx context.Context,
+	id spiffeid.ID,
+	at time.Time,
+	ttl time.Duration,
+) (*x509svid.SVID, []*x509.Certificate, error) {
 	if id.TrustDomain().Name() != x.Topo.TrustDomain {
 		return nil, nil, fmt.Errorf("mint %s: this CA speaks for %s alone", id, x.Topo.TrustDomain)
 	}
@@ -104,7 +109,11 @@ func (x *Server) Mint(ctx context.Context, id spiffeid.ID, at time.Time, ttl tim
 	if err != nil {
 		return nil, nil, err
 	}
-	csr, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{URIs: []*url.URL{id.URL()}, DNSNames: []string{strings.TrimPrefix(id.Path(), "/")}}, key)
+	csr, err := x509.CreateCertificateRequest(
+		rand.Reader,
+		&x509.CertificateRequest{URIs: []*url.URL{id.URL()}, DNSNames: []string{strings.TrimPrefix(id.Path(), "/")}},
+		key,
+	)
 	if err != nil {
 		return nil, nil, fmt.Errorf("mint %s: %w", id, err)
 	}
@@ -131,11 +140,12 @@ func (x *Server) Mint(ctx context.Context, id spiffeid.ID, at time.Time, ttl tim
 	return svid, authorities, err
 }
 
-// mint has csr signed. A life of a second may be over before a busy server has looked at what it signed, and then it refuses: it is
-// asked for a longer one.
+// mint has csr signed. A life of a second may be over before a busy server has looked at what it signed, and then it
+// refuses: it is asked for a longer one.
 func (x *Server) mint(ctx context.Context, csr []byte, ttl time.Duration) (*svidv1.MintX509SVIDResponse, error) {
 	for longest := 4 * ttl; ; ttl *= 2 {
-		resp, err := svidv1.NewSVIDClient(x.Conn).MintX509SVID(ctx, &svidv1.MintX509SVIDRequest{Csr: csr, Ttl: int32((ttl + time.Second - 1) / time.Second)})
+		resp, err := svidv1.NewSVIDClient(x.Conn).
+			MintX509SVID(ctx, &svidv1.MintX509SVIDRequest{Csr: csr, Ttl: int32((ttl + time.Second - 1) / time.Second)})
 		if err == nil || ttl > longest || !strings.Contains(err.Error(), "already expired") {
 			return resp, err
 		}
@@ -239,7 +249,8 @@ func (x *Server) retire(ctx context.Context, authorities localauthorityv1.LocalA
 	return err
 }
 
-// agents are the serial numbers of the SVIDs that agents hold themselves, by their IDs, of those that still have a life.
+// agents are the serial numbers of the SVIDs that agents hold themselves, by their IDs, of those that still have a
+// life.
 func (x *Server) agents(ctx context.Context) (map[string]string, error) {
 	list, err := agentv1.NewAgentClient(x.Conn).ListAgents(ctx, &agentv1.ListAgentsRequest{})
 	if err != nil {
@@ -254,9 +265,9 @@ func (x *Server) agents(ctx context.Context) (map[string]string, error) {
 	return out, nil
 }
 
-// awaitAgents waits until every agent holds another SVID than before, which it fetches when it hears that the CA of its own is
-// tainted. One whose CA was revoked under it can never speak to the server again: its workloads would keep what they hold, and get
-// nothing more.
+// awaitAgents waits until every agent holds another SVID than before, which it fetches when it hears that the CA of its
+// own is tainted. One whose CA was revoked under it can never speak to the server again: its workloads would keep what
+// they hold, and get nothing more.
 func (x *Server) awaitAgents(ctx context.Context, before map[string]string) error {
 	ctx, cancel := context.WithTimeout(ctx, agentsRenewWithin)
 	defer cancel()
@@ -271,7 +282,10 @@ func (x *Server) awaitAgents(ctx context.Context, before map[string]string) erro
 		}
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("revoke the old CA: %s still holds an SVID of it, and would be locked out", strings.Join(behind, ", "))
+			return fmt.Errorf(
+				"revoke the old CA: %s still holds an SVID of it, and would be locked out",
+				strings.Join(behind, ", "),
+			)
 		case <-time.After(100 * time.Millisecond):
 		}
 	}
@@ -305,8 +319,8 @@ func (x *Server) update(ctx context.Context, edit func(*types.Entry), workloads 
 	return registry.Update(ctx, entries)
 }
 
-// Issued is the newest SVID of each workload that holds one: each writes down in its audit which that is; the server keeps no
-// such list.
+// Issued is the newest SVID of each workload that holds one: each writes down in its audit which that is; the server
+// keeps no such list.
 func (x *Server) Issued(f control.StateDir) map[string]workloadapi.Issued {
 	out := map[string]workloadapi.Issued{}
 	x.mu.Lock()

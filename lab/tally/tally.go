@@ -1,5 +1,5 @@
-// Package tally counts what a test run skipped, by the reason that services/env/needtest gives: a run that is green because half
-// of it was skipped should look different from one that is green.
+// Package tally counts what a test run skipped, by the reason that services/env/needtest gives: a run that is green
+// because half of it was skipped should look different from one that is green.
 package tally
 
 import (

@@ -60,9 +60,10 @@ func turning(t *testing.T, d *disk) (issuer *Issuer, stop func()) {
 	return issuer, func() { cancel(); <-done }
 }
 
-// TestEveryIdentityIsGoodWithWhatEverybodyHasHeardWhileTheCATurns follows a CA of an hour through four turns. At every moment
-// each identity that has not ended is verified with the bundle of now and with the one of 40 s before. The issuer is restarted
-// between a preparation and its activation, right after an activation, and while three CAs are trusted.
+// TestEveryIdentityIsGoodWithWhatEverybodyHasHeardWhileTheCATurns follows a CA of an hour through four turns. At every
+// moment each identity that has not ended is verified with the bundle of now and with the one of 40 s before. The
+// issuer is restarted between a preparation and its activation, right after an activation, and while three CAs are
+// trusted.
 func TestEveryIdentityIsGoodWithWhatEverybodyHasHeardWhileTheCATurns(t *testing.T) {
 	const (
 		caTTL, ttl = time.Hour, 5 * time.Minute
@@ -214,7 +215,11 @@ func TestPreparedCAThatEndsBeforeItsTurnIsReplaced(t *testing.T) {
 		}
 		<-time.After(13 * time.Hour)
 		if got := issuer.Authorities(); len(got) != 2 || time.Until(got[0].NotAfter) < 12*time.Hour {
-			t.Errorf("%d CAs are trusted, and the active one ends in %s; want a turnover as ever", len(got), time.Until(got[0].NotAfter))
+			t.Errorf(
+				"%d CAs are trusted, and the active one ends in %s; want a turnover as ever",
+				len(got),
+				time.Until(got[0].NotAfter),
+			)
 		}
 	})
 }

@@ -1,8 +1,9 @@
 // Package workloadapi is the lab's own issuer: a SPIFFE Workload API for the processes of one machine.
 //
-// It attests the calling process by SO_PEERCRED against the processes that the supervisor has started, demands the security
-// header as SPIRE does, streams new SVIDs at half-life, and obeys the lab: a TTL can be set, an identity withdrawn, the CA
-// turned over. The protocol is https://github.com/spiffe/spiffe/blob/main/standards/SPIFFE_Workload_API.md.
+// It attests the calling process by SO_PEERCRED against the processes that the supervisor has started, demands the
+// security header as SPIRE does, streams new SVIDs at half-life, and obeys the lab: a TTL can be set, an identity
+// withdrawn, the CA turned over. The protocol is
+// https://github.com/spiffe/spiffe/blob/main/standards/SPIFFE_Workload_API.md.
 package workloadapi
 
 import (
@@ -73,9 +74,9 @@ type Issued struct {
 	Expires time.Time `json:"expires"`
 }
 
-// New makes an issuer with the CAs in cas, the active one first, or with a fresh one if there are none. Save is called with
-// every change, before it comes into force. A CA that began after the active one is the prepared one: a turnover goes on where
-// the issuer before left it.
+// New makes an issuer with the CAs in cas, the active one first, or with a fresh one if there are none. Save is called
+// with every change, before it comes into force. A CA that began after the active one is the prepared one: a turnover
+// goes on where the issuer before left it.
 func New(domain spiffeid.TrustDomain, cas []*authority.CA, save func([]*authority.CA) error) (*Issuer, error) {
 	i := &Issuer{
 		domain: domain, save: save, cas: slices.Clone(cas), ttl: DefaultTTL, caTTL: DefaultCATTL,
@@ -85,7 +86,8 @@ func New(domain spiffeid.TrustDomain, cas []*authority.CA, save func([]*authorit
 	i.cas = slices.DeleteFunc(i.cas, func(ca *authority.CA) bool { return now.After(ca.Cert.NotAfter) })
 	if len(i.cas) > 0 {
 		for _, ca := range i.cas {
-			if begins := ca.Cert.NotBefore; begins.After(i.cas[0].Cert.NotBefore) && (i.prepared == nil || begins.After(i.prepared.Cert.NotBefore)) {
+			if begins := ca.Cert.NotBefore; begins.After(i.cas[0].Cert.NotBefore) &&
+				(i.prepared == nil || begins.After(i.prepared.Cert.NotBefore)) {
 				i.prepared = ca
 			}
 		}
@@ -140,7 +142,8 @@ func (i *Issuer) Ended(pid int) {
 	delete(i.processes, int32(pid)) // its streams end with its connections
 }
 
-// SetTTL sets the life of SVIDs, and of CAs made from now on; zero leaves one as it is. Every workload gets a new SVID at once.
+// SetTTL sets the life of SVIDs, and of CAs made from now on; zero leaves one as it is. Every workload gets a new SVID
+// at once.
 func (i *Issuer) SetTTL(svid, ca time.Duration) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
@@ -239,11 +242,13 @@ func (i *Issuer) activateCA() error {
 func (i *Issuer) RetireCA() error {
 	i.mu.Lock()
 	defer i.mu.Unlock()
-	return i.hold(slices.DeleteFunc(slices.Clone(i.cas), func(ca *authority.CA) bool { return ca != i.cas[0] && ca != i.prepared }))
+	return i.hold(
+		slices.DeleteFunc(slices.Clone(i.cas), func(ca *authority.CA) bool { return ca != i.cas[0] && ca != i.prepared }),
+	)
 }
 
-// hold saves cas, puts them into force and tells everybody. What could not be saved does not come into force: the next issuer
-// would not know it.
+// hold saves cas, puts them into force and tells everybody. What could not be saved does not come into force: the next
+// issuer would not know it.
 func (i *Issuer) hold(cas []*authority.CA) error {
 	if err := i.save(cas); err != nil {
 		return err
@@ -269,9 +274,9 @@ func (i *Issuer) turnCA(ctx context.Context) {
 	}
 }
 
-// turnOver takes what steps are due: a successor is prepared when two thirds of the active CA's life are left, and signs when
-// half is and everybody has heard of it; whoever signed before is trusted until it ends. A step that fails is tried again in a
-// second; workloads go on with what they have.
+// turnOver takes what steps are due: a successor is prepared when two thirds of the active CA's life are left, and
+// signs when half is and everybody has heard of it; whoever signed before is trusted until it ends. A step that fails
+// is tried again in a second; workloads go on with what they have.
 func (i *Issuer) turnOver(now time.Time) {
 	ended := func(ca *authority.CA) bool { return now.After(ca.Cert.NotAfter) && ca != i.cas[0] }
 	if slices.ContainsFunc(i.cas, ended) {
@@ -292,8 +297,8 @@ func (i *Issuer) turnOver(now time.Time) {
 // longestSettling is more than enough for a bundle that is streamed to reach everybody.
 const longestSettling = time.Minute
 
-// settling is how long a prepared CA is only trusted, from now on, before it signs by itself: a minute, less where the active
-// CA's life is short or nearly over.
+// settling is how long a prepared CA is only trusted, from now on, before it signs by itself: a minute, less where the
+// active CA's life is short or nearly over.
 func (i *Issuer) settling(now time.Time) time.Duration {
 	active := i.cas[0].Cert
 	return max(0, min(longestSettling, lifeOf(active)/12, active.NotAfter.Sub(now)/2))
@@ -377,7 +382,10 @@ func (i *Issuer) attest(ctx context.Context) (string, error) {
 }
 
 // FetchX509SVID streams the caller's SVID, anew at each half-life and at each change.
-func (i *Issuer) FetchX509SVID(_ *workload.X509SVIDRequest, stream grpc.ServerStreamingServer[workload.X509SVIDResponse]) error {
+func (i *Issuer) FetchX509SVID(
+	_ *workload.X509SVIDRequest,
+	stream grpc.ServerStreamingServer[workload.X509SVIDResponse],
+) error {
 	return i.stream(stream.Context(), func(name string) (time.Duration, error) {
 		now := time.Now()
 		svid, bundle, err := i.issue(name, now)
@@ -398,8 +406,8 @@ func (i *Issuer) FetchX509SVID(_ *workload.X509SVIDRequest, stream grpc.ServerSt
 	})
 }
 
-// issue makes name's next SVID, unless its identity was withdrawn a moment ago, and notes it in the same breath: what is noted later
-// could undo the withdrawal's own note.
+// issue makes name's next SVID, unless its identity was withdrawn a moment ago, and notes it in the same breath: what
+// is noted later could undo the withdrawal's own note.
 func (i *Issuer) issue(name string, now time.Time) (svid *x509svid.SVID, bundle []byte, err error) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
@@ -416,14 +424,19 @@ func (i *Issuer) issue(name string, now time.Time) (svid *x509svid.SVID, bundle 
 }
 
 // FetchX509Bundles streams the bundle of the trust domain.
-func (i *Issuer) FetchX509Bundles(_ *workload.X509BundlesRequest, stream grpc.ServerStreamingServer[workload.X509BundlesResponse]) error {
+func (i *Issuer) FetchX509Bundles(
+	_ *workload.X509BundlesRequest,
+	stream grpc.ServerStreamingServer[workload.X509BundlesResponse],
+) error {
 	return i.stream(stream.Context(), func(string) (time.Duration, error) {
-		return time.Hour, stream.Send(&workload.X509BundlesResponse{Bundles: map[string][]byte{i.domain.IDString(): der(i.Authorities())}})
+		return time.Hour, stream.Send(
+			&workload.X509BundlesResponse{Bundles: map[string][]byte{i.domain.IDString(): der(i.Authorities())}},
+		)
 	})
 }
 
-// stream calls send now, after the time that send returned, and at each change that concerns the caller, until the caller
-// goes or may not know any more.
+// stream calls send now, after the time that send returned, and at each change that concerns the caller, until the
+// caller goes or may not know any more.
 func (i *Issuer) stream(ctx context.Context, send func(name string) (time.Duration, error)) error {
 	last := -1
 	var timer <-chan time.Time

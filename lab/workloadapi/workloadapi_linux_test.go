@@ -184,7 +184,8 @@ func TestSecurityHeaderMissingOrFalseIsInvalid(t *testing.T) {
 func TestUnknownProcessIsDenied(t *testing.T) {
 	issuer, _, c := start(t)
 	wantCode(t, fetch(t, c, asking(t, "true")), codes.PermissionDenied)
-	if err := issuer.Start(self, func() (int, error) { return os.Getppid(), nil }); err != nil { // a relative is not the process
+	// a relative is not the process
+	if err := issuer.Start(self, func() (int, error) { return os.Getppid(), nil }); err != nil {
 		t.Fatal(err)
 	}
 	wantCode(t, fetch(t, c, asking(t, "true")), codes.PermissionDenied)
@@ -291,7 +292,9 @@ func TestIdentityIsRenewedAtHalfLife(t *testing.T) {
 			t.Fatal(err)
 		}
 		register(t, issuer, self)
-		ctx, cancel := context.WithCancel(metadata.NewIncomingContext(t.Context(), metadata.Pairs("workload.spiffe.io", "true")))
+		ctx, cancel := context.WithCancel(
+			metadata.NewIncomingContext(t.Context(), metadata.Pairs("workload.spiffe.io", "true")),
+		)
 		ctx = peer.NewContext(ctx, &peer.Peer{AuthInfo: credential{int32(os.Getpid())}})
 		out := sent{ctx: ctx, svids: make(chan *x509svid.SVID)}
 		done := make(chan error, 1)
@@ -335,7 +338,11 @@ func TestCATurnsOverInThreeSteps(t *testing.T) {
 	}
 	svid, bundle := receive(t, s)
 	if len(bundle) != 2 || !signedBy(t, svid, old) {
-		t.Fatalf("prepared: %d authorities, signed by the old one: %v; want both trusted and the old one signing", len(bundle), signedBy(t, svid, old))
+		t.Fatalf(
+			"prepared: %d authorities, signed by the old one: %v; want both trusted and the old one signing",
+			len(bundle),
+			signedBy(t, svid, old),
+		)
 	}
 	if err := issuer.PrepareCA(); err != nil || len(issuer.Authorities()) != 2 {
 		t.Errorf("prepared twice: %v, %d authorities", err, len(issuer.Authorities()))
@@ -346,7 +353,11 @@ func TestCATurnsOverInThreeSteps(t *testing.T) {
 	}
 	svid, bundle = receive(t, s)
 	if len(bundle) != 2 || signedBy(t, svid, old) || !signedBy(t, svid, bundle[0]) {
-		t.Fatalf("activated: %d authorities, signed by the old one: %v; want both trusted and the new one signing", len(bundle), signedBy(t, svid, old))
+		t.Fatalf(
+			"activated: %d authorities, signed by the old one: %v; want both trusted and the new one signing",
+			len(bundle),
+			signedBy(t, svid, old),
+		)
 	}
 
 	if err := issuer.RetireCA(); err != nil {
@@ -394,7 +405,11 @@ func TestMintSpeaksForItsOwnDomainAlone(t *testing.T) {
 	if _, _, err := issuer.Mint(spiffeid.RequireFromString("spiffe://example.com/lms"), time.Now(), time.Hour); err == nil {
 		t.Error("an ID of another domain is signed")
 	}
-	svid, authorities, err := issuer.Mint(spiffeid.RequireFromPath(issuer.domain, "/nobody"), time.Now().Add(-time.Hour), time.Minute)
+	svid, authorities, err := issuer.Mint(
+		spiffeid.RequireFromPath(issuer.domain, "/nobody"),
+		time.Now().Add(-time.Hour),
+		time.Minute,
+	)
 	if err != nil || !signedBy(t, svid, authorities[0]) || time.Now().Before(svid.Certificates[0].NotAfter) {
 		t.Errorf("a certificate of the past: %v", err)
 	}
@@ -422,7 +437,9 @@ func TestBundleIsStreamedAndJWTsAreNotIssued(t *testing.T) {
 			}
 		}
 	}
-	if _, err := c.FetchJWTSVID(asking(t, "true"), &workload.JWTSVIDRequest{Audience: []string{"x"}}); status.Code(err) != codes.Unimplemented {
+	if _, err := c.FetchJWTSVID(asking(t, "true"), &workload.JWTSVIDRequest{Audience: []string{"x"}}); status.Code(
+		err,
+	) != codes.Unimplemented {
 		t.Errorf("a JWT: %v", err)
 	}
 }
@@ -436,7 +453,12 @@ func TestMeshFollowsTheIssuer(t *testing.T) {
 	if err := os.WriteFile(file, manifests.Topology(), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	config := mesh.Config{TopologyFile: file, AuditFile: filepath.Join(dir, "audit"), Socket: socket, Log: slog.New(slog.DiscardHandler)}
+	config := mesh.Config{
+		TopologyFile: file,
+		AuditFile:    filepath.Join(dir, "audit"),
+		Socket:       socket,
+		Log:          slog.New(slog.DiscardHandler),
+	}
 	if _, err := mesh.Join(t.Context(), "risk-scorer", config); err == nil {
 		t.Error("this process joined under another's name")
 	}

@@ -28,7 +28,10 @@ func benchCommand(s *settings) *cobra.Command {
 	c := &cobra.Command{
 		Use: "bench [NAME…]", Short: "Measure what the parts cost, each beside a peer that does the same with less around it",
 		Example: "  lab bench\n  lab bench handshake requests\n  lab bench score --rounds 15 -o json",
-		Long: "Measures " + strings.Join(bench.Names(), ", ") + `, or those that are named. The two sides of each take turns in
+		Long: "Measures " + strings.Join(
+			bench.Names(),
+			", ",
+		) + `, or those that are named. The two sides of each take turns in
 rounds of one run, and a first round is dropped; the result is the median of the rounds' ratios, with their spread. Those that need
 a lab bring one of their own up and take it down. Writes bench.json, with everything that was measured. Exits with 1 if a side did
 less than it should.`,
@@ -88,7 +91,12 @@ func benchRuntime(ctx context.Context, p progress.Reporter) (*local.Runtime, err
 	lookup := withoutModel(env.Process)
 	for _, check := range local.Doctor(ctx, lookup) {
 		if check.Needed && !check.OK {
-			return nil, &lab.Error{Code: lab.ExitPrecondition, What: "make a lab for the benchmarks", Why: fmt.Errorf("%s: %s", check.What, check.Found), Try: check.Mend}
+			return nil, &lab.Error{
+				Code: lab.ExitPrecondition,
+				What: "make a lab for the benchmarks",
+				Why:  fmt.Errorf("%s: %s", check.What, check.Found),
+				Try:  check.Mend,
+			}
 		}
 	}
 	binaries, err := findBinaries(ctx, p)
@@ -104,7 +112,14 @@ func benchRuntime(ctx context.Context, p progress.Reporter) (*local.Runtime, err
 
 // benchSpec is a lab that is nobody's but this run's.
 func benchSpec(purpose string) lab.Spec {
-	return lab.Spec{Name: fmt.Sprintf("bench-%s-%d", purpose, os.Getpid()), People: 50, Seed: 42, Days: 30, Pace: 10, Identity: "embedded"}
+	return lab.Spec{
+		Name:     fmt.Sprintf("bench-%s-%d", purpose, os.Getpid()),
+		People:   50,
+		Seed:     42,
+		Days:     30,
+		Pace:     10,
+		Identity: "embedded",
+	}
 }
 
 // benchLab brings a lab up that has no life of its own, and a short history.

@@ -23,7 +23,9 @@ import (
 func bundleCommand(s *settings) *cobra.Command {
 	to := ""
 	c := &cobra.Command{
-		Use: "bundle", Short: "Pack logs, state and audit into one file, without secrets, for whoever is to help", Args: cobra.NoArgs,
+		Use:     "bundle",
+		Short:   "Pack logs, state and audit into one file, without secrets, for whoever is to help",
+		Args:    cobra.NoArgs,
 		Example: "  lab bundle\n  lab bundle --to lab.tar.gz",
 		Long: `Packs logs, status, doctor's checks, settings, versions and the end of every audit chain into one .tar.gz, on Kubernetes also pods
 and events. The lab's secrets are searched for and hidden. Works without a supervisor, too. "up" makes one by itself
@@ -73,7 +75,8 @@ func explained(s *settings, c *cobra.Command) *cobra.Command {
 	c.RunE = func(c *cobra.Command, args []string) error {
 		err := run(c, args)
 		var e *lab.Error
-		if err == nil || c.Context().Err() != nil || errors.Is(err, errUsage) || errors.As(err, &e) && slices.Contains([]int{lab.ExitUsage, lab.ExitConflict}, e.Code) {
+		if err == nil || c.Context().Err() != nil || errors.Is(err, errUsage) ||
+			errors.As(err, &e) && slices.Contains([]int{lab.ExitUsage, lab.ExitConflict}, e.Code) {
 			return err
 		}
 		to, tidy := place(s.name)
@@ -81,7 +84,11 @@ func explained(s *settings, c *cobra.Command) *cobra.Command {
 			return err
 		}
 		if failed := errors.Join(writeBundle(c.Context(), s, to, err), tidy()); failed != nil {
-			return fmt.Errorf("%w\n  (and no bundle could be made: %v)", err, failed) //nolint:errorlint // it must not choose the exit code
+			return fmt.Errorf(
+				"%w\n  (and no bundle could be made: %v)",
+				err,
+				failed,
+			) //nolint:errorlint // it must not choose the exit code
 		}
 		return fmt.Errorf("%w\n  bundle: %s", err, to)
 	}

@@ -21,7 +21,9 @@ import (
 
 func debugCommand(s *settings) *cobra.Command {
 	return &cobra.Command{
-		Use: "debug WORKLOAD", Short: "Print the commands that attach a debugger to a workload, or take its profiles", Args: cobra.ExactArgs(1),
+		Use:     "debug WORKLOAD",
+		Short:   "Print the commands that attach a debugger to a workload, or take its profiles",
+		Args:    cobra.ExactArgs(1),
 		Example: "  lab debug risk-scorer",
 		Long: `Prints lines for a shell: one that attaches Delve (dlv) to the workload's process; and, in a lab that "lab up" made with
 LAB_PPROF=1 in the environment, those that take a profile from its socket. Lines that begin with # are for people.
@@ -78,7 +80,10 @@ func writeDebug(ctx context.Context, s *settings, l *control.Lab, name string, w
 	}
 	if pid == 0 {
 		return &lab.Error{
-			Code: lab.ExitPartly, What: "debug " + name, Why: errors.New("it does not run"), Try: "lab logs " + name + nameFlag(s),
+			Code: lab.ExitPartly,
+			What: "debug " + name,
+			Why:  errors.New("it does not run"),
+			Try:  "lab logs " + name + nameFlag(s),
 		}
 	}
 	var lines []string

@@ -23,7 +23,12 @@ and compares it with the score that was stored then. Assessments in "lab audit e
 		RunE: func(c *cobra.Command, args []string) error {
 			moment, err := time.Parse(time.RFC3339, at)
 			if err != nil || asOf < 0 {
-				return fmt.Errorf("%w: --at %q, --as-of %d: want a time as 2026-10-01T10:00:00Z, and a position from 0", errUsage, at, asOf)
+				return fmt.Errorf(
+					"%w: --at %q, --as-of %d: want a time as 2026-10-01T10:00:00Z, and a position from 0",
+					errUsage,
+					at,
+					asOf,
+				)
 			}
 			return inside(c.Context(), s, func(ctx context.Context, _ *control.Lab, o *operator.Operator, _ lab.Status) error {
 				r, err := operator.Rescore(ctx, o, args[0], moment, asOf, profile)
@@ -38,7 +43,15 @@ and compares it with the score that was stored then. Assessments in "lab audit e
 				default:
 					beside = "✓ exactly as it was stored"
 				}
-				_, err = fmt.Fprintf(c.OutOrStdout(), "%.12f\t%s\t%s version %d\t%s\n", r.Score.Float(), r.Level, r.Profile, r.Version, beside)
+				_, err = fmt.Fprintf(
+					c.OutOrStdout(),
+					"%.12f\t%s\t%s version %d\t%s\n",
+					r.Score.Float(),
+					r.Level,
+					r.Profile,
+					r.Version,
+					beside,
+				)
 				return err
 			})
 		},

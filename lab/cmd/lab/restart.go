@@ -35,7 +35,9 @@ type restarted struct {
 func restartCommand(s *settings) *cobra.Command {
 	format := ""
 	c := &cobra.Command{
-		Use: "restart WORKLOAD", Short: "Start a workload again, with the program that was built last", Args: cobra.ExactArgs(1),
+		Use:     "restart WORKLOAD",
+		Short:   "Start a workload again, with the program that was built last",
+		Args:    cobra.ExactArgs(1),
 		Example: "  lab restart risk-scorer\n  lab restart lms -o json\n  lab restart supervisor",
 		Long: `Ends a workload of the running lab and starts it again, waits until it is ready, and says how long that took. If its program
 was built since it was started ("make build"), it gets that one. The others go on; the supervisor's chain of decisions tells of it.
@@ -199,7 +201,8 @@ func takeUp(ctx context.Context, r lab.Runtime, l lab.Lab, p progress.Reporter) 
 	return outdated, renewer.Renew(ctx, l, outdated, p)
 }
 
-// sayWhatRuns ends an `up` of a lab that was healthy: which workloads run what was built, or that there was nothing to do.
+// sayWhatRuns ends an `up` of a lab that was healthy: which workloads run what was built, or that there was nothing to
+// do.
 func sayWhatRuns(s *settings, st lab.Status, renewed []string, begun time.Time) {
 	p := s.progress()
 	if len(renewed) > 0 {

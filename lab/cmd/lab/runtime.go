@@ -88,7 +88,12 @@ func choose(ctx context.Context, asked, name string, all map[string]lab.Runtime)
 	is, err := existing(name)
 	switch {
 	case err == nil && asked != runtimeAuto && asked != is.Runtime:
-		return "", "", &lab.Error{Code: lab.ExitConflict, What: "choose the runtime", Why: fmt.Errorf("%s is a lab of the %s runtime", name, is.Runtime), Try: "lab down --name " + name + "   (or another --name)"}
+		return "", "", &lab.Error{
+			Code: lab.ExitConflict,
+			What: "choose the runtime",
+			Why:  fmt.Errorf("%s is a lab of the %s runtime", name, is.Runtime),
+			Try:  "lab down --name " + name + "   (or another --name)",
+		}
 	case err == nil:
 		return is.Runtime, "the lab is there already", nil
 	case !errors.Is(err, lab.ErrNone):
@@ -111,7 +116,12 @@ func choose(ctx context.Context, asked, name string, all map[string]lab.Runtime)
 func find(ctx context.Context, s *settings) (*control.Lab, error) {
 	l, err := findAny(ctx, s)
 	if errors.Is(err, lab.ErrNone) {
-		return nil, &lab.Error{Code: lab.ExitPrecondition, What: "find the lab " + s.name, Why: errors.New("it is not up"), Try: "lab up" + nameFlag(s)}
+		return nil, &lab.Error{
+			Code: lab.ExitPrecondition,
+			What: "find the lab " + s.name,
+			Why:  errors.New("it is not up"),
+			Try:  "lab up" + nameFlag(s),
+		}
 	}
 	if errors.Is(err, control.ErrGone) {
 		code := lab.ExitPartly

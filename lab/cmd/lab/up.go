@@ -81,12 +81,18 @@ says where. It is for the local runtime.`,
 	f.IntVar(&spec.People, "people", lab.DefaultPeople, "how many people work there, 2 to 5000")
 	f.Uint64Var(&spec.Seed, "seed", 42, "the company's seed: the same seed is the same company")
 	f.Float64Var(&spec.Pace, "pace", 10, "after the history: how many seconds of the lab pass in one, 0.1 to 3600")
-	f.StringVar(&spec.Listen, "listen", "", "serve the dashboard by HTTPS, and nothing else, to a room: an address, with or without a port")
+	f.StringVar(
+		&spec.Listen,
+		"listen",
+		"",
+		"serve the dashboard by HTTPS, and nothing else, to a room: an address, with or without a port",
+	)
 	f.IntVar(&spec.Days, "days", lab.DefaultDays, "days of history, 1 to 90")
 	return c
 }
 
-// keepUnchosen gives spec what the lab that is there was made with, wherever no flag is given: `lab up` repairs it as it is.
+// keepUnchosen gives spec what the lab that is there was made with, wherever no flag is given: `lab up` repairs it as
+// it is.
 func keepUnchosen(chosen func(flag string) bool, spec *lab.Spec, is lab.Spec) {
 	for name, keep := range map[string]func(){
 		"identity": func() { spec.Identity = is.Identity },
@@ -119,8 +125,15 @@ func checkSpec(spec lab.Spec, runtime string) error {
 	if spec.Pace < 0.1 || spec.Pace > 3600 {
 		faults = append(faults, fmt.Errorf("--pace %g: want 0.1 to 3600", spec.Pace))
 	}
-	if host, _, err := net.SplitHostPort(spec.Listen); spec.Listen != "" && net.ParseIP(spec.Listen) == nil && (err != nil || net.ParseIP(host) == nil) {
-		faults = append(faults, fmt.Errorf("--listen %q: want an IP address, with or without a port; 0.0.0.0 is every one of this machine", spec.Listen))
+	if host, _, err := net.SplitHostPort(spec.Listen); spec.Listen != "" && net.ParseIP(spec.Listen) == nil &&
+		(err != nil || net.ParseIP(host) == nil) {
+		faults = append(
+			faults,
+			fmt.Errorf(
+				"--listen %q: want an IP address, with or without a port; 0.0.0.0 is every one of this machine",
+				spec.Listen,
+			),
+		)
 	}
 	if spec.Seed == 0 {
 		faults = append(faults, errors.New("--seed 0: want a number from 1"))
@@ -184,7 +197,11 @@ func up(ctx context.Context, s *settings, spec lab.Spec, asked string, out io.Wr
 		return err
 	})
 	if ctx.Err() != nil {
-		return fmt.Errorf("interrupted: `lab up%s` goes on with what is there, `lab down%s` removes it", nameFlag(s), nameFlag(s))
+		return fmt.Errorf(
+			"interrupted: `lab up%s` goes on with what is there, `lab down%s` removes it",
+			nameFlag(s),
+			nameFlag(s),
+		)
 	}
 	if err != nil {
 		return err
@@ -193,7 +210,12 @@ func up(ctx context.Context, s *settings, spec lab.Spec, asked string, out io.Wr
 	err = local.OnDisk(ctx, folder, func(ctx context.Context) error { return settle(ctx, l, spec, p) })
 	if err != nil {
 		if ctx.Err() != nil {
-			return fmt.Errorf("%w\n  the lab is up without all of its history: `lab up%s` goes on, `lab down%s` removes it", err, nameFlag(s), nameFlag(s))
+			return fmt.Errorf(
+				"%w\n  the lab is up without all of its history: `lab up%s` goes on, `lab down%s` removes it",
+				err,
+				nameFlag(s),
+				nameFlag(s),
+			)
 		}
 		return err
 	}
@@ -209,18 +231,29 @@ func up(ctx context.Context, s *settings, spec lab.Spec, asked string, out io.Wr
 	if st.Identity == "spire" {
 		who = "by SPIRE"
 	}
-	p.Say("\n%s is up in %.1f s; identity is issued %s; isolation: %s\n", spec.Name, time.Since(start).Seconds(), who, st.Isolated)
+	p.Say(
+		"\n%s is up in %.1f s; identity is issued %s; isolation: %s\n",
+		spec.Name,
+		time.Since(start).Seconds(),
+		who,
+		st.Isolated,
+	)
 	fmt.Fprintf(out, "dashboard   %s\nsign in as the instructor, once:\n            %s\n", st.Dashboard, link)
 	if st.Spec.Listen != "" {
 		const room = "for a room  %s\n            (links for everybody: lab link --class FILE%s)\n"
 		fmt.Fprintf(out, room, st.Room, nameFlag(s))
 	}
-	p.Say("\nnext:       lab play leaked-secret%s\n            lab matrix%s\n            lab down%s", nameFlag(s), nameFlag(s), nameFlag(s))
+	p.Say(
+		"\nnext:       lab play leaked-secret%s\n            lab matrix%s\n            lab down%s",
+		nameFlag(s),
+		nameFlag(s),
+		nameFlag(s),
+	)
 	return nil
 }
 
-// settle delivers the history, if that has not been done, and proves that the lab works: a signed-in page is served and a
-// probe event is scored.
+// settle delivers the history, if that has not been done, and proves that the lab works: a signed-in page is served and
+// a probe event is scored.
 func settle(ctx context.Context, l *control.Lab, spec lab.Spec, p progress.Reporter) error {
 	st, err := l.Status(ctx)
 	if err != nil {
@@ -278,7 +311,12 @@ func findBinaries(ctx context.Context, p progress.Reporter) (string, error) {
 	}
 	root, err := moduleRoot()
 	if err != nil {
-		return "", &lab.Error{Code: lab.ExitPrecondition, What: "find the services' programs", Why: fmt.Errorf("%s is not beside %s, and %w", missing, self, err), Try: "make build && bin/lab up"}
+		return "", &lab.Error{
+			Code: lab.ExitPrecondition,
+			What: "find the services' programs",
+			Why:  fmt.Errorf("%s is not beside %s, and %w", missing, self, err),
+			Try:  "make build && bin/lab up",
+		}
 	}
 	bin := filepath.Join(root, "bin")
 	const what = "compile the services (minutes the first time, then seconds)"
@@ -404,7 +442,14 @@ func writeStatus(w io.Writer, st lab.Status, format string) error {
 			for _, n := range c.Lag {
 				waiting += n
 			}
-			fmt.Fprintf(t, "\n%d events scored, %d waiting, %d dead letters; it is %s in the lab\n", c.Events, waiting, c.DeadLetters, c.Clock.Format("Mon 2 Jan 2006 15:04 MST"))
+			fmt.Fprintf(
+				t,
+				"\n%d events scored, %d waiting, %d dead letters; it is %s in the lab\n",
+				c.Events,
+				waiting,
+				c.DeadLetters,
+				c.Clock.Format("Mon 2 Jan 2006 15:04 MST"),
+			)
 			for _, collector := range slices.Sorted(maps.Keys(c.GivenUp)) {
 				for _, reason := range slices.Sorted(maps.Keys(c.GivenUp[collector])) {
 					fmt.Fprintf(
@@ -425,7 +470,10 @@ func writeStatus(w io.Writer, st lab.Status, format string) error {
 func logsCommand(s *settings) *cobra.Command {
 	follow := ""
 	c := &cobra.Command{
-		Use: "logs WORKLOAD", Short: "Print a workload's log", Args: cobra.ExactArgs(1), Example: "  lab logs risk-scorer\n  lab logs llm-gateway -f\n  lab logs supervisor",
+		Use:     "logs WORKLOAD",
+		Short:   "Print a workload's log",
+		Args:    cobra.ExactArgs(1),
+		Example: "  lab logs risk-scorer\n  lab logs llm-gateway -f\n  lab logs supervisor",
 		RunE: func(c *cobra.Command, args []string) error {
 			l, err := find(c.Context(), s)
 			if err != nil {

@@ -20,7 +20,8 @@ func TestAnIssuerThatARuntimeDoesNotHaveIsRefused(t *testing.T) {
 		{"spire", "kind", true}, {"auto", "cluster", true}, {"other", "local", false}, {"auto", "other", false},
 	} {
 		spec.Identity = c.identity
-		if err := checkSpec(spec, c.runtime); (err == nil) != c.ok || err != nil && !(errors.Is(err, errUsage) && strings.Contains(err.Error(), "--")) {
+		if err := checkSpec(spec, c.runtime); (err == nil) != c.ok ||
+			err != nil && !(errors.Is(err, errUsage) && strings.Contains(err.Error(), "--")) {
 			t.Errorf("--identity %s --runtime %s: %v", c.identity, c.runtime, err)
 		}
 	}

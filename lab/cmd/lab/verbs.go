@@ -29,7 +29,10 @@ import (
 func doctorCommand(_ *settings) *cobra.Command {
 	format, runtime := "", ""
 	c := &cobra.Command{
-		Use: "doctor", Short: "Check every precondition, and say how to mend what fails", Args: cobra.NoArgs, Example: "  lab doctor\n  lab doctor --runtime kind\n  lab doctor -o json",
+		Use:     "doctor",
+		Short:   "Check every precondition, and say how to mend what fails",
+		Args:    cobra.NoArgs,
+		Example: "  lab doctor\n  lab doctor --runtime kind\n  lab doctor -o json",
 		RunE: func(c *cobra.Command, _ []string) error {
 			checks, err := checksFor(c.Context(), runtime)
 			if err != nil {
@@ -45,7 +48,11 @@ func doctorCommand(_ *settings) *cobra.Command {
 				return err
 			}
 			if failed > 0 {
-				return &lab.Error{Code: lab.ExitPrecondition, What: "doctor", Why: fmt.Errorf("%d of %d checks failed; each says what mends it", failed, len(checks))}
+				return &lab.Error{
+					Code: lab.ExitPrecondition,
+					What: "doctor",
+					Why:  fmt.Errorf("%d of %d checks failed; each says what mends it", failed, len(checks)),
+				}
 			}
 			return nil
 		},
@@ -87,7 +94,12 @@ func checksFor(ctx context.Context, runtime string) ([]local.Check, error) {
 
 // kindCheck says whether a lab in kind could be brought up here.
 func kindCheck(ctx context.Context, r *kind.Runtime) local.Check {
-	check := local.Check{Category: "kind", What: "a Docker engine and the images", Needed: true, Mend: "sudo systemctl start docker, docker pull …, or lab up --runtime local"}
+	check := local.Check{
+		Category: "kind",
+		What:     "a Docker engine and the images",
+		Needed:   true,
+		Mend:     "sudo systemctl start docker, docker pull …, or lab up --runtime local",
+	}
 	toDownload, err := r.Available(ctx)
 	switch {
 	case err != nil:
@@ -102,7 +114,12 @@ func kindCheck(ctx context.Context, r *kind.Runtime) local.Check {
 
 // clusterCheck says whether a lab could be put into kubectl's current context.
 func clusterCheck(ctx context.Context, r *cluster.Runtime) local.Check {
-	check := local.Check{Category: "cluster", What: "kubectl's current context and an image", Needed: true, Mend: "kubectl config use-context …, LAB_APP_IMAGE=REGISTRY/security-training-app:TAG"}
+	check := local.Check{
+		Category: "cluster",
+		What:     "kubectl's current context and an image",
+		Needed:   true,
+		Mend:     "kubectl config use-context …, LAB_APP_IMAGE=REGISTRY/security-training-app:TAG",
+	}
 	found, err := r.Available(ctx)
 	check.OK, check.Found = err == nil, found
 	var e *lab.Error
@@ -143,7 +160,10 @@ func writeChecks(w io.Writer, checks []local.Check, format string) error {
 
 func seedCommand(s *settings) *cobra.Command {
 	return &cobra.Command{
-		Use: "seed", Short: "Deliver the history again; what has arrived already is known", Args: cobra.NoArgs, Example: "  lab seed",
+		Use:     "seed",
+		Short:   "Deliver the history again; what has arrived already is known",
+		Args:    cobra.NoArgs,
+		Example: "  lab seed",
 		RunE: func(c *cobra.Command, _ []string) error {
 			return inside(c.Context(), s, func(ctx context.Context, l *control.Lab, o *operator.Operator, st lab.Status) error {
 				position, err := seed.History(ctx, o, st.Spec, s.progress())
@@ -248,10 +268,18 @@ and is told in a section of its own. With --against running the policy is taken 
 }
 
 func auditCommand(s *settings) *cobra.Command {
-	c := &cobra.Command{Use: "audit", Short: "Verify, follow or export what was decided and done", Args: cobra.NoArgs, RunE: func(c *cobra.Command, _ []string) error { return c.Help() }}
+	c := &cobra.Command{
+		Use:   "audit",
+		Short: "Verify, follow or export what was decided and done",
+		Args:  cobra.NoArgs,
+		RunE:  func(c *cobra.Command, _ []string) error { return c.Help() },
+	}
 	c.AddCommand(
 		&cobra.Command{
-			Use: "verify", Short: "Find any edit, deletion, insertion or reordering", Args: cobra.NoArgs, Example: "  lab audit verify",
+			Use:     "verify",
+			Short:   "Find any edit, deletion, insertion or reordering",
+			Args:    cobra.NoArgs,
+			Example: "  lab audit verify",
 			Long: `Verifies every chain of decisions, the supervisor's too, against its signed checkpoints, and the business rows in the database
 against the ends that their writers reported. Names the first bad entry of each chain and goes on to the next. Exits with 1 if
 there is one. The kinds of fault: edited, deleted, inserted, reordered, cut at the end, resealed, doubled sequence number,
@@ -278,7 +306,10 @@ two checkpoints for one number, missing checkpoint, bad signature, no checkpoint
 			},
 		},
 		&cobra.Command{
-			Use: "tail [WORKLOAD]", Short: "Follow decisions as they are made", Args: cobra.MaximumNArgs(1), Example: "  lab audit tail\n  lab audit tail llm-gateway",
+			Use:     "tail [WORKLOAD]",
+			Short:   "Follow decisions as they are made",
+			Args:    cobra.MaximumNArgs(1),
+			Example: "  lab audit tail\n  lab audit tail llm-gateway",
 			RunE: func(c *cobra.Command, args []string) error {
 				l, err := find(c.Context(), s)
 				if err != nil {
@@ -292,7 +323,10 @@ two checkpoints for one number, missing checkpoint, bad signature, no checkpoint
 			},
 		},
 		&cobra.Command{
-			Use: "export", Short: "Write every chain, the checkpoints and the public key as JSON lines", Args: cobra.NoArgs, Example: "  lab audit export > audit.jsonl",
+			Use:     "export",
+			Short:   "Write every chain, the checkpoints and the public key as JSON lines",
+			Args:    cobra.NoArgs,
+			Example: "  lab audit export > audit.jsonl",
 			RunE: func(c *cobra.Command, _ []string) error {
 				return inside(c.Context(), s, func(ctx context.Context, l *control.Lab, o *operator.Operator, _ lab.Status) error {
 					return auditor.Export(ctx, l, o, c.OutOrStdout())
@@ -346,7 +380,12 @@ The audit and the lab's clock never go back.`,
 				}
 				position, err := l.SeededAt()
 				if err != nil {
-					return &lab.Error{Code: lab.ExitPartly, What: "reset", Why: errors.New("the history has not been delivered"), Try: "lab up" + nameFlag(s)}
+					return &lab.Error{
+						Code: lab.ExitPartly,
+						What: "reset",
+						Why:  errors.New("the history has not been delivered"),
+						Try:  "lab up" + nameFlag(s),
+					}
 				}
 				files, err := seed.ForgetLearners(ctx, o, st.Spec, position, to, s.progress())
 				for _, f := range files {
@@ -366,7 +405,9 @@ The audit and the lab's clock never go back.`,
 func playCommand(s *settings) *cobra.Command {
 	how := play.Options{}
 	c := &cobra.Command{
-		Use: "play SCENARIO", Short: "Play a scenario: brief, timeline, expectations turning to ✓ or ✗, debrief", Args: cobra.ExactArgs(1),
+		Use:     "play SCENARIO",
+		Short:   "Play a scenario: brief, timeline, expectations turning to ✓ or ✗, debrief",
+		Args:    cobra.ExactArgs(1),
 		Example: "  lab play leaked-secret\n  lab play compromised-account --step\n  lab play lab/scenarios/leaked-secret.yaml --speed 300",
 		Long:    "Plays one of " + strings.Join(play.Names(), ", ") + ", or a file. Exits with 1 if an expectation fails.",
 		RunE: func(c *cobra.Command, args []string) error {
