@@ -72,7 +72,8 @@ func browser(t *testing.T) (ctx context.Context, foreign func() []string) {
 	var mu sync.Mutex
 	var stray []string
 	if err := chromedp.Listen(ctx, func(ev any) {
-		if r, ok := ev.(*network.EventRequestWillBeSent); ok && !strings.HasPrefix(r.Request.URL, l.st.Dashboard+"/") && !strings.HasPrefix(r.Request.URL, "data:") && r.Request.URL != "about:blank" {
+		if r, ok := ev.(*network.EventRequestWillBeSent); ok && !strings.HasPrefix(r.Request.URL, l.st.Dashboard+"/") &&
+			!strings.HasPrefix(r.Request.URL, "data:") && r.Request.URL != "about:blank" {
 			mu.Lock()
 			defer mu.Unlock()
 			stray = append(stray, r.Request.URL)
@@ -185,7 +186,9 @@ func TestALearnerSeesReasonsTakesALessonAboutThemAndTheScoreFalls(t *testing.T) 
 	}
 	shoot(t, ctx, "risk")
 	if dir := os.Getenv("LAB_SCREENSHOTS"); dir != "" { // the README's picture: what a screen shows
-		if err := os.WriteFile(filepath.Join(dir, "dashboard.png"), see(t, ctx, chromedp.CaptureScreenshot()), 0o644); err != nil {
+		if err := os.WriteFile(
+			filepath.Join(dir, "dashboard.png"), see(t, ctx, chromedp.CaptureScreenshot()), 0o644,
+		); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -254,7 +257,10 @@ func shoot(t *testing.T, ctx context.Context, name string) {
 		return
 	}
 	for _, scheme := range []string{"dark", "light"} {
-		if _, err := chromedp.Call(ctx, emulation.SetEmulatedMedia, emulation.SetEmulatedMediaParams{Features: []*emulation.MediaFeature{{Name: "prefers-color-scheme", Value: scheme}}}); err != nil {
+		if _, err := chromedp.Call(
+			ctx, emulation.SetEmulatedMedia,
+			emulation.SetEmulatedMediaParams{Features: []*emulation.MediaFeature{{Name: "prefers-color-scheme", Value: scheme}}},
+		); err != nil {
 			t.Fatal(err)
 		}
 		png := see(t, ctx, chromedp.FullScreenshot(100))

@@ -122,7 +122,8 @@ func TestAnInstructorTriesRefusedCallsRevokesACallerAndFollowsAnEvent(t *testing
 		return `#matrix button[value="` + caller + "|" + gateway + "|" + string(generate) + `"]`
 	}
 	for _, c := range []struct{ caller, reason string }{
-		{named(t, topology.KindCollector, "git"), "not_admitted"}, {"forged", "unknown_issuer"}, {"nobody", "no_certificate"}, {"plaintext", "plaintext"},
+		{named(t, topology.KindCollector, "git"), "not_admitted"},
+		{"forged", "unknown_issuer"}, {"nobody", "no_certificate"}, {"plaintext", "plaintext"},
 	} {
 		do(t, ctx, chromedp.Navigate(page), chromedp.WaitVisible(css("#matrix")))
 		press(t, ctx, cell(c.caller))

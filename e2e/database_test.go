@@ -106,7 +106,9 @@ func TestTheDatabaseSpeaksNothingButTLSAndAsksForNoPassword(t *testing.T) {
 		t.Fatal(err)
 	}
 	var version string
-	if err := conn.QueryRow(t.Context(), "SELECT version FROM pg_stat_ssl WHERE pid = pg_backend_pid()").Scan(&version); err != nil ||
+	if err := conn.QueryRow(
+		t.Context(), "SELECT version FROM pg_stat_ssl WHERE pid = pg_backend_pid()",
+	).Scan(&version); err != nil ||
 		version != "TLSv1.3" {
 		t.Errorf("the connection speaks %q, %v; want TLSv1.3", version, err)
 	}
@@ -190,7 +192,11 @@ func verbsOn(t *testing.T, conn *pgx.Conn, table string) string {
 	schema, name, _ := strings.Cut(table, ".")
 	quoted := pgx.Identifier{schema, name}.Sanitize()
 	var column string
-	if err := conn.QueryRow(t.Context(), "SELECT a.attname FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = $1 AND c.relname = $2 AND a.attnum > 0 AND a.attidentity = '' ORDER BY a.attnum LIMIT 1", schema, name).Scan(&column); err != nil {
+	if err := conn.QueryRow(
+		t.Context(),
+		"SELECT a.attname FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = $1 AND c.relname = $2 AND a.attnum > 0 AND a.attidentity = '' ORDER BY a.attnum LIMIT 1",
+		schema, name,
+	).Scan(&column); err != nil {
 		t.Fatal(err)
 	}
 	column = pgx.Identifier{column}.Sanitize()

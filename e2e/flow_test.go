@@ -203,7 +203,9 @@ func perform(t testing.TB, run string, acts ...routine.Act) {
 func assess(t testing.TB, person string) risk.Assessment {
 	t.Helper()
 	var a risk.Assessment
-	if err := l.op.Call(t.Context(), serving(t, "GET /v1/people/{person}/risk"), http.MethodGet, "/v1/people/"+person+"/risk", nil, &a); err != nil {
+	if err := l.op.Call(
+		t.Context(), serving(t, "GET /v1/people/{person}/risk"), http.MethodGet, "/v1/people/"+person+"/risk", nil, &a,
+	); err != nil {
 		t.Fatal(err)
 	}
 	return a

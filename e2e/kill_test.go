@@ -65,7 +65,9 @@ func hire(t *testing.T, id string) risk.Person {
 			"aws:" + dashed,
 		},
 	}
-	if err := l.op.Call(t.Context(), serving(t, "PUT /v1/people"), http.MethodPut, "/v1/people", []risk.Person{p}, nil); err != nil {
+	if err := l.op.Call(
+		t.Context(), serving(t, "PUT /v1/people"), http.MethodPut, "/v1/people", []risk.Person{p}, nil,
+	); err != nil {
 		t.Fatal(err)
 	}
 	return p
@@ -124,7 +126,12 @@ func TestNothingIsLostOrDoubledWhileEachProcessIsKilledOnce(t *testing.T) {
 
 	// What one batch comes to when nobody is killed.
 	calm := hire(t, "calm."+run)
-	if err := l.op.Perform(ctx, world.Play{ID: run + "-calm", Kind: world.Timeline, Cast: []risk.Person{calm}, Acts: batch(calm.ID, run+"-calm", clock.Now)}); err != nil {
+	if err := l.op.Perform(
+		ctx,
+		world.Play{
+			ID: run + "-calm", Kind: world.Timeline, Cast: []risk.Person{calm}, Acts: batch(calm.ID, run+"-calm", clock.Now),
+		},
+	); err != nil {
 		t.Fatal(err)
 	}
 	if err := l.op.AwaitScored(ctx); err != nil {
@@ -149,7 +156,9 @@ func TestNothingIsLostOrDoubledWhileEachProcessIsKilledOnce(t *testing.T) {
 				default:
 				}
 				id := fmt.Sprintf("%s-%d", run, issued.Add(1))
-				if err := insist(ctx, world.Play{ID: id, Kind: world.Timeline, Cast: []risk.Person{victim}, Acts: batch(victim.ID, id, clock.Now)}); err != nil {
+				if err := insist(
+					ctx, world.Play{ID: id, Kind: world.Timeline, Cast: []risk.Person{victim}, Acts: batch(victim.ID, id, clock.Now)},
+				); err != nil {
 					t.Errorf("batch %s: %v", id, err)
 					return
 				}
@@ -259,7 +268,9 @@ func TestUpRepairsAfterTheSupervisorIsKilled(t *testing.T) {
 func watermarks(t *testing.T) scorerapi.Progress {
 	t.Helper()
 	var w scorerapi.Progress
-	if err := l.op.Call(t.Context(), serving(t, "GET /v1/watermarks"), http.MethodGet, "/v1/watermarks", nil, &w); err != nil {
+	if err := l.op.Call(
+		t.Context(), serving(t, "GET /v1/watermarks"), http.MethodGet, "/v1/watermarks", nil, &w,
+	); err != nil {
 		t.Fatal(err)
 	}
 	return w

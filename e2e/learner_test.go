@@ -124,7 +124,9 @@ func TestALearnerIsDrilledClicksReportsLearnsAndPrintsACertificate(t *testing.T)
 	signIn(t, ctx, "")
 	do(t, ctx, chromedp.Navigate(drill), chromedp.WaitVisible(css("#counts")))
 	page := see(t, ctx, chromedp.Text(css("main")))
-	for _, event := range []string{"Email Sent", "Email Opened", "Clicked Link", "Submitted Data", "Email Reported", "Very difficult"} {
+	for _, event := range []string{
+		"Email Sent", "Email Opened", "Clicked Link", "Submitted Data", "Email Reported", "Very difficult",
+	} {
 		if !strings.Contains(page, event) {
 			t.Errorf("the drill's page lacks %q", event)
 		}

@@ -189,7 +189,8 @@ func TestATakenPortIsANamedConflict(t *testing.T) {
 
 func TestWrongUseIsExitCode2AndSaysWhatIsRight(t *testing.T) {
 	for _, args := range [][]string{
-		{"play", "no-such-scenario"}, {"up", "--people", "0", "--days", "999"}, {"matrix", "-o", "xml"}, {"logs"}, {"frobnicate"}, {"status", "--nonsense"}, {"open", "--as", "nobody.here"}, {"doctor", "--runtime", "moon"},
+		{"play", "no-such-scenario"}, {"up", "--people", "0", "--days", "999"}, {"matrix", "-o", "xml"}, {"logs"},
+		{"frobnicate"}, {"status", "--nonsense"}, {"open", "--as", "nobody.here"}, {"doctor", "--runtime", "moon"},
 	} {
 		if out, err := command(t.Context(), l.name, args...).run(); code(err) != lab.ExitUsage {
 			t.Errorf("%v: %v, want exit %d\n%s", args, err, lab.ExitUsage, out)
@@ -210,14 +211,22 @@ func TestResetOfAScenarioTakesAwayItsCastAndItsExercisesAlone(t *testing.T) {
 	// left counts what one scenario left: people, their events, exercises; and all events.
 	left := func(scenario string) (cast, events, exercises, all int) {
 		t.Helper()
-		if err := conn.QueryRow(t.Context(), `SELECT count(*) FROM people.person WHERE team = 'exercise' AND name LIKE '%(' || $1 || ')'`, scenario).Scan(&cast); err != nil {
+		if err := conn.QueryRow(
+			t.Context(), `SELECT count(*) FROM people.person WHERE team = 'exercise' AND name LIKE '%(' || $1 || ')'`, scenario,
+		).Scan(&cast); err != nil {
 			t.Fatal(err)
 		}
-		if err := conn.QueryRow(t.Context(), `SELECT count(*) FILTER (WHERE p.name LIKE '%(' || $1 || ')'), count(*) FROM risk.event e LEFT JOIN people.person p ON p.id = e.person`, scenario).Scan(&events, &all); err != nil {
+		if err := conn.QueryRow(
+			t.Context(),
+			`SELECT count(*) FILTER (WHERE p.name LIKE '%(' || $1 || ')'), count(*) FROM risk.event e LEFT JOIN people.person p ON p.id = e.person`,
+			scenario,
+		).Scan(&events, &all); err != nil {
 			t.Fatal(err)
 		}
 		var shown []exercise.Exercise
-		if err := l.op.Call(t.Context(), serving(t, "GET /v1/exercises"), http.MethodGet, "/v1/exercises", nil, &shown); err != nil {
+		if err := l.op.Call(
+			t.Context(), serving(t, "GET /v1/exercises"), http.MethodGet, "/v1/exercises", nil, &shown,
+		); err != nil {
 			t.Fatal(err)
 		}
 		for _, e := range shown {
@@ -356,7 +365,9 @@ func TestResetGoesBackToTheSeededState(t *testing.T) {
 		t.Error("the records are still there")
 	}
 	var left int
-	if err := training.QueryRow(t.Context(), `SELECT count(*) FROM training.deleted_certificate WHERE lesson = $1`, passed).
+	if err := training.QueryRow(
+		t.Context(), `SELECT count(*) FROM training.deleted_certificate WHERE lesson = $1`, passed,
+	).
 		Scan(&left); err != nil ||
 		left != 1 {
 		t.Errorf("of the certificate %d lines are left, want 1: %v", left, err)
@@ -372,7 +383,9 @@ func TestResetGoesBackToTheSeededState(t *testing.T) {
 		t.Errorf("%d people, want the company's %d", n, l.st.Spec.People)
 	}
 	var shown []exercise.Exercise
-	if err := l.op.Call(t.Context(), serving(t, "GET /v1/exercises"), http.MethodGet, "/v1/exercises", nil, &shown); err != nil ||
+	if err := l.op.Call(
+		t.Context(), serving(t, "GET /v1/exercises"), http.MethodGet, "/v1/exercises", nil, &shown,
+	); err != nil ||
 		len(shown) != 0 {
 		t.Errorf("%d exercises are left: %v", len(shown), err)
 	}

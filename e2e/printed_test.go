@@ -263,7 +263,9 @@ func TestEveryPrintedCommandWorksOnTheStandardCompany(t *testing.T) {
 		if _, err := exec.LookPath("jq"); err != nil {
 			words, _, _ = strings.Cut(words, " | jq") // a reader has it
 		}
-		for placeholder, word := range map[string]string{"PERSON": "elisabeth.reese", "FILE": "class.txt", "WORKLOAD": "lms"} {
+		for placeholder, word := range map[string]string{
+			"PERSON": "elisabeth.reese", "FILE": "class.txt", "WORKLOAD": "lms",
+		} {
 			words = regexp.MustCompile(`\b`+placeholder+`\b`).ReplaceAllString(words, word)
 		}
 		cmd := shell(words)

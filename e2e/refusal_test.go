@@ -359,7 +359,9 @@ func TestOneWorkloadsNewIdentityIsNobodyElses(t *testing.T) {
 			t.Errorf("%s got a new identity as well", w)
 		}
 	}
-	for what, order := range map[string]func(context.Context, string) error{"rotate": l.RotateOne, "withdraw": l.Withdraw, "restore": l.Restore} {
+	for what, order := range map[string]func(context.Context, string) error{
+		"rotate": l.RotateOne, "withdraw": l.Withdraw, "restore": l.Restore,
+	} {
 		if err := order(t.Context(), "nobody-of-this-name"); err == nil ||
 			!strings.Contains(err.Error(), "topology does not list") {
 			t.Errorf("%s somebody whom topology does not list: %v", what, err)

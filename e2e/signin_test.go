@@ -53,7 +53,9 @@ func TestPeopleAndWorkloadsAreOfDifferentCAs(t *testing.T) {
 		t.Fatal(err)
 	}
 	// A person's certificate is nobody's in the mesh …
-	for _, callee := range []string{serving(t, generate), named(t, topology.KindDashboard, ""), named(t, topology.KindScorer, "")} {
+	for _, callee := range []string{
+		serving(t, generate), named(t, topology.KindDashboard, ""), named(t, topology.KindScorer, ""),
+	} {
 		if r := probe.Once(t.Context(), addr(t, callee), probe.Caller{SVID: leaf}, generate); r.Outcome != topology.Refused ||
 			r.Status != 0 {
 			t.Errorf("a person's certificate at %s: %+v, want Refused", callee, r)
@@ -240,7 +242,9 @@ func TestARoomGetsTheDashboardByHTTPSAndNothingElse(t *testing.T) {
 		}
 	}
 	class := filepath.Join(t.TempDir(), "class")
-	if err := os.WriteFile(class, []byte(people.Company(l.st.Spec.Seed, 5, people.Published)[0].ID+"\n"), 0o600); err != nil {
+	if err := os.WriteFile(
+		class, []byte(people.Company(l.st.Spec.Seed, 5, people.Published)[0].ID+"\n"), 0o600,
+	); err != nil {
 		t.Fatal(err)
 	}
 	links, err := command(t.Context(), name, "open", "--class", class).stdout()

@@ -108,7 +108,9 @@ func TestAPodOfAnotherAccountOrNamespaceGetsNoIdentity(t *testing.T) {
 		t.Fatalf("find the gateway's pod: %v", err)
 	}
 	elsewhere := a.namespace + "-elsewhere"
-	if _, err := a.CoreV1().Namespaces().Create(t.Context(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: elsewhere}}, metav1.CreateOptions{}); err != nil {
+	if _, err := a.CoreV1().Namespaces().Create(
+		t.Context(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: elsewhere}}, metav1.CreateOptions{},
+	); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
@@ -139,10 +141,15 @@ func TestAPodOfAnotherAccountOrNamespaceGetsNoIdentity(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				if _, err := a.CoreV1().ConfigMaps(x.namespace).Create(t.Context(), &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: "topology"}, Data: text.Data}, metav1.CreateOptions{}); err != nil {
+				if _, err := a.CoreV1().ConfigMaps(x.namespace).Create(
+					t.Context(), &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: "topology"}, Data: text.Data},
+					metav1.CreateOptions{},
+				); err != nil {
 					t.Fatal(err)
 				}
-				if _, err := a.CoreV1().ServiceAccounts(x.namespace).Create(t.Context(), &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: x.account}}, metav1.CreateOptions{}); err != nil {
+				if _, err := a.CoreV1().ServiceAccounts(x.namespace).Create(
+					t.Context(), &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: x.account}}, metav1.CreateOptions{},
+				); err != nil {
 					t.Fatal(err)
 				}
 			}
@@ -159,7 +166,9 @@ func TestAPodOfAnotherAccountOrNamespaceGetsNoIdentity(t *testing.T) {
 			}
 			t.Cleanup(func() {
 				now := int64(0)
-				if err := a.CoreV1().Pods(x.namespace).Delete(context.Background(), "impostor", metav1.DeleteOptions{GracePeriodSeconds: &now}); err != nil &&
+				if err := a.CoreV1().Pods(
+					x.namespace,
+				).Delete(context.Background(), "impostor", metav1.DeleteOptions{GracePeriodSeconds: &now}); err != nil &&
 					!apierrors.IsNotFound(err) {
 					t.Error(err)
 				}
@@ -359,7 +368,10 @@ func TestALabOfTheSameNameElsewhereTakesNothingOver(t *testing.T) {
 		if err == nil {
 			err = os.MkdirAll(string(left), 0o700)
 		}
-		if err := errors.Join(err, os.WriteFile(left.Topology(), topo, 0o600), left.Write(s), os.WriteFile(left.Path("container"), []byte("another"), 0o600)); err != nil {
+		if err := errors.Join(
+			err, os.WriteFile(left.Topology(), topo, 0o600), left.Write(s),
+			os.WriteFile(left.Path("container"), []byte("another"), 0o600),
+		); err != nil {
 			t.Fatal(err)
 		}
 		if out, err := command(t.Context(), l.name, "up").withEnv(env...).run(); code(err) != lab.ExitConflict {
@@ -381,14 +393,18 @@ func TestUpStartsAStoppedClusterAgain(t *testing.T) {
 	if l.runtime != kind.RuntimeName {
 		needtest.Lacks(t, needtest.Kind, "the cluster is not the lab's own to stop")
 	}
-	nodes, err := exec.CommandContext(t.Context(), "docker", "ps", "-q", "--filter", "label=io.x-k8s.kind.cluster=security-training-"+l.name).
+	nodes, err := exec.CommandContext(
+		t.Context(), "docker", "ps", "-q", "--filter", "label=io.x-k8s.kind.cluster=security-training-"+l.name,
+	).
 		Output()
 	if err != nil || len(bytes.Fields(nodes)) == 0 {
 		t.Fatalf("find the cluster's containers: %v", err)
 	}
 	position := watermarks(t).Position
 	for _, n := range bytes.Fields(nodes) {
-		if out, err := exec.CommandContext(t.Context(), "docker", "stop", "--time", "2", string(n)).CombinedOutput(); err != nil {
+		if out, err := exec.CommandContext(
+			t.Context(), "docker", "stop", "--time", "2", string(n),
+		).CombinedOutput(); err != nil {
 			t.Fatalf("%v\n%s", err, out)
 		}
 	}

@@ -24,10 +24,12 @@ func TestAFaultInThePolicyIsToldWithItsLine(t *testing.T) {
 		t.Fatalf("without a fault: %v", err)
 	}
 	for name, x := range map[string]struct{ from, to, of, says string }{
-		"a caller that there is not": {"POST /v1/generate: [lms]", "POST /v1/generate: [lsm]", "POST /v1/generate:", `caller "lsm"`},
-		"no YAML":                    {"    POST /v1/generate: [lms]", "    POST /v1/generate: [lms", "POST /v1/generate:", "yaml"},
-		"an unknown key":             {"  binary: llmgateway", "  binary: llmgateway\n  public: true", "  port: 8520", `"public"`},
-		"another shape":              {"port: 8520", "port: 8521", "- name: llm-gateway", "workload llm-gateway changes a port"},
+		"a caller that there is not": {
+			"POST /v1/generate: [lms]", "POST /v1/generate: [lsm]", "POST /v1/generate:", `caller "lsm"`,
+		},
+		"no YAML":        {"    POST /v1/generate: [lms]", "    POST /v1/generate: [lms", "POST /v1/generate:", "yaml"},
+		"an unknown key": {"  binary: llmgateway", "  binary: llmgateway\n  public: true", "  port: 8520", `"public"`},
+		"another shape":  {"port: 8520", "port: 8521", "- name: llm-gateway", "workload llm-gateway changes a port"},
 	} {
 		edited := strings.Replace(text, x.from, x.to, 1)
 		if edited == text {

@@ -272,7 +272,9 @@ func TestEachValueChangesWhatIsRendered(t *testing.T) {
 		// Heard with backend gemini alone, see below.
 		"networkPolicy.gemini.cidr": "1.2.3.0/24", "networkPolicy.gemini.except": []any{"1.2.3.4/32"}, "llm.backend": "stub",
 		// Heard with a provider of identities alone.
-		"networkPolicy.oidc.cidr": "1.2.3.0/24", "networkPolicy.oidc.except": []any{"1.2.3.4/32"}, "networkPolicy.oidc.ports": []any{8443},
+		"networkPolicy.oidc.cidr": "1.2.3.0/24", "networkPolicy.oidc.except": []any{
+			"1.2.3.4/32",
+		}, "networkPolicy.oidc.ports": []any{8443},
 	}
 	for _, who := range []string{"app", "database", "spire"} {
 		for _, what := range []string{"requests", "limits"} {
@@ -335,7 +337,9 @@ func TestAValueThatNobodyKnowsIsRefused(t *testing.T) {
 }
 
 func TestATopologyThatCannotBeReadFailsTheChart(t *testing.T) {
-	for text, want := range map[string]string{"workloads: {x": "read topology.yaml", "trustDomain: a.example.org": "no workloads"} {
+	for text, want := range map[string]string{
+		"workloads: {x": "read topology.yaml", "trustDomain: a.example.org": "no workloads",
+	} {
 		if _, err := texts(values{"topology": text}, nil); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%q: %v", text, err)
 		}
@@ -671,7 +675,11 @@ func TestTopologyIsMountedAsTheFileThatEverybodyReads(t *testing.T) {
 		}
 		for key, v := range p.meta.Annotations {
 			if strings.HasPrefix(key, "checksum/") &&
-				v != pods(render(t, values{"topology": strings.Replace(text, "POST /v1/generate: [lms]", "POST /v1/generate: [instructor]", 1)}))[w.Name].meta.Annotations[key] {
+				v != pods(
+					render(
+						t, values{"topology": strings.Replace(text, "POST /v1/generate: [lms]", "POST /v1/generate: [instructor]", 1)},
+					),
+				)[w.Name].meta.Annotations[key] {
 				t.Errorf("%s starts again when a caller is struck off", w.Name)
 			}
 		}
@@ -681,7 +689,9 @@ func TestTopologyIsMountedAsTheFileThatEverybodyReads(t *testing.T) {
 func TestTheDatabaseIsRunByTheFilesThatManifestsHandsOut(t *testing.T) {
 	list := render(t, nil)
 	data := all[*corev1.ConfigMap](list)["postgres-server"].Data
-	for name, want := range map[string][]byte{"pg_hba.conf": manifests.PostgresHBA(), "postgresql.conf": manifests.PostgresSettings()} {
+	for name, want := range map[string][]byte{
+		"pg_hba.conf": manifests.PostgresHBA(), "postgresql.conf": manifests.PostgresSettings(),
+	} {
 		if strings.TrimSpace(data[name]) != strings.TrimSpace(string(want)) || len(want) == 0 {
 			t.Errorf("%s is not the file's text:\n%s", name, data[name])
 		}
@@ -716,7 +726,9 @@ func TestTheGeminiKeyIsInOneSecretThatTheGatewayAloneMounts(t *testing.T) {
 			t.Fatal(err)
 		}
 		encoded, _ := json.Marshal([]byte(canary)) // base64
-		if found := bytes.Contains(text, []byte(canary)) || bytes.Contains(text, encoded); found != (keyOf(o) == "Secret/gemini-api-key") {
+		if found := bytes.Contains(
+			text, []byte(canary),
+		) || bytes.Contains(text, encoded); found != (keyOf(o) == "Secret/gemini-api-key") {
 			t.Errorf("%s: has the key: %v", keyOf(o), found)
 		}
 	}
@@ -826,7 +838,9 @@ func TestSecretsOfSourcesAreRandomSharedByTwoAndKept(t *testing.T) {
 		}
 	}
 	there := &unstructured.Unstructured{Object: values{
-		"apiVersion": "v1", "kind": "Secret", "metadata": values{"name": "source-git", "namespace": "security-training"}, "data": values{"secret": "a2VwdA=="},
+		"apiVersion": "v1", "kind": "Secret", "metadata": values{
+			"name": "source-git", "namespace": "security-training",
+		}, "data": values{"secret": "a2VwdA=="},
 	}}
 	upgraded := all[*corev1.Secret](renderInto(t, nil, cluster{there}))
 	if got := string(upgraded["source-git"].Data["secret"]); got != "kept" {
@@ -840,7 +854,9 @@ func TestTheBundleIsTheServersToWriteAndTheAgentWaitsForIt(t *testing.T) {
 		t.Errorf("the chart would take the bundle away: %v", b.Data)
 	}
 	server := all[*corev1.ConfigMap](list)["spire-server"].Data["server.conf"]
-	for _, want := range []string{`BundlePublisher "k8s_configmap"`, `configmap_name = "spire-bundle"`, `configmap_key = "bundle.crt"`} {
+	for _, want := range []string{
+		`BundlePublisher "k8s_configmap"`, `configmap_name = "spire-bundle"`, `configmap_key = "bundle.crt"`,
+	} {
 		if !strings.Contains(server, want) {
 			t.Errorf("server.conf lacks %s", want)
 		}
@@ -876,7 +892,9 @@ func TestTheRegistrationIsAnotherJobWhenWhatItDoesIsAnother(t *testing.T) {
 	if plain != jobName(t, render(t, nil)) || len(plain) != len("spire-register-workloads-")+8 {
 		t.Errorf("%s, and another one the next time", plain)
 	}
-	for _, vals := range []values{set("image.tag", "2"), set("spire.svidTTL", "2m"), {"topology": string(manifests.Topology()) + "\n# another"}} {
+	for _, vals := range []values{
+		set("image.tag", "2"), set("spire.svidTTL", "2m"), {"topology": string(manifests.Topology()) + "\n# another"},
+	} {
 		if jobName(t, render(t, vals)) == plain {
 			t.Errorf("%v: the same job, which cannot be changed", vals)
 		}

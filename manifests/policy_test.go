@@ -33,7 +33,9 @@ func violations(t *testing.T, p pod) []string {
 		t.Fatal(err)
 	}
 	var out []string
-	for _, r := range evaluator.EvaluatePod(api.LevelVersion{Level: api.LevelRestricted, Version: latest}, &p.meta, &p.spec) {
+	for _, r := range evaluator.EvaluatePod(
+		api.LevelVersion{Level: api.LevelRestricted, Version: latest}, &p.meta, &p.spec,
+	) {
 		if !r.Allowed {
 			out = append(out, r.ForbiddenReason+": "+r.ForbiddenDetail)
 		}
@@ -455,7 +457,10 @@ func packetsFlowBy(t *testing.T, text string, vals values) {
 
 func TestOnlyThoseLeaveWhoMustAndOnlyByThatPort(t *testing.T) {
 	outside := place{ip: "203.0.113.7"}
-	for backend, vals := range map[string]values{"stub": nil, "gemini": set("global.geminiSecret", "s"), "provider": loader.MergeMaps(provider(""), set("networkPolicy.oidc.ports", []any{443, 8080}))} {
+	for backend, vals := range map[string]values{
+		"stub": nil, "gemini": set("global.geminiSecret", "s"),
+		"provider": loader.MergeMaps(provider(""), set("networkPolicy.oidc.ports", []any{443, 8080})),
+	} {
 		list := render(t, vals)
 		policies := all[*networkingv1.NetworkPolicy](list)
 		got := map[string][]int{}

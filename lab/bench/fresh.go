@@ -130,7 +130,12 @@ func (v *vendor) probes(n int) ([]finding, error) {
 		person := v.staff[len(v.staff)-1-i%looked]
 		at := risk.Epoch.Add(time.Duration(v.day)*24*time.Hour - time.Duration(n-i)*time.Second)
 		var err error
-		if list[i], err = v.report(routine.Act{ID: fmt.Sprintf("bench-%09d", v.number), At: at, Person: person.ID, Source: activity.SIEM, Verb: source.FindingKinds[0].Verb, Detail: "a probe"}); err != nil {
+		if list[i], err = v.report(
+			routine.Act{
+				ID: fmt.Sprintf("bench-%09d", v.number), At: at, Person: person.ID, Source: activity.SIEM,
+				Verb: source.FindingKinds[0].Verb, Detail: "a probe",
+			},
+		); err != nil {
 			return nil, err
 		}
 	}

@@ -174,7 +174,9 @@ func (v *vendor) settled(ctx context.Context) (collectorapi.Spool, error) {
 	defer cancel()
 	for {
 		var s collectorapi.Spool
-		if err := v.op.Call(ctx, v.collector.Name, collectorapi.RouteSpool.Method(), collectorapi.RouteSpool.Path(), nil, &s); err != nil {
+		if err := v.op.Call(
+			ctx, v.collector.Name, collectorapi.RouteSpool.Method(), collectorapi.RouteSpool.Path(), nil, &s,
+		); err != nil {
 			return s, err
 		}
 		if s.Watermark >= s.Seq {
@@ -369,7 +371,9 @@ func (v *vendor) missing(ctx context.Context, want []row) (string, error) {
 	if _, err := pgx.ForEachRow(rows, []any{&got.id, &got.person, &got.verb, &got.at}, func() error {
 		found++
 		if w := byID[got.id]; got.person != w.person || got.verb != w.verb || !got.at.Equal(w.at) {
-			wrong = fmt.Sprintf("event %s is %s of %s at %s, want %s of %s at %s", got.id, got.verb, got.person, got.at, w.verb, w.person, w.at)
+			wrong = fmt.Sprintf(
+				"event %s is %s of %s at %s, want %s of %s at %s", got.id, got.verb, got.person, got.at, w.verb, w.person, w.at,
+			)
 		}
 		return nil
 	}); err != nil {

@@ -85,7 +85,9 @@ func (i *insider) join(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	if i.db, err = postgres.Open(ctx, scorer, env.Map(map[string]string{"DB_PORT": port, "DB_CONNECTIONS": "2"})); err != nil {
+	if i.db, err = postgres.Open(
+		ctx, scorer, env.Map(map[string]string{"DB_PORT": port, "DB_CONNECTIONS": "2"}),
+	); err != nil {
 		return err
 	}
 	return i.db.QueryRow(ctx, `SHOW server_version`).Scan(&i.postgres)

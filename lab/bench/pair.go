@@ -81,7 +81,9 @@ func meet(ctx context.Context, h mesh.HandlerFunc) (p *pair, err error) {
 		}
 		held := &mesh.Held{}
 		held.Set(p.svids[name], x509bundle.NewSet(p.trusts))
-		if p.nodes[name], err = mesh.Join(ctx, name, mesh.Config{TopologyFile: file, AuditFile: p.auditFile(name), Host: host, Identities: held, Log: quiet}); err != nil {
+		if p.nodes[name], err = mesh.Join(
+			ctx, name, mesh.Config{TopologyFile: file, AuditFile: p.auditFile(name), Host: host, Identities: held, Log: quiet},
+		); err != nil {
 			return nil, err
 		}
 	}

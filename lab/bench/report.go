@@ -149,7 +149,9 @@ func (r *Report) begin() {
 		CPU:    field("/proc/cpuinfo", "model name"),
 		Kernel: line("/proc/sys/kernel/osrelease"),
 	}
-	if kilobytes, err := strconv.ParseInt(strings.TrimSuffix(field("/proc/meminfo", "MemTotal"), " kB"), 10, 64); err == nil {
+	if kilobytes, err := strconv.ParseInt(
+		strings.TrimSuffix(field("/proc/meminfo", "MemTotal"), " kB"), 10, 64,
+	); err == nil {
 		r.Machine.Memory = kilobytes << 10
 	}
 	r.Versions.Go = runtime.Version()

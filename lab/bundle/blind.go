@@ -32,7 +32,10 @@ func newBlinder(whole, words []string) *blinder {
 	for _, s := range whole {
 		for _, s := range []string{s, strings.TrimSpace(s)} {
 			b := []byte(s)
-			for _, form := range []string{s, url.QueryEscape(s), hex.EncodeToString(b), base64.StdEncoding.EncodeToString(b), base64.RawURLEncoding.EncodeToString(b)} {
+			for _, form := range []string{
+				s, url.QueryEscape(s), hex.EncodeToString(b), base64.StdEncoding.EncodeToString(b),
+				base64.RawURLEncoding.EncodeToString(b),
+			} {
 				all[form] = true
 			}
 		}

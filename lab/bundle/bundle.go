@@ -80,7 +80,9 @@ func Write(ctx context.Context, w io.Writer, s Source) error {
 	}
 	secrets, words := append([]string{}, s.Secrets...), []string(nil)
 	if s.Folder != "" {
-		for _, name := range []string{"lab.json", "images.json", "processes.json", "topology.yaml", "topology.shipped.yaml", "checkpoints.jsonl"} {
+		for _, name := range []string{
+			"lab.json", "images.json", "processes.json", "topology.yaml", "topology.shipped.yaml", "checkpoints.jsonl",
+		} {
 			content, err := end(os.Open, s.Folder.Path(name), logBytes)
 			if name == "checkpoints.jsonl" {
 				content = lastLines(content, auditLines)
@@ -128,7 +130,9 @@ func pack(w io.Writer, files map[string][]byte, b *blinder, now time.Time) error
 	t := tar.NewWriter(z)
 	for _, name := range sorted(files) {
 		content := b.hide(files[name])
-		if err := t.WriteHeader(&tar.Header{Name: "lab-bundle/" + name, Mode: 0o600, Size: int64(len(content)), ModTime: now}); err != nil {
+		if err := t.WriteHeader(
+			&tar.Header{Name: "lab-bundle/" + name, Mode: 0o600, Size: int64(len(content)), ModTime: now},
+		); err != nil {
 			return fmt.Errorf("write bundle: %w", err)
 		}
 		if _, err := t.Write(content); err != nil {

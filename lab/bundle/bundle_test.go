@@ -167,8 +167,13 @@ func TestABundleIsMadeOfWhateverThereIs(t *testing.T) {
 		s    Source
 		want map[string]string
 	}{
-		"no lab at all":     {Source{Version: "v1", Why: errors.New("no server")}, map[string]string{"version.txt": "v1", "why.txt": "no server"}},
-		"a dead supervisor": {Source{Version: "v1", Folder: f, Status: gone}, map[string]string{"logs/supervisor.log": "the last words", "missing.txt": "its supervisor is not running"}},
+		"no lab at all": {Source{
+			Version: "v1", Why: errors.New("no server"),
+		}, map[string]string{"version.txt": "v1", "why.txt": "no server"}},
+		"a dead supervisor": {
+			Source{Version: "v1", Folder: f, Status: gone},
+			map[string]string{"logs/supervisor.log": "the last words", "missing.txt": "its supervisor is not running"},
+		},
 		"a folder that went": {
 			Source{Version: "v1", Folder: control.StateDir(filepath.Join(string(f), "none"))},
 			map[string]string{"version.txt": "v1"},
@@ -252,8 +257,12 @@ func TestWhatAWorkloadPutInItsFilesPlacesIsNotPacked(t *testing.T) {
 		return err
 	}
 	for _, err := range []error{
-		os.Symlink(elsewhere, f.WorkloadAudit("gateway")), os.Symlink(elsewhere, own.Path("log")), syscall.Mkfifo(own.Path("state", "a.key"), 0o600),
-		os.Symlink(elsewhere, own.Path("b.key")), huge(own.Path("c.key")), os.MkdirAll(string(f.Of("git")), 0o700), syscall.Mkfifo(f.WorkloadAudit("git"), 0o600),
+		os.Symlink(
+			elsewhere, f.WorkloadAudit("gateway"),
+		), os.Symlink(elsewhere, own.Path("log")), syscall.Mkfifo(own.Path("state", "a.key"), 0o600),
+		os.Symlink(
+			elsewhere, own.Path("b.key"),
+		), huge(own.Path("c.key")), os.MkdirAll(string(f.Of("git")), 0o700), syscall.Mkfifo(f.WorkloadAudit("git"), 0o600),
 		os.MkdirAll(string(f.Of("jira")), 0o700), huge(f.WorkloadAudit("jira")),
 	} {
 		if err != nil {
@@ -272,7 +281,9 @@ func TestWhatAWorkloadPutInItsFilesPlacesIsNotPacked(t *testing.T) {
 			t.Errorf("%s holds another's words", name)
 		}
 	}
-	for _, want := range []string{"audit/gateway.jsonl", "audit/git.jsonl", "audit/jira.jsonl", "not a regular file", "were not searched for secrets"} {
+	for _, want := range []string{
+		"audit/gateway.jsonl", "audit/git.jsonl", "audit/jira.jsonl", "not a regular file", "were not searched for secrets",
+	} {
 		if !strings.Contains(files["missing.txt"], want) {
 			t.Errorf("missing.txt does not tell of %q:\n%s", want, files["missing.txt"])
 		}

@@ -200,7 +200,10 @@ func (in *Installation) prepare() (Settings, error) {
 // signs in, as those of managed clusters do, or a proxy stands between: where things are, no secret.
 func toReachClusters(lookup env.Lookup) []string {
 	var out []string
-	for _, name := range []string{"PATH", "HOME", "HTTPS_PROXY", "NO_PROXY", "AWS_PROFILE", "AWS_REGION", "AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE", "CLOUDSDK_CONFIG", "AZURE_CONFIG_DIR"} {
+	for _, name := range []string{
+		"PATH", "HOME", "HTTPS_PROXY", "NO_PROXY", "AWS_PROFILE", "AWS_REGION", "AWS_CONFIG_FILE",
+		"AWS_SHARED_CREDENTIALS_FILE", "CLOUDSDK_CONFIG", "AZURE_CONFIG_DIR",
+	} {
 		if v, ok := lookup(name); ok {
 			out = append(out, name+"="+v)
 		}
@@ -219,7 +222,9 @@ func (in *Installation) keepKubeconfig(s Settings) error {
 // connect reads a kubeconfig file.
 func connect(path, kubeContext string) (*rest.Config, kubernetes.Interface, error) {
 	rules := &clientcmd.ClientConfigLoadingRules{ExplicitPath: path}
-	config, err := clientcmd.NewNonInteractiveDeferredLoadingClientConfig(rules, &clientcmd.ConfigOverrides{CurrentContext: kubeContext}).
+	config, err := clientcmd.NewNonInteractiveDeferredLoadingClientConfig(
+		rules, &clientcmd.ConfigOverrides{CurrentContext: kubeContext},
+	).
 		ClientConfig()
 	if err != nil {
 		return nil, nil, fmt.Errorf("connect to the cluster: %w", err)

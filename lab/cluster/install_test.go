@@ -62,7 +62,11 @@ func TestWhatTheLabSetsIsWhatTheChartTakes(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, want := range []string{"image: registry.example.net:5000/app:1", peopleTLSSecret, "name: " + topologyMap, `value: stub`, "mountPath: " + filepath.Dir(auditInPod), "value: " + auditInPod, SPIRECommand[2][:strings.LastIndex(SPIRECommand[2], "/")]} {
+	for _, want := range []string{
+		"image: registry.example.net:5000/app:1", peopleTLSSecret, "name: " + topologyMap, `value: stub`,
+		"mountPath: " + filepath.Dir(auditInPod), "value: " + auditInPod,
+		SPIRECommand[2][:strings.LastIndex(SPIRECommand[2], "/")],
+	} {
 		if !strings.Contains(text, want) {
 			t.Errorf("the chart as the lab installs it has no %q", want)
 		}
@@ -138,7 +142,10 @@ func TestAProviderOfIdentitiesReachesTheChartAndItsClientsSecretByName(t *testin
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, want := range []string{"https://id.example.org", "training-client", "http://" + s.Host + ":", "/sign-in/callback", "secretName: " + clientSecret, peopleTLSSecret} {
+	for _, want := range []string{
+		"https://id.example.org", "training-client", "http://" + s.Host + ":", "/sign-in/callback",
+		"secretName: " + clientSecret, peopleTLSSecret,
+	} {
 		if !strings.Contains(text, want) {
 			t.Errorf("the chart as the lab installs it has no %q", want)
 		}
@@ -180,7 +187,9 @@ func TestAWrongBackendIsRefusedBeforeAnythingIsMade(t *testing.T) {
 
 func TestAnImageIsSplitAtItsTagAndNotAtAPort(t *testing.T) {
 	for in, want := range map[string][2]string{
-		"app:1": {"app", "1"}, "registry.example.net:5000/app": {"registry.example.net:5000/app", ""}, "registry.example.net:5000/app:1": {"registry.example.net:5000/app", "1"},
+		"app:1": {"app", "1"}, "registry.example.net:5000/app": {
+			"registry.example.net:5000/app", "",
+		}, "registry.example.net:5000/app:1": {"registry.example.net:5000/app", "1"},
 	} {
 		if repository, tag := splitImage(in); [2]string{repository, tag} != want {
 			t.Errorf("%s is %s and %s", in, repository, tag)

@@ -229,7 +229,9 @@ func (s *supervisor) putTopology(ctx context.Context, text string) error {
 	if err != nil {
 		return err
 	}
-	if _, err := s.client.CoreV1().ConfigMaps(s.settings.Namespace).Patch(ctx, topologyMap, mergePatch, patch, metav1.PatchOptions{}); err != nil {
+	if _, err := s.client.CoreV1().ConfigMaps(
+		s.settings.Namespace,
+	).Patch(ctx, topologyMap, mergePatch, patch, metav1.PatchOptions{}); err != nil {
 		return fmt.Errorf("publish topology: %w", err)
 	}
 	return nil
@@ -253,7 +255,9 @@ func (s *supervisor) hurryKubelets(ctx context.Context, at time.Time) {
 			if _, ours := s.control.Topo.Workload(p.Labels[labelApp]); !ours {
 				continue
 			}
-			if _, err := s.client.CoreV1().Pods(p.Namespace).Patch(ctx, p.Name, mergePatch, touch, metav1.PatchOptions{}); err != nil &&
+			if _, err := s.client.CoreV1().Pods(
+				p.Namespace,
+			).Patch(ctx, p.Name, mergePatch, touch, metav1.PatchOptions{}); err != nil &&
 				ctx.Err() == nil {
 				s.control.Log.Debug("hurry kubelet", "pod", p.Name, "error", err.Error()) // the pod may be gone
 			}

@@ -20,7 +20,10 @@ func TestOfAChainInAPodWholeLinesAreCopied(t *testing.T) {
 		"half":                     "",
 		strings.Repeat("x\n", 9e4): strings.Repeat("x\n", 9e4),
 	} {
-		for _, r := range []io.Reader{strings.NewReader(in), iotest.OneByteReader(strings.NewReader(in)), io.MultiReader(strings.NewReader(in), iotest.ErrReader(broken))} {
+		for _, r := range []io.Reader{
+			strings.NewReader(in), iotest.OneByteReader(strings.NewReader(in)),
+			io.MultiReader(strings.NewReader(in), iotest.ErrReader(broken)),
+		} {
 			var out bytes.Buffer
 			if err := copyLines(&out, r); out.String() != want || err != nil && !errors.Is(err, broken) {
 				t.Errorf("%.20q was copied as %.20q, %v", in, out.String(), err)

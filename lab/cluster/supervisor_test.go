@@ -73,7 +73,11 @@ func TestASupervisorThatDoesNotRunNeedsNoEnd(t *testing.T) {
 
 func TestASupervisorThatDoesNotEndKeepsItsFolder(t *testing.T) {
 	for what, h := range map[string]http.HandlerFunc{
-		"it refuses":       func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "{}", http.StatusUnprocessableEntity) },
+		"it refuses": func(w http.ResponseWriter, _ *http.Request) {
+			http.Error(
+				w, "{}", http.StatusUnprocessableEntity,
+			)
+		},
 		"it hangs":         func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() },
 		"it goes on":       func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("{}")) },
 		"it breaks it off": func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) },

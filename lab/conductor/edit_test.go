@@ -134,16 +134,44 @@ func TestWhatWasEditedByHandStaysWhenACallerIsPutBack(t *testing.T) {
 	text := string(manifests.Topology())
 	const line = "    POST /v1/generate: [lms]\n"
 	for _, x := range []struct{ name, before, between, caller, want string }{
-		{"a caller more, before", "    POST /v1/generate: [risk-scorer, lms, sim-git]\n", "", "lms", "    POST /v1/generate: [risk-scorer, lms, sim-git]\n"},
-		{"the caller that was added", "    POST /v1/generate: [lms, sim-git]\n", "", "sim-git", "    POST /v1/generate: [lms, sim-git]\n"},
-		{"a caller more, between", line, "    POST /v1/generate: [sim-git]\n", "lms", "    POST /v1/generate: [lms, sim-git]\n"},
-		{"a caller less, between", "    POST /v1/generate: [lms, sim-git]\n", "    POST /v1/generate: []\n", "lms", "    POST /v1/generate: [lms]\n"},
+		{
+			"a caller more, before", "    POST /v1/generate: [risk-scorer, lms, sim-git]\n", "", "lms",
+			"    POST /v1/generate: [risk-scorer, lms, sim-git]\n",
+		},
+		{
+			"the caller that was added", "    POST /v1/generate: [lms, sim-git]\n", "", "sim-git",
+			"    POST /v1/generate: [lms, sim-git]\n",
+		},
+		{
+			"a caller more, between", line, "    POST /v1/generate: [sim-git]\n", "lms",
+			"    POST /v1/generate: [lms, sim-git]\n",
+		},
+		{
+			"a caller less, between", "    POST /v1/generate: [lms, sim-git]\n", "    POST /v1/generate: []\n", "lms",
+			"    POST /v1/generate: [lms]\n",
+		},
 		{"put back by hand already", line, line, "lms", line},
-		{"a kind", "    POST /v1/generate: [collector, lms] # all\n", "", "git-collector", "    POST /v1/generate: [collector, lms] # all\n"},
-		{"a kind and one of it", "    POST /v1/generate: [collector, lms]\n", "    POST /v1/generate: [jira-collector, lms]\n", "git-collector", "    POST /v1/generate: [git-collector, jira-collector, lms]\n"},
-		{"a list of lines", "    POST /v1/generate:\n      - sim-git # for a day\n      - lms\n", "", "lms", "    POST /v1/generate:\n      - sim-git # for a day\n      - lms\n"},
-		{"a list of one line", "    POST /v1/generate: # the key\n    - lms\n", "", "lms", "    POST /v1/generate: [lms] # the key\n"},
-		{"a list over lines", "    POST /v1/generate: [sim-git, # ]\n      lms]\n", "", "lms", "    POST /v1/generate: [sim-git, lms]\n"},
+		{
+			"a kind", "    POST /v1/generate: [collector, lms] # all\n", "", "git-collector",
+			"    POST /v1/generate: [collector, lms] # all\n",
+		},
+		{
+			"a kind and one of it", "    POST /v1/generate: [collector, lms]\n",
+			"    POST /v1/generate: [jira-collector, lms]\n", "git-collector",
+			"    POST /v1/generate: [git-collector, jira-collector, lms]\n",
+		},
+		{
+			"a list of lines", "    POST /v1/generate:\n      - sim-git # for a day\n      - lms\n", "", "lms",
+			"    POST /v1/generate:\n      - sim-git # for a day\n      - lms\n",
+		},
+		{
+			"a list of one line", "    POST /v1/generate: # the key\n    - lms\n", "", "lms",
+			"    POST /v1/generate: [lms] # the key\n",
+		},
+		{
+			"a list over lines", "    POST /v1/generate: [sim-git, # ]\n      lms]\n", "", "lms",
+			"    POST /v1/generate: [sim-git, lms]\n",
+		},
 		{"a quoted route", "    \"POST /v1/generate\": [ 'lms' ]\n", "", "lms", "    \"POST /v1/generate\": [lms]\n"},
 	} {
 		t.Run(x.name, func(t *testing.T) {

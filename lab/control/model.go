@@ -157,13 +157,22 @@ func (s Settings) same(want lab.Spec, m Model, p Provider) error {
 		{is.Days != want.Days, fmt.Sprintf("--days %d", is.Days)},
 		{is.Pace != want.Pace, fmt.Sprintf("--pace %g", is.Pace)},
 		{want.Listen != "" && is.Listen != want.Listen, fmt.Sprintf("--listen %q", is.Listen)},
-		{want.Identity != "" && want.Identity != "auto" && s.Identity != "" && s.Identity != want.Identity, "--identity " + s.Identity},
+		{
+			want.Identity != "" && want.Identity != "auto" && s.Identity != "" && s.Identity != want.Identity,
+			"--identity " + s.Identity,
+		},
 		{known && m.Backend != "" && s.Backend != m.Backend, "LLM_BACKEND=" + s.Backend},
 		{known && m.Name != "" && s.Model != m.Name, "GEMINI_MODEL=" + s.Model},
 		{known && m.Key != "" && s.KeyMark != m.mark(), key},
 		{p.Issuer != "" && p.Issuer != s.Provider.Issuer, issuer},
-		{p.Issuer != "" && p.Issuer == s.Provider.Issuer && p.Client != s.Provider.Client, "OIDC_CLIENT_ID=" + s.Provider.Client},
-		{p.Redirect != "" && p.Issuer == s.Provider.Issuer && p.Redirect != s.Provider.Redirect, "OIDC_REDIRECT_URL=" + s.Provider.Redirect},
+		{
+			p.Issuer != "" && p.Issuer == s.Provider.Issuer && p.Client != s.Provider.Client,
+			"OIDC_CLIENT_ID=" + s.Provider.Client,
+		},
+		{
+			p.Redirect != "" && p.Issuer == s.Provider.Issuer && p.Redirect != s.Provider.Redirect,
+			"OIDC_REDIRECT_URL=" + s.Provider.Redirect,
+		},
 		{p.Secret != "" && p.Issuer == s.Provider.Issuer && p.Mark != s.Provider.Mark, "another OIDC_CLIENT_SECRET_FILE"},
 	} {
 		if x.differs {

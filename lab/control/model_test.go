@@ -35,16 +35,26 @@ func TestTheModelIsChosenByOneRule(t *testing.T) {
 		want        Model
 		code        int
 	}{
-		"nothing asked":           {nil, Model{"stub", byDefault, ""}, 0},
-		"a key":                   {map[string]string{"GEMINI_API_KEY_FILE": file(t, " k1\n")}, Model{"gemini", byDefault, "k1"}, 0},
-		"a key by value":          {map[string]string{"GEMINI_API_KEY": "k2"}, Model{"gemini", byDefault, "k2"}, 0},
-		"both: the file":          {map[string]string{"GEMINI_API_KEY": "k2", "GEMINI_API_KEY_FILE": file(t, "k1")}, Model{"gemini", byDefault, "k1"}, 0},
-		"the stub with a key":     {map[string]string{"GEMINI_API_KEY": "k2", "LLM_BACKEND": "stub"}, Model{"stub", byDefault, "k2"}, 0},
-		"another model":           {map[string]string{"GEMINI_API_KEY": "k2", "GEMINI_MODEL": "m"}, Model{"gemini", "m", "k2"}, 0},
-		"gemini without a key":    {map[string]string{"LLM_BACKEND": "gemini"}, Model{}, lab.ExitPrecondition},
-		"an empty key":            {map[string]string{"GEMINI_API_KEY_FILE": file(t, "\n")}, Model{}, lab.ExitPrecondition},
-		"a key that is not there": {map[string]string{"GEMINI_API_KEY_FILE": "/nowhere/key", "LLM_BACKEND": "stub"}, Model{}, lab.ExitPrecondition},
-		"an oracle":               {map[string]string{"LLM_BACKEND": "oracle"}, Model{}, lab.ExitUsage},
+		"nothing asked": {nil, Model{"stub", byDefault, ""}, 0},
+		"a key": {map[string]string{
+			"GEMINI_API_KEY_FILE": file(t, " k1\n"),
+		}, Model{"gemini", byDefault, "k1"}, 0},
+		"a key by value": {map[string]string{"GEMINI_API_KEY": "k2"}, Model{"gemini", byDefault, "k2"}, 0},
+		"both: the file": {map[string]string{
+			"GEMINI_API_KEY": "k2", "GEMINI_API_KEY_FILE": file(t, "k1"),
+		}, Model{"gemini", byDefault, "k1"}, 0},
+		"the stub with a key": {map[string]string{
+			"GEMINI_API_KEY": "k2", "LLM_BACKEND": "stub",
+		}, Model{"stub", byDefault, "k2"}, 0},
+		"another model": {map[string]string{
+			"GEMINI_API_KEY": "k2", "GEMINI_MODEL": "m",
+		}, Model{"gemini", "m", "k2"}, 0},
+		"gemini without a key": {map[string]string{"LLM_BACKEND": "gemini"}, Model{}, lab.ExitPrecondition},
+		"an empty key":         {map[string]string{"GEMINI_API_KEY_FILE": file(t, "\n")}, Model{}, lab.ExitPrecondition},
+		"a key that is not there": {
+			map[string]string{"GEMINI_API_KEY_FILE": "/nowhere/key", "LLM_BACKEND": "stub"}, Model{}, lab.ExitPrecondition,
+		},
+		"an oracle": {map[string]string{"LLM_BACKEND": "oracle"}, Model{}, lab.ExitUsage},
 	} {
 		got, err := ModelOf(env.Map(c.environment))
 		if err == nil {
@@ -76,15 +86,21 @@ func TestALabThatIsThereIsWhatWasAskedForOrRefused(t *testing.T) {
 		"a key for a lab with the stub":     {nil, keyed, spec, "LLM_BACKEND=stub"},
 		"the stub for one with gemini":      {keyed, map[string]string{"LLM_BACKEND": "stub"}, spec, "LLM_BACKEND=gemini"},
 		"another key":                       {keyed, other, spec, "another key"},
-		"a key for the stub":                {nil, map[string]string{"GEMINI_API_KEY": "k1", "LLM_BACKEND": "stub"}, spec, "no key"},
-		"another model":                     {keyed, map[string]string{"GEMINI_MODEL": "m"}, spec, "GEMINI_MODEL=gemini-2.5-flash"},
-		"more people":                       {nil, nil, changed(func(s *lab.Spec) { s.People++ }), "--people 50"},
-		"another company":                   {nil, nil, changed(func(s *lab.Spec) { s.Seed++ }), "--seed 42"},
-		"more days":                         {nil, nil, changed(func(s *lab.Spec) { s.Days++ }), "--days 30"},
-		"another pace":                      {nil, nil, changed(func(s *lab.Spec) { s.Pace++ }), "--pace 10"},
-		"a room":                            {nil, nil, changed(func(s *lab.Spec) { s.Listen = "0.0.0.0" }), `--listen ""`},
-		"another issuer":                    {nil, nil, changed(func(s *lab.Spec) { s.Identity = "embedded" }), "--identity spire"},
-		"the issuer that it got":            {nil, nil, changed(func(s *lab.Spec) { s.Identity = "spire" }), ""},
+		"a key for the stub": {nil, map[string]string{
+			"GEMINI_API_KEY": "k1", "LLM_BACKEND": "stub",
+		}, spec, "no key"},
+		"another model": {keyed, map[string]string{
+			"GEMINI_MODEL": "m",
+		}, spec, "GEMINI_MODEL=gemini-2.5-flash"},
+		"more people":     {nil, nil, changed(func(s *lab.Spec) { s.People++ }), "--people 50"},
+		"another company": {nil, nil, changed(func(s *lab.Spec) { s.Seed++ }), "--seed 42"},
+		"more days":       {nil, nil, changed(func(s *lab.Spec) { s.Days++ }), "--days 30"},
+		"another pace":    {nil, nil, changed(func(s *lab.Spec) { s.Pace++ }), "--pace 10"},
+		"a room":          {nil, nil, changed(func(s *lab.Spec) { s.Listen = "0.0.0.0" }), `--listen ""`},
+		"another issuer": {nil, nil, changed(
+			func(s *lab.Spec) { s.Identity = "embedded" },
+		), "--identity spire"},
+		"the issuer that it got": {nil, nil, changed(func(s *lab.Spec) { s.Identity = "spire" }), ""},
 	} {
 		f := StateDir(t.TempDir())
 		m, err := ModelOf(env.Map(c.made))

@@ -95,10 +95,12 @@ func TestALabWithAnotherProviderIsRefused(t *testing.T) {
 		made, asked map[string]string
 		refused     string
 	}{
-		"the same":                   {provided(with), provided(with), ""},
-		"nothing asked":              {provided(with), nil, ""},
-		"a provider where none is":   {nil, provided(), "no OIDC_ISSUER"},
-		"another provider":           {provided(), provided("OIDC_ISSUER=https://other.example.org"), "OIDC_ISSUER=https://id.example.org"},
+		"the same":                 {provided(with), provided(with), ""},
+		"nothing asked":            {provided(with), nil, ""},
+		"a provider where none is": {nil, provided(), "no OIDC_ISSUER"},
+		"another provider": {provided(), provided(
+			"OIDC_ISSUER=https://other.example.org",
+		), "OIDC_ISSUER=https://id.example.org"},
 		"another client":             {provided(), provided("OIDC_CLIENT_ID=x"), "OIDC_CLIENT_ID=training"},
 		"another way back":           {provided(), provided(back), "OIDC_REDIRECT_URL=http://127.0.0.9:"},
 		"another secret":             {provided(with), provided(other), "another OIDC_CLIENT_SECRET_FILE"},

@@ -109,14 +109,18 @@ func TestAFileThatAWorkloadCanReplaceIsOpenedWithCare(t *testing.T) {
 	}
 	defer sparse.Close()
 	for _, err := range []error{
-		os.WriteFile(path("plain"), []byte("text"), 0o600), os.Symlink(path("plain"), path("link")), syscall.Mkfifo(path("pipe"), 0o600),
+		os.WriteFile(
+			path("plain"), []byte("text"), 0o600,
+		), os.Symlink(path("plain"), path("link")), syscall.Mkfifo(path("pipe"), 0o600),
 		os.Mkdir(path("folder"), 0o700), sparse.Truncate(1 << 40),
 	} {
 		if err != nil {
 			t.Fatal(err)
 		}
 	}
-	for name, good := range map[string]bool{"plain": true, "link": false, "pipe": false, "folder": false, "sparse": false, "none": false} {
+	for name, good := range map[string]bool{
+		"plain": true, "link": false, "pipe": false, "folder": false, "sparse": false, "none": false,
+	} {
 		done := make(chan error, 1)
 		go func() {
 			f, err := OpenUntrusted(path(name), 1<<20)

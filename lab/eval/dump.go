@@ -60,7 +60,9 @@ func dump(
 	if err := put("answers.json", func(f *archive.File) error { return f.List(people.Key(staff)) }); err != nil {
 		return err
 	}
-	if err := put("gaps.json", func(f *archive.File) error { return f.List(routine.Losses(seed, staff, done, plan.Days)) }); err != nil {
+	if err := put(
+		"gaps.json", func(f *archive.File) error { return f.List(routine.Losses(seed, staff, done, plan.Days)) },
+	); err != nil {
 		return err
 	}
 	if err := put("events.ndjson", func(f *archive.File) error {

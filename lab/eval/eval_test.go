@@ -97,7 +97,9 @@ var measuredRecall = map[people.Mix]map[string]float64{
 // SYNTHETIC_DATA_SPEC.md.
 func TestDefaultProfileIsTheBestOfAllInBothMixes(t *testing.T) {
 	for mix, plan := range map[people.Mix]Plan{
-		people.Published: {Seeds: []uint64{1, 2, 3}, Mix: people.Published, People: 100}, people.Sparse: {Seeds: []uint64{1, 2, 3, 4, 5, 6}, Mix: people.Sparse, People: 600},
+		people.Published: {
+			Seeds: []uint64{1, 2, 3}, Mix: people.Published, People: 100,
+		}, people.Sparse: {Seeds: []uint64{1, 2, 3, 4, 5, 6}, Mix: people.Sparse, People: 600},
 	} {
 		r := measure(t, plan)
 		best := r.Profiles[r.Default].Overall

@@ -41,7 +41,9 @@ func TestLogIsScoredAsEachPersonIs(t *testing.T) {
 			}
 		}
 	}
-	if _, _, err := ScoreLog(strings.NewReader("{}\nnonsense\n"), roster, risk.MustProfile(risk.Default), risk.Epoch); err == nil ||
+	if _, _, err := ScoreLog(
+		strings.NewReader("{}\nnonsense\n"), roster, risk.MustProfile(risk.Default), risk.Epoch,
+	); err == nil ||
 		!strings.Contains(err.Error(), "line 2") {
 		t.Errorf("a line that is no event: %v", err)
 	}

@@ -229,7 +229,9 @@ func addFile(w *tar.Writer, from, to string, mode int64) error {
 	if err != nil {
 		return err
 	}
-	if err := w.WriteHeader(&tar.Header{Name: to, Mode: mode, Size: info.Size(), Typeflag: tar.TypeReg, Format: tar.FormatPAX}); err != nil {
+	if err := w.WriteHeader(
+		&tar.Header{Name: to, Mode: mode, Size: info.Size(), Typeflag: tar.TypeReg, Format: tar.FormatPAX},
+	); err != nil {
 		return err
 	}
 	_, err = io.Copy(w, f)
@@ -355,7 +357,9 @@ func loadFromEngine(ctx context.Context, node nodes.Node, image string) error {
 // onNode tells whether an image is on a node, by any of the names that it may have there.
 func onNode(ctx context.Context, node nodes.Node) (func(image string) bool, error) {
 	var out bytes.Buffer
-	if err := node.CommandContext(ctx, "ctr", "--namespace=k8s.io", "images", "ls", "-q").SetStdout(&out).Run(); err != nil {
+	if err := node.CommandContext(
+		ctx, "ctr", "--namespace=k8s.io", "images", "ls", "-q",
+	).SetStdout(&out).Run(); err != nil {
 		return nil, fmt.Errorf("list the node's images: %w", err)
 	}
 	there := strings.Fields(out.String())

@@ -72,7 +72,9 @@ func (r *Runtime) Up(ctx context.Context, spec lab.Spec, p progress.Reporter) (l
 	if own, err := owns(ctx, provider, c, f); err != nil {
 		return nil, err
 	} else if !own {
-		return nil, &lab.Error{Code: lab.ExitConflict, What: "make the cluster " + c, Why: errors.New("it is there already, of a lab whose folder is elsewhere or gone"),
+		return nil, &lab.Error{Code: lab.ExitConflict, What: "make the cluster " + c, Why: errors.New(
+			"it is there already, of a lab whose folder is elsewhere or gone",
+		),
 			Try: "another --name, or lab down with the LAB_HOME that it was brought up with, or, if nobody needs it: docker rm -f -v " + c + "-control-plane"}
 	}
 	images, err := imagesOf(r.Lookup)
@@ -82,7 +84,10 @@ func (r *Runtime) Up(ctx context.Context, spec lab.Spec, p progress.Reporter) (l
 	if kept, ok := images.kept(f); ok {
 		images = kept // they are on the node already
 	} else if missing, err := images.missing(ctx); err != nil {
-		return nil, &lab.Error{Code: lab.ExitPrecondition, What: "find the images", Why: err, Try: "docker pull …, or name others: LAB_KIND_NODE_IMAGE, LAB_POSTGRES_IMAGE, LAB_SPIRE_VERSION"}
+		return nil, &lab.Error{
+			Code: lab.ExitPrecondition, What: "find the images", Why: err,
+			Try: "docker pull …, or name others: LAB_KIND_NODE_IMAGE, LAB_POSTGRES_IMAGE, LAB_SPIRE_VERSION",
+		}
 	} else if len(missing) > 0 {
 		p.Say("to download: %s", Sizes(missing))
 	}
@@ -236,7 +241,10 @@ func ensure(
 	beside, stop := context.WithCancel(ctx)
 	made := make(chan error, 1)
 	go func() {
-		made <- provider.Create(c, kindcluster.CreateWithNodeImage(image), kindcluster.CreateWithDisplayUsage(false), kindcluster.CreateWithDisplaySalutation(false))
+		made <- provider.Create(
+			c, kindcluster.CreateWithNodeImage(image), kindcluster.CreateWithDisplayUsage(false),
+			kindcluster.CreateWithDisplaySalutation(false),
+		)
 	}()
 	meanwhile(beside)
 	select {

@@ -91,7 +91,9 @@ func volumes(
 			},
 		},
 	}
-	if _, err := client.CoreV1().PersistentVolumeClaims(namespace).Create(ctx, claim, metav1.CreateOptions{}); err != nil &&
+	if _, err := client.CoreV1().PersistentVolumeClaims(namespace).Create(
+		ctx, claim, metav1.CreateOptions{},
+	); err != nil &&
 		!apierrors.IsAlreadyExists(err) {
 		return fmt.Errorf("make claim %s: %w", serverClaim, err)
 	}

@@ -262,7 +262,9 @@ func (r *Runtime) fill(
 	if err != nil {
 		return err
 	}
-	for _, dir := range []string{string(f.StateDir), f.Path("bin"), f.Path("w"), string(f.Keys("")), string(f.postgres())} {
+	for _, dir := range []string{
+		string(f.StateDir), f.Path("bin"), f.Path("w"), string(f.Keys("")), string(f.postgres()),
+	} {
 		if err := os.Mkdir(dir, 0o711); err != nil {
 			return err
 		}

@@ -167,7 +167,9 @@ func templateIn(ctx context.Context, home, bin string, who account) (string, err
 	if err := takeBack(tmp, who); err != nil {
 		return "", fmt.Errorf("make database template: %w", err)
 	}
-	for name, content := range map[string][]byte{"pg_hba.conf": manifests.PostgresHBA(), "pg_ident.conf": []byte(ident(who))} {
+	for name, content := range map[string][]byte{
+		"pg_hba.conf": manifests.PostgresHBA(), "pg_ident.conf": []byte(ident(who)),
+	} {
 		if err := os.WriteFile(filepath.Join(tmp, name), content, 0o600); err != nil {
 			return "", fmt.Errorf("make database template: %w", err)
 		}

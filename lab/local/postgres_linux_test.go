@@ -29,7 +29,9 @@ func programs(t *testing.T) string {
 	t.Helper()
 	dir := t.TempDir()
 	for _, name := range []string{"postgres", "initdb"} {
-		if err := os.WriteFile(filepath.Join(dir, name), []byte("#!/bin/sh\necho a server of the test\n"), 0o755); err != nil {
+		if err := os.WriteFile(
+			filepath.Join(dir, name), []byte("#!/bin/sh\necho a server of the test\n"), 0o755,
+		); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -239,13 +241,17 @@ func TestADownloadRunsNothingButTheVersion(t *testing.T) {
 	if err := os.Mkdir(filepath.Join(from, "bin"), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	for name, script := range map[string]string{"postgres": "echo $* >> " + ran, "initdb": "echo initdb >> " + ran, "pg_ctl": "echo pg_ctl >> " + ran} {
+	for name, script := range map[string]string{
+		"postgres": "echo $* >> " + ran, "initdb": "echo initdb >> " + ran, "pg_ctl": "echo pg_ctl >> " + ran,
+	} {
 		if err := os.WriteFile(filepath.Join(from, "bin", name), []byte("#!/bin/sh\n"+script+"\n"), 0o755); err != nil {
 			t.Fatal(err)
 		}
 	}
 	repository := repositoryOf(t, jarOf(t, xz, from, "bin"))
-	if _, err := ensurePostgres(t.Context(), repository.lookup(), nil, cache, account{uid: os.Geteuid()}, silent); err != nil {
+	if _, err := ensurePostgres(
+		t.Context(), repository.lookup(), nil, cache, account{uid: os.Geteuid()}, silent,
+	); err != nil {
 		t.Fatal(err)
 	}
 	if b, err := os.ReadFile(ran); err != nil || string(b) != "--version\n" {
@@ -281,7 +287,9 @@ func TestADownloadThatIsNotWholeLeavesNothing(t *testing.T) {
 		if !errors.As(err, &e) || e.Code != lab.ExitPrecondition {
 			t.Fatalf("%s: %v", name, err)
 		}
-		for _, want := range []string{c.want, "on PATH", "/usr/lib/postgresql", "apt-get install", "LAB_POSTGRES_REPOSITORY"} {
+		for _, want := range []string{
+			c.want, "on PATH", "/usr/lib/postgresql", "apt-get install", "LAB_POSTGRES_REPOSITORY",
+		} {
 			if !strings.Contains(err.Error(), want) {
 				t.Errorf("%s: %q does not name %q", name, err, want)
 			}
@@ -341,7 +349,10 @@ func TestADownloadEndsWhenItIsInterrupted(t *testing.T) {
 func TestProgramsComeByHTTPSOrFromThisMachineAlone(t *testing.T) {
 	astray := httptest.NewServer(http.RedirectHandler("http://192.0.2.1/elsewhere", http.StatusFound))
 	defer astray.Close()
-	for _, repository := range []string{"http://mirror.example.net/maven2", "http://192.0.2.1", "ftp://localhost/maven2", "file:///maven2", "mirror.example.net", astray.URL} {
+	for _, repository := range []string{
+		"http://mirror.example.net/maven2", "http://192.0.2.1", "ftp://localhost/maven2", "file:///maven2",
+		"mirror.example.net", astray.URL,
+	} {
 		_, err := ensurePostgres(
 			t.Context(),
 			env.Map(map[string]string{"LAB_POSTGRES_REPOSITORY": repository}),
@@ -354,7 +365,9 @@ func TestProgramsComeByHTTPSOrFromThisMachineAlone(t *testing.T) {
 			t.Errorf("%s: %v", repository, err)
 		}
 	}
-	for _, repository := range []string{"https://mirror.example.net", "http://127.0.0.1:8080/m", "http://[::1]/m", "http://localhost:80"} {
+	for _, repository := range []string{
+		"https://mirror.example.net", "http://127.0.0.1:8080/m", "http://[::1]/m", "http://localhost:80",
+	} {
 		if u, err := url.Parse(repository); err != nil || safe(u) != nil {
 			t.Errorf("%s: %v, %v", repository, err, safe(u))
 		}

@@ -148,7 +148,9 @@ func (x *spireProcesses) serve(ctx context.Context, s *Supervisor, _ chan<- erro
 
 func (x *spireProcesses) keep(program, config string) {
 	x.s.keep(&process{
-		name: program, path: filepath.Join(x.s.settings.SPIRE, program), args: []string{"run", "-config", x.folder.Path(config)},
+		name: program, path: filepath.Join(
+			x.s.settings.SPIRE, program,
+		), args: []string{"run", "-config", x.folder.Path(config)},
 		who: account{
 			uid: os.Geteuid(),
 			gid: os.Getegid(),

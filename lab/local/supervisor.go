@@ -198,7 +198,9 @@ func (s *Supervisor) startAll() error {
 	}
 	pg := s.folder.postgres()
 	s.keep(&process{
-		name: serverName, path: filepath.Join(s.settings.Postgres, "postgres"), who: who, log: s.folder.WorkloadLog(serverName),
+		name: serverName, path: filepath.Join(
+			s.settings.Postgres, "postgres",
+		), who: who, log: s.folder.WorkloadLog(serverName),
 		args: []string{
 			"-D",
 			pg.Path("data"),

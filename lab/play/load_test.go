@@ -16,7 +16,9 @@ func TestAPlayIsOfItsOwnScenarioAlone(t *testing.T) {
 	}{
 		{short, RunOf(short, millis), true}, {long, RunOf(long, millis), true},
 		{short, RunOf(long, millis), false}, {long, RunOf(short, millis), false},
-		{short, "leaked-secret", false}, {short, "leaked-secret-", false}, {short, "leaked-secret-+1", false}, {short, "drill-1", false},
+		{
+			short, "leaked-secret", false,
+		}, {short, "leaked-secret-", false}, {short, "leaked-secret-+1", false}, {short, "drill-1", false},
 	} {
 		if got := IsRunOf(c.scenario, c.id); got != c.want {
 			t.Errorf("%s is a play of %s: %v, want %v", c.id, c.scenario.Name, got, c.want)

@@ -226,7 +226,9 @@ func (p *play) act(ctx context.Context, i int, step scenario.Step) error {
 	}
 	for _, a := range step.Acts {
 		what := risk.Words(a.Verb, max(1, a.Count))
-		for i, about := range slices.DeleteFunc([]string{a.Repository, a.Path, a.Resource, a.Ticket}, func(s string) bool { return s == "" }) {
+		for i, about := range slices.DeleteFunc(
+			[]string{a.Repository, a.Path, a.Resource, a.Ticket}, func(s string) bool { return s == "" },
+		) {
 			what += []string{": ", " "}[min(i, 1)] + about
 		}
 		p.say("  %s  %s  %s", step.Offset, a.Person, what)

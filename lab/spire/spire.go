@@ -222,7 +222,9 @@ func (x *Server) activate(ctx context.Context, authorities localauthorityv1.Loca
 	if err != nil {
 		return err
 	}
-	if _, err := authorities.ActivateX509Authority(ctx, &localauthorityv1.ActivateX509AuthorityRequest{AuthorityId: state.Prepared.GetAuthorityId()}); err != nil {
+	if _, err := authorities.ActivateX509Authority(
+		ctx, &localauthorityv1.ActivateX509AuthorityRequest{AuthorityId: state.Prepared.GetAuthorityId()},
+	); err != nil {
 		return err
 	}
 	return x.renew(ctx)
@@ -239,7 +241,9 @@ func (x *Server) retire(ctx context.Context, authorities localauthorityv1.LocalA
 	if err != nil {
 		return err
 	}
-	if _, err := authorities.TaintX509Authority(ctx, &localauthorityv1.TaintX509AuthorityRequest{AuthorityId: old}); err != nil {
+	if _, err := authorities.TaintX509Authority(
+		ctx, &localauthorityv1.TaintX509AuthorityRequest{AuthorityId: old},
+	); err != nil {
 		return err
 	}
 	if err := x.awaitAgents(ctx, before); err != nil {

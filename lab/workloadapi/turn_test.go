@@ -121,7 +121,9 @@ func TestEveryIdentityIsGoodWithWhatEverybodyHasHeardWhileTheCATurns(t *testing.
 						delete(inForce, end)
 						continue
 					}
-					if _, err := svid.Certificates[0].Verify(x509.VerifyOptions{Roots: roots, CurrentTime: now, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny}}); err != nil {
+					if _, err := svid.Certificates[0].Verify(
+						x509.VerifyOptions{Roots: roots, CurrentTime: now, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny}},
+					); err != nil {
 						t.Fatalf("%s after the beginning, an identity that ends in %s: %v", now.Sub(began), end.Sub(now), err)
 					}
 				}

@@ -402,7 +402,9 @@ func TestCAsOutliveTheIssuer(t *testing.T) {
 
 func TestMintSpeaksForItsOwnDomainAlone(t *testing.T) {
 	issuer, _, _ := start(t)
-	if _, _, err := issuer.Mint(spiffeid.RequireFromString("spiffe://example.com/lms"), time.Now(), time.Hour); err == nil {
+	if _, _, err := issuer.Mint(
+		spiffeid.RequireFromString("spiffe://example.com/lms"), time.Now(), time.Hour,
+	); err == nil {
 		t.Error("an ID of another domain is signed")
 	}
 	svid, authorities, err := issuer.Mint(

@@ -10,7 +10,9 @@ import (
 
 func TestBenchRefusesWhatItDoesNotKnowAndWritesNothing(t *testing.T) {
 	t.Chdir(t.TempDir())
-	for _, args := range [][]string{{"luck"}, {"handshake", "luck"}, {"handshake", "--rounds", "0"}, {"handshake", "-o", "yaml"}} {
+	for _, args := range [][]string{
+		{"luck"}, {"handshake", "luck"}, {"handshake", "--rounds", "0"}, {"handshake", "-o", "yaml"},
+	} {
 		if got := run(t.Context(), append([]string{"bench", "--quiet"}, args...)); got != lab.ExitUsage {
 			t.Errorf("bench %v: exit code %d, want %d", args, got, lab.ExitUsage)
 		}

@@ -117,7 +117,10 @@ func writeBundle(ctx context.Context, s *settings, to string, why error) error {
 	if _, err := os.Stat(string(f)); err == nil {
 		from.Folder = f
 	} else if why == nil {
-		return &lab.Error{Code: lab.ExitPrecondition, What: "bundle " + s.name, Why: errors.New("there is no such lab"), Try: "lab up" + nameFlag(s)}
+		return &lab.Error{
+			Code: lab.ExitPrecondition, What: "bundle " + s.name, Why: errors.New("there is no such lab"),
+			Try: "lab up" + nameFlag(s),
+		}
 	}
 	if l, err := findAny(ctx, s); l != nil {
 		from.Status = l.Status

@@ -36,7 +36,9 @@ func peopleCommand(s *settings) *cobra.Command {
 		Long: `Lists the people of the lab's company, the highest score first. An id is what "lab link" and others take. With
 -o ids it prints ids alone, one a line, as "lab link --class" reads them.`,
 		RunE: func(c *cobra.Command, _ []string) error {
-			write, ok := map[string]func(io.Writer, []listed) error{"text": peopleText, "json": peopleJSON, "ids": peopleIDs}[format]
+			write, ok := map[string]func(io.Writer, []listed) error{
+				"text": peopleText, "json": peopleJSON, "ids": peopleIDs,
+			}[format]
 			if !ok {
 				return fmt.Errorf("%w: -o %q: want text, json or ids", errUsage, format)
 			}

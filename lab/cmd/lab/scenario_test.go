@@ -31,7 +31,9 @@ func TestLintNamesTheLineOfAMisspeltCaller(t *testing.T) {
 	dir := t.TempDir()
 	t.Setenv("LAB_HOME", filepath.Join(dir, "no-lab"))
 	bad, good := filepath.Join(dir, "bad.yaml"), filepath.Join(dir, "good.yaml")
-	for path, text := range map[string]string{bad: misspelt, good: strings.Replace(misspelt, "git-colector", "git-collector", 1)} {
+	for path, text := range map[string]string{
+		bad: misspelt, good: strings.Replace(misspelt, "git-colector", "git-collector", 1),
+	} {
 		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}

@@ -11,7 +11,9 @@ import (
 
 // A shell reads every value back as it is, with any characters in it.
 func TestStatusAsVariablesIsQuotedForAShell(t *testing.T) {
-	for _, folder := range []string{"/var/lib/x", "/home/a b/labs  two", "/tmp/it's $HOME `id` \"x\"", "/tmp/a\nb;c&d", ""} {
+	for _, folder := range []string{
+		"/var/lib/x", "/home/a b/labs  two", "/tmp/it's $HOME `id` \"x\"", "/tmp/a\nb;c&d", "",
+	} {
 		var out bytes.Buffer
 		if err := writeStatus(
 			&out,

@@ -39,7 +39,10 @@ func TestStatusSaysWhatCollectorsGaveUpAndWhy(t *testing.T) {
 	if err := writeStatus(&out, st, "text"); err != nil {
 		t.Fatal(err)
 	}
-	for _, want := range []string{"git-collector gave up 3 events: they are dated too far ahead of the lab's clock", "git-collector gave up 1 events: other"} {
+	for _, want := range []string{
+		"git-collector gave up 3 events: they are dated too far ahead of the lab's clock",
+		"git-collector gave up 1 events: other",
+	} {
 		if !strings.Contains(out.String(), want) {
 			t.Errorf("status does not say %q:\n%s", want, out.String())
 		}

@@ -396,7 +396,10 @@ The audit and the lab's clock never go back.`,
 		},
 	}
 	c.Flags().
-		BoolVar(&learners, "learners", false, "delete learners' records too, once they are in a file, and go back to the state after the history")
+		BoolVar(
+			&learners, "learners", false,
+			"delete learners' records too, once they are in a file, and go back to the state after the history",
+		)
 	c.Flags().BoolVar(&yes, "yes", false, "with --learners: you mean it")
 	c.Flags().StringVar(&to, "to", to, "with --learners: the folder for the files")
 	return c
