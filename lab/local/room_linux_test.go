@@ -148,7 +148,17 @@ func TestADiskThatIsFullEndsWhatWaitsAndIsTheCause(t *testing.T) {
 		t.Errorf("%v", err)
 	}
 
-	free = 1 << 30
+	looks := 0
+	m.disk = func(string) (uint64, error) { // full until what waited was ended, and room again since
+		if looks++; looks <= fullTimes {
+			return 0, nil
+		}
+		return 1 << 30, nil
+	}
+	if err := onDisk(t.Context(), m, f, time.Millisecond, waits); !errors.As(err, &e) || !errors.Is(err, syscall.ENOSPC) {
+		t.Errorf("where there is room again: %v", err)
+	}
+
 	turns := 0
 	m.disk = func(string) (uint64, error) { // full for four times of five
 		turns++
