@@ -39,7 +39,7 @@ e2e-kind: ## The same on Kubernetes with SPIRE, and every command of DEPLOYMENT_
 test: unit e2e ## Run all tests: no Docker, nothing but Go and PostgreSQL's package
 
 release: build ## Make a release's files in dist/, published nowhere: programs, chart, bill of materials, checksums
-	@$(RELEASE) goreleaser release --snapshot --clean --config tools/release/goreleaser.yaml $(ARGS)
+	@RELEASE_COMMIT=$$(git rev-parse HEAD) RELEASE_TIME=$$(git log -1 --format=%ct) $(RELEASE) goreleaser release --snapshot --clean --config tools/release/goreleaser.yaml $(ARGS)
 	@LAB_REQUIRE=release go test -count=1 ./e2e/release
 
 screenshots: ## Photograph every page, light and dark, into screenshots/
