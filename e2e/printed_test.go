@@ -353,7 +353,8 @@ func clone(t *testing.T) (dir string, shell func(command string) *exec.Cmd) {
 	return dir, func(command string) *exec.Cmd {
 		cmd := exec.CommandContext(t.Context(), "sh", "-c", command)
 		cmd.Dir = dir
-		cmd.Env = append(os.Environ(), "PATH="+filepath.Join(dir, "bin")+string(os.PathListSeparator)+os.Getenv("PATH"))
+		path := filepath.Join(dir, "bin") + string(os.PathListSeparator) + os.Getenv("PATH")
+		cmd.Env = append(os.Environ(), "PATH="+path, "LAB_ARTIFACTS="+dir) // where a bundle is no reader's own
 		cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 		cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
 		return cmd

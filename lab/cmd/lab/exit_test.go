@@ -290,6 +290,7 @@ func TestExitCodesAreAsDesignedForEveryVerbAndClassOfFailure(t *testing.T) {
 	}
 	defer full.Close()
 	home := []string{"HOME=" + s.home(), "LAB_HOME=" + filepath.Join(s.home(), "labs")}
+	open := []string{"HOME=" + s.home(), "LAB_HOME=" + s.open}
 	for _, verb := range everyVerb() {
 		row := exits[verb]
 		words := strings.Fields(verb)
@@ -298,78 +299,47 @@ func TestExitCodesAreAsDesignedForEveryVerbAndClassOfFailure(t *testing.T) {
 			if want == mayBe {
 				return
 			}
+			line := strings.Join(slices.Concat([]string{"lab"}, words, more), " ")
 			got, said := s.run(out, env, slices.Concat(words, more)...)
-			if got != want {
-				t.Errorf(
-					"%s: lab %s %s: exit code %d, want %d\n%s",
-					class,
-					verb,
-					strings.Join(more, " "),
-					got,
-					want,
-					said,
-				)
-			}
-			if got != 0 && !strings.Contains(said, "lab: ") {
-				t.Errorf(
-					"%s: lab %s %s: exit code %d, and no word of it: %q",
-					class,
-					verb,
-					strings.Join(more, " "),
-					got,
-					said,
-				)
+			if got != want || got != 0 && !strings.Contains(said, "lab: ") {
+				t.Errorf("%s: %s: exit code %d, want %d, and why it failed\n%s", class, line, got, want, said)
 			}
 		}
-		wrong := append(slices.Clone(row.wrong), append(slices.Clone(row.right), "--no-such-flag"))
-		if row.states == insideALab {
-			wrong = append(wrong, append(slices.Clone(row.right), "--name", "No_Name"))
-		}
-		for _, args := range wrong { // in this process: none may come as far as the labs' folder
-			var out, said bytes.Buffer
-			args = slices.Concat(words, s.args(args))
-			if got := runTo(
-				t.Context(),
-				args,
-				&out,
-				&said,
-			); got != lab.ExitUsage ||
-				!strings.HasPrefix(said.String(), "lab: ") {
-				t.Errorf(
-					"wrong arguments: lab %s: exit code %d, want %d\n%s",
-					strings.Join(args, " "),
-					got,
-					lab.ExitUsage,
-					said.String(),
-				)
-			}
-		}
+		misuse(t, s, words, row.right, row.wrong, row.states == insideALab)
 		in := func(name string) []string { return append(slices.Clone(row.right), "--name", name) }
-		check("no lab", row.states.none, nil, home, in("none")...)
 		silent := "silent"
 		if verb == "down" { // which removes it
 			silent = "ending"
 		}
+		check("no lab", row.states.none, nil, home, in("none")...)
 		check("no supervisor", row.states.silent, nil, home, in(silent)...)
 		check("another runtime", row.states.foreign, nil, home, in("foreign")...)
 		check("broken settings", row.states.broken, nil, home, in("broken")...)
 		check("no HOME", row.states.homeless, nil, nil, row.right...)
-		check(
-			"an untrusted folder",
-			row.states.untrusted,
-			nil,
-			[]string{"LAB_HOME=" + s.open, "HOME=" + s.home()},
-			row.right...)
+		check("an untrusted folder", row.states.untrusted, nil, open, row.right...)
 		if row.states.full != 0 {
 			check("a full disk", row.states.full, full, home, in("none")...)
 		}
 		if row.cannot != nil {
-			check(
-				"a folder that may not be changed",
-				lab.ExitPrecondition,
-				nil,
-				home,
-				append(slices.Clone(row.cannot), "--name", "silent")...)
+			elsewhere := append(slices.Clone(row.cannot), "--name", "silent")
+			check("a folder that may not be changed", lab.ExitPrecondition, nil, home, elsewhere...)
+		}
+	}
+}
+
+// misuse runs a verb with wrong arguments, in this process: none may come as far as the labs' folder.
+func misuse(t *testing.T, s stage, verb, right []string, wrong [][]string, named bool) {
+	t.Helper()
+	wrong = append(slices.Clone(wrong), append(slices.Clone(right), "--no-such-flag"))
+	if named {
+		wrong = append(wrong, append(slices.Clone(right), "--name", "No_Name"))
+	}
+	for _, args := range wrong {
+		var out, said bytes.Buffer
+		args = slices.Concat(verb, s.args(args))
+		got := runTo(t.Context(), args, &out, &said)
+		if got != lab.ExitUsage || !strings.HasPrefix(said.String(), "lab: ") {
+			t.Errorf("wrong arguments: lab %v: exit code %d, want %d\n%s", args, got, lab.ExitUsage, said.String())
 		}
 	}
 }
