@@ -72,10 +72,10 @@ func (l *Lab) Spawn(ctx context.Context, self []string, env ...string) error {
 			return &lab.Error{
 				Code: lab.ExitPartly,
 				What: "start supervisor",
-				Why:  fmt.Errorf("it ended: %v", err),
+				Why:  fmt.Errorf("it ended: %v", err), //nolint:errorlint // it may have ended without an error
 				Log:  log,
 				Last: LastLines(log, 5),
-			} //nolint:errorlint // it may have ended without an error
+			}
 		case <-time.After(5 * time.Millisecond):
 		}
 	}

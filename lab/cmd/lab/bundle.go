@@ -87,8 +87,8 @@ func explained(s *settings, c *cobra.Command) *cobra.Command {
 			return fmt.Errorf(
 				"%w\n  (and no bundle could be made: %v)",
 				err,
-				failed,
-			) //nolint:errorlint // it must not choose the exit code
+				failed, //nolint:errorlint // it must not choose the exit code
+			)
 		}
 		return fmt.Errorf("%w\n  bundle: %s", err, to)
 	}
