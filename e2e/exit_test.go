@@ -283,6 +283,15 @@ func TestACertificateOfTheNewVerbsIsIssuedAndRevoked(t *testing.T) {
 
 // Long work says how far it has come: what of what was delivered, and who of whom is in the roster.
 func TestTheHistoryIsCountedAsItIsDelivered(t *testing.T) {
+	mark := func() int64 {
+		t.Helper()
+		position, err := l.SeededAt()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return position
+	}
+	before := mark()
 	out, err := command(t.Context(), l.name, "seed").run()
 	if err != nil {
 		t.Fatalf("%v\n%s", err, out)
@@ -294,5 +303,9 @@ func TestTheHistoryIsCountedAsItIsDelivered(t *testing.T) {
 	counts := history.FindStringSubmatch(out)
 	if !strings.Contains(out, roster) || counts == nil || counts[1] != counts[2] || len(counts[1]) < 4 {
 		t.Errorf("want %q and %s in\n%s", roster, history, out)
+	}
+	// What came since is not history: a reset is to take it away still.
+	if after := mark(); after != before {
+		t.Errorf("the history's end moved from %d to %d", before, after)
 	}
 }

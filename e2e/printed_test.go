@@ -153,9 +153,11 @@ var commandsRun = []struct {
 	{command: "lab logs supervisor"},
 	{command: "lab logs WORKLOAD"},
 	{command: "lab restart risk-scorer"},
+	{command: "lab restart lms"},
 	{command: "lab restart lms -o json"},
 	{command: "lab restart WORKLOAD"},
 	{command: "lab debug risk-scorer", codes: []int{0, lab.ExitPrecondition}}, // elsewhere than in a clone it says so
+	{command: "lab debug lms", codes: []int{0, lab.ExitPrecondition}},
 	{command: "lab debug WORKLOAD", codes: []int{0, lab.ExitPrecondition}},
 	{command: "lab audit verify"},
 	{command: "lab audit tail", follows: true},

@@ -101,6 +101,8 @@ var exits = map[string]struct {
 		wrong: [][]string{{}, {"a", "--class", "FILE"}, {"a", "--role", "admin"}, {"--role", "wizard"}}},
 	"open": {states: insideALab, wrong: [][]string{{"a", "b"}, {"a", "--as", "b"}, {"--as", "a", "--class", "FILE"},
 		{"--revoke"}, {"--role", "wizard"}, {"--class", "no-such-file"}}},
+	"package-chart": {right: []string{os.TempDir()}, states: withoutALab, wrong: [][]string{{}, {"a", "b"}},
+		cannot: []string{"DENIED/c"}},
 	"logs": {right: []string{"lms"}, states: insideALab, wrong: [][]string{{}, {"a", "b"}}},
 	"bundle": {
 		states: states{none: 3, homeless: 3, untrusted: 3, full: 3},
@@ -128,6 +130,9 @@ var exits = map[string]struct {
 		states: insideALab,
 		wrong:  [][]string{{"a", "b"}, {"a", "--learners", "--yes"}, {"--learners"}, {"--yes"}, {"--to", "."}},
 	},
+	"restart": {right: []string{"lms"}, states: insideALab, wrong: [][]string{{}, {"a", "b"}, {"lms", "-o", "yaml"}}},
+	"dev":     {right: []string{"lms"}, states: insideALab, wrong: [][]string{{}, {"a", "b"}}},
+	"debug":   {right: []string{"lms"}, states: insideALab, wrong: [][]string{{}, {"a", "b"}}},
 	// What it finds and says goes to stderr.
 	"down": {
 		states: states{silent: 0, foreign: 3, broken: 3, homeless: 3, untrusted: 3},

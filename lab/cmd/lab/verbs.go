@@ -167,7 +167,7 @@ func seedCommand(s *settings) *cobra.Command {
 		RunE: func(c *cobra.Command, _ []string) error {
 			return inside(c.Context(), s, func(ctx context.Context, l *control.Lab, o *operator.Operator, st lab.Status) error {
 				position, err := seed.History(ctx, o, st.Spec, s.progress())
-				if err != nil {
+				if err != nil || st.Seeded { // the mark stays: what came since is not history, and a reset takes it away
 					return err
 				}
 				return l.MarkSeeded(position)
