@@ -167,7 +167,7 @@ var commandsParsed = map[string]string{
 	"lab bench score --rounds 15 -o json":        "takes minutes; the tests of lab/bench measure",
 	"lab eval":                                   "takes minutes; with fewer seeds it is run",
 	"lab eval --mix sparse -o json":              "takes minutes; with fewer seeds it is run",
-	"lab dev lms":                                "follows the source of a clone: TestASavedFileRunsWithinTenSecondsAndABrokenOneChangesNothing",
+	"lab dev lms":                                "goes on: TestASavedFileRunsWithinTenSecondsAndABrokenOneChangesNothing",
 	"make dev W=lms":                             "builds, then lab dev",
 	"make build":                                 "builds what is under test",
 	"make release":                               "takes minutes: TestTheReleasesArchivesHoldWhatTheyShould",

@@ -90,7 +90,8 @@ func TestTheReleaseBuildsEveryProgramAsMakeDoes(t *testing.T) {
 		if strings.HasPrefix(b.Main, "./lab/") {
 			continue // it says which release it is
 		}
-		want := "go build " + strings.Join(b.Flags, " ") + " -ldflags=" + strings.Join(b.LDFlags, " ") + " -o bin/ ./services/cmd/..."
+		flags := strings.Join(b.Flags, " ") + " -ldflags=" + strings.Join(b.LDFlags, " ")
+		want := "go build " + flags + " -o bin/ ./services/cmd/..."
 		if !strings.Contains(string(makefile), want) {
 			t.Errorf("the release builds %s by %q, and the Makefile does not", b.Main, want)
 		}
