@@ -171,7 +171,7 @@ var commandsParsed = map[string]string{
 	"make dev W=lms":                             "builds, then lab dev",
 	"make build":                                 "builds what is under test",
 	"make release":                               "takes minutes: TestTheReleasesArchivesHoldWhatTheyShould",
-	"lab restart supervisor":                     "starts every workload again: TestARestartOfTheSupervisorKeepsWhatTheLabKeeps",
+	"lab restart supervisor":                     "TestARestartOfTheSupervisorKeepsWhatTheLabKeeps runs it",
 	"lab up":                                     "brings up a lab of the name of a reader's own; the suite's was brought up by it",
 	"lab up --listen ADDR":                       "opens a port to a room: TestARoomIsServedWhereItIsSaid",
 	"lab up --name second --people 200 --seed 7": "brings up a lab of the name of a reader's own",

@@ -53,8 +53,8 @@ func buildOf(t *testing.T, path string) string {
 	return strings.TrimSpace(string(out))
 }
 
-// onlyRenewed checks that after differs from before by the process of one workload, which runs the program in the folder
-// of the programs.
+// onlyRenewed checks that after differs from before by the process of one workload, which runs the program in the
+// folder of the programs.
 func onlyRenewed(t *testing.T, before, after lab.Status) {
 	t.Helper()
 	want := buildOf(t, filepath.Join(l.bin, renewingProgram))
@@ -327,7 +327,8 @@ func buildTime(t *testing.T, edited []byte) time.Duration {
 	if err := os.WriteFile(filepath.Join(tree, "services", "lms", "lms.go"), edited, 0o644); err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.CommandContext(t.Context(), "go", "build", "-trimpath", "-ldflags=-s", "-o", t.TempDir(), "./services/cmd/lms")
+	args := []string{"build", "-trimpath", "-ldflags=-s", "-o", t.TempDir(), "./services/cmd/lms"}
+	cmd := exec.CommandContext(t.Context(), "go", args...)
 	cmd.Dir, cmd.Env = tree, append(os.Environ(), "CGO_ENABLED=0")
 	began := time.Now()
 	if out, err := cmd.CombinedOutput(); err != nil {

@@ -39,7 +39,8 @@ type Runtime interface {
 	Find(ctx context.Context, name string) (Lab, error)
 }
 
-// Renewer is a Runtime that can give the workloads of a running lab the programs that were built since they were started.
+// Renewer is a Runtime that can give the workloads of a running lab the programs that were built since they were
+// started.
 type Renewer interface {
 	// Outdated lists the workloads of l that run another program than the one that was built last, in the topology's
 	// order.

@@ -168,7 +168,9 @@ func (w *waiting) Say(format string, args ...any) { w.said <- fmt.Sprintf(format
 func TestOneWorkloadIsWaitedForAndItsRestartIsRecorded(t *testing.T) {
 	s, l := opened(t)
 	look := func() lab.Status {
-		return lab.Status{Workloads: []lab.WorkloadStatus{{Name: "lms", Ready: true}, {Name: "llm-gateway", Why: "is broken"}}}
+		return lab.Status{Workloads: []lab.WorkloadStatus{
+			{Name: "lms", Ready: true}, {Name: "llm-gateway", Why: "is broken"},
+		}}
 	}
 	if err := s.Serve(fakeBackend{look}, func() {}, make(chan error, 1)); err != nil {
 		t.Fatal(err)

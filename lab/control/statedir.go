@@ -207,10 +207,11 @@ func (f StateDir) Turn(ctx context.Context, p progress.Reporter) (io.Closer, err
 	return turn, nil
 }
 
-// Alone waits until no other process changes what the lab of f runs, which lasts until what it returns is closed, or until
-// ctx ends. Other labs are not waited for.
+// Alone waits until no other process changes what the lab of f runs, which lasts until what it returns is closed,
+// or until ctx ends. Other labs are not waited for.
 func (f StateDir) Alone(ctx context.Context, p progress.Reporter) (io.Closer, error) {
-	alone, err := lock(ctx, string(f), func() { p.Say("another command changes what this lab runs: waiting for it to end") })
+	taken := func() { p.Say("another command changes what this lab runs: waiting for it to end") }
+	alone, err := lock(ctx, string(f), taken)
 	if err != nil {
 		return nil, fmt.Errorf("wait for my turn: %w", err)
 	}

@@ -96,7 +96,8 @@ func (r *Runtime) Up(ctx context.Context, spec lab.Spec, p progress.Reporter) (l
 	)
 	in := cluster.Installation{
 		Runtime: &cluster.Runtime{Lookup: r.Lookup, Self: r.Self, Version: r.Version},
-		Folder:  f, Spec: spec, Name: RuntimeName, Context: "kind-" + c, Image: imageName(tag), Values: images.Values, Down: down,
+		Folder:  f, Spec: spec, Name: RuntimeName, Context: "kind-" + c,
+		Image: imageName(tag), Values: images.Values, Down: down,
 		Before: []cluster.Step{
 			{What: "kind cluster " + c, Do: func(ctx context.Context) error {
 				loaded = make(chan error, 1)

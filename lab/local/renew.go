@@ -37,8 +37,8 @@ func rows(l *control.Lab) ([]topology.Workload, error) {
 	return slices.DeleteFunc(slices.Clone(topo.Workloads), func(w topology.Workload) bool { return w.Binary == "" }), nil
 }
 
-// Outdated implements lab.Renewer. What runs is what the supervisor started, not what is in the lab's folder: an `up` that
-// ended between the two is gone on with.
+// Outdated implements lab.Renewer. What runs is what the supervisor started, not what is in the lab's folder: an
+// `up` that ended between the two is gone on with.
 func (r *Runtime) Outdated(ctx context.Context, l lab.Lab) ([]string, error) {
 	here := l.(*control.Lab)
 	all, err := rows(here)
@@ -158,7 +158,8 @@ func (r *Runtime) takeUp(ctx context.Context, l *control.Lab, healthy bool, p pr
 // program and a policy that do not list the same routes do not go together.
 func olderPolicy(l *control.Lab, err error) error {
 	var e *lab.Error
-	if was, readErr := os.ReadFile(l.Shipped()); !errors.As(err, &e) || readErr != nil || bytes.Equal(was, manifests.Topology()) {
+	was, readErr := os.ReadFile(l.Shipped())
+	if !errors.As(err, &e) || readErr != nil || bytes.Equal(was, manifests.Topology()) {
 		return err
 	}
 	more := *e
@@ -167,8 +168,8 @@ func olderPolicy(l *control.Lab, err error) error {
 	return &more
 }
 
-// RestartSupervisor ends the lab's supervisor, and with it every workload, and starts the one that Self names. Each workload
-// gets the program that was built last. What the lab keeps stays.
+// RestartSupervisor ends the lab's supervisor, and with it every workload, and starts the one that Self names. Each
+// workload gets the program that was built last. What the lab keeps stays.
 func (r *Runtime) RestartSupervisor(ctx context.Context, l *control.Lab) error {
 	alone, err := l.StateDir().Alone(ctx, progress.Quiet{})
 	if err != nil {
@@ -195,8 +196,8 @@ func (r *Runtime) RestartSupervisor(ctx context.Context, l *control.Lab) error {
 	return olderPolicy(l, r.start(ctx, l))
 }
 
-// SupervisorIsOutdated says whether the lab of st is supervised by another build of the lab's program than this process. One
-// that does not say which it is, is older.
+// SupervisorIsOutdated says whether the lab of st is supervised by another build of the lab's program than this
+// process. One that does not say which it is, is older.
 func SupervisorIsOutdated(st lab.Status) bool {
 	is := ""
 	for _, p := range st.Processes {
