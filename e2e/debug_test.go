@@ -38,7 +38,7 @@ func TestProfilesAreOffUnlessALabIsMadeWithThem(t *testing.T) {
 	needPrograms(t)
 	awaitHealthy(t)
 	if found := socketsIn(t, l.StateDir().Path("w")); len(found) > 0 {
-		t.Errorf("workloads listen on %v, and nobody asked for profiles", found)
+		t.Errorf("workloads listen on %v, and profiles were not asked for", found)
 	}
 	out, err := command(t.Context(), l.name, "up").withEnv("LAB_PPROF=1").run()
 	if code(err) != lab.ExitConflict || !strings.Contains(out, "LAB_PPROF=1") {
@@ -47,8 +47,8 @@ func TestProfilesAreOffUnlessALabIsMadeWithThem(t *testing.T) {
 	if out, err := command(t.Context(), l.name, "up").withEnv("LAB_PPROF=yes").run(); code(err) != lab.ExitUsage {
 		t.Errorf("LAB_PPROF=yes: %v, want exit %d\n%s", err, lab.ExitUsage, out)
 	}
-	if out, err := command(t.Context(), l.name, "debug", "nothing").run(); code(err) != lab.ExitUsage ||
-		!strings.Contains(out, "lms") {
+	out, err = command(t.Context(), l.name, "debug", "nothing").run()
+	if code(err) != lab.ExitUsage || !strings.Contains(out, "lms") {
 		t.Errorf("debug of nothing: %v, want exit %d and the names\n%s", err, lab.ExitUsage, out)
 	}
 	text, err := command(t.Context(), l.name, "debug", renewing).stdout()
@@ -72,18 +72,8 @@ func TestWhatDebugPrintsWorksAsPrinted(t *testing.T) {
 			t.Errorf("%v\n%s", err, out)
 		}
 	})
-	up := command(
-		t.Context(),
-		name,
-		"up",
-		"--runtime",
-		local.RuntimeName,
-		"--people",
-		"5",
-		"--days",
-		"1",
-	).withEnv("LAB_PPROF=1")
-	if out, err := up.run(); err != nil {
+	up := command(t.Context(), name, "up", "--runtime", local.RuntimeName, "--people", "5", "--days", "1")
+	if out, err := up.withEnv("LAB_PPROF=1").run(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
 	folder, err := control.StateDirOf(env.Process, name)
@@ -183,9 +173,8 @@ func attachAndLeave(t *testing.T, name, line string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if i := slices.IndexFunc(st.Workloads, func(w lab.WorkloadStatus) bool { return w.Name == renewing }); strconv.Itoa(
-		st.Workloads[i].PID,
-	) != pid {
+	i := slices.IndexFunc(st.Workloads, func(w lab.WorkloadStatus) bool { return w.Name == renewing })
+	if i < 0 || strconv.Itoa(st.Workloads[i].PID) != pid {
 		t.Errorf("the process %s did not go on", pid)
 	}
 }

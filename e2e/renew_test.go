@@ -89,8 +89,8 @@ func TestUpTakesUpWhatWasBuiltSinceAndNothingElse(t *testing.T) {
 	before := awaitHealthy(t)
 	rebuild(t, "-w")
 	out, err := command(t.Context(), l.name, "up").run()
-	if err != nil || !strings.Contains(out, ": "+renewing+" took up what was built") ||
-		strings.Contains(out, "nothing to do") {
+	told := strings.Contains(out, ": "+renewing+" took up what was built") && !strings.Contains(out, "nothing to do")
+	if err != nil || !told {
 		t.Errorf("%v\n%s", err, out)
 	}
 	after := awaitHealthy(t)
@@ -201,9 +201,9 @@ func TestARestartOfTheSupervisorKeepsWhatTheLabKeeps(t *testing.T) {
 			t.Errorf("%s outlived its supervisor", w.Name)
 		}
 	}
-	if after.Processes[0].PID == before.Processes[0].PID ||
-		after.Processes[0].Program != buildOf(t, filepath.Join(l.bin, "lab")) {
-		t.Errorf("the supervisor is %+v, was %+v", after.Processes[0], before.Processes[0])
+	is, was := after.Processes[0], before.Processes[0]
+	if is.PID == was.PID || is.Program != buildOf(t, filepath.Join(l.bin, "lab")) {
+		t.Errorf("the supervisor is %+v, was %+v", is, was)
 	}
 	now, err := l.op.Counts(t.Context())
 	if err != nil || now.Events < counts.Events {
@@ -306,12 +306,9 @@ func TestASavedFileRunsWithinTenSecondsAndABrokenOneChangesNothing(t *testing.T)
 		t.Error("what does not compile ended the program that runs")
 	}
 	save(text)
-	await(
-		t,
-		5*time.Minute,
-		"the mended one to run",
-		func() bool { return errs.count("lms runs what was saved") == swapped+1 },
-	)
+	await(t, 5*time.Minute, "the mended one to run", func() bool {
+		return errs.count("lms runs what was saved") == swapped+1
+	})
 
 	if err := cmd.Process.Signal(syscall.SIGINT); err != nil {
 		t.Fatal(err)
@@ -330,16 +327,8 @@ func buildTime(t *testing.T, edited []byte) time.Duration {
 	if err := os.WriteFile(filepath.Join(tree, "services", "lms", "lms.go"), edited, 0o644); err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.CommandContext(
-		t.Context(),
-		"go",
-		"build",
-		"-trimpath",
-		"-ldflags=-s",
-		"-o",
-		t.TempDir(),
-		"./services/cmd/lms",
-	)
+	args := []string{"build", "-trimpath", "-ldflags=-s", "-o", t.TempDir(), "./services/cmd/lms"}
+	cmd := exec.CommandContext(t.Context(), "go", args...)
 	cmd.Dir, cmd.Env = tree, append(os.Environ(), "CGO_ENABLED=0")
 	began := time.Now()
 	if out, err := cmd.CombinedOutput(); err != nil {

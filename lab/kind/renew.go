@@ -16,8 +16,8 @@ var _ lab.Renewer = (*Runtime)(nil)
 // imageName is what the chart calls the application's image.
 func imageName(tag name.Tag) string { return tag.RepositoryStr() + ":" + tag.TagStr() }
 
-// Outdated implements lab.Renewer. All workloads are of one image, whose tag is made of its content: either all run it,
-// or none.
+// Outdated implements lab.Renewer. All workloads are of one image, whose tag is made of its content: either all run
+// it, or none.
 func (r *Runtime) Outdated(ctx context.Context, l lab.Lab) ([]string, error) {
 	topo, err := topology.FromYAML(manifests.Topology())
 	if err != nil {

@@ -11,7 +11,7 @@ import (
 	"example.org/security-training/services/topology"
 )
 
-// watchHealth asks every workload's health port, often while somebody waits for readiness.
+// watchHealth asks every workload's health port, often while one is not ready.
 func (s *Supervisor) watchHealth(ctx context.Context) {
 	for {
 		s.mu.Lock()

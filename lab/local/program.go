@@ -78,9 +78,9 @@ func goBuildID(program io.ReaderAt) (string, error) {
 	return string(note[header : header+n]), nil
 }
 
-// placeProgram puts a copy of the program at from in the place of the one at to, in one step, and returns which build
-// it is. What is told is told of the copy, which stands in the lab's own folder: nothing that happens to from meanwhile
-// changes what was looked at and what is started. The process that runs the old one keeps it.
+// placeProgram puts a copy of the program at from in the place of the one at to, in one step, and returns which
+// build it is. What is told is told of the copy, which stands in the lab's own folder: nothing that happens to from
+// meanwhile changes what was looked at and what is started. The process that runs the old one keeps it.
 func placeProgram(from, to string) (id string, err error) {
 	out, err := os.CreateTemp(filepath.Dir(to), "."+filepath.Base(to)+".*")
 	if err != nil {

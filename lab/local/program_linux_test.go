@@ -73,8 +73,8 @@ func TestAPipeInThePlaceOfAProgramIsNotWaitedFor(t *testing.T) {
 	}
 }
 
-// What was placed is a copy: who can write the built program later does not write what the lab runs. What runs keeps
-// the program that it was started with.
+// What was placed is a copy: who can write the built program later does not write what the lab runs. What runs
+// keeps the program that it was started with.
 func TestAPlacedProgramIsACopyAndWhatRunsKeepsItsOwn(t *testing.T) {
 	dir := t.TempDir()
 	from, to := filepath.Join(dir, "built"), filepath.Join(dir, "placed")

@@ -37,8 +37,8 @@ func rows(l *control.Lab) ([]topology.Workload, error) {
 	return slices.DeleteFunc(slices.Clone(topo.Workloads), func(w topology.Workload) bool { return w.Binary == "" }), nil
 }
 
-// Outdated implements lab.Renewer. What runs is what the supervisor started, not what is in the lab's folder: an `up`
-// that ended between the two is gone on with.
+// Outdated implements lab.Renewer. What runs is what the supervisor started, not what is in the lab's folder: an
+// `up` that ended between the two is gone on with.
 func (r *Runtime) Outdated(ctx context.Context, l lab.Lab) ([]string, error) {
 	here := l.(*control.Lab)
 	all, err := rows(here)
@@ -158,8 +158,8 @@ func (r *Runtime) takeUp(ctx context.Context, l *control.Lab, healthy bool, p pr
 // program and a policy that do not list the same routes do not go together.
 func olderPolicy(l *control.Lab, err error) error {
 	var e *lab.Error
-	if was, readErr := os.ReadFile(l.Shipped()); !errors.As(err, &e) || readErr != nil ||
-		bytes.Equal(was, manifests.Topology()) {
+	was, readErr := os.ReadFile(l.Shipped())
+	if !errors.As(err, &e) || readErr != nil || bytes.Equal(was, manifests.Topology()) {
 		return err
 	}
 	more := *e

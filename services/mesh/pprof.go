@@ -14,8 +14,9 @@ import (
 	"time"
 )
 
-// servePprof serves Go's profiles of this process on a unix socket until ctx ends. A dump of a heap holds every secret of
-// the process, so there is no port for it: the socket is for its owner alone, in a folder that its owner alone may enter.
+// servePprof serves Go's profiles of this process on a unix socket until ctx ends. A dump of a heap holds every
+// secret of the process, so there is no port for it: the socket is for its owner alone, in a folder that its owner
+// alone may enter.
 func servePprof(ctx context.Context, socket string, log *slog.Logger) error {
 	dir := filepath.Dir(socket)
 	fi, err := os.Stat(dir)

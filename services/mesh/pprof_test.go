@@ -96,7 +96,10 @@ func TestProfilesAreServedOnTheOwnersSocketAndOnNoPort(t *testing.T) {
 		t.Errorf("the port for health answers %d for profiles", resp.StatusCode)
 	}
 	stop()
-	meshtest.Await(t, "the socket to go with the node", func() bool { _, err := os.Stat(socket); return os.IsNotExist(err) })
+	meshtest.Await(t, "the socket to go with the node", func() bool {
+		_, err := os.Stat(socket)
+		return os.IsNotExist(err)
+	})
 }
 
 func TestProfilesAreNotServedWhereOthersMayEnter(t *testing.T) {

@@ -21,17 +21,16 @@ import (
 
 func debugCommand(s *settings) *cobra.Command {
 	return &cobra.Command{
-		Use:     "debug WORKLOAD",
-		Short:   "Print the commands that attach a debugger to a workload, or take its profiles",
+		Use: "debug WORKLOAD", Short: "Print the commands that attach a debugger to a workload, or take its profiles",
 		Args:    cobra.ExactArgs(1),
 		Example: "  lab debug risk-scorer",
-		Long: `Prints lines for a shell: one that attaches Delve (dlv) to the workload's process; and, in a lab that "lab up" made with
-LAB_PPROF=1 in the environment, those that take a profile from its socket. Lines that begin with # are for people.
+		Long: `Prints lines for a shell: one that attaches Delve (dlv) to the process; and, in a lab that "lab up" made
+with LAB_PPROF=1 in the environment, those that take a profile from its socket. Lines that begin with # are for people.
 
 What "make build" makes has no debug information, so the first line then builds a program that has, and starts it.
 
-A profile of a heap holds the workload's secrets, of the gateway the model's key: the sockets are for the lab's owner alone, and
-there is no port.`,
+A profile of a heap holds the workload's secrets, of the gateway the model's key: the sockets are for the lab's
+owner alone, and there is no port.`,
 		RunE: func(c *cobra.Command, args []string) error {
 			l, err := find(c.Context(), s)
 			if err != nil {

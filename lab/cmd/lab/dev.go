@@ -28,13 +28,13 @@ import (
 
 func devCommand(s *settings) *cobra.Command {
 	return &cobra.Command{
-		Use:     "dev WORKLOAD",
-		Short:   "Build a workload and swap it into the running lab on each change of its source",
+		Use: "dev WORKLOAD", Short: "Build a workload and swap it into the running lab on each change of its source",
 		Args:    cobra.ExactArgs(1),
 		Example: "  lab dev lms\n  make dev W=lms",
-		Long: `Builds a workload's program from the checkout that the current folder is in, swaps it into the running lab, prints the
-workload's log from then on, and does so again whenever a file that the program is made of is saved. What the compiler says is
-printed, and the old program goes on running. Ctrl-C ends it; the workload goes on with the last program.`,
+		Long: `Builds a workload's program from the checkout around the current folder, swaps it into the running lab, prints
+the workload's log from then on, and does so again whenever a file that the program is made of is saved. What the
+compiler says is printed, and the old program goes on running. Ctrl-C ends it; the workload goes on with the
+last program.`,
 		RunE: func(c *cobra.Command, args []string) error {
 			return dev(c.Context(), s, args[0], c.OutOrStdout(), c.ErrOrStderr())
 		},

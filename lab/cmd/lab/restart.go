@@ -35,17 +35,17 @@ type restarted struct {
 func restartCommand(s *settings) *cobra.Command {
 	format := ""
 	c := &cobra.Command{
-		Use:     "restart WORKLOAD",
-		Short:   "Start a workload again, with the program that was built last",
+		Use: "restart WORKLOAD", Short: "Start a workload again, with the program that was built last",
 		Args:    cobra.ExactArgs(1),
 		Example: "  lab restart risk-scorer\n  lab restart lms -o json\n  lab restart supervisor",
-		Long: `Ends a workload of the running lab and starts it again, waits until it is ready, and says how long that took. If its program
-was built since it was started ("make build"), it gets that one. The others go on; the supervisor's chain of decisions tells of it.
+		Long: `Ends a workload of the running lab and starts it again, waits until it is ready, and says how long that took.
+If its program was built since it was started ("make build"), it gets that one. The others go on; the supervisor's chain of
+decisions tells of it.
 
 "supervisor" is the lab's own program: with it every workload ends and is started again. What the lab keeps stays.
 
-On Kubernetes the pod is made again, of the same image. A program that was built since gets there in an image: with kind by
-"lab up", in another cluster by "lab up" with another LAB_APP_IMAGE.`,
+On Kubernetes the pod is made again, of the same image. A program that was built since gets there in an image:
+with kind by "lab up", in another cluster by "lab up" with another LAB_APP_IMAGE.`,
 		RunE: func(c *cobra.Command, args []string) error {
 			if format != "text" && format != "json" {
 				return fmt.Errorf("%w: -o %q: want text or json", errUsage, format)
@@ -201,8 +201,8 @@ func takeUp(ctx context.Context, r lab.Runtime, l lab.Lab, p progress.Reporter) 
 	return outdated, renewer.Renew(ctx, l, outdated, p)
 }
 
-// sayWhatRuns ends an `up` of a lab that was healthy: which workloads run what was built, or that there was nothing to
-// do.
+// sayWhatRuns ends an `up` of a lab that was healthy: which workloads run what was built, or that there was nothing
+// to do.
 func sayWhatRuns(s *settings, st lab.Status, renewed []string, begun time.Time) {
 	p := s.progress()
 	if len(renewed) > 0 {

@@ -57,11 +57,12 @@ func upCommand(s *settings) *cobra.Command {
 		Use: "up", Short: "Bring everything up, or repair it; a healthy lab is left alone", Args: cobra.NoArgs,
 		Example: "  lab up\n  lab up --name second --people 200 --seed 7",
 		Long: `Brings a lab up: database, identities, workloads, thirty days of history, a dashboard that serves a signed-in page.
-Safe to repeat: it resumes what was interrupted, repairs what is broken, and leaves a healthy lab alone. Workloads whose programs
-were built since they were started get them, one after another. Where no flag chooses, a lab that is there stays as it was made.
+Safe to repeat: it resumes what was interrupted, repairs what is broken, and leaves a healthy lab alone.
+Workloads whose programs were built since they were started get them, one after another. Where no flag chooses,
+a lab that is there stays as it was made.
 
-With LAB_PPROF=1 in the environment each workload serves Go's profiles on a socket that only you can open; "lab debug WORKLOAD"
-says where. It is for the local runtime.`,
+With LAB_PPROF=1 in the environment each workload serves Go's profiles on a socket that only you can open;
+"lab debug WORKLOAD" says where. It is for the local runtime.`,
 		RunE: func(c *cobra.Command, _ []string) error {
 			spec.Name = s.name
 			if is, err := existing(s.name); err == nil {
