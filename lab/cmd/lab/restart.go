@@ -39,8 +39,8 @@ func restartCommand(s *settings) *cobra.Command {
 		Args:    cobra.ExactArgs(1),
 		Example: "  lab restart risk-scorer\n  lab restart lms -o json\n  lab restart supervisor",
 		Long: `Ends a workload of the running lab and starts it again, waits until it is ready, and says how long that took.
-If its program was built since it was started ("make build"), it gets that one. The others go on; the supervisor's chain of
-decisions tells of it.
+If its program was built since it was started ("make build"), it gets that one. The others go on; the
+supervisor's chain of decisions tells of it.
 
 "supervisor" is the lab's own program: with it every workload ends and is started again. What the lab keeps stays.
 
