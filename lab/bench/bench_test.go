@@ -263,7 +263,7 @@ func TestABookThatLacksARiskyEventIsMissed(t *testing.T) {
 	}
 	e := activity.Event{ID: "git:1", At: risk.Epoch, Person: "mira", Source: activity.Git, Verb: activity.SecretCommitted}
 	c := &scored{profile: profile, roles: map[string]risk.Role{"mira": risk.BackendDeveloper}, part: []activity.Event{e}, decoded: []activity.Event{e}, at: e.At,
-		whole: map[string][]activity.Event{"mira": {e}}, books: map[string]*risk.Book{"mira": risk.NewBook(profile)}}
+		whole: map[string][]activity.Event{"mira": {e}}, books: map[string]*risk.PersonState{"mira": risk.NewPersonState(profile)}}
 	if missing := c.missing(); !strings.Contains(missing, "mira is scored") {
 		t.Errorf("an empty book: %q, want mira's score to be missed", missing)
 	}

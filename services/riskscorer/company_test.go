@@ -199,7 +199,7 @@ func TestWhatIsRememberedOfPeopleIsBoundedByBytes(t *testing.T) {
 	for i := range 200 {
 		id := fmt.Sprint(i)
 		m.keep(map[string]remembered{id: {era: 1, position: 1, events: events, since: make([]int64, 100)}}, makeRoom)
-		m.put(map[string]*book{id: {Book: risk.BookOf(risk.Profiles(), events, risk.Epoch), era: 1, position: 1}})
+		m.put(map[string]*book{id: {PersonState: risk.PersonStateOf(risk.Profiles(), events, risk.Epoch), era: 1, position: 1}})
 		if r := m.get("0", 1); len(r.events) != 100 { // used all the time
 			t.Fatalf("after %d people what is used is forgotten", i)
 		}

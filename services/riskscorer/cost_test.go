@@ -101,7 +101,7 @@ func TestABookScoresAsTheWholeHistoryAndIsMadeAnewOnlyForACause(t *testing.T) {
 		if err := l.pool.QueryRow(t.Context(), `SELECT at, score, role FROM risk.score WHERE person = 'mira' ORDER BY position DESC LIMIT 1`).Scan(&at, &score, &role); err != nil {
 			t.Fatal(err)
 		}
-		if want := risk.MustProfile(risk.Default).Score(role, risk.Counted(all), at); int64(want) != score {
+		if want := risk.MustProfile(risk.Default).Score(role, risk.Capped(all), at); int64(want) != score {
 			t.Errorf("after %s of %v ago: stored %d, all %d events give %d", verb, ago, score, len(all), want)
 		}
 		if e := l.memory.books["mira"]; e != nil {

@@ -74,7 +74,7 @@ func (m *memory) forget(e *list.Element) {
 // under the lock of the person's row, and puts it back when its transaction is committed: until then nobody else has it, and
 // after a transaction that came to nothing it is gone and made anew.
 type book struct {
-	*risk.Book
+	*risk.PersonState
 	era      int64
 	position int64 // of the log, of the last event in it
 }
@@ -294,7 +294,7 @@ func (s *Scorer) books(ctx context.Context, tx pgx.Tx, people []employee, at tim
 	}
 	for _, p := range anew {
 		b := books[p.ID]
-		b.Book = risk.BookOf(s.profiles(), whole[p.ID], at)
+		b.PersonState = risk.PersonStateOf(s.profiles(), whole[p.ID], at)
 		list, ok := b.Scores(p.Role, at)
 		if !ok {
 			return nil, nil, fmt.Errorf("score %s: the events that are summed up reach beyond %s", p.ID, at.Format(time.RFC3339))

@@ -64,7 +64,7 @@ func (s *Scorer) known(
 	}
 	for id, r := range read {
 		if r.counted == nil {
-			r.counted = risk.Counted(r.events)
+			r.counted = risk.Capped(r.events)
 			read[id] = r
 		}
 	}
@@ -135,7 +135,7 @@ func (s *Scorer) Risk(w http.ResponseWriter, r *http.Request) error {
 			if a.Stored != nil && a.Stored.Role != "" {
 				p.Role = a.Stored.Role
 			}
-			events, position = risk.Counted(known.until(asOf)), min(position, asOf)
+			events, position = risk.Capped(known.until(asOf)), min(position, asOf)
 		}
 		a.Assessment = profile.Assess(p.ID, p.Role, events, at)
 		a.Position = position

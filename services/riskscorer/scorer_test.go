@@ -569,8 +569,8 @@ func TestFloodCountsTwoHundredTimesAnHour(t *testing.T) {
 	}
 	var a risk.Assessment
 	l.get("/v1/people/mira/risk", &a)
-	if len(a.Reasons) != 1 || a.Reasons[0].Count != risk.FloodLimit {
-		t.Errorf("reasons %+v, want %d events to count", a.Reasons, risk.FloodLimit)
+	if len(a.Reasons) != 1 || a.Reasons[0].Count != risk.HourlyCap {
+		t.Errorf("reasons %+v, want %d events to count", a.Reasons, risk.HourlyCap)
 	}
 }
 
