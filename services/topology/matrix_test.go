@@ -27,7 +27,8 @@ func product(t *testing.T) *topology.Topology {
 }
 
 // cells calls f for every caller on every route of every callee.
-func cells(topo *topology.Topology, f func(caller, callee topology.Workload, route topology.Route, outcome topology.Outcome)) {
+func cells(topo *topology.Topology, f func(caller, callee topology.Workload, route topology.Route,
+	outcome topology.Outcome)) {
 	for _, caller := range topo.Workloads {
 		for _, callee := range topo.Workloads {
 			for _, route := range callee.Routes() {
@@ -132,7 +133,8 @@ func TestOnlyOwnersOfSchemasReachTheDatabaseAndNoSchemaHasTwo(t *testing.T) {
 			owner[s] = w.Name
 		}
 	}
-	for _, kind := range []string{topology.KindGateway, topology.KindCollector, topology.KindSimulator, topology.KindModel, topology.KindOperator} {
+	for _, kind := range []string{topology.KindGateway, topology.KindCollector, topology.KindSimulator, topology.KindModel,
+		topology.KindOperator} {
 		for _, w := range topo.OfKind(kind) {
 			if len(w.Database) > 0 {
 				t.Errorf("%s, a %s, owns schemas", w.Name, kind)
@@ -143,7 +145,8 @@ func TestOnlyOwnersOfSchemasReachTheDatabaseAndNoSchemaHasTwo(t *testing.T) {
 
 func TestOnlyTheInstructorChangesRosterClockAndData(t *testing.T) {
 	cells(product(t), func(caller, callee topology.Workload, route topology.Route, outcome topology.Outcome) {
-		power := route.Method() == "PUT" || route.Method() == "DELETE" || strings.HasSuffix(route.Path(), "/reset") || strings.HasSuffix(route.Path(), "/plays")
+		power := route.Method() == "PUT" || route.Method() == "DELETE" || strings.HasSuffix(route.Path(), "/reset") ||
+			strings.HasSuffix(route.Path(), "/plays")
 		if power && outcome == topology.Allowed && caller.Kind != topology.KindOperator {
 			t.Errorf("%s may %s at %s", caller.Name, route, callee.Name)
 		}
@@ -157,7 +160,8 @@ func TestWhatTheSimulatedWorldKnowsOfTheProduct(t *testing.T) {
 				return
 			}
 			if callee.Kind != topology.KindScorer || route != "GET /v1/clock" {
-				t.Errorf("%s may %s at %s: the world outside delivers to its collector and reads the clock", from.Name, route, callee.Name)
+				t.Errorf("%s may %s at %s: the world outside delivers to its collector and reads the clock", from.Name, route,
+					callee.Name)
 			}
 		})
 	}
@@ -170,7 +174,8 @@ func TestNobodyCallsItself(t *testing.T) {
 			t.Errorf("%s admits itself", w.Name)
 		}
 	}
-	if slices.ContainsFunc(topo.OfKind(topology.KindOperator), func(w topology.Workload) bool { return len(w.Serves) > 0 }) {
+	if slices.ContainsFunc(topo.OfKind(topology.KindOperator),
+		func(w topology.Workload) bool { return len(w.Serves) > 0 }) {
 		t.Error("an operator serves routes")
 	}
 }

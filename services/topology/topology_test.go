@@ -289,7 +289,8 @@ func TestNoTextMakesTheParserPanic(t *testing.T) {
 		text := strings.Join(keep, "")
 		if rapid.Bool().Draw(t, "whole") {
 			at := rapid.IntRange(0, len(small)-1).Draw(t, "at")
-			text = small[:at] + rapid.SampledFrom([]string{"*", "{", "}", ":", "\n", " ", "[", "é", "0"}).Draw(t, "noise") + small[at:]
+			text = small[:at] + rapid.SampledFrom([]string{"*", "{", "}", ":", "\n", " ", "[", "é", "0"}).Draw(t, "noise") +
+				small[at:]
 		}
 		topo, err := topology.FromYAML([]byte(text))
 		if err != nil {
