@@ -68,7 +68,7 @@ func TestWholeChainVerifies(t *testing.T) {
 	}
 }
 
-// rehash makes a line's own hash fit again, as whoever edits with care would.
+// rehash corrects a line's own hash, as a careful attacker would.
 func rehash(t testing.TB, line string, edit func(*audit.Entry)) string {
 	t.Helper()
 	var e audit.Entry
@@ -105,7 +105,7 @@ func TestTamperingIsFoundAtItsLine(t *testing.T) {
 				1)
 			return l
 		}, 1, "edited"},
-		{"an entry is edited and hashed anew", func(l []string) []string {
+		{"an entry is edited and hashed again", func(l []string) []string {
 			l[6] = rehash(t, l[6], func(e *audit.Entry) { e.Outcome = "Refused" })
 			return l
 		}, 8, "does not continue"},

@@ -217,8 +217,11 @@ func TestMalformedDeliveriesAreNoFaultOfTheServer(t *testing.T) {
 	for _, s := range []activity.Source{activity.Git, activity.Jira, activity.IAM, activity.SIEM} {
 		c := start(t, s, 1<<40)
 		good := map[activity.Source][]byte{activity.Git: push("abc"), activity.SIEM: []byte(finding("1") + finding("2")),
-			activity.Jira: []byte(`{"timestamp":1789372800000,"webhookEvent":"jira:issue_updated","user":{"accountId":"5b"},"issue":{"id":"1","key":"SEC-1","fields":{"labels":["security"],"duedate":"2026-01-01"}},"changelog":{"id":"7","items":[]}}`),
-			activity.IAM:  []byte(`{"Records":[{"eventID":"1","eventName":"CreateAccessKey","eventTime":"2026-09-14T10:00:00Z","userIdentity":{"userName":"m"}}]}`)}[s]
+			activity.Jira: []byte(`{"timestamp":1789372800000,"webhookEvent":"jira:issue_updated","user":{"accountId":"5b"},` +
+				`"issue":{"id":"1","key":"SEC-1","fields":{"labels":["security"],"duedate":"2026-01-01"}},` +
+				`"changelog":{"id":"7","items":[]}}`),
+			activity.IAM: []byte(`{"Records":[{"eventID":"1","eventName":"CreateAccessKey","eventTime":"2026-09-14T10:00:00Z",` +
+				`"userIdentity":{"userName":"m"}}]}`)}[s]
 		answers := map[int]int{}
 		var maxGroup sync.WaitGroup
 		var mu sync.Mutex
@@ -565,7 +568,8 @@ func TestFinalRefusalIsCountedAndKeptWithItsReason(t *testing.T) {
 		c := start(t, activity.Git, 1000)
 		fill(t, c, 1)
 		s := &scorer{answer: func(_ int, entries []activity.Entry) (*http.Response, error) {
-			return respond(422, batchType, `{"seq":1,"status":"rejected","reason":"too_far_ahead"}`+"\n"+`{"seq":2,"status":"rejected","reason":"too_far_ahead"}`+"\n"), nil
+			return respond(422, batchType, `{"seq":1,"status":"rejected","reason":"too_far_ahead"}`+"\n"+
+				`{"seq":2,"status":"rejected","reason":"too_far_ahead"}`+"\n"), nil
 		}}
 		n := forward(t, c, s)
 		if n.Rejected != 2 || len(n.Dead) != 2 || n.Dead[0].Reason != "too_far_ahead" || s.calls != 1 {
@@ -588,7 +592,9 @@ func oktaLog(n int, first func(calls int) (*http.Response, bool)) (*http.Client,
 		from, _ := strconv.Atoi(r.URL.Query().Get("after"))
 		var page []string
 		for i := from; i < min(from+10, n); i++ {
-			page = append(page, fmt.Sprintf(`{"uuid":"u%d","published":"2026-09-14T10:00:00.000Z","eventType":"user.session.start","actor":{"type":"User","alternateId":"m"},"outcome":{"result":"SUCCESS"}}`, i))
+			page = append(page,
+				fmt.Sprintf(`{"uuid":"u%d","published":"2026-09-14T10:00:00.000Z","eventType":"user.session.start",`+
+					`"actor":{"type":"User","alternateId":"m"},"outcome":{"result":"SUCCESS"}}`, i))
 		}
 		if from == 10 {
 			page[3] = `{"uuid":7}`
@@ -658,7 +664,8 @@ func TestPollingTakesEachRecordOnceAcrossKillsAndRateLimits(t *testing.T) {
 
 func TestNextPageIsReadFromTheLink(t *testing.T) {
 	for header, want := range map[string]string{
-		`<https://x.okta.com/api/v1/logs?limit=1>; rel="self", <https://x.okta.com/api/v1/logs?after=9,8&limit=1>; rel="next"`: "/api/v1/logs?after=9,8&limit=1",
+		`<https://x.okta.com/api/v1/logs?limit=1>; rel="self", ` +
+			`<https://x.okta.com/api/v1/logs?after=9,8&limit=1>; rel="next"`: "/api/v1/logs?after=9,8&limit=1",
 		`<https://x.okta.com/api/v1/logs>; rel="self"`: "",
 		`<:/%>; rel="next"`:                            "",
 		``:                                             "",

@@ -98,7 +98,7 @@ func TestCallerDoesNotWaitForASilentServer(t *testing.T) {
 	t.Parallel()
 	n := meshtest.Start(t, manifests.Topology())
 	node := n.Join(t, caller)
-	l, err := net.Listen("tcp", n.Addr(callee)) // the kernel accepts; nobody answers
+	l, err := net.Listen("tcp", n.Addr(callee)) // the kernel accepts, and no program answers
 	if err != nil {
 		t.Fatal(err)
 	}

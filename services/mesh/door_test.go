@@ -340,7 +340,7 @@ func TestWhatCannotBeRecordedIsNotDecidedUntilItCan(t *testing.T) {
 
 		synctest.Wait()
 		d.fill(true)
-		allowed(t, conn) // nobody knows yet
+		allowed(t, conn) // the failure is not known yet
 		synctest.Wait()
 		handled = 0
 		for range 3 {
@@ -357,7 +357,7 @@ func TestWhatCannotBeRecordedIsNotDecidedUntilItCan(t *testing.T) {
 			t.Errorf("a person on a full disk: %d %v %s", w.Code, w.Header(), w.Body)
 		}
 		if handled > 0 {
-			t.Errorf("%d requests were handled that nobody will know of", handled)
+			t.Errorf("%d requests were handled without a record", handled)
 		}
 		if err := n.Check(t.Context()); err == nil {
 			t.Error("it is ready on a full disk")
@@ -488,12 +488,12 @@ func TestAFeedThatSetsItsDeadlineAnewStaysOpenForWhoReads(t *testing.T) {
 			t.Error(err)
 		}
 
-		conn := l.dial() // and whoever stops reading it is let go all the same
+		conn := l.dial() // and a client that stops reading is disconnected nevertheless
 		defer conn.Close()
 		began := time.Now()
 		get(t, conn)
 		if err := <-ended; !errors.Is(err, os.ErrDeadlineExceeded) || time.Since(began) != PeopleWriteTimeout {
-			t.Errorf("the feed of nobody ended with %v after %s, want %s", err, time.Since(began), PeopleWriteTimeout)
+			t.Errorf("the feed without a reader ended with %v after %s, want %s", err, time.Since(began), PeopleWriteTimeout)
 		}
 	})
 }

@@ -149,7 +149,7 @@ var forgeries = []forgery{
 	// The number of URIs.
 	{"two URI SANs", mesh.ManyURIs, uris("spiffe://%D/%N", "spiffe://%D/other")},
 	{"the same URI SAN twice", mesh.ManyURIs, uris("spiffe://%D/%N", "spiffe://%D/%N")},
-	{"a web address beside the ID", mesh.ManyURIs, uris("spiffe://%D/%N", "https://example.com/")},
+	{"a web address in addition to the ID", mesh.ManyURIs, uris("spiffe://%D/%N", "https://example.com/")},
 	{"no URI SAN but a DNS name", mesh.NoURI, edited(func(c *x509.Certificate) { c.URIs = nil })},
 	{"no SAN at all", mesh.NoURI, edited(func(c *x509.Certificate) { c.URIs, c.DNSNames = nil, nil })},
 
@@ -189,7 +189,7 @@ var forgeries = []forgery{
 	{"space in a segment", mesh.SegmentCharacter, uris("spiffe://%D/%N x")},
 	{"2,049 bytes", mesh.TooLong, func(f *forger) *x509svid.SVID { return uris(long(f, 2049))(f) }},
 
-	// Longer, deeper and other names are IDs like any other: of somebody else. None is taken for its last segment.
+	// Longer, deeper and other names are IDs like any other: of another workload. None is taken for its last segment.
 	{"2,048 bytes", mesh.Unlisted, func(f *forger) *x509svid.SVID { return uris(long(f, 2048))(f) }},
 	{"a path that ends in the name", mesh.Unlisted, uris("spiffe://%D/x/%N")},
 	{"a path that begins with the name", mesh.Unlisted, uris("spiffe://%D/%N/x")},
@@ -235,7 +235,7 @@ var forgeries = []forgery{
 	{"extended key usage for code", mesh.ExtendedKeyUsage, edited(func(c *x509.Certificate) {
 		c.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageCodeSigning}
 	})},
-	{"extended key usage that nobody knows", mesh.ExtendedKeyUsage, edited(func(c *x509.Certificate) {
+	{"unknown extended key usage", mesh.ExtendedKeyUsage, edited(func(c *x509.Certificate) {
 		c.ExtKeyUsage, c.UnknownExtKeyUsage = nil, []asn1.ObjectIdentifier{{1, 3, 6, 1, 4, 1, 99999, 2}}
 	})},
 	{"extended key usage absent", "", edited(func(c *x509.Certificate) { c.ExtKeyUsage = nil })},

@@ -246,6 +246,6 @@ func TestPausesGrowFromAQuarterToTwoSeconds(t *testing.T) {
 		}
 	}
 	if b.Reset(); b.Next() != minBackoff {
-		t.Error("a reset does not begin anew")
+		t.Error("a reset does not start over")
 	}
 }

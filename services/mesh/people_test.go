@@ -158,7 +158,7 @@ func TestPeopleMayShowACertificateOfTheirCAAndOfNoOther(t *testing.T) {
 		}
 		select {
 		case <-deadline:
-			t.Fatal("nobody listens")
+			t.Fatal("no listener")
 		case <-time.After(10 * time.Millisecond):
 		}
 	}

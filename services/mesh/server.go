@@ -25,12 +25,12 @@ const (
 // connection is one admitted caller. It may outlive the reasons for its admission, so each request is decided
 // separately.
 type connection struct {
-	tls         *tls.Conn
-	peer        *Peer
-	soft        time.Time     // after this, the next answer closes it
-	generation  atomic.Uint64 // of the bundles that it was last verified with
-	idle        atomic.Bool
-	half, end *time.Timer // they close it; half only if it is idle
+	tls        *tls.Conn
+	peer       *Peer
+	soft       time.Time     // after this, the next answer closes it
+	generation atomic.Uint64 // of the bundles that it was last verified with
+	idle       atomic.Bool
+	half, end  *time.Timer // they close it; half only if it is idle
 }
 
 // flushTime is the time for an answer to reach the wire: HTTP/2 reports a connection as idle shortly before that.

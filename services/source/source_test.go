@@ -296,7 +296,8 @@ func TestCloudTrailCallsMeanWhatTheyDid(t *testing.T) {
 		}), []activity.Verb{activity.DataExport}},
 		{record("UnusedAccessFinding", func(c *CloudTrail) {
 			c.EventType, c.EventSource = "AwsServiceEvent", "access-analyzer.amazonaws.com"
-			c.ServiceEventDetails = []byte(`{"findingType":"UnusedPermission","resource":"arn:aws:iam::111:user/mira","status":"ACTIVE"}`)
+			c.ServiceEventDetails = []byte(
+				`{"findingType":"UnusedPermission","resource":"arn:aws:iam::111:user/mira","status":"ACTIVE"}`)
 		}), []activity.Verb{activity.UnusedPermission}},
 	} {
 		got := means(t, iam, nil, "cloudtrail", c.record)

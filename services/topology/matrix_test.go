@@ -15,7 +15,7 @@ import (
 	"example.org/security-training/services/topology"
 )
 
-var update = flag.Bool("update", false, "write golden files anew")
+var update = flag.Bool("update", false, "rewrite golden files")
 
 func product(t *testing.T) *topology.Topology {
 	t.Helper()
@@ -42,7 +42,8 @@ func cells(topo *topology.Topology, f func(caller, callee topology.Workload, rou
 func TestMatrixGoldenIsReviewed(t *testing.T) {
 	topo := product(t)
 	var b strings.Builder
-	b.WriteString("# caller callee method path outcome; every other call is Refused. Written by `make golden`, read by people.\n")
+	b.WriteString("# caller callee method path outcome; every other call is Refused. " +
+		"Written by `make golden`, read by people.\n")
 	cells(topo, func(caller, callee topology.Workload, route topology.Route, outcome topology.Outcome) {
 		if outcome != topology.Refused {
 			fmt.Fprintf(&b, "%s %s %s %s\n", caller.Name, callee.Name, route, outcome)
@@ -69,11 +70,12 @@ func TestMatrixGoldenIsReviewed(t *testing.T) {
 		t.Fatal(err)
 	}
 	if diff := cmp.Diff(strings.Split(string(want), "\n"), strings.Split(b.String(), "\n")); diff != "" {
-		t.Errorf("the matrix changed; if that is meant, `make golden` and have the difference reviewed (-golden +topology):\n%s", diff)
+		t.Errorf("the matrix changed; if that is meant, `make golden` and "+
+			"have the difference reviewed (-golden +topology):\n%s", diff)
 	}
 }
 
-// The invariants below say what the matrix is for. They hold whatever rows and routes are added.
+// The invariants below say what the matrix is for. They hold for any rows and routes that are added.
 
 func TestOnlyTheDashboardMayHaveTextGenerated(t *testing.T) {
 	topo := product(t)
@@ -109,7 +111,7 @@ func TestEachSimulatorFeedsTheOneCollectorOfItsSource(t *testing.T) {
 	})
 	for _, c := range topo.OfKind(topology.KindCollector) {
 		if fed[c.Name] == "" {
-			t.Errorf("nobody feeds %s", c.Name)
+			t.Errorf("no one feeds %s", c.Name)
 		}
 	}
 	if len(topo.OfKind(topology.KindSimulator)) != len(fed) {
