@@ -285,7 +285,7 @@ func TestABookThatLacksARiskyEventIsMissed(t *testing.T) {
 		decoded: []activity.Event{e},
 		at:      e.At,
 		whole:   map[string][]activity.Event{"mira": {e}},
-		books:   map[string]*risk.Book{"mira": risk.NewBook(profile)},
+		books:   map[string]*risk.PersonState{"mira": risk.NewPersonState(profile)},
 	}
 	if missing := c.missing(); !strings.Contains(missing, "mira is scored") {
 		t.Errorf("an empty book: %q, want mira's score to be missed", missing)

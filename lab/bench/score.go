@@ -23,7 +23,7 @@ const batchLines = 1000
 type scored struct {
 	profile *risk.Profile
 	roles   map[string]risk.Role
-	books   map[string]*risk.Book
+	books   map[string]*risk.PersonState
 	whole   map[string][]activity.Event // in order: what each book is made anew from, when it has to be
 	next    [][]activity.Event          // one part for each round
 	lines   [][]byte                    // the bytes of the part that was scored last
@@ -42,7 +42,7 @@ func score(_ context.Context, s *stage) (*contest, error) {
 	c := &scored{
 		profile: profile,
 		roles:   map[string]risk.Role{},
-		books:   map[string]*risk.Book{},
+		books:   map[string]*risk.PersonState{},
 		whole:   map[string][]activity.Event{},
 	}
 	staff := people.Company(randomSeed, s.size.people, people.Published)
@@ -68,7 +68,7 @@ func score(_ context.Context, s *stage) (*contest, error) {
 	}
 	c.at = history[len(history)-1].At
 	for _, p := range staff {
-		c.books[p.ID] = risk.BookOf([]*risk.Profile{profile}, c.whole[p.ID], c.at)
+		c.books[p.ID] = risk.PersonStateOf([]*risk.Profile{profile}, c.whole[p.ID], c.at)
 	}
 	for part := range parts {
 		c.next = append(c.next, events[len(history)+part*each:][:each])
@@ -127,7 +127,7 @@ func (c *scored) score() (int, error) {
 					continue
 				}
 			}
-			c.books[person] = risk.BookOf([]*risk.Profile{c.profile}, c.until(person), c.at)
+			c.books[person] = risk.PersonStateOf([]*risk.Profile{c.profile}, c.until(person), c.at)
 			if _, ok := c.books[person].Scores(c.roles[person], c.at); !ok {
 				return n, fmt.Errorf("score %s: the events reach beyond %s", person, c.at)
 			}
@@ -175,7 +175,7 @@ func (c *scored) missing() string {
 			continue
 		}
 		looked++
-		want := c.profile.Score(c.roles[e.Person], risk.Counted(c.whole[e.Person]), at)
+		want := c.profile.Score(c.roles[e.Person], risk.Capped(c.whole[e.Person]), at)
 		if got, ok := c.books[e.Person].Scores(c.roles[e.Person], at); !ok || got[0] != want {
 			return fmt.Sprintf("%s is scored %v, want %v", e.Person, got, want)
 		}

@@ -305,7 +305,7 @@ func (plan Plan) seed(i int, all []rule) ([]subject, error) {
 		lives[a.Person] = append(lives[a.Person], a.Event())
 	}
 	for id, events := range lives {
-		lives[id] = risk.Counted(events)
+		lives[id] = risk.Capped(events)
 	}
 	var subjects []subject
 	for _, p := range staff {

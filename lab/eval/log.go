@@ -17,9 +17,9 @@ import (
 // how many events it read, too; those of nobody in the roster are left out. Neither floods nor ids that come twice are
 // looked for.
 func ScoreLog(log io.Reader, roster []risk.Person, p *risk.Profile, at time.Time) ([]risk.Standing, int, error) {
-	ledgers := make(map[string]*risk.Ledger, len(roster))
+	ledgers := make(map[string]*risk.Accumulator, len(roster))
 	for _, person := range roster {
-		ledgers[person.ID] = risk.NewLedger(p)
+		ledgers[person.ID] = risk.NewAccumulator(p)
 	}
 	lines := bufio.NewReaderSize(log, 1<<20)
 	read := 0

@@ -1,4 +1,4 @@
-// Package activity is the vocabulary of what people did: one Event per act, whatever vendor reported it.
+// Package activity is the vocabulary of people's activity: one Event for each act, in one form for all vendors.
 //
 // An Event crosses the wire as one JSON object; batches are NDJSON of Entry lines, answered by one Receipt per line.
 package activity
@@ -19,9 +19,10 @@ type Verb string
 
 // Event is one act of one person.
 type Event struct {
-	// ID is made of the source and the vendor's own identifier ("git:commit/payments/3f2a…"), so that a redelivery is the same event.
+	// ID consists of the source and the vendor's identifier ("git:commit/payments/3f2a…"), so that a redelivery has the
+	// same id.
 	ID string `json:"id"`
-	// At is when it happened, RFC 3339 with the person's own offset.
+	// At is when it happened, RFC 3339 with the person's offset.
 	At time.Time `json:"at"`
 	// Person is the employee's id. Collectors leave it empty: the risk scorer finds the person behind Accounts.
 	Person string `json:"person,omitempty"`
@@ -41,30 +42,30 @@ type Event struct {
 	Bytes    int64    `json:"bytes,omitempty"`    // iam.data_export: how much, in bytes
 }
 
-// Entry is one line of a batch: the collector's spool sequence and the event, or no event where a record means none
-// (the line then only moves the watermark).
+// Entry is one line of a batch: the collector's sequence number and the event. An entry of a record without an event
+// only moves the watermark.
 type Entry struct {
 	Seq   uint64 `json:"seq"`
 	Event *Event `json:"event,omitempty"`
 }
 
-// Status is what became of one Entry.
+// Status is the result of one Entry.
 type Status string
 
-// Outcomes of an Entry. Each of them is final: the spool may forget the entry.
+// Results of an Entry. All of them are final: the spool may delete the entry.
 const (
 	Stored       Status = "stored"
 	Duplicate    Status = "duplicate"
 	DeadLettered Status = "dead_lettered"
-	// Rejected is a refusal that a retry cannot mend (a foreign source, a time too far ahead); Receipt.Reason says which.
+	// Rejected is a refusal that a retry does not change (a foreign source, a time too far ahead); see Receipt.Reason.
 	Rejected Status = "rejected"
 )
 
-// Reasons of receipts that are neither stored nor duplicate, alone or before a colon and more words.
+// Reasons of receipts that are neither stored nor duplicate; a colon and more text may follow.
 const (
 	TooFarAhead    = "too_far_ahead"    // of the lab's clock
 	InvalidEvent   = "invalid_event"    // see Event.Validate
-	CannotBeStored = "cannot_be_stored" // it failed again and again
+	CannotBeStored = "cannot_be_stored" // it failed repeatedly
 )
 
 // Receipt answers one Entry, in the order of the batch.
@@ -80,7 +81,7 @@ var (
 	verbPattern = regexp.MustCompile(`^[a-z]+\.[a-z_]{1,40}$`)
 )
 
-// Validate reports all faults of an event at once, nil if there is none.
+// Validate returns all faults of an event, nil if there is none.
 func (e Event) Validate() error {
 	var faults []error
 	if !idPattern.MatchString(e.ID) {

@@ -1,9 +1,9 @@
 package activity
 
-// Git is the source of what is committed, pushed and reviewed.
+// Git is the source of commits, pushes and reviews.
 const Git Source = "git"
 
-// Verbs of git that carry risk, then those that matter to patterns, baselines and states alone.
+// Verbs of git that carry risk, then those that are used only by patterns, baselines and states.
 const (
 	SecretCommitted      Verb = "git.secret_committed"
 	VulnerableDependency Verb = "git.vulnerable_dependency"
@@ -22,7 +22,8 @@ var git = Row{
 		{SecretCommitted, "committed a secret", "committed %d secrets"},
 		{VulnerableDependency, "brought in a vulnerable dependency", "brought in %d vulnerable dependencies"},
 		{ForcePush, "rewrote shared history with a forced push", "rewrote shared history with %d forced pushes"},
-		{UnreviewedCommit, "committed to the default branch without review", "committed to the default branch without review %d times"},
+		{UnreviewedCommit, "committed to the default branch without review",
+			"committed to the default branch without review %d times"},
 		{LargeFile, "committed a large file", "committed %d large files"},
 		{Commit, "committed code", "committed code %d times"},
 		{Verb: Push},

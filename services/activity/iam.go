@@ -1,9 +1,9 @@
 package activity
 
-// IAM is the source of sign-ins, rights and keys.
+// IAM is the source of sign-ins, privileges and keys.
 const IAM Source = "iam"
 
-// Verbs of iam that carry risk, then those that matter to patterns, baselines and states alone.
+// Verbs of iam that carry risk, then those that are used only by patterns, baselines and states.
 const (
 	PrivilegeEscalation Verb = "iam.privilege_escalation"
 	ServiceAccountKey   Verb = "iam.service_account_key"

@@ -1,9 +1,9 @@
 package activity
 
-// Jira is the source of tickets, their due dates and what is approved in them.
+// Jira is the source of tickets, their due dates and approvals.
 const Jira Source = "jira"
 
-// Verbs of jira that carry risk, then those that matter to patterns, baselines and states alone.
+// Verbs of jira that carry risk, then those that are used only by patterns, baselines and states.
 const (
 	OverdueSecurityTicket Verb = "jira.overdue_security_ticket"
 

@@ -1,9 +1,9 @@
 package activity
 
-// SIEM is the source of what devices and networks raise the alarm about.
+// SIEM is the source of alerts of devices and networks.
 const SIEM Source = "siem"
 
-// Verbs of siem that carry risk, then those that matter to patterns, baselines and states alone.
+// Verbs of siem that carry risk, then those that are used only by patterns, baselines and states.
 const (
 	MalwareDetected      Verb = "siem.malware_detected"
 	DataExfiltration     Verb = "siem.data_exfiltration"

@@ -1,34 +1,34 @@
 package activity
 
-// Table lists every source, in display order. To add one, write its Row in a file of its own and name it here.
+// Table lists every source, in display order. To add a source, write its Row in a new file and list it here.
 var Table = []Row{git, jira, iam, siem, training}
 
-// Row is all that is known of a source, beyond how its records are read (package source) and what its verbs weigh (the
-// profiles of package risk).
+// Row describes a source, except how its records are read (package source) and the weights of its verbs (the profiles
+// of package risk).
 type Row struct {
 	Source Source
 	Group  Group
-	Vendor bool // its records come from outside: when they cease, something is broken
+	Vendor bool // its records come from outside: if they cease, something is broken
 	Verbs  []VerbRow
 }
 
-// VerbRow is one verb of a source, with what people read: the act in the past tense, without a subject.
+// VerbRow is one verb of a source, with its text for people: the act in the past tense, without a subject.
 type VerbRow struct {
 	Verb  Verb
 	Once  string // "committed a secret"
 	Often string // "committed %d secrets"
 }
 
-// Group is what a risk score weighs together.
+// Group is a group of sources with one weight in a risk score.
 type Group int
 
-// The groups, in display order. Tickets are weighed with training: what is overdue is work that was not done.
+// The groups, in display order. Tickets belong to the group of training: an overdue ticket is work that was not done.
 const (
 	Code Group = iota
 	Access
 	Alerts
 	Learning
-	Groups // how many there are; of a source that is not listed
+	Groups // the number of groups; also the group of an unknown source
 )
 
 // Sources are the sources in display order.
@@ -61,7 +61,7 @@ func (s Source) Group() Group {
 	return Groups
 }
 
-// Words are the verb's row; ok is false for a verb without one.
+// Words returns the verb's row; ok is false if it has none.
 func (v Verb) Words() (row VerbRow, ok bool) {
 	source := v.Source()
 	for i := range Table {

@@ -1,9 +1,9 @@
 package activity
 
-// Training is the source of lessons, assessments and drills; the learning system reports it itself.
+// Training is the source of lessons, assessments and phishing campaigns. The learning system reports its events.
 const Training Source = "training"
 
-// Verbs of training that carry risk, then those that matter to patterns, baselines and states alone.
+// Verbs of training that carry risk, then those that are used only by patterns, baselines and states.
 const (
 	TrainingStale    Verb = "training.stale"
 	OverdueModule    Verb = "training.overdue_module"

@@ -1,9 +1,10 @@
-// Package audit keeps an append-only, hash-chained record of what a process decided.
+// Package audit keeps an append-only, hash-chained record of a process's decisions.
 //
-// A chain is a file of JSON lines. Each line's hash is SHA-256 over the line without its hash, which contains the hash
-// of the line before: an edit, a deletion, an insertion or a reordering breaks the chain at that line. A cut-off end
-// breaks no link, and neither does a chain that was written again as a whole, which is why a Notary pins the chain from
-// outside by Checkpoints: signed with a key that the process does not have, and never two that contradict each other.
+// A chain is a file of JSON lines. Each line's hash is SHA-256 over the line without its hash, and the line contains
+// the hash of the previous line: an edit, a deletion, an insertion or a reordering breaks the chain at that line. A
+// truncated chain, or one that was rewritten as a whole, has no broken link. Therefore a Notary records the ends of
+// chains in Checkpoints, signed with a key that the process does not have, and never signs two that contradict each
+// other.
 package audit
 
 import (
@@ -21,7 +22,7 @@ import (
 	"time"
 )
 
-// Entry is one line. Seq, At, Workload, Prev and Hash are filled in by Write.
+// Entry is one line of a chain. Write sets Seq, At, Workload, Prev and Hash.
 type Entry struct {
 	Seq      uint64    `json:"seq"`
 	At       time.Time `json:"at"` // wall clock, UTC
@@ -35,19 +36,19 @@ type Entry struct {
 	Event    string    `json:"event,omitempty"`    // the activity event that caused it
 	Person   string    `json:"person,omitempty"`   // employee id
 	Detail   string    `json:"detail,omitempty"`   // one line for people; never a secret
-	Identity *Identity `json:"identity,omitempty"` // with start and identity: what the workload holds from now on
-	Count    uint64    `json:"count,omitempty"`    // how many such decisions it stands for; 0: for one
+	Identity *Identity `json:"identity,omitempty"` // of kinds start and identity: the new identity
+	Count    uint64    `json:"count,omitempty"`    // the number of decisions it stands for; 0 means 1
 	Prev     string    `json:"prev"`
 	Hash     string    `json:"hash,omitempty"`
 }
 
-// Identity is what a workload holds.
+// Identity is the validity and the authorities of a workload's identity.
 type Identity struct {
-	Until  time.Time `json:"until"`  // when its SVID ends
-	Trusts string    `json:"trusts"` // the authorities that it is held with, as mesh.TrustDigest tells them apart
+	Until  time.Time `json:"until"`  // when its SVID expires
+	Trusts string    `json:"trusts"` // mesh.TrustDigest of its authorities
 }
 
-// Line is what the entry says for people beyond its other fields: its detail, or what is held.
+// Line is the entry's text for people in addition to its other fields: the detail, or the identity.
 func (e Entry) Line() string {
 	if e.Detail == "" && e.Identity != nil {
 		return "until " + e.Identity.Until.UTC().Format(time.RFC3339) + ", trusts " + e.Identity.Trusts
@@ -55,8 +56,8 @@ func (e Entry) Line() string {
 	return e.Detail
 }
 
-// KindTip is the kind of an entry in which a writer reports how far its rows in the database have come: Detail is the
-// sequence number and the hash of the last one, with a space between. It ties those rows to the signed checkpoints.
+// KindTip is the kind of an entry that reports a writer's last row in the database: Detail is its sequence number and
+// its hash, separated by a space. It ties the rows to the signed checkpoints.
 const KindTip = "tip"
 
 // Sum is the hash of e: SHA-256, in hex, over its JSON without the field hash.
@@ -65,7 +66,7 @@ func (e Entry) Sum() (string, error) {
 	return sum, err
 }
 
-// sum is Sum, and the text that it is of.
+// sum is Sum, and the text that is hashed.
 func (e Entry) sum() (sum string, text []byte, err error) {
 	e.Hash = ""
 	text, err = json.Marshal(e)
@@ -78,8 +79,9 @@ func (e Entry) sum() (sum string, text []byte, err error) {
 
 // Log appends to one chain. Its methods are safe for concurrent use.
 //
-// Write never waits for the disk: lines are handed to the file in groups, within milliseconds. While the file takes none, they
-// wait, up to a bound; those that find no room are counted, and the count is the chain's next entry once there is room again.
+// Write does not wait for the disk: lines are written to the file in groups, within milliseconds. While the file cannot
+// be written, lines are buffered up to a limit. Entries beyond it are counted, and the count is the next entry once
+// there is room again.
 type Log struct {
 	workload string
 	file     io.WriteCloser
@@ -89,8 +91,8 @@ type Log struct {
 	seq     uint64
 	prev    string
 	pending bytes.Buffer
-	lost    uint64    // entries that found no room
-	since   time.Time // when the first of them was
+	lost    uint64    // entries beyond the limit
+	since   time.Time // the time of the first of them
 	closed  bool
 
 	err  atomic.Pointer[error] // why lines do not reach the file; nil while they do
@@ -98,24 +100,27 @@ type Log struct {
 	done chan struct{}
 }
 
-// mostPending is how many bytes of lines may wait while as many again are being written.
-const mostPending = 8 << 20
+// maxPendingBytes limits the buffered lines; as many again may be in writing.
+const maxPendingBytes = 8 << 20
 
-// errNoRoom says that the file is slower than the decisions are, or takes none.
+// errNoRoom means that the file cannot be written, or not fast enough.
 var errNoRoom = errors.New("too many entries wait to be written")
 
 // New begins a chain on w.
 func New(w io.WriteCloser, workload string) *Log { return begin(w, workload, Entry{}) }
 
-// begin goes on after last.
+// begin continues a chain after last.
 func begin(w io.WriteCloser, workload string, last Entry) *Log {
-	l := &Log{workload: workload, file: w, now: time.Now, seq: last.Seq, prev: last.Hash, wake: make(chan struct{}, 1), done: make(chan struct{})}
+	l := &Log{
+		workload: workload, file: w, now: time.Now, seq: last.Seq, prev: last.Hash,
+		wake: make(chan struct{}, 1), done: make(chan struct{}),
+	}
 	go l.flush()
 	return l
 }
 
-// Open continues the chain in the file at path, or begins it. A last line that was cut off by a crash is removed, and the
-// removal is the next entry.
+// Open continues the chain in the file at path, or begins it. A last line that a crash left unfinished is removed, and
+// the removal is recorded as the next entry.
 func Open(path, workload string) (*Log, error) {
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
@@ -134,18 +139,20 @@ func Open(path, workload string) (*Log, error) {
 	}
 	l := begin(f, workload, last)
 	if torn > 0 {
-		l.Write(Entry{Kind: "recovered", Reason: "torn_line", Detail: fmt.Sprintf("removed %d bytes of an unfinished line", torn)})
+		l.Write(Entry{
+			Kind: "recovered", Reason: "torn_line", Detail: fmt.Sprintf("removed %d bytes of an unfinished line", torn),
+		})
 	}
 	return l, nil
 }
 
-// tail finds the last whole entry, the offset behind it, and how many bytes of an unfinished line follow.
+// tail finds the last complete entry, the offset of its end, and how many bytes of an unfinished line follow.
 func tail(f *os.File) (last Entry, end, torn int64, err error) {
 	size, err := f.Seek(0, io.SeekEnd)
 	if err != nil || size == 0 {
 		return Entry{}, 0, 0, err
 	}
-	// A line may be of any length, and what follows it unfinished, too: look further back until the line's beginning is there.
+	// Lines may have any length, so read further back until the beginning of the last complete line is found.
 	for most := int64(64 << 10); ; most *= 4 {
 		from := max(0, size-most)
 		b := make([]byte, size-from)
@@ -171,14 +178,14 @@ func tail(f *os.File) (last Entry, end, torn int64, err error) {
 	}
 }
 
-// Write appends e to the chain. Whoever must not decide what cannot be recorded asks Err before.
+// Write appends e to the chain. A caller that must not make unrecorded decisions checks Err first.
 func (l *Log) Write(e Entry) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.closed {
 		return
 	}
-	if l.lost > 0 || l.pending.Len() >= mostPending {
+	if l.lost > 0 || l.pending.Len() >= maxPendingBytes {
 		if l.lost++; l.lost == 1 {
 			l.since = l.now().UTC()
 		}
@@ -192,10 +199,10 @@ func (l *Log) Write(e Entry) {
 	}
 }
 
-// append makes e the chain's next entry, and has it wait for the file.
+// append makes e the next entry of the chain, and buffers it.
 func (l *Log) append(e Entry) {
-	// What a stranger sent may be long, or no UTF-8, which JSON would write in one way and, read again, in another: the
-	// hash would not fit.
+	// Foreign text may be long, or invalid UTF-8. JSON replaces invalid bytes, so that the hash of the entry that is read
+	// again would differ.
 	e = e.clipped()
 	e.Seq, e.At, e.Workload, e.Prev = l.seq+1, l.now().UTC(), l.workload, l.prev
 	sum, err := e.Sum()
@@ -216,8 +223,8 @@ func (l *Log) append(e Entry) {
 
 func (l *Log) fail(err error) { l.err.Store(&err) }
 
-// Err is what went wrong with the file, nil while all is well. A process whose decisions cannot be recorded is not ready. It
-// takes no lock: it is asked before every decision.
+// Err is the error of writing the file, nil if there is none. A process that cannot record its decisions is not ready.
+// Err takes no lock, since it is called before every decision.
 func (l *Log) Err() error {
 	if err := l.err.Load(); err != nil {
 		return *err
@@ -252,22 +259,26 @@ func (l *Log) flush() {
 	}
 }
 
-// take swaps what is pending into spare, which is empty, and says whether it is anything. Now that there is room, what found none is
-// owned up to.
+// take moves the buffered lines into spare, and says whether there are any. As there is room now, it records how many
+// entries were lost.
 func (l *Log) take(spare *bytes.Buffer) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	spare.Reset()
 	l.pending, *spare = *spare, l.pending
 	if l.lost > 0 {
-		l.append(Entry{Kind: "recovered", Reason: "no_room", Detail: fmt.Sprintf("%d entries since %s could not be written and are lost", l.lost, l.since.Format(time.RFC3339))})
+		since := l.since.Format(time.RFC3339)
+		l.append(Entry{
+			Kind: "recovered", Reason: "no_room",
+			Detail: fmt.Sprintf("%d entries since %s could not be written and are lost", l.lost, since),
+		})
 		l.lost = 0
 	}
 	return spare.Len() > 0
 }
 
-// write writes lines to the file, and says whether it could before the chain was closed. A disk that was full and has room again
-// must not leave half a line behind: on failure the rest is tried again.
+// write writes lines to the file, and says whether it succeeded before the chain was closed. After an error it tries
+// the rest again, so that a full disk does not leave half a line.
 func (l *Log) write(lines *bytes.Buffer) bool {
 	for lines.Len() > 0 {
 		_, err := lines.WriteTo(l.file)
@@ -291,10 +302,10 @@ func (l *Log) write(lines *bytes.Buffer) bool {
 	return true
 }
 
-// retryAfter is the pause between two tries to write to a file that takes nothing.
+// retryAfter is the pause after a failed write.
 const retryAfter = 100 * time.Millisecond
 
-// Tip is the last whole entry of the chain in the file at path; a zero Entry if there is none.
+// Tip is the last complete entry of the chain in the file at path; the zero Entry if there is none.
 func Tip(path string) (Entry, error) {
 	f, err := os.Open(path)
 	if err != nil {
@@ -305,7 +316,7 @@ func Tip(path string) (Entry, error) {
 	return last, err
 }
 
-// Read returns the whole entries of a chain that may still be written to, without verifying it.
+// Read returns the complete entries of a chain without verifying it. The chain may still be written.
 func Read(r io.Reader) ([]Entry, error) {
 	var out []Entry
 	scan := bufio.NewReader(r)

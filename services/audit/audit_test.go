@@ -35,7 +35,8 @@ func chain(t testing.TB, n int) []string {
 		t.Fatal(err)
 	}
 	for i := range n {
-		l.Write(audit.Entry{Kind: "decision", Peer: "spiffe://example.org/lms", Route: "POST /v1/events", Outcome: "Allowed", Event: fmt.Sprint("git:commit/x/", i), Detail: `<b>"ü"</b> & more`})
+		l.Write(audit.Entry{Kind: "decision", Peer: "spiffe://example.org/lms", Route: "POST /v1/events", Outcome: "Allowed",
+			Event: fmt.Sprint("git:commit/x/", i), Detail: `<b>"ü"</b> & more`})
 	}
 	if err := l.Close(); err != nil {
 		t.Fatal(err)
@@ -67,7 +68,7 @@ func TestWholeChainVerifies(t *testing.T) {
 	}
 }
 
-// rehash makes a line's own hash fit again, as whoever edits with care would.
+// rehash corrects a line's own hash, as a careful attacker would.
 func rehash(t testing.TB, line string, edit func(*audit.Entry)) string {
 	t.Helper()
 	var e audit.Entry
@@ -99,8 +100,12 @@ func TestTamperingIsFoundAtItsLine(t *testing.T) {
 			l[6] = strings.Replace(l[6], `"Allowed"`, `"Refused"`, 1)
 			return l
 		}, 7, "edited"},
-		{"one letter of a detail is edited", func(l []string) []string { l[0] = strings.Replace(l[0], "more", "mare", 1); return l }, 1, "edited"},
-		{"an entry is edited and hashed anew", func(l []string) []string {
+		{"one letter of a detail is edited", func(l []string) []string {
+			l[0] = strings.Replace(l[0], "more", "mare",
+				1)
+			return l
+		}, 1, "edited"},
+		{"an entry is edited and hashed again", func(l []string) []string {
 			l[6] = rehash(t, l[6], func(e *audit.Entry) { e.Outcome = "Refused" })
 			return l
 		}, 8, "does not continue"},
@@ -119,12 +124,15 @@ func TestTamperingIsFoundAtItsLine(t *testing.T) {
 			l[12] = rehash(t, l[12], func(e *audit.Entry) { e.Workload = "lms" })
 			return l
 		}, 13, "an entry of lms"},
-		{"a field more", func(l []string) []string { l[3] = strings.Replace(l[3], "{", `{"note":"x",`, 1); return l }, 4, "not an entry"},
+		{"a field more", func(l []string) []string { l[3] = strings.Replace(l[3], "{", `{"note":"x",`, 1); return l }, 4,
+			"not an entry"},
 		{"no JSON", func(l []string) []string { l[3] = "garbage\n"; return l }, 4, "not an entry"},
 		{"an empty line", func(l []string) []string { return slices.Insert(l, 3, "\n") }, 4, "not an entry"},
 		{"half a line at the end", func(l []string) []string { l[19] = l[19][:40]; return l }, 20, "unfinished"},
-		{"a key in another case", func(l []string) []string { l[3] = strings.Replace(l[3], `"kind"`, `"Kind"`, 1); return l }, 4, "otherwise"},
-		{"a space more", func(l []string) []string { l[3] = strings.Replace(l[3], `,"kind"`, `, "kind"`, 1); return l }, 4, "otherwise"},
+		{"a key in another case", func(l []string) []string { l[3] = strings.Replace(l[3], `"kind"`, `"Kind"`, 1); return l },
+			4, "otherwise"},
+		{"a space more", func(l []string) []string { l[3] = strings.Replace(l[3], `,"kind"`, `, "kind"`, 1); return l }, 4,
+			"otherwise"},
 		{"a key that stands twice", func(l []string) []string {
 			l[3] = strings.Replace(l[3], `,"kind"`, `,"outcome":"Refused","kind"`, 1)
 			return l
@@ -151,7 +159,8 @@ func TestStrangersBytesDoNotBreakTheChain(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, s := range []string{"ü"[:1], "\xff\xfe", "\x00\x1b[2J", "\n{\"seq\":1}\n", "\u2028<script>", strings.Repeat("é", 40000)} {
+	for _, s := range []string{"ü"[:1], "\xff\xfe", "\x00\x1b[2J", "\n{\"seq\":1}\n", "\u2028<script>", strings.Repeat("é",
+		40000)} {
 		l.Write(audit.Entry{Kind: "decision", Peer: s, Detail: s})
 	}
 	if err := l.Close(); err != nil {
@@ -421,7 +430,8 @@ func TestWriterWhoseDiskFailsIsNotWell(t *testing.T) {
 }
 
 func TestARowsSumIsTheOneThatIsWrittenDown(t *testing.T) {
-	r := audit.Row{Chain: "lms", Seq: 7, At: time.UnixMicro(1790848800123456), Kind: "test", Person: "p1", Event: "e1", Detail: "grün\nund mehr", Prev: "abc"}
+	r := audit.Row{Chain: "lms", Seq: 7, At: time.UnixMicro(1790848800123456), Kind: "test", Person: "p1", Event: "e1",
+		Detail: "grün\nund mehr", Prev: "abc"}
 	// sha256sum of the fields, one a line and the last without its end.
 	if got, want := r.Sum(), "fda9efb6569a144226f3d964e4c212e89575378cc21572263751f838e876df37"; got != want {
 		t.Errorf("%s, want %s", got, want)
@@ -430,12 +440,14 @@ func TestARowsSumIsTheOneThatIsWrittenDown(t *testing.T) {
 
 func TestRowsAreReadAsTheyWereWrittenAndWhatBreaksOffIsAnError(t *testing.T) {
 	at := time.Date(2026, 10, 1, 12, 0, 0, 123456000, time.FixedZone("", 7200))
-	rows := []audit.Row{{Chain: "lms", Seq: 1, At: at, Kind: "a", Detail: "<b> & c"}, {Chain: "lms", Seq: 2, At: at.UTC(), Kind: "b"}}
+	rows := []audit.Row{{Chain: "lms", Seq: 1, At: at, Kind: "a", Detail: "<b> & c"}, {Chain: "lms", Seq: 2, At: at.UTC(),
+		Kind: "b"}}
 	var out strings.Builder
 	if err := audit.WriteRows(&out, audit.Each(rows)); err != nil {
 		t.Fatal(err)
 	}
-	if !strings.Contains(out.String(), `"at":"2026-10-01T10:00:00.123456Z"`) || !strings.Contains(out.String(), `"<b> & c"`) || strings.Count(out.String(), "\n") != 2 {
+	if !strings.Contains(out.String(), `"at":"2026-10-01T10:00:00.123456Z"`) || !strings.Contains(out.String(),
+		`"<b> & c"`) || strings.Count(out.String(), "\n") != 2 {
 		t.Errorf("written as %s", &out)
 	}
 	read, err := audit.ReadRows(strings.NewReader(out.String()))
@@ -445,7 +457,10 @@ func TestRowsAreReadAsTheyWereWrittenAndWhatBreaksOffIsAnError(t *testing.T) {
 	}
 	out.Reset()
 	broken := errors.New("the database went away")
-	err = audit.WriteRows(&out, func(yield func(audit.Row, error) bool) { _ = yield(rows[0], nil) && yield(audit.Row{}, broken) })
+	err = audit.WriteRows(&out, func(yield func(audit.Row, error) bool) {
+		_ = yield(rows[0], nil) && yield(audit.Row{},
+			broken)
+	})
 	if !errors.Is(err, broken) || strings.Count(out.String(), "\n") != 1 {
 		t.Errorf("%v after %s", err, &out)
 	}

@@ -14,18 +14,18 @@ import (
 	"time"
 )
 
-// Checkpoint pins a chain's end from outside. The checkpoints of a lab are one sequence for all of its chains: each has
-// the number after the one before it, and the hash of everything before it, so that none can be missing.
+// Checkpoint records the end of a chain outside of it. The checkpoints of a lab are one sequence for all its chains:
+// each has the next number and the hash of everything before it, so that none can be removed unnoticed.
 //
-// Labs of older versions have checkpoints without a number. Those that stand before the first numbered one count as
-// they are; its Prev covers them.
+// Labs of older versions have checkpoints without a number. Those before the first numbered one are accepted; its Prev
+// covers them.
 type Checkpoint struct {
 	Number    uint64    `json:"number,omitempty"` // counted from 1
 	Workload  string    `json:"workload"`
 	Seq       uint64    `json:"seq"`
 	Hash      string    `json:"hash"`
 	At        time.Time `json:"at"`
-	Prev      string    `json:"prev,omitempty"`      // Head of all that stand before it; empty for the first of all
+	Prev      string    `json:"prev,omitempty"`      // Head of all checkpoints before it; empty for the first one
 	Signature []byte    `json:"signature,omitempty"` // Ed25519 over the JSON without this field
 }
 
@@ -38,14 +38,14 @@ func (c Checkpoint) text() []byte {
 	return b
 }
 
-// Head is what the Prev of the checkpoint after c must be, where prev is what c's own is, or would be if it has none:
-// SHA-256, in hex, over prev and what is signed of c.
+// Head is the correct Prev of the checkpoint after c: SHA-256, in hex, over prev and the signed text of c. prev is the
+// Prev of c, or what it would be if c has none.
 func (c Checkpoint) Head(prev string) string {
 	h := sha256.Sum256(append([]byte(prev), c.text()...))
 	return hex.EncodeToString(h[:])
 }
 
-// Sign fills in the signature.
+// Sign sets the signature.
 func (c *Checkpoint) Sign(key ed25519.PrivateKey) { c.Signature = ed25519.Sign(key, c.text()) }
 
 // Verify says whether the signature is by key.
@@ -53,30 +53,30 @@ func (c Checkpoint) Verify(key ed25519.PublicKey) bool {
 	return len(key) == ed25519.PublicKeySize && ed25519.Verify(key, c.text(), c.Signature)
 }
 
-// A Kind says what was done to a chain or to its checkpoints.
+// A Kind is a kind of damage to a chain or to its checkpoints.
 type Kind string
 
-// The kinds of fault that are told apart.
+// The kinds of Fault.
 const (
-	Edited         Kind = "edited"                         // an entry is not what its hash was made of
-	Deleted        Kind = "deleted"                        // an entry is in no place
-	Inserted       Kind = "inserted"                       // an entry that the others do not know
-	Reordered      Kind = "reordered"                      // all entries, in another order
-	Cut            Kind = "cut at the end"                 // fewer entries than a checkpoint pins
-	Resealed       Kind = "resealed"                       // changed, and hashed again so that it fits
-	Doubled        Kind = "doubled sequence number"        // two entries of one number
-	TwoCheckpoints Kind = "two checkpoints for one number" // two signed truths
+	Edited         Kind = "edited"                         // an entry does not match its hash
+	Deleted        Kind = "deleted"                        // an entry is missing
+	Inserted       Kind = "inserted"                       // an entry that no other entry refers to
+	Reordered      Kind = "reordered"                      // all entries, in a different order
+	Cut            Kind = "cut at the end"                 // fewer entries than a checkpoint records
+	Resealed       Kind = "resealed"                       // changed, with new hashes that match
+	Doubled        Kind = "doubled sequence number"        // two entries with the same number
+	TwoCheckpoints Kind = "two checkpoints for one number" // two signed checkpoints contradict each other
 	Missing        Kind = "missing checkpoint"             // the checkpoints' own sequence has a gap
 	BadSignature   Kind = "bad signature"                  // a checkpoint that the lab did not sign
-	NoCheckpoints  Kind = "no checkpoints"                 // entries of which none was signed
-	MissingChain   Kind = "missing chain"                  // nothing is where a chain should be
+	NoCheckpoints  Kind = "no checkpoints"                 // entries without any checkpoint
+	MissingChain   Kind = "missing chain"                  // the chain's file is missing
 )
 
-// Fault is one thing that is wrong: the first bad entry of a chain, or a checkpoint.
+// Fault is one fault: the first bad entry of a chain, or a bad checkpoint.
 type Fault struct {
 	Kind     Kind
-	Workload string // whose chain; OfCheckpoints if it is the sequence of checkpoints
-	Line     int    // counted from 1; 0 if no line is meant
+	Workload string // the chain's; OfCheckpoints for the sequence of checkpoints
+	Line     int    // from 1; 0 if the fault has no line
 	Seq      uint64
 	What     string
 }
@@ -101,23 +101,23 @@ func (f *Fault) Error() string {
 	return fmt.Sprintf("%s%s: %s: %s", name, at, f.Kind, f.What)
 }
 
-// Pins are a lab's checkpoints, read and verified: what every chain is held against.
+// Pins are a lab's verified checkpoints, which chains are compared with.
 type Pins struct {
 	chains map[string]*pinned
 	number uint64 // of the last checkpoint, 0 if none has one
-	head   string // what the next one's Prev must be
+	head   string // the correct Prev of the next one
 	all    []Checkpoint
 	faults []*Fault
 }
 
-// pinned is what the checkpoints say of one chain.
+// pinned holds the checkpoints of one chain.
 type pinned struct {
 	hashes map[uint64]string
 	seqs   []uint64 // in ascending order
 	count  int
 }
 
-// last is the highest sequence number that is pinned.
+// last is the highest sequence number with a checkpoint.
 func (p *pinned) last() uint64 {
 	if p == nil || len(p.seqs) == 0 {
 		return 0
@@ -125,7 +125,7 @@ func (p *pinned) last() uint64 {
 	return p.seqs[len(p.seqs)-1]
 }
 
-// before is the highest pinned sequence number below seq, 0 if there is none.
+// before is the highest sequence number below seq with a checkpoint, 0 if there is none.
 func (p *pinned) before(seq uint64) uint64 {
 	i, _ := slices.BinarySearch(p.seqs, seq)
 	if i == 0 {
@@ -134,14 +134,14 @@ func (p *pinned) before(seq uint64) uint64 {
 	return p.seqs[i-1]
 }
 
-// ReadPins reads checkpoints, one a line, up to the last whole line. What is wrong with them is in Faults; a checkpoint
-// with a signature that is not by key pins nothing. The error is that of r.
+// ReadPins reads checkpoints, one on each line, up to the last complete line. Faults returns their faults; a checkpoint
+// without a valid signature by key is ignored otherwise. The error is that of r.
 func ReadPins(r io.Reader, key ed25519.PublicKey) (*Pins, error) {
 	p := &Pins{chains: map[string]*pinned{}}
 	scan := bufio.NewReader(r)
 	for n := 1; ; n++ {
 		line, err := scan.ReadBytes('\n')
-		if errors.Is(err, io.EOF) { // what follows the last line's end is being written
+		if errors.Is(err, io.EOF) { // a last line without an end is still being written
 			p.order()
 			return p, nil
 		}
@@ -159,7 +159,7 @@ func ReadPins(r io.Reader, key ed25519.PublicKey) (*Pins, error) {
 	}
 }
 
-// PinsOf is ReadPins for checkpoints that were decoded already.
+// PinsOf is ReadPins for decoded checkpoints.
 func PinsOf(points []Checkpoint, key ed25519.PublicKey) *Pins {
 	p := &Pins{chains: map[string]*pinned{}}
 	for i, c := range points {
@@ -221,10 +221,10 @@ func (p *Pins) order() {
 	}
 }
 
-// Faults are what is wrong with the checkpoints themselves, in their order.
+// Faults are the faults of the checkpoints themselves, in their order.
 func (p *Pins) Faults() []*Fault { return p.faults }
 
-// Checkpoints are all of them, in their order, those with a fault too.
+// Checkpoints are all checkpoints in their order, including those with a fault.
 func (p *Pins) Checkpoints() []Checkpoint { return p.all }
 
 // Workloads are the chains that have a checkpoint, in alphabetical order.
@@ -237,7 +237,7 @@ func (p *Pins) Workloads() []string {
 	return names
 }
 
-// Of is how many good checkpoints a chain has.
+// Of is the number of valid checkpoints of a chain.
 func (p *Pins) Of(workload string) int {
 	if of := p.chains[workload]; of != nil {
 		return of.count
@@ -245,5 +245,5 @@ func (p *Pins) Of(workload string) int {
 	return 0
 }
 
-// Last is the highest sequence number of a chain that a good checkpoint pins, 0 if none does.
+// Last is the highest sequence number of a chain with a valid checkpoint, 0 if there is none.
 func (p *Pins) Last(workload string) uint64 { return p.chains[workload].last() }

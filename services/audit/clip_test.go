@@ -14,7 +14,8 @@ import (
 func TestClipKeepsWholeCharactersAndCountsBytesAsJSONHasThem(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		s := strings.Join(
-			rapid.SliceOf(rapid.SampledFrom([]string{"a", "é", "<", "\x00", "\xff", "\"", "\u2028", "𝛑", "\n", strings.Repeat("x", 50)})).
+			rapid.SliceOf(rapid.SampledFrom([]string{"a", "é", "<", "\x00", "\xff", "\"", "\u2028", "𝛑", "\n",
+				strings.Repeat("x", 50)})).
 				Draw(t, "text"),
 			"",
 		)

@@ -14,9 +14,9 @@ import (
 	"time"
 )
 
-// Notary signs how far chains have come. For each chain it remembers the last end that it signed, and signs only what
-// extends that: it reads the entries that are new and computes their hashes again. What it remembers is what stands in
-// its file of checkpoints, so it never signs two truths, not after a restart either. It is for one goroutine.
+// Notary signs the ends of chains. For each chain it knows the last end that it signed, and signs only an extension of
+// that: it reads the new entries and verifies their hashes. It restores its knowledge from its file of checkpoints, so
+// that it never signs contradicting checkpoints, also after a restart. It is not safe for concurrent use.
 type Notary struct {
 	path   string
 	key    ed25519.PrivateKey
@@ -25,36 +25,35 @@ type Notary struct {
 	chains map[string]*followed
 }
 
-// followed is how far a chain was read and signed.
+// followed is the state of reading and signing one chain.
 type followed struct {
-	signed link  // the last end that was signed
-	read   link  // the last entry that was read; at least as far as signed, but after a restart
-	at     int64 // offset behind read
-	from   int64 // offset of read
-	pins   map[uint64]string
-	unfit  Kind // why the chain is not signed any further; "" if it is
+	signed   link  // the last signed end
+	read     link  // the last entry that was read; after a restart it may be before signed
+	at       int64 // offset of the end of read
+	from     int64 // offset of read
+	pins     map[uint64]string
+	unsigned Kind // why the chain is no longer signed; "" if it is
 }
 
-// Chain is where a Notary reads a chain: open gives its file from the beginning. Its writer may be an enemy: open must
-// not follow links, nor wait for a file that is a pipe.
+// Chain opens the file of a chain for a Notary. The chain's writer may be hostile: the function must not follow links,
+// nor block on a pipe.
 type Chain func() (*os.File, error)
 
-// Unfit says that a chain was not signed.
+// Unfit reports a chain that was not signed.
 type Unfit struct {
 	Workload string
 	Kind     Kind
-	Seq      uint64 // after which it is not signed
+	Seq      uint64 // the last signed or accepted one
 	What     string
 }
 
 const (
-	mostOfLine = 1 << 20 // bytes of one entry that the notary reads
-	mostOfTurn = 8 << 20 // bytes of one chain that it reads before the next chain has its turn
+	maxLineBytes = 1 << 20 // the longest entry that the notary reads, in bytes
+	maxTurnBytes = 8 << 20 // how much of one chain it reads before the next chain, in bytes
 )
 
-// OpenNotary goes on from the checkpoints in the file at path, which need not be there. What is wrong with them is for
-// verification to name: the notary signs nothing that contradicts any of them. A last line that was cut off by a crash
-// is removed.
+// OpenNotary continues the checkpoints in the file at path, which need not exist. It does not report their faults, but
+// signs nothing that contradicts any of them. A last line that a crash left unfinished is removed.
 func OpenNotary(path string, key ed25519.PrivateKey) (*Notary, error) {
 	n := &Notary{path: path, key: key, chains: map[string]*followed{}}
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
@@ -81,7 +80,7 @@ func OpenNotary(path string, key ed25519.PrivateKey) (*Notary, error) {
 	return n, nil
 }
 
-// wholeLines is the offset behind the last line's end.
+// wholeLines is the offset of the end of the last complete line.
 func wholeLines(f *os.File) (int64, error) {
 	size, err := f.Seek(0, io.SeekEnd)
 	if err != nil {
@@ -102,11 +101,11 @@ func wholeLines(f *os.File) (int64, error) {
 	return 0, nil
 }
 
-// Sign reads what is new in each of chains, by name, and appends a checkpoint for each that has grown. It says which
-// chains it would not sign, once for each turn in which that begins or has another kind. The error is that of writing
-// the checkpoints: what they pin is tried again.
+// Sign reads the new entries of each chain, by name, and appends a checkpoint for each chain that has grown. It returns
+// the chains that it did not sign, each only when this begins or changes its kind. The error is that of writing the
+// checkpoints, which the next call tries again.
 func (n *Notary) Sign(now time.Time, chains map[string]Chain) ([]Unfit, error) {
-	var unfit []Unfit
+	var unsigned []Unfit
 	var lines bytes.Buffer
 	number, head := n.number, n.head
 	grown := map[*followed]link{}
@@ -117,10 +116,10 @@ func (n *Notary) Sign(now time.Time, chains map[string]Chain) ([]Unfit, error) {
 			n.chains[name] = of
 		}
 		kind, what := of.follow(name, chains[name])
-		if kind != of.unfit && kind != "" {
-			unfit = append(unfit, Unfit{name, kind, max(of.signed.seq, of.read.seq), what})
+		if kind != of.unsigned && kind != "" {
+			unsigned = append(unsigned, Unfit{name, kind, max(of.signed.seq, of.read.seq), what})
 		}
-		of.unfit = kind
+		of.unsigned = kind
 		if of.read.seq <= of.signed.seq {
 			continue
 		}
@@ -130,23 +129,23 @@ func (n *Notary) Sign(now time.Time, chains map[string]Chain) ([]Unfit, error) {
 		c.Sign(n.key)
 		b, err := json.Marshal(c)
 		if err != nil {
-			return unfit, err
+			return unsigned, err
 		}
 		number, head = c.Number, c.Head(c.Prev)
 		grown[of] = of.read
 		lines.Write(append(b, '\n'))
 	}
 	if lines.Len() == 0 {
-		return unfit, nil
+		return unsigned, nil
 	}
 	if err := appendWhole(n.path, lines.Bytes()); err != nil {
-		return unfit, fmt.Errorf("sign checkpoints: %w", err)
+		return unsigned, fmt.Errorf("sign checkpoints: %w", err)
 	}
 	n.number, n.head = number, head
 	for of, l := range grown {
 		of.signed = l
 	}
-	return unfit, nil
+	return unsigned, nil
 }
 
 // appendWhole appends lines to the file at path, all or none of them.
@@ -164,7 +163,8 @@ func appendWhole(path string, lines []byte) error {
 	return errors.Join(err, f.Close())
 }
 
-// follow reads on from where it was, up to the last whole line, and says why it cannot.
+// follow reads the chain from its last position to the last complete line. It returns why the chain cannot be signed,
+// if that is so.
 func (c *followed) follow(name string, open Chain) (Kind, string) {
 	f, err := open()
 	if errors.Is(err, os.ErrNotExist) {
@@ -184,7 +184,7 @@ func (c *followed) follow(name string, open Chain) (Kind, string) {
 	if info.Size() < c.at {
 		return Cut, "its file has become shorter than what was read of it"
 	}
-	if c.at > 0 { // what was read last must still stand there
+	if c.at > 0 { // the last entry that was read must be unchanged
 		line := make([]byte, c.at-c.from)
 		if _, err := f.ReadAt(line, c.from); err != nil {
 			return MissingChain, "its file cannot be read"
@@ -193,12 +193,12 @@ func (c *followed) follow(name string, open Chain) (Kind, string) {
 			return Resealed, "the entry that was read last is another now"
 		}
 	}
-	scan := bufio.NewReaderSize(io.NewSectionReader(f, c.at, min(info.Size()-c.at, mostOfTurn+mostOfLine)), 64<<10)
+	scan := bufio.NewReaderSize(io.NewSectionReader(f, c.at, min(info.Size()-c.at, maxTurnBytes+maxLineBytes)), 64<<10)
 	turn := 0
-	for turn < mostOfTurn {
+	for turn < maxTurnBytes {
 		line, err := lineOf(scan)
 		if errors.Is(err, errLong) {
-			return Edited, fmt.Sprintf("a line is longer than %d bytes", mostOfLine)
+			return Edited, fmt.Sprintf("a line is longer than %d bytes", maxLineBytes)
 		}
 		if errors.Is(err, io.EOF) {
 			break
@@ -208,7 +208,7 @@ func (c *followed) follow(name string, open Chain) (Kind, string) {
 		}
 		l := read(line, name)
 		if f := breaks(c.read, l); f != nil {
-			if f.Kind == "" || f.Kind == Edited { // no byte of what stands there goes into another chain
+			if f.Kind == "" || f.Kind == Edited { // text of the chain must not be copied into another chain
 				f.What = "what follows does not continue it"
 				if f.Kind == "" {
 					f.Kind = Resealed
@@ -223,8 +223,8 @@ func (c *followed) follow(name string, open Chain) (Kind, string) {
 		c.at, turn = c.at+int64(len(line))+1, turn+len(line)+1
 	}
 	if c.read.seq >= c.signed.seq {
-		c.pins = nil // of before the restart, and met
-	} else if turn < mostOfTurn {
+		c.pins = nil // they are from before the restart, and were found
+	} else if turn < maxTurnBytes {
 		return Cut, fmt.Sprintf("it ends at %d, and %d was signed", c.read.seq, c.signed.seq)
 	}
 	return "", ""
@@ -232,7 +232,7 @@ func (c *followed) follow(name string, open Chain) (Kind, string) {
 
 var errLong = errors.New("line too long")
 
-// lineOf is the next line without its end; io.EOF if it has none yet.
+// lineOf is the next line without its newline; io.EOF if it is incomplete.
 func lineOf(r *bufio.Reader) ([]byte, error) {
 	var line []byte
 	for {
@@ -241,7 +241,7 @@ func lineOf(r *bufio.Reader) ([]byte, error) {
 		switch {
 		case err == nil:
 			return line[:len(line)-1], nil
-		case len(line) > mostOfLine:
+		case len(line) > maxLineBytes:
 			return nil, errLong
 		case !errors.Is(err, bufio.ErrBufferFull):
 			return nil, err

@@ -69,11 +69,11 @@ func (n *notarised) sign(t testing.TB, names ...string) []audit.Unfit {
 	for _, name := range names {
 		chains[name] = func() (*os.File, error) { return os.Open(n.chain(name)) }
 	}
-	unfit, err := n.notary.Sign(time.Now(), chains)
+	unsigned, err := n.notary.Sign(time.Now(), chains)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return unfit
+	return unsigned
 }
 
 func lines(t testing.TB, path string) []string {
@@ -184,7 +184,10 @@ func TestEveryKindOfFaultIsNamedByItsOwnWordsAndTheOtherChainIsVerified(t *testi
 			return l
 		})},
 		{audit.Deleted, writer, 8, onChain(func(_ testing.TB, l []string) []string { return slices.Delete(l, 6, 7) })},
-		{audit.Inserted, writer, 7, onChain(func(t testing.TB, l []string) []string { return slices.Insert(l, 6, rehash(t, l[6], hide)) })},
+		{audit.Inserted, writer, 7, onChain(func(t testing.TB, l []string) []string {
+			return slices.Insert(l, 6,
+				rehash(t, l[6], hide))
+		})},
 		{audit.Inserted, writer, 900, onChain(func(t testing.TB, l []string) []string {
 			return slices.Insert(l, 6, rehash(t, l[6], func(e *audit.Entry) { e.Seq, e.Prev = 900, "" }))
 		})},
@@ -192,7 +195,11 @@ func TestEveryKindOfFaultIsNamedByItsOwnWordsAndTheOtherChainIsVerified(t *testi
 			return slices.Insert(l, 6, rehash(t, l[6], func(e *audit.Entry) { e.Workload = "lms" }))
 		})},
 		{audit.Reordered, writer, 8, onChain(func(_ testing.TB, l []string) []string { l[6], l[7] = l[7], l[6]; return l })},
-		{audit.Reordered, writer, 20, onChain(func(_ testing.TB, l []string) []string { l[18], l[19] = l[19], l[18]; return l })},
+		{audit.Reordered, writer, 20, onChain(func(_ testing.TB, l []string) []string {
+			l[18], l[19] = l[19],
+				l[18]
+			return l
+		})},
 		{audit.Reordered, writer, 5, onChain(func(_ testing.TB, l []string) []string {
 			moved := l[3]
 			return slices.Insert(slices.Delete(l, 3, 4), 12, moved)
@@ -200,14 +207,22 @@ func TestEveryKindOfFaultIsNamedByItsOwnWordsAndTheOtherChainIsVerified(t *testi
 		{audit.Cut, writer, 19, onChain(func(_ testing.TB, l []string) []string { return l[:19] })},
 		{audit.Cut, writer, 0, onChain(func(testing.TB, []string) []string { return nil })},
 		{audit.Resealed, writer, 12, onChain(func(t testing.TB, l []string) []string { return reseal(t, l, 7, hide) })},
-		{audit.Resealed, writer, 8, onChain(func(t testing.TB, l []string) []string { l[6] = rehash(t, l[6], hide); return l })},
+		{audit.Resealed, writer, 8, onChain(func(t testing.TB, l []string) []string {
+			l[6] = rehash(t, l[6],
+				hide)
+			return l
+		})},
 		{audit.Doubled, writer, 7, onChain(func(_ testing.TB, l []string) []string { return slices.Insert(l, 7, l[6]) })},
 		{audit.Doubled, writer, 4, onChain(func(_ testing.TB, l []string) []string { return slices.Insert(l, 7, l[3]) })},
-		{audit.Doubled, writer, 20, onChain(func(t testing.TB, l []string) []string { return append(l, rehash(t, l[19], hide)) })},
+		{audit.Doubled, writer, 20, onChain(func(t testing.TB, l []string) []string {
+			return append(l,
+				rehash(t, l[19], hide))
+		})},
 		{audit.TwoCheckpoints, writer, 12, func(t testing.TB, n *notarised) {
 			n.resign(t, func(p []audit.Checkpoint) []audit.Checkpoint {
 				last := p[len(p)-1]
-				c := audit.Checkpoint{Number: last.Number + 1, Workload: writer, Seq: 12, Hash: strings.Repeat("0", 64), Prev: last.Head(last.Prev)}
+				c := audit.Checkpoint{Number: last.Number + 1, Workload: writer, Seq: 12, Hash: strings.Repeat("0", 64),
+					Prev: last.Head(last.Prev)}
 				c.Sign(n.private)
 				return append(p, c)
 			})
@@ -279,23 +294,26 @@ func TestTheNotarySignsNothingThatContradictsWhatItHasSigned(t *testing.T) {
 			func(e *audit.Entry) { e.Outcome, e.Detail = "Allowed", "nothing happened here" },
 		)
 		before := lines(t, n.points())
-		var unfit []audit.Unfit
+		var unsigned []audit.Unfit
 		for upTo := 4; upTo <= len(forged); upTo++ {
 			if restarts {
 				n.restart(t)
 			}
 			put(t, n.chain(writer), forged[:upTo])
-			unfit = append(unfit, n.sign(t, writer)...)
+			unsigned = append(unsigned, n.sign(t, writer)...)
 		}
 		if restarts {
 			n.restart(t)
 		}
-		unfit = append(unfit, n.grow(t, writer, 3)...) // it goes on, from its own truth
+		unsigned = append(unsigned, n.grow(t, writer, 3)...) // it goes on, from its own truth
 		if after := lines(t, n.points()); len(after) != len(before) {
 			t.Errorf("with restarts %v: %d checkpoints more, want none", restarts, len(after)-len(before))
 		}
-		if !slices.ContainsFunc(unfit, func(u audit.Unfit) bool { return u.Workload == writer && u.Kind == audit.Resealed }) {
-			t.Errorf("with restarts %v: the notary says %v, want that the chain was resealed", restarts, unfit)
+		if !slices.ContainsFunc(unsigned, func(u audit.Unfit) bool {
+			return u.Workload == writer &&
+				u.Kind == audit.Resealed
+		}) {
+			t.Errorf("with restarts %v: the notary says %v, want that the chain was resealed", restarts, unsigned)
 		}
 		faults := n.verify(t, writer)
 		if len(faults) != 1 || faults[0].Kind != audit.Resealed || faults[0].Seq != 5 {
@@ -303,11 +321,12 @@ func TestTheNotarySignsNothingThatContradictsWhatItHasSigned(t *testing.T) {
 		}
 		// The truth is back: it is signed on.
 		put(t, n.chain(writer), reseal(t, forged, 5, func(e *audit.Entry) { e.Outcome, e.Detail = "Refused", "" }))
-		if unfit := n.grow(t, writer, 1); len(unfit) > 0 || n.pins(t).Last(writer) != 13 || len(n.verify(t, writer)) > 0 {
+		if unsigned := n.grow(t, writer, 1); len(unsigned) > 0 || n.pins(t).Last(writer) != 13 ||
+			len(n.verify(t, writer)) > 0 {
 			t.Errorf(
 				"with restarts %v, after the truth is back: %v, signed up to %d, %v",
 				restarts,
-				unfit,
+				unsigned,
 				n.pins(t).Last(writer),
 				n.verify(t, writer),
 			)
@@ -339,9 +358,9 @@ func TestWhatIsNotAChainIsNotSignedAndHoldsUpNoOther(t *testing.T) {
 			if err := l.Close(); err != nil {
 				t.Fatal(err)
 			}
-			unfit := n.sign(t, writer, "lms")
-			if len(unfit) != 1 || unfit[0].Workload != writer || unfit[0].Seq != 5 {
-				t.Errorf("%v, want that %s is signed up to 5", unfit, writer)
+			unsigned := n.sign(t, writer, "lms")
+			if len(unsigned) != 1 || unsigned[0].Workload != writer || unsigned[0].Seq != 5 {
+				t.Errorf("%v, want that %s is signed up to 5", unsigned, writer)
 			}
 			if again := n.sign(t, writer, "lms"); len(again) > 0 {
 				t.Errorf("said again: %v", again)

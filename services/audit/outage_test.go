@@ -108,8 +108,10 @@ func TestEntriesThatFindNoRoomAreCountedAndTakeNoMemory(t *testing.T) {
 			t.Errorf("%d of %d entries were kept in memory, want a bound", kept, many)
 		}
 		said := entries[kept]
-		if said.Kind != "recovered" || !strings.HasPrefix(said.Detail, fmt.Sprintf("%d entries since ", many-kept)) || entries[kept+1].Detail != "after" {
-			t.Errorf("after %d of %d entries the chain goes on with %s %.80s, want how many are lost", kept, many, said.Kind, said.Detail)
+		if said.Kind != "recovered" || !strings.HasPrefix(said.Detail, fmt.Sprintf("%d entries since ", many-kept)) ||
+			entries[kept+1].Detail != "after" {
+			t.Errorf("after %d of %d entries the chain goes on with %s %.80s, want how many are lost", kept, many, said.Kind,
+				said.Detail)
 		}
 	})
 }

@@ -15,10 +15,10 @@ import (
 	"example.org/security-training/services/topology"
 )
 
-// RouteRows is how a writer's rows are exported, as Row, one a line: every service that writes some serves it.
+// RouteRows exports a writer's rows as NDJSON of Row. Every service that writes rows serves it.
 const RouteRows topology.Route = "GET /v1/audit"
 
-// Row is one business row of the audit in the database, as RouteRows exports it. Each writer has a chain of its own.
+// Row is one row of the audit in the database, as RouteRows exports it. Each writer has its own chain.
 type Row struct {
 	Chain  string    `json:"chain"` // the writer's role
 	Seq    int64     `json:"seq"`
@@ -31,16 +31,17 @@ type Row struct {
 	Hash   string    `json:"hash"`
 }
 
-// Sum is what Hash must be: SHA-256, in hex, over the other fields, one a line, in the order chain, seq, at in whole
-// microseconds, kind, person, event, prev, detail. The database's function audit.sum computes the same.
+// Sum is the correct value of Hash: SHA-256, in hex, over the other fields, one on each line, in the order chain, seq,
+// at in whole microseconds, kind, person, event, prev, detail. The database's function audit.sum computes the same.
 func (r Row) Sum() string {
 	h := sha256.Sum256([]byte(strings.Join([]string{
-		r.Chain, strconv.FormatInt(r.Seq, 10), strconv.FormatInt(r.At.UnixMicro(), 10), r.Kind, r.Person, r.Event, r.Prev, r.Detail,
+		r.Chain, strconv.FormatInt(r.Seq, 10), strconv.FormatInt(r.At.UnixMicro(), 10),
+		r.Kind, r.Person, r.Event, r.Prev, r.Detail,
 	}, "\n")))
 	return hex.EncodeToString(h[:])
 }
 
-// Each goes through rows, and meets no error.
+// Each iterates over rows, without errors.
 func Each(rows []Row) iter.Seq2[Row, error] {
 	return func(yield func(Row, error) bool) {
 		for _, r := range rows {
@@ -51,7 +52,7 @@ func Each(rows []Row) iter.Seq2[Row, error] {
 	}
 }
 
-// WriteRows writes rows as NDJSON, up to the first error: a row has this one text, with its time in UTC, whoever writes it.
+// WriteRows writes rows as NDJSON, up to the first error. Times are in UTC, so that equal rows have equal text.
 func WriteRows(w io.Writer, rows iter.Seq2[Row, error]) error {
 	line := json.NewEncoder(w)
 	line.SetEscapeHTML(false)
@@ -67,7 +68,7 @@ func WriteRows(w io.Writer, rows iter.Seq2[Row, error]) error {
 	return nil
 }
 
-// ReadRows reads rows as NDJSON, to the end.
+// ReadRows reads NDJSON of rows to the end.
 func ReadRows(r io.Reader) ([]Row, error) {
 	var rows []Row
 	err := httpjson.Lines(r, func(row Row) error {

@@ -13,14 +13,14 @@ import (
 	"strings"
 )
 
-// Verify reads a chain and returns the number of entries, or the first *Fault. Every checkpoint must be met by the
-// chain, at its sequence number with its hash, and a chain with entries must have one. With nil pins only the chain
-// itself is verified.
+// Verify reads a chain and returns the number of entries, or the first *Fault. The chain must match every checkpoint,
+// by sequence number and hash, and a chain with entries must have a checkpoint. With nil pins only the chain itself is
+// verified.
 func Verify(r io.Reader, workload string, pins *Pins) (int, error) {
 	return verify(workload, pins, links(r, workload))
 }
 
-// VerifyRows is Verify for a writer's business rows, where pins are the ends that it reported in its chain of
+// VerifyRows is Verify for a writer's rows in the database. pins are the ends that the writer reported in its chain of
 // decisions. Faults name the chain as RowsOf does.
 func VerifyRows(rows []Row, workload string, pins *Pins) (int, error) {
 	return verify(RowsOf(workload), pins, func(yield func(link, error) bool) {
@@ -39,11 +39,11 @@ func VerifyRows(rows []Row, workload string, pins *Pins) (int, error) {
 	})
 }
 
-// RowsOf is what a writer's chain of business rows is called to tell it from its chain of decisions.
+// RowsOf is the name of a writer's chain of rows, in contrast to its chain of decisions.
 func RowsOf(workload string) string { return workload + " (database)" }
 
-// TipPins are the ends of a writer's rows that it reported in its chain of decisions. They need no signature of their
-// own: the chain that they stand in is signed.
+// TipPins are the ends of a writer's rows that it reported in its chain of decisions. They need no signature: that
+// chain is signed.
 func TipPins(workload string, decisions []Entry) *Pins {
 	name := RowsOf(workload)
 	p := &Pins{chains: map[string]*pinned{}}
@@ -74,17 +74,17 @@ func TipPins(workload string, decisions []Entry) *Pins {
 	return p
 }
 
-// link is what verification needs to know of an entry or a row.
+// link is what verification needs of an entry or a row.
 type link struct {
 	seq        uint64
 	prev, hash string
-	text       string // two links of one text are the same
-	edited     string // why it is not what was written, if it is not
-	foreign    string // whose it is, if it is not of this chain
-	torn       bool   // it has no end
+	text       string // equal for equal entries
+	edited     string // why it does not match its hash; empty if it does
+	foreign    string // its chain, if that is another one
+	torn       bool   // the line is unfinished
 }
 
-// links reads a chain's file.
+// links reads the file of a chain.
 func links(r io.Reader, workload string) iter.Seq2[link, error] {
 	return func(yield func(link, error) bool) {
 		scan := bufio.NewReader(r)
@@ -120,13 +120,13 @@ func read(line []byte, workload string) link {
 	if err != nil {
 		return link{edited: "it is not an entry: " + err.Error()}
 	}
-	written := slices.Concat(text[:len(text)-1], []byte(`,"hash":"`+sum+`"}`)) // the hash comes last
+	jsonSize := slices.Concat(text[:len(text)-1], []byte(`,"hash":"`+sum+`"}`)) // the hash comes last
 	switch {
 	case e.Workload != workload:
 		l.foreign = e.Workload
 	case e.Hash != sum:
 		l.edited = "its hash does not fit its content: it was edited"
-	case !bytes.Equal(written, line):
+	case !bytes.Equal(jsonSize, line):
 		l.edited = "it was edited: it reads the same and is written otherwise"
 	}
 	return l
@@ -176,7 +176,8 @@ func verify(name string, pins *Pins, chain iter.Seq2[link, error]) (int, error) 
 	return n, nil
 }
 
-// breaks says why l cannot follow last; of a fault without a kind, more of the chain has to be seen.
+// breaks returns the fault if l cannot follow last, else nil. The kind of a fault without one depends on the rest of
+// the chain; see explainBreak.
 func breaks(last, l link) *Fault {
 	switch {
 	case l.torn:
@@ -184,7 +185,7 @@ func breaks(last, l link) *Fault {
 	case l.edited != "" && l.seq == 0:
 		return &Fault{Kind: Edited, Seq: last.seq + 1, What: l.edited}
 	case l.foreign != "":
-		return &Fault{Kind: Inserted, Seq: l.seq, What: "it is an entry of " + Clip(l.foreign, mostOfName)}
+		return &Fault{Kind: Inserted, Seq: l.seq, What: "it is an entry of " + Clip(l.foreign, maxNameBytes)}
 	case l.edited != "":
 		return &Fault{Kind: Edited, Seq: l.seq, What: l.edited}
 	case l.seq != last.seq+1:
@@ -196,7 +197,7 @@ func breaks(last, l link) *Fault {
 	return nil
 }
 
-// explainBreak tells what was done where l, which is whole, follows last with another number than the next one.
+// explainBreak finds the kind of damage where l, which is intact, follows last without having the next number.
 func explainBreak(last, l link, next func() (link, error, bool)) (Kind, string) {
 	gap := fmt.Sprintf("sequence number %d follows %d", l.seq, last.seq)
 	var rest []link

@@ -1,8 +1,9 @@
-// Package collector takes in what one vendor reports and hands it to the risk scorer, losing nothing and doubling nothing.
+// Package collector receives the records of one vendor and forwards their events to the risk scorer, without losing or
+// duplicating any.
 //
-// A delivery is answered 2xx only when what it means is on disk. From there it goes to the scorer in order and in batches,
-// until the scorer has stored it, known it already, or refused it for good. One program serves all sources: its row in the
-// topology says which, and the table of sources says how.
+// A delivery is answered 2xx only when its events are on disk. From there they are sent to the scorer in order and in
+// batches, until the scorer has stored them, knows them already, or has finally refused them. One program serves all
+// sources: its row in the topology names the source, and package source reads the records.
 package collector
 
 import (
@@ -22,10 +23,10 @@ import (
 	"example.org/security-training/services/source"
 )
 
-// largest is how much of a delivery is read: GitHub's own limit.
-const largest = 25 << 20
+// maxDelivery is the largest delivery in bytes, which is GitHub's limit.
+const maxDelivery = 25 << 20
 
-// Collector answers the vendor.
+// Collector answers a vendor's deliveries.
 type Collector struct {
 	row    source.Row
 	secret []byte
@@ -40,7 +41,7 @@ func newCollector(row source.Row, secret []byte, spool *Spool, write func(contex
 	return &Collector{row: row, secret: secret, spool: spool, audit: write, refused: map[string]uint64{}}
 }
 
-// refuse counts and audits a refusal, and is the answer.
+// refuse counts and audits a refusal, and returns it as the answer.
 func (c *Collector) refuse(r *http.Request, e *httpjson.Error) error {
 	c.count(e.Code)
 	c.audit(r.Context(), audit.Entry{Kind: "delivery", Route: r.Pattern, Outcome: "Refused", Reason: e.Code})
@@ -53,14 +54,14 @@ func (c *Collector) count(reason string) {
 	c.refused[reason]++
 }
 
-// accept answers deliveries on one route. 2xx: on disk, or known already. 400 malformed, 401 signature, 409 a known delivery id with another
-// body, 413, 415, 503 with Retry-After when the spool is full or cannot be written.
+// accept handles deliveries on one route. 2xx: on disk, or known already. 400: malformed. 401: wrong signature. 409: a
+// known delivery id with another body. 413, 415. 503 with Retry-After: the spool is full or cannot be written.
 func (c *Collector) accept(p source.Push) mesh.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) error {
 		if err := httpjson.RequireType(r, "application/json"); err != nil {
 			return err
 		}
-		body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, largest))
+		body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxDelivery))
 		if err != nil {
 			if e := httpjson.FromError(err); e.Status == http.StatusRequestEntityTooLarge {
 				return c.refuse(r, e)
@@ -76,12 +77,13 @@ func (c *Collector) accept(p source.Push) mesh.HandlerFunc {
 		if p.Delivery != nil {
 			d.id = p.Delivery(r.Header)
 			if d.id == "" || len(d.id) > 200 {
-				return c.refuse(r, httpjson.Errorf(http.StatusBadRequest, "delivery_id", "the delivery id is missing, or longer than 200 bytes"))
+				return c.refuse(r, httpjson.Errorf(http.StatusBadRequest, "delivery_id",
+					"the delivery id is missing, or longer than 200 bytes"))
 			}
 		}
 		clean, err := source.ScrubWithin(r.Context(), body)
 		if err != nil {
-			return fmt.Errorf("scrub body: %w", err) // the caller has gone, or the time is up
+			return fmt.Errorf("scrub body: %w", err) // the caller is gone, or the time limit is reached
 		}
 		if d.records, err = p.Split(r.Header, clean); err != nil {
 			return c.refuse(r, httpjson.Errorf(http.StatusBadRequest, "malformed", "%s", source.ScrubText(err.Error())))
@@ -97,14 +99,15 @@ func (c *Collector) accept(p source.Push) mesh.HandlerFunc {
 			return c.refuse(r, httpjson.Errorf(http.StatusServiceUnavailable, "spool_full", "%v", err).After(time.Second))
 		case err != nil:
 			c.count("spool_unavailable")
-			return errors.Join(httpjson.Errorf(http.StatusServiceUnavailable, "spool_unavailable", "the delivery could not be written down").After(time.Second), err)
+			return errors.Join(httpjson.Errorf(http.StatusServiceUnavailable, "spool_unavailable",
+				"the delivery could not be written down").After(time.Second), err)
 		}
 		if a.Duplicate {
 			return httpjson.Write(w, http.StatusOK, struct {
 				Status string `json:"status"`
 			}{"duplicate"})
 		}
-		c.note(r.Context(), r.Pattern, a.Events)
+		c.auditAccepted(r.Context(), r.Pattern, a.Events)
 		w.Header().Set("Content-Type", "application/json")
 		w.WriteHeader(p.Status)
 		_, err = io.WriteString(w, p.Accepted+"\n")
@@ -112,22 +115,22 @@ func (c *Collector) accept(p source.Push) mesh.HandlerFunc {
 	}
 }
 
-// note audits what was accepted, one line for each event, so that a search for its id begins here.
-func (c *Collector) note(ctx context.Context, route string, ids []string) {
+// auditAccepted writes one audit entry for each accepted event, so that a search for its id finds its origin.
+func (c *Collector) auditAccepted(ctx context.Context, route string, ids []string) {
 	for _, id := range ids {
 		c.audit(ctx, audit.Entry{Kind: "accepted", Route: route, Event: id})
 	}
 }
 
-// Counts is the state of the spool.
+// Counts returns the state of the spool.
 func (c *Collector) Counts() (collectorapi.Spool, error) {
-	dead, awaiting, err := c.spool.dead(10)
+	deadLetters, awaiting, err := c.spool.deadLetters(10)
 	if err != nil {
 		return collectorapi.Spool{}, err
 	}
 	now := c.spool.read()
 	out := collectorapi.Spool{
-		Counts: now.Counts, Watermark: now.Watermark(), Awaiting: awaiting, Dead: dead, Refused: map[string]uint64{},
+		Counts: now.Counts, Watermark: now.Watermark(), Awaiting: awaiting, Dead: deadLetters, Refused: map[string]uint64{},
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()

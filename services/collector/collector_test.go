@@ -102,9 +102,11 @@ func counted(t testing.TB, c *Collector) collectorapi.Spool {
 
 func push(sha string) []byte {
 	at := time.Date(2026, 9, 14, 10, 0, 0, 0, time.UTC)
-	commit := source.GitCommit{ID: sha, Distinct: true, Timestamp: at, Author: source.GitAuthor{Username: "mira-k"}, Added: []string{"a.go"}}
-	b, err := json.Marshal(source.GitPush{Ref: "refs/heads/topic", After: sha, Commits: []source.GitCommit{commit}, Repository: source.NewGitRepository("example", "payments", 1, at),
-		Sender: source.NewGitUser("mira-k", 2)})
+	commit := source.GitCommit{ID: sha, Distinct: true, Timestamp: at, Author: source.GitAuthor{Username: "mira-k"},
+		Added: []string{"a.go"}}
+	b, err := json.Marshal(source.GitPush{Ref: "refs/heads/topic", After: sha, Commits: []source.GitCommit{commit},
+		Repository: source.NewGitRepository("example", "payments", 1, at),
+		Sender:     source.NewGitUser("mira-k", 2)})
 	if err != nil {
 		panic(err)
 	}
@@ -163,7 +165,8 @@ func TestRedeliveryIsADuplicateAndItsIdWithAnotherBodyIsRefused(t *testing.T) {
 	if after.Accepted != before.Accepted || after.Redelivered != 1 || after.Refused["delivery_replayed"] != 1 {
 		t.Errorf("before %+v, after %+v", before, after)
 	}
-	// The delivery id is not signed: under a new one the same body is the same events, which the scorer knows by their ids.
+	// The delivery id is not signed: under a new one the same body is the same events, which the scorer knows by their
+	// ids.
 	want(t, send(c, "e", push("one")), http.StatusAccepted)
 	list, err := c.spool.head(10, func(uint64) bool { return false })
 	if err != nil || len(list) != 4 {
@@ -189,7 +192,8 @@ func TestUnprovenOrMalformedDeliveryLeavesNoTrace(t *testing.T) {
 		}},
 		{"no delivery id", 400, "delivery_id", push("a"), func(h http.Header) { h.Del("X-GitHub-Delivery") }},
 		{"no JSON", 400, "malformed", []byte("{"), nil},
-		{"no commit time", 400, "malformed", []byte(`{"ref":"refs/heads/x","after":"1","repository":{"name":"r"},"commits":[{"id":"1","distinct":true}]}`), nil},
+		{"no commit time", 400, "malformed",
+			[]byte(`{"ref":"refs/heads/x","after":"1","repository":{"name":"r"},"commits":[{"id":"1","distinct":true}]}`), nil},
 		{"wrong type", 415, "", push("a"), func(h http.Header) { h.Set("Content-Type", "text/plain") }},
 	} {
 		change := try.change
@@ -213,14 +217,17 @@ func TestMalformedDeliveriesAreNoFaultOfTheServer(t *testing.T) {
 	for _, s := range []activity.Source{activity.Git, activity.Jira, activity.IAM, activity.SIEM} {
 		c := start(t, s, 1<<40)
 		good := map[activity.Source][]byte{activity.Git: push("abc"), activity.SIEM: []byte(finding("1") + finding("2")),
-			activity.Jira: []byte(`{"timestamp":1789372800000,"webhookEvent":"jira:issue_updated","user":{"accountId":"5b"},"issue":{"id":"1","key":"SEC-1","fields":{"labels":["security"],"duedate":"2026-01-01"}},"changelog":{"id":"7","items":[]}}`),
-			activity.IAM:  []byte(`{"Records":[{"eventID":"1","eventName":"CreateAccessKey","eventTime":"2026-09-14T10:00:00Z","userIdentity":{"userName":"m"}}]}`)}[s]
+			activity.Jira: []byte(`{"timestamp":1789372800000,"webhookEvent":"jira:issue_updated","user":{"accountId":"5b"},` +
+				`"issue":{"id":"1","key":"SEC-1","fields":{"labels":["security"],"duedate":"2026-01-01"}},` +
+				`"changelog":{"id":"7","items":[]}}`),
+			activity.IAM: []byte(`{"Records":[{"eventID":"1","eventName":"CreateAccessKey","eventTime":"2026-09-14T10:00:00Z",` +
+				`"userIdentity":{"userName":"m"}}]}`)}[s]
 		answers := map[int]int{}
-		var group sync.WaitGroup
+		var maxGroup sync.WaitGroup
 		var mu sync.Mutex
 		for worker := range 8 {
 			seed := r.Uint64()
-			group.Go(func() {
+			maxGroup.Go(func() {
 				r := rand.New(rand.NewPCG(seed, 1))
 				for i := range 1250 {
 					body := slices.Clone(good)
@@ -240,7 +247,7 @@ func TestMalformedDeliveriesAreNoFaultOfTheServer(t *testing.T) {
 				}
 			})
 		}
-		group.Wait()
+		maxGroup.Wait()
 		for code, n := range answers {
 			if code != http.StatusOK && code != http.StatusAccepted && code != http.StatusBadRequest {
 				t.Errorf("%s: %d times status %d", s, n, code)
@@ -276,7 +283,8 @@ func TestFailedWriteIsA503AndNotReadyAndTheProcessGoesOn(t *testing.T) {
 }
 
 func finding(uid string) string {
-	return `{"time":1789372800.5,"event":{"class_uid":2004,"activity_id":1,"type_uid":200401,"finding_info":{"uid":"` + uid + `","title":"x","types":["Malware"]},"evidences":[{"user":{"email_addr":"m@example.org"}}]}}`
+	return `{"time":1789372800.5,"event":{"class_uid":2004,"activity_id":1,"type_uid":200401,"finding_info":{"uid":"` +
+		uid + `","title":"x","types":["Malware"]},"evidences":[{"user":{"email_addr":"m@example.org"}}]}}`
 }
 
 func TestOneBadEnvelopeRefusesTheWholeBatch(t *testing.T) {
@@ -303,7 +311,7 @@ func TestFullSpoolTurnsAwayUntilThereIsRoom(t *testing.T) {
 	if w.Header().Get("Retry-After") != "1" {
 		t.Errorf("Retry-After %q", w.Header().Get("Retry-After"))
 	}
-	if err := c.spool.settle(t.Context(), []activity.Receipt{{Seq: 1, Status: activity.Stored}}); err != nil {
+	if err := c.spool.acknowledge(t.Context(), []activity.Receipt{{Seq: 1, Status: activity.Stored}}); err != nil {
 		t.Fatal(err)
 	}
 	want(t, send(c, "2", push("b")), http.StatusAccepted)
@@ -323,7 +331,8 @@ func TestWhatIsGivenUpIsCountedByReason(t *testing.T) {
 	give := func(status activity.Status, reason string) {
 		t.Helper()
 		seq++
-		if err := c.spool.settle(t.Context(), []activity.Receipt{{Seq: seq, Status: status, Reason: reason}}); err != nil {
+		if err := c.spool.acknowledge(t.Context(), []activity.Receipt{{Seq: seq, Status: status,
+			Reason: reason}}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -339,7 +348,7 @@ func TestWhatIsGivenUpIsCountedByReason(t *testing.T) {
 		give(activity.Rejected, fmt.Sprint("made-up-", i))
 	}
 	n := counted(t, c)
-	if len(n.GivenUp) > mostReasons+1 || n.GivenUp["other"] == 0 || n.Rejected != 28 || n.DeadLettered != 1 {
+	if len(n.GivenUp) > maxReasons+1 || n.GivenUp["other"] == 0 || n.Rejected != 28 || n.DeadLettered != 1 {
 		t.Errorf("given up: %+v", n)
 	}
 	if len(before.GivenUp) != 2 {
@@ -350,15 +359,15 @@ func TestWhatIsGivenUpIsCountedByReason(t *testing.T) {
 func TestHundredsOfConcurrentDeliveriesShareCommits(t *testing.T) {
 	c := start(t, activity.Git, 10_000)
 	before := c.spool.db.Stats().TxStats
-	var group sync.WaitGroup
+	var maxGroup sync.WaitGroup
 	for i := range 400 {
-		group.Go(func() {
+		maxGroup.Go(func() {
 			if w := send(c, fmt.Sprint(i), push(fmt.Sprint("sha", i))); w.Code != http.StatusAccepted {
 				t.Errorf("status %d: %s", w.Code, w.Body)
 			}
 		})
 	}
-	group.Wait()
+	maxGroup.Wait()
 	after := c.spool.db.Stats().TxStats
 	if n := counted(t, c); n.Accepted != 800 {
 		t.Errorf("%+v", n)
@@ -371,12 +380,13 @@ func TestHundredsOfConcurrentDeliveriesShareCommits(t *testing.T) {
 
 func TestMemoryForgetsTheOldest(t *testing.T) {
 	c := start(t, activity.Git, 10_000)
-	c.spool.recall = 20
+	c.spool.memoryLimit = 20
 	for i := range 50 {
 		want(t, send(c, fmt.Sprint("d", i), push(fmt.Sprint("sha", i))), http.StatusAccepted)
 	}
 	err := c.spool.db.View(func(tx *bolt.Tx) error {
-		seen, memory, age := tx.Bucket(seenBucket).Stats().KeyN, tx.Bucket(memoryBucket).Stats().KeyN, tx.Bucket(ageBucket).Stats().KeyN
+		seen, memory, age := tx.Bucket(seenBucket).Stats().KeyN, tx.Bucket(memoryBucket).Stats().KeyN,
+			tx.Bucket(ageBucket).Stats().KeyN
 		if seen+memory != 20 || age != 20 {
 			t.Errorf("%d deliveries and %d memories by %d ages are kept, want 20", seen, memory, age)
 		}
@@ -442,8 +452,8 @@ func (s *scorer) take(entries []activity.Entry) string {
 	return b.String()
 }
 
-// forward runs a forwarder until all is settled. It is called in a bubble of synctest, where pauses are as long as they say,
-// however slow the machine is, and cost nothing.
+// forward runs a forwarder until all is settled. It is called in a bubble of synctest, where pauses are as long as they
+// say, however slow the machine is, and cost nothing.
 func forward(t *testing.T, c *Collector, s *scorer) collectorapi.Spool {
 	t.Helper()
 	f := newForwarder(c.spool, s.post, quiet())
@@ -503,26 +513,27 @@ func TestPoisonousEventBecomesADeadLetterAndDelaysNobody(t *testing.T) {
 			c := start(t, activity.Git, 1000)
 			fill(t, c, 50)
 			s := &scorer{stored: map[string]int{}}
-			alone, after := 0, 0
+			lastFailed, after := 0, 0
 			s.answer = func(_ int, entries []activity.Entry) (*http.Response, error) {
 				for _, e := range entries {
 					if e.Event.ID == "git:commit/payments/sha7" {
 						if len(entries) == 1 {
-							alone++
+							lastFailed++
 						}
 						return respond(status, "application/json", `{"error":{"code":"poison"}}`), nil
 					}
 				}
-				if alone == 1 {
+				if lastFailed == 1 {
 					after += len(entries)
 				}
 				return respond(200, batchType, s.take(entries)), nil
 			}
 			n := forward(t, c, s)
-			if n.DeadLettered != 1 || n.Stored != 99 || alone != failures {
-				t.Errorf("%d: %+v after %d tries", status, n, alone)
+			if n.DeadLettered != 1 || n.Stored != 99 || lastFailed != failures {
+				t.Errorf("%d: %+v after %d tries", status, n, lastFailed)
 			}
-			if len(n.Dead) != 1 || n.Dead[0].Event.ID != "git:commit/payments/sha7" || !strings.Contains(n.Dead[0].Reason, "poison") {
+			if len(n.Dead) != 1 || n.Dead[0].Event.ID != "git:commit/payments/sha7" || !strings.Contains(n.Dead[0].Reason,
+				"poison") {
 				t.Errorf("%d: dead letters %+v", status, n.Dead)
 			}
 			if after == 0 {
@@ -557,7 +568,8 @@ func TestFinalRefusalIsCountedAndKeptWithItsReason(t *testing.T) {
 		c := start(t, activity.Git, 1000)
 		fill(t, c, 1)
 		s := &scorer{answer: func(_ int, entries []activity.Entry) (*http.Response, error) {
-			return respond(422, batchType, `{"seq":1,"status":"rejected","reason":"too_far_ahead"}`+"\n"+`{"seq":2,"status":"rejected","reason":"too_far_ahead"}`+"\n"), nil
+			return respond(422, batchType, `{"seq":1,"status":"rejected","reason":"too_far_ahead"}`+"\n"+
+				`{"seq":2,"status":"rejected","reason":"too_far_ahead"}`+"\n"), nil
 		}}
 		n := forward(t, c, s)
 		if n.Rejected != 2 || len(n.Dead) != 2 || n.Dead[0].Reason != "too_far_ahead" || s.calls != 1 {
@@ -580,7 +592,9 @@ func oktaLog(n int, first func(calls int) (*http.Response, bool)) (*http.Client,
 		from, _ := strconv.Atoi(r.URL.Query().Get("after"))
 		var page []string
 		for i := from; i < min(from+10, n); i++ {
-			page = append(page, fmt.Sprintf(`{"uuid":"u%d","published":"2026-09-14T10:00:00.000Z","eventType":"user.session.start","actor":{"type":"User","alternateId":"m"},"outcome":{"result":"SUCCESS"}}`, i))
+			page = append(page,
+				fmt.Sprintf(`{"uuid":"u%d","published":"2026-09-14T10:00:00.000Z","eventType":"user.session.start",`+
+					`"actor":{"type":"User","alternateId":"m"},"outcome":{"result":"SUCCESS"}}`, i))
 		}
 		if from == 10 {
 			page[3] = `{"uuid":7}`
@@ -606,7 +620,8 @@ func TestPollingTakesEachRecordOnceAcrossKillsAndRateLimits(t *testing.T) {
 		return nil, false
 	})
 	for page := 0; page < 12; page++ {
-		p := &poller{collector: c, poll: *c.row.Polled, client: client, log: quiet(), every: time.Millisecond, longest: time.Millisecond}
+		p := &poller{collector: c, poll: *c.row.Polled, client: client, log: quiet(), every: time.Millisecond,
+			longest: time.Millisecond}
 		_, err := p.page(t.Context())
 		var limit *limited
 		if (page == 1) != errors.As(err, &limit) || (page == 3) != (err != nil && limit == nil) {
@@ -634,7 +649,8 @@ func TestPollingTakesEachRecordOnceAcrossKillsAndRateLimits(t *testing.T) {
 	fresh := start(t, activity.IAM, 1000)
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
-	p := &poller{collector: fresh, poll: *c.row.Polled, client: client, log: quiet(), every: time.Millisecond, longest: time.Millisecond}
+	p := &poller{collector: fresh, poll: *c.row.Polled, client: client, log: quiet(), every: time.Millisecond,
+		longest: time.Millisecond}
 	go func() { done <- p.run(ctx) }()
 	meshtest.Await(t, "46 events", func() bool { return fresh.spool.read().Accepted == 46 })
 	cancel()
@@ -648,7 +664,8 @@ func TestPollingTakesEachRecordOnceAcrossKillsAndRateLimits(t *testing.T) {
 
 func TestNextPageIsReadFromTheLink(t *testing.T) {
 	for header, want := range map[string]string{
-		`<https://x.okta.com/api/v1/logs?limit=1>; rel="self", <https://x.okta.com/api/v1/logs?after=9,8&limit=1>; rel="next"`: "/api/v1/logs?after=9,8&limit=1",
+		`<https://x.okta.com/api/v1/logs?limit=1>; rel="self", ` +
+			`<https://x.okta.com/api/v1/logs?after=9,8&limit=1>; rel="next"`: "/api/v1/logs?after=9,8&limit=1",
 		`<https://x.okta.com/api/v1/logs>; rel="self"`: "",
 		`<:/%>; rel="next"`:                            "",
 		``:                                             "",
@@ -697,11 +714,13 @@ func TestDeliveryReachesTheScorerOverTheMesh(t *testing.T) {
 
 	vendor := net.Join(t, "sim-git").Peer("git-collector")
 	body := push("abc")
-	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "https://git-collector/webhooks/github", bytes.NewReader(body))
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "https://git-collector/webhooks/github",
+		bytes.NewReader(body))
 	if err != nil {
 		t.Fatal(err)
 	}
-	for k, v := range map[string]string{"Content-Type": "application/json", "X-GitHub-Event": "push", "X-GitHub-Delivery": "d1", "X-Hub-Signature-256": source.Sign(secret, body)} {
+	for k, v := range map[string]string{"Content-Type": "application/json", "X-GitHub-Event": "push",
+		"X-GitHub-Delivery": "d1", "X-Hub-Signature-256": source.Sign(secret, body)} {
 		req.Header.Set(k, v)
 	}
 	resp, err := vendor.HTTP().Do(req)
@@ -730,7 +749,8 @@ func TestDeliveryReachesTheScorerOverTheMesh(t *testing.T) {
 	net.AwaitAudit(t, "git-collector", "the event", func(e audit.Entry) bool {
 		return e.Event == "git:commit/payments/abc" && strings.HasSuffix(e.Peer, "/sim-git")
 	})
-	if _, err := net.Join(t, "sim-jira").Peer("git-collector").Post(t.Context(), "/webhooks/github", "application/json", body); err == nil {
+	if _, err := net.Join(t, "sim-jira").Peer("git-collector").Post(t.Context(), "/webhooks/github", "application/json",
+		body); err == nil {
 		t.Error("another simulator reached the collector")
 	}
 }

@@ -17,42 +17,48 @@ import (
 	"example.org/security-training/services/riskscorer/scorerapi"
 )
 
-// batchType is the media type of a batch, one activity.Entry per line.
+// batchType is the media type of a batch: one activity.Entry on each line.
 const batchType = "application/x-ndjson"
 
-// forwarder empties the spool into the risk scorer.
+// forwarder sends the spooled events to the risk scorer.
 //
-// An outage (no connection, 401, 403, 408, 429, 502 to 504) is nobody's fault: everything is kept and tried again, with growing
-// pauses, or when Retry-After says. Any other refusal may be the fault of one event: the batch is halved until that event
-// is alone; it is then set aside, so that it delays nobody, and becomes a dead letter when it has failed five times. Two
-// events that fail in a row with a 5xx, with nothing accepted in between, are an outage again and count for neither.
+// In an outage (no connection, 401, 403, 408, 429, 502 to 504) everything is kept and sent again, after growing pauses
+// or the time in Retry-After. Any other refusal may be caused by one event: the batch is halved until that event is
+// alone. The event is then delayed, so that it does not hold up the others, and becomes a dead letter after five
+// failures. If two different events fail in a row with a 5xx, and nothing was accepted in between, this is taken for an
+// outage and not counted.
 type forwarder struct {
 	spool *Spool
 	post  func(ctx context.Context, path, contentType string, body []byte) (*http.Response, error)
 	log   *slog.Logger
 
-	batch   int           // lines at most
-	first   time.Duration // pause after a first failure; doubles
+	batch   int           // the most lines of a batch
+	first   time.Duration // pause after the first failure; it doubles
 	longest time.Duration
-	again   time.Duration // how long a failed event is set aside; grows with its failures
+	again   time.Duration // how long a failed event is delayed, for each failure
 
-	aside map[uint64]*aside
-	alone uint64 // the event that failed by itself last, with nothing accepted since; 0 if none
+	delayed    map[uint64]*delayed
+	lastFailed uint64 // the last event that failed by itself; 0 if one was accepted since
 }
 
-type aside struct {
+type delayed struct {
 	failures int
 	until    time.Time
 }
 
-// failures is how often an event may fail before it becomes a dead letter.
+// failures is the number of failures after which an event becomes a dead letter.
 const failures = 5
 
-func newForwarder(spool *Spool, post func(context.Context, string, string, []byte) (*http.Response, error), log *slog.Logger) *forwarder {
-	return &forwarder{spool: spool, post: post, log: log, batch: 1000, first: 50 * time.Millisecond, longest: 5 * time.Second, again: 200 * time.Millisecond, aside: map[uint64]*aside{}}
+func newForwarder(
+	spool *Spool, post func(context.Context, string, string, []byte) (*http.Response, error), log *slog.Logger,
+) *forwarder {
+	return &forwarder{
+		spool: spool, post: post, log: log, batch: 1000, first: 50 * time.Millisecond, longest: 5 * time.Second,
+		again: 200 * time.Millisecond, delayed: map[uint64]*delayed{},
+	}
 }
 
-// outage says that the scorer cannot answer now.
+// outage means that the scorer cannot answer now.
 type outage struct {
 	why   string
 	after time.Duration // Retry-After, 0 if none
@@ -60,22 +66,22 @@ type outage struct {
 
 func (o *outage) Error() string { return o.why }
 
-// unfit says that the scorer would not take the batch as it is.
+// unfit means that the scorer did not accept the batch.
 type unfit struct {
 	why    string
-	server bool // a 5xx: it may be the scorer's own fault
+	server bool // a 5xx, which may be the scorer's fault
 }
 
 func (u *unfit) Error() string { return u.why }
 
 // run forwards until ctx ends.
 func (f *forwarder) run(ctx context.Context) error {
-	size, pause, said := f.batch, f.first, ""
+	size, pause, logged := f.batch, f.first, ""
 	for ctx.Err() == nil {
 		now := time.Now()
 		next := time.Hour
 		list, err := f.spool.head(size, func(seq uint64) bool {
-			a := f.aside[seq]
+			a := f.delayed[seq]
 			if a == nil || !now.Before(a.until) {
 				return false
 			}
@@ -86,27 +92,27 @@ func (f *forwarder) run(ctx context.Context) error {
 			return err
 		}
 		if len(list) == 0 {
-			f.rest(ctx, next, f.spool.wake)
+			f.wait(ctx, next, f.spool.wake)
 			continue
 		}
 		receipts, err := f.send(ctx, list)
 		if len(receipts) > 0 {
-			if err := f.settle(ctx, receipts); err != nil {
+			if err := f.acknowledge(ctx, receipts); err != nil {
 				if ctx.Err() != nil {
 					return nil
 				}
-				f.log.Error("settle", "error", err.Error())
-				f.rest(ctx, f.longest, nil)
+				f.log.Error("acknowledge receipts", "error", err.Error())
+				f.wait(ctx, f.longest, nil)
 			}
 		}
 		var out *outage
 		var bad *unfit
 		switch {
 		case err == nil:
-			if said != "" {
+			if logged != "" {
 				f.log.Info("the risk scorer takes events again")
 			}
-			size, pause, said = f.batch, f.first, ""
+			size, pause, logged = f.batch, f.first, ""
 		case ctx.Err() != nil:
 			return nil
 		case errors.As(err, &bad) && len(list) > 1:
@@ -117,26 +123,26 @@ func (f *forwarder) run(ctx context.Context) error {
 				return err
 			}
 			if bad.server {
-				f.rest(ctx, f.first, nil)
+				f.wait(ctx, f.first, nil)
 			}
 		default:
 			wait := pause
 			if errors.As(err, &out) && out.after > 0 {
 				wait = out.after
 			}
-			if said != err.Error() {
-				said = err.Error()
-				f.log.Warn("the risk scorer takes no events; they are kept", "error", said)
+			if logged != err.Error() {
+				logged = err.Error()
+				f.log.Warn("the risk scorer takes no events; they are kept", "error", logged)
 			}
-			f.rest(ctx, wait, nil)
+			f.wait(ctx, wait, nil)
 			pause = min(pause*2, f.longest)
 		}
 	}
 	return nil
 }
 
-// rest waits for d, for wake or for the end.
-func (f *forwarder) rest(ctx context.Context, d time.Duration, wake <-chan struct{}) {
+// wait waits for d, for wake or for the end of ctx.
+func (f *forwarder) wait(ctx context.Context, d time.Duration, wake <-chan struct{}) {
 	t := time.NewTimer(d)
 	defer t.Stop()
 	select {
@@ -146,8 +152,8 @@ func (f *forwarder) rest(ctx context.Context, d time.Duration, wake <-chan struc
 	}
 }
 
-// settle applies receipts; those that are not final count as a failure of their event.
-func (f *forwarder) settle(ctx context.Context, receipts []activity.Receipt) error {
+// acknowledge applies receipts. One that is not final counts as a failure of its event.
+func (f *forwarder) acknowledge(ctx context.Context, receipts []activity.Receipt) error {
 	var final []activity.Receipt
 	for _, r := range receipts {
 		switch r.Status {
@@ -162,42 +168,43 @@ func (f *forwarder) settle(ctx context.Context, receipts []activity.Receipt) err
 	if len(final) == 0 {
 		return nil
 	}
-	if err := f.spool.settle(ctx, final); err != nil {
+	if err := f.spool.acknowledge(ctx, final); err != nil {
 		return err
 	}
 	for _, r := range final {
-		delete(f.aside, r.Seq)
+		delete(f.delayed, r.Seq)
 	}
-	f.alone = 0
+	f.lastFailed = 0
 	return nil
 }
 
-// fail notes that an event failed by itself.
+// fail counts the failure of a single event.
 func (f *forwarder) fail(ctx context.Context, seq uint64, why *unfit) error {
-	a := f.aside[seq]
+	a := f.delayed[seq]
 	if a == nil {
-		a = &aside{}
-		f.aside[seq] = a
+		a = &delayed{}
+		f.delayed[seq] = a
 	}
-	if !why.server || f.alone == 0 || f.alone == seq {
+	if !why.server || f.lastFailed == 0 || f.lastFailed == seq {
 		a.failures++
 	}
 	if why.server {
-		f.alone = seq
+		f.lastFailed = seq
 	}
 	a.until = time.Now().Add(f.again * time.Duration(max(1, a.failures)))
 	if a.failures < failures {
 		return nil
 	}
 	f.log.Warn("dead letter", "seq", seq, "reason", why.why)
-	if err := f.spool.settle(ctx, []activity.Receipt{{Seq: seq, Status: activity.DeadLettered, Reason: why.why}}); err != nil {
+	if err := f.spool.acknowledge(ctx, []activity.Receipt{{Seq: seq, Status: activity.DeadLettered,
+		Reason: why.why}}); err != nil {
 		return err
 	}
-	delete(f.aside, seq)
+	delete(f.delayed, seq)
 	return nil
 }
 
-// send delivers a batch. It gives the receipts that came, be it in full or not, and why the rest did not: *outage or *unfit.
+// send sends a batch. It returns the receipts that arrived, and why others did not: *outage or *unfit.
 func (f *forwarder) send(ctx context.Context, list []entry) ([]activity.Receipt, error) {
 	var body bytes.Buffer
 	asked := make(map[uint64]bool, len(list))
@@ -232,7 +239,8 @@ func (f *forwarder) send(ctx context.Context, list []entry) ([]activity.Receipt,
 	text, _ := io.ReadAll(io.LimitReader(resp.Body, 2000)) // only for the message
 	why := fmt.Sprintf("%s: %d %s", scorerapi.RouteEvents, resp.StatusCode, bytes.TrimSpace(text))
 	switch resp.StatusCode {
-	case http.StatusUnauthorized, http.StatusForbidden, http.StatusRequestTimeout, http.StatusTooManyRequests, http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout:
+	case http.StatusUnauthorized, http.StatusForbidden, http.StatusRequestTimeout, http.StatusTooManyRequests,
+		http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout:
 		after := time.Duration(0)
 		if n, err := strconv.Atoi(resp.Header.Get("Retry-After")); err == nil && n > 0 && n <= 60 {
 			after = time.Duration(n) * time.Second
@@ -243,7 +251,7 @@ func (f *forwarder) send(ctx context.Context, list []entry) ([]activity.Receipt,
 	}
 }
 
-// readReceipts reads one receipt per line, leaving out those that nobody asked for.
+// readReceipts reads one receipt on each line, and ignores those that were not asked for.
 func readReceipts(r io.Reader, asked map[uint64]bool) ([]activity.Receipt, error) {
 	var receipts []activity.Receipt
 	err := httpjson.Lines(r, func(one activity.Receipt) error {

@@ -15,32 +15,32 @@ import (
 	"example.org/security-training/services/source"
 )
 
-// poller follows a vendor's log by its cursor. The cursor is committed together with the records before it, so that a page
-// is never lost and never taken twice.
+// poller follows a vendor's log by its cursor. The cursor is committed together with the records before it, so that no
+// page is lost or read twice.
 type poller struct {
 	collector *Collector
 	poll      source.Poll
 	client    *http.Client
 	log       *slog.Logger
-	every     time.Duration // between polls that found nothing
+	every     time.Duration // between polls without records
 	longest   time.Duration // pause after failures
 }
 
-// limited says until when the vendor wants to be left alone.
+// limited means that the vendor accepts no request until a time.
 type limited struct{ until time.Time }
 
 func (l *limited) Error() string { return "rate limit reached" }
 
-// run polls until ctx ends: at once again after a page that had records, every poller.every otherwise.
+// run polls until ctx ends: immediately after a page with records, otherwise after poller.every.
 func (p *poller) run(ctx context.Context) error {
-	pause, said := p.every, ""
+	pause, logged := p.every, ""
 	for ctx.Err() == nil {
 		n, err := p.page(ctx)
 		wait := p.every
 		var limit *limited
 		switch {
 		case err == nil:
-			pause, said = p.every, ""
+			pause, logged = p.every, ""
 			if n > 0 {
 				wait = 0
 			}
@@ -51,9 +51,9 @@ func (p *poller) run(ctx context.Context) error {
 		default:
 			wait = pause
 			pause = min(pause*2, p.longest)
-			if said != err.Error() {
-				said = err.Error()
-				p.log.Warn("the log cannot be polled", "error", said)
+			if logged != err.Error() {
+				logged = err.Error()
+				p.log.Warn("the log cannot be polled", "error", logged)
 			}
 		}
 		if wait > 0 {
@@ -68,7 +68,7 @@ func (p *poller) run(ctx context.Context) error {
 	return nil
 }
 
-// page takes one page, and says how many records it had.
+// page reads one page, and returns its number of records.
 func (p *poller) page(ctx context.Context) (int, error) {
 	at, err := p.collector.spool.cursor()
 	if err != nil {
@@ -79,7 +79,7 @@ func (p *poller) page(ctx context.Context) (int, error) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "https://log"+at, nil) // the client knows the host
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "https://log"+at, nil) // the client ignores the host
 	if err != nil {
 		return 0, fmt.Errorf("poll log: %w", err)
 	}
@@ -90,7 +90,7 @@ func (p *poller) page(ctx context.Context) (int, error) {
 		return 0, fmt.Errorf("poll log: %w", err)
 	}
 	defer resp.Body.Close()
-	body, err := io.ReadAll(io.LimitReader(resp.Body, largest+1))
+	body, err := io.ReadAll(io.LimitReader(resp.Body, maxDelivery+1))
 	if err != nil {
 		return 0, fmt.Errorf("poll log: %w", err)
 	}
@@ -101,8 +101,8 @@ func (p *poller) page(ctx context.Context) (int, error) {
 		return 0, &limited{time.Unix(reset, 0)}
 	case resp.StatusCode != http.StatusOK:
 		return 0, fmt.Errorf("poll log: status %d", resp.StatusCode)
-	case len(body) > largest:
-		return 0, fmt.Errorf("poll log: a page of over %d bytes", largest)
+	case len(body) > maxDelivery:
+		return 0, fmt.Errorf("poll log: a page of over %d bytes", maxDelivery)
 	}
 	next := nextPage(resp.Header.Values("Link"))
 	if next == "" {
@@ -127,7 +127,7 @@ func (p *poller) page(ctx context.Context) (int, error) {
 		p.collector.count("malformed")
 		p.log.Warn("a record was left out", "error", source.ScrubText(fault.Error()))
 	}
-	p.collector.note(ctx, string(p.poll.Route), ids)
+	p.collector.auditAccepted(ctx, string(p.poll.Route), ids)
 	return len(records), nil
 }
 

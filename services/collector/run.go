@@ -18,8 +18,9 @@ import (
 	"example.org/security-training/services/source"
 )
 
-// Run is the program: settings of mesh.FromEnv, DATA_DIR (the spool's folder), SOURCE_SECRET_FILE (HMAC key, SSWS or HEC token)
-// and, optionally, SPOOL_LIMIT (entries that may wait). It returns when ctx ends, everything accepted being on disk.
+// Run is the program. Its settings are those of mesh.FromEnv, DATA_DIR (the spool's folder), SOURCE_SECRET_FILE (HMAC
+// key, SSWS or HEC token) and, optionally, SPOOL_LIMIT (entries that may wait). It returns when ctx ends; everything
+// accepted is on disk then.
 func Run(ctx context.Context, lookup env.Lookup) error {
 	r := env.Read(lookup)
 	folder := r.Required("DATA_DIR")
@@ -38,7 +39,7 @@ func Run(ctx context.Context, lookup env.Lookup) error {
 	return Serve(ctx, node, folder, secret, uint64(limit))
 }
 
-// Serve is the collector of node's own row, its spool in folder, until ctx ends.
+// Serve runs the collector of node's row until ctx ends. Its spool is in folder.
 func Serve(ctx context.Context, node *mesh.Node, folder string, secret []byte, limit uint64) (err error) {
 	row, err := source.Find(activity.Source(node.Self().Source))
 	if err != nil {
@@ -74,8 +75,11 @@ func Serve(ctx context.Context, node *mesh.Node, folder string, secret []byte, l
 		if err != nil {
 			return err
 		}
-		// Half a second: Okta allows 120 polls of its log a minute.
-		p := &poller{collector: c, poll: *row.Polled, client: vendor.HTTP(), log: node.Log(), every: 500 * time.Millisecond, longest: 5 * time.Second}
+		// Okta allows 120 polls of its log a minute.
+		p := &poller{
+			collector: c, poll: *row.Polled, client: vendor.HTTP(), log: node.Log(),
+			every: 500 * time.Millisecond, longest: 5 * time.Second,
+		}
 		g.Go(func() error { return p.run(ctx) })
 	}
 	return g.Wait()

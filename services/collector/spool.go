@@ -21,31 +21,31 @@ import (
 	"example.org/security-training/services/source"
 )
 
-// Spool keeps accepted events until the risk scorer has them, and what the source must remember between records.
+// Spool keeps accepted events until the risk scorer has them, and the memory of the source.
 //
-// One goroutine writes. It takes whatever deliveries wait, commits them in one transaction and only then answers them, so
-// that hundreds of concurrent deliveries share one fsync and a lone one does not wait for company.
+// One goroutine writes. It takes all waiting deliveries, commits them in one transaction and then answers them:
+// hundreds of concurrent deliveries share one fsync, and a single one does not wait for others.
 type Spool struct {
-	db     *bolt.DB
-	row    source.Row
-	limit  uint64
-	recall uint64
-	writes chan *write
-	ending chan struct{}
-	done   chan struct{}
-	wake   chan struct{} // holds one token when the spool may have something new
+	db          *bolt.DB
+	row         source.Row
+	limit       uint64
+	memoryLimit uint64
+	writes      chan *write
+	ending      chan struct{}
+	done        chan struct{}
+	wake        chan struct{} // holds a token when the spool may have new entries
 
-	counts chan counts           // holds the counters of the last commit
+	counts chan counts           // of capacity 1; holds the counters of the last commit
 	broken atomic.Pointer[error] // why the last commit failed, nil if it did not
 }
 
 // counts are the spool's counters.
 type counts struct {
 	collectorapi.Counts
-	First uint64 `json:"-"` // of the oldest entry that is spooled, 0 if none is
+	First uint64 `json:"-"` // of the oldest spooled entry, 0 if there is none
 }
 
-// Watermark is the highest sequence up to which every entry came to its end.
+// Watermark is the highest sequence number up to which every entry is final.
 func (c counts) Watermark() uint64 {
 	if c.First == 0 {
 		return c.Seq
@@ -57,7 +57,7 @@ var (
 	entriesBucket = []byte("entries") // seq → event, empty where a record means none
 	deadBucket    = []byte("dead")    // seq → DeadLetter
 	seenBucket    = []byte("seen")    // delivery id → SHA-256 of its body
-	memoryBucket  = []byte("memory")  // what the source remembers
+	memoryBucket  = []byte("memory")  // source.Memory
 	ageBucket     = []byte("age")     // n → "s"+delivery id or "m"+memory key, oldest first
 	stateBucket   = []byte("state")   // "counts", "cursor"
 )
@@ -75,21 +75,26 @@ type malformed struct{ err error }
 func (m malformed) Error() string { return m.err.Error() }
 func (m malformed) Unwrap() error { return m.err }
 
-func harmless(err error) bool {
+func isRefusal(err error) bool {
 	var bad malformed
 	return errors.Is(err, errFull) || errors.Is(err, errReplayed) || errors.As(err, &bad)
 }
 
-// remembered is how many delivery ids and memory entries are kept before the oldest go.
-const remembered = 500_000
+// maxRemembered is how many delivery ids and memory entries are kept; the oldest are deleted first.
+const maxRemembered = 500_000
 
-// openSpool opens or makes the spool at path; limit is how many entries may wait before deliveries are turned away.
+// openSpool opens or creates the spool at path. With limit entries waiting, further deliveries are refused.
 func openSpool(path string, row source.Row, limit uint64) (*Spool, error) {
-	db, err := bolt.Open(path, 0o600, &bolt.Options{Timeout: 5 * time.Second, FreelistType: bolt.FreelistMapType, NoFreelistSync: true, InitialMmapSize: 64 << 20})
+	db, err := bolt.Open(path, 0o600, &bolt.Options{
+		Timeout: 5 * time.Second, FreelistType: bolt.FreelistMapType, NoFreelistSync: true, InitialMmapSize: 64 << 20,
+	})
 	if err != nil {
 		return nil, fmt.Errorf("open spool %s: %w", path, err)
 	}
-	s := &Spool{db: db, row: row, limit: limit, recall: remembered, writes: make(chan *write), ending: make(chan struct{}), done: make(chan struct{}), wake: make(chan struct{}, 1), counts: make(chan counts, 1)}
+	s := &Spool{
+		db: db, row: row, limit: limit, memoryLimit: maxRemembered, writes: make(chan *write),
+		ending: make(chan struct{}), done: make(chan struct{}), wake: make(chan struct{}, 1), counts: make(chan counts, 1),
+	}
 	var c counts
 	err = db.Update(func(tx *bolt.Tx) error {
 		for _, name := range [][]byte{entriesBucket, deadBucket, seenBucket, memoryBucket, ageBucket, stateBucket} {
@@ -114,7 +119,7 @@ func openSpool(path string, row source.Row, limit uint64) (*Spool, error) {
 	return s, nil
 }
 
-// Close ends the writer and the store. Deliveries that still wait are answered errClosed.
+// Close ends the writer and closes the store. Waiting deliveries fail with errClosed.
 func (s *Spool) Close() error {
 	close(s.ending)
 	<-s.done
@@ -127,7 +132,7 @@ func (s *Spool) read() counts {
 	return c
 }
 
-// ready is nil unless the last write failed, for want of room on the disk say.
+// ready returns the error of the last write, such as a full disk.
 func (s *Spool) ready(context.Context) error {
 	if err := s.broken.Load(); err != nil {
 		return fmt.Errorf("write spool: %w", *err)
@@ -142,8 +147,8 @@ func (s *Spool) signal() {
 	}
 }
 
-// write is one change, applied in a transaction that others may share. When it is turned away (harmless) it must have left tx
-// and c alone; any other error undoes the whole transaction.
+// write is one change, applied in a transaction that others may share. A refused change (isRefusal) must not have
+// modified tx or c; any other error undoes the whole transaction.
 type write struct {
 	apply  func(tx *bolt.Tx, c *counts) error
 	err    error         // of apply
@@ -168,8 +173,8 @@ func (s *Spool) do(ctx context.Context, apply func(*bolt.Tx, *counts) error) err
 	return w.err
 }
 
-// group is how many changes share a transaction at most.
-const group = 512
+// maxGroup is how many changes may share a transaction.
+const maxGroup = 512
 
 func (s *Spool) write() {
 	defer close(s.done)
@@ -181,7 +186,7 @@ func (s *Spool) write() {
 		case w := <-s.writes:
 			list = append(list, w)
 		}
-		for waiting := true; waiting && len(list) < group; {
+		for waiting := true; waiting && len(list) < maxGroup; {
 			select {
 			case w := <-s.writes:
 				list = append(list, w)
@@ -192,7 +197,7 @@ func (s *Spool) write() {
 		c := s.read()
 		err := s.db.Update(func(tx *bolt.Tx) error {
 			for _, w := range list {
-				if w.err = w.apply(tx, &c); w.err != nil && !harmless(w.err) {
+				if w.err = w.apply(tx, &c); w.err != nil && !isRefusal(w.err) {
 					return w.err
 				}
 			}
@@ -227,20 +232,20 @@ func first(tx *bolt.Tx) uint64 {
 
 func key(seq uint64) []byte { return binary.BigEndian.AppendUint64(nil, seq) }
 
-// delivery is a push that proved itself.
+// delivery is a verified push.
 type delivery struct {
 	id      string // the vendor's, "" where it has none
 	sum     [sha256.Size]byte
 	records []source.Record
 }
 
-// accepted is what became of a delivery.
+// accepted is the result of a delivery.
 type accepted struct {
 	Duplicate bool
-	Events    []string // ids, of a new one
+	Events    []string // ids; of a new delivery
 }
 
-// accept writes all that a delivery means, or nothing: malformed, errReplayed and errFull leave no trace.
+// accept stores everything that a delivery means, or nothing: malformed, errReplayed and errFull change nothing.
 func (s *Spool) accept(ctx context.Context, d delivery) (accepted, error) {
 	var a accepted
 	err := s.do(ctx, func(tx *bolt.Tx, c *counts) error {
@@ -282,9 +287,10 @@ func (s *Spool) accept(ctx context.Context, d delivery) (accepted, error) {
 	return a, err
 }
 
-// acceptPage writes a page of a polled log together with the cursor behind it. A record that cannot be read does not hold up
-// the log: it is left out, and its error is given back.
-func (s *Spool) acceptPage(ctx context.Context, records []source.Record, cursor string) (ids []string, faults []error, err error) {
+// acceptPage stores a page of a polled log together with the cursor after it. A malformed record does not block the
+// log: it is left out, and its error is returned.
+func (s *Spool) acceptPage(ctx context.Context, records []source.Record, cursor string) (ids []string, faults []error,
+	err error) {
 	err = s.do(ctx, func(tx *bolt.Tx, c *counts) error {
 		if c.Spooled+uint64(len(records)) > s.limit {
 			return errFull
@@ -309,7 +315,8 @@ func (s *Spool) acceptPage(ctx context.Context, records []source.Record, cursor 
 	return ids, faults, err
 }
 
-// entries encodes what a record means: one entry per event, or one empty entry, so that the watermark tells that the record was dealt with.
+// entries encodes one entry for each event of a record, or one empty entry, so that the watermark also covers records
+// without events.
 func (s *Spool) entries(r source.Record, m *memory) (entries [][]byte, ids []string, err error) {
 	events, err := s.row.Events(r, m)
 	if err != nil {
@@ -352,7 +359,7 @@ func (s *Spool) append(tx *bolt.Tx, c *counts, m *memory, entries [][]byte) erro
 	return nil
 }
 
-// age notes that something began to be remembered, and forgets the oldest when that is too much.
+// age records a new delivery id or memory entry, and deletes the oldest one above the limit.
 func (s *Spool) age(tx *bolt.Tx, what string) error {
 	ages := tx.Bucket(ageBucket)
 	ages.FillPercent = 0.95
@@ -363,10 +370,10 @@ func (s *Spool) age(tx *bolt.Tx, what string) error {
 	if err := ages.Put(key(n), []byte(what)); err != nil {
 		return err
 	}
-	if n <= s.recall {
+	if n <= s.memoryLimit {
 		return nil
 	}
-	oldest := key(n - s.recall)
+	oldest := key(n - s.memoryLimit)
 	forget := string(ages.Get(oldest))
 	if err := ages.Delete(oldest); err != nil {
 		return err
@@ -380,7 +387,7 @@ func (s *Spool) age(tx *bolt.Tx, what string) error {
 	return nil
 }
 
-// memory is the source's memory within one change: written through only if the whole change is good.
+// memory is the source's memory within one change; it is written only if the whole change succeeds.
 type memory struct {
 	bucket  *bolt.Bucket
 	changes map[string][]byte // nil: deleted
@@ -400,7 +407,7 @@ func (m *memory) Put(key string, value []byte) { m.changes[key] = value }
 // Delete implements source.Memory.
 func (m *memory) Delete(key string) { m.changes[key] = nil }
 
-// flush writes the changes, and names the keys that are new.
+// flush writes the changes, and returns the new keys.
 func (m *memory) flush() (fresh []string, err error) {
 	for k, v := range m.changes {
 		old := m.bucket.Get([]byte(k))
@@ -420,13 +427,13 @@ func (m *memory) flush() (fresh []string, err error) {
 	return fresh, nil
 }
 
-// entry is a spooled event, encoded; empty where a record means none.
+// entry is a spooled event, encoded; empty for a record without an event.
 type entry struct {
 	seq   uint64
 	event []byte
 }
 
-// head gives the oldest entries that are not to be skipped: at most n of them and about 1 MiB.
+// head returns the oldest entries that are not skipped: at most n, and about 1 MiB.
 func (s *Spool) head(n int, skip func(seq uint64) bool) ([]entry, error) {
 	var list []entry
 	size := 0
@@ -448,11 +455,11 @@ func (s *Spool) head(n int, skip func(seq uint64) bool) ([]entry, error) {
 	return list, nil
 }
 
-// settle forgets the entries that came to their end.
-func (s *Spool) settle(ctx context.Context, receipts []activity.Receipt) error {
+// acknowledge removes the entries with final receipts.
+func (s *Spool) acknowledge(ctx context.Context, receipts []activity.Receipt) error {
 	return s.do(ctx, func(tx *bolt.Tx, c *counts) error {
 		for _, r := range receipts {
-			if err := end(tx, c, r.Seq, r.Status, r.Reason); err != nil {
+			if err := finish(tx, c, r.Seq, r.Status, r.Reason); err != nil {
 				return err
 			}
 		}
@@ -460,8 +467,8 @@ func (s *Spool) settle(ctx context.Context, receipts []activity.Receipt) error {
 	})
 }
 
-// end moves one entry out of the spool; one that is gone already stays as it was.
-func end(tx *bolt.Tx, c *counts, seq uint64, status activity.Status, reason string) error {
+// finish removes one entry from the spool. An entry that was removed before is ignored.
+func finish(tx *bolt.Tx, c *counts, seq uint64, status activity.Status, reason string) error {
 	bucket := tx.Bucket(entriesBucket)
 	event := bucket.Get(key(seq))
 	if event == nil {
@@ -477,21 +484,21 @@ func end(tx *bolt.Tx, c *counts, seq uint64, status activity.Status, reason stri
 	case activity.DeadLettered:
 		c.DeadLettered++
 	default:
-		return fmt.Errorf("settle entry %d: status %q is not final", seq, status)
+		return fmt.Errorf("acknowledge entry %d: status %q is not final", seq, status)
 	}
 	c.Spooled--
 	if status == activity.DeadLettered || status == activity.Rejected {
-		c.giveUp(reason)
+		c.countGivenUp(reason)
 		letter := collectorapi.DeadLetter{Seq: seq, Reason: reason}
 		if len(event) > 0 {
 			letter.Event = &activity.Event{}
 			if err := json.Unmarshal(event, letter.Event); err != nil {
-				return fmt.Errorf("settle entry %d: %w", seq, err)
+				return fmt.Errorf("acknowledge entry %d: %w", seq, err)
 			}
 		}
 		b, err := json.Marshal(letter)
 		if err != nil {
-			return fmt.Errorf("settle entry %d: %w", seq, err)
+			return fmt.Errorf("acknowledge entry %d: %w", seq, err)
 		}
 		if err := tx.Bucket(deadBucket).Put(key(seq), b); err != nil {
 			return err
@@ -500,16 +507,14 @@ func end(tx *bolt.Tx, c *counts, seq uint64, status activity.Status, reason stri
 	return bucket.Delete(key(seq))
 }
 
-// mostReasons bounds the reasons that are told apart: they are another service's words.
-const mostReasons = 20
+// maxReasons limits the distinct reasons, which are text of another service.
+const maxReasons = 20
 
-// giveUp counts an event that came to nothing. The map of counters that were handed out is never changed.
-func (c *counts) giveUp(reason string) {
+// countGivenUp counts an event that was given up. It does not change the map, which readers of counters share.
+func (c *counts) countGivenUp(reason string) {
 	reason, _, _ = strings.Cut(reason, ":")
-	if reason = strings.TrimSpace(
-		reason,
-	); reason == "" || len(reason) > 60 ||
-		c.GivenUp[reason] == 0 && len(c.GivenUp) >= mostReasons {
+	reason = strings.TrimSpace(reason)
+	if reason == "" || len(reason) > 60 || c.GivenUp[reason] == 0 && len(c.GivenUp) >= maxReasons {
 		reason = "other"
 	}
 	if c.GivenUp = maps.Clone(c.GivenUp); c.GivenUp == nil {
@@ -518,7 +523,7 @@ func (c *counts) giveUp(reason string) {
 	c.GivenUp[reason]++
 }
 
-// cursor is where the polled log goes on, "" at the beginning.
+// cursor is the next position of the polled log, "" at the beginning.
 func (s *Spool) cursor() (string, error) {
 	var at string
 	err := s.db.View(func(tx *bolt.Tx) error {
@@ -528,8 +533,9 @@ func (s *Spool) cursor() (string, error) {
 	return at, err
 }
 
-// dead gives the newest n dead letters, newest first, and how many records still wait for another that says whose they are.
-func (s *Spool) dead(n int) (letters []collectorapi.DeadLetter, awaiting int, err error) {
+// deadLetters returns the newest n dead letters, newest first, and how many records wait for another record that names
+// their person.
+func (s *Spool) deadLetters(n int) (letters []collectorapi.DeadLetter, awaiting int, err error) {
 	letters = []collectorapi.DeadLetter{}
 	err = s.db.View(func(tx *bolt.Tx) error {
 		c := tx.Bucket(deadBucket).Cursor()

@@ -1,8 +1,8 @@
 // Package dbkeeper keeps a PostgreSQL server's identity, roles and schemas.
 //
-// It runs beside the server, under the server's own uid: it writes the server's key, certificate and trust bundle from the
-// SVID it is issued, makes one role per workload that topology gives a schema, migrates over the shared unix socket, and
-// ends the connections of a workload that topology no longer lists.
+// It runs next to the server, with the server's uid. It writes the server's key, certificate and trust bundle from its
+// SVID, creates one role for each workload that the topology gives a schema, runs the migrations over the shared unix
+// socket, and ends the connections of a workload that the topology no longer lists.
 package dbkeeper
 
 import (
@@ -29,7 +29,7 @@ import (
 	"example.org/security-training/services/topology"
 )
 
-// Keeper looks after one server.
+// Keeper manages one server.
 type Keeper struct {
 	socket   string // the folder of the server's unix socket
 	port     int
@@ -38,8 +38,8 @@ type Keeper struct {
 	log      *slog.Logger
 }
 
-// Prepare makes the database, its roles and its schemas for topo once, on a server whose unix socket is in the folder socket.
-// It is all of a keeper's work but the identity: what a test of a writer needs.
+// Prepare creates the database, its roles and its schemas for topo, on a server whose unix socket is in the folder
+// socket. This is the work of a keeper without the identity, for tests.
 func Prepare(ctx context.Context, socket string, port int, database string, topo *topology.Topology) error {
 	k := &Keeper{socket: socket, port: port, database: database, log: slog.New(slog.DiscardHandler)}
 	admin, err := k.connect(ctx, "postgres")
@@ -57,8 +57,8 @@ func Prepare(ctx context.Context, socket string, port int, database string, topo
 	return err
 }
 
-// Run keeps the server of PGHOST (a socket's folder), DB_PORT and DB_NAME until ctx ends; key, certificate and bundle are
-// written to TLS_DIR.
+// Run manages the server of PGHOST (the folder of its socket), DB_PORT and DB_NAME until ctx ends. It writes key,
+// certificate and bundle to TLS_DIR.
 func Run(ctx context.Context, lookup env.Lookup) error {
 	r := env.Read(lookup)
 	k := &Keeper{
@@ -98,7 +98,7 @@ func ignoreCanceled(err error) error {
 	return err
 }
 
-// keep prepares the server once and then follows identity and topology.
+// keep prepares the server and then follows the identity and the topology.
 func (k *Keeper) keep(ctx context.Context, node *mesh.Node, ready func()) error {
 	admin, err := k.connect(ctx, "postgres")
 	if err != nil {
@@ -129,7 +129,8 @@ func (k *Keeper) keep(ctx context.Context, node *mesh.Node, ready func()) error 
 				return err
 			}
 			for _, role := range ended {
-				node.Audit().Write(audit.Entry{Kind: "database", Outcome: string(topology.Refused), Reason: "not_listed", Peer: t.ID(role).String(), Detail: "connections ended"})
+				node.Audit().Write(audit.Entry{Kind: "database", Outcome: string(topology.Refused), Reason: "not_listed",
+					Peer: t.ID(role).String(), Detail: "connections ended"})
 			}
 			topo = t
 		}
@@ -146,12 +147,12 @@ func (k *Keeper) keep(ctx context.Context, node *mesh.Node, ready func()) error 
 			if admin, err = k.connect(ctx, "postgres"); err != nil {
 				return err
 			}
-			identity, topo = 0, nil // the server was restarted: present everything again
+			identity, topo = 0, nil // the server was restarted: do everything again
 		}
 	}
 }
 
-// connect waits for the server, because the two are started together.
+// connect waits for the server, since both are started at the same time.
 func (k *Keeper) connect(ctx context.Context, database string) (*pgx.Conn, error) {
 	config, err := k.config(database)
 	if err != nil {
@@ -172,7 +173,7 @@ func (k *Keeper) connect(ctx context.Context, database string) (*pgx.Conn, error
 }
 
 func (k *Keeper) config(database string) (*pgx.ConnConfig, error) {
-	config, err := pgx.ParseConfig("sslmode=disable") // a unix socket, where the server knows our uid
+	config, err := pgx.ParseConfig("sslmode=disable") // a unix socket, where the server checks the uid
 	if err != nil {
 		return nil, fmt.Errorf("connect to the server: %w", err)
 	}
@@ -180,7 +181,7 @@ func (k *Keeper) config(database string) (*pgx.ConnConfig, error) {
 	return config, nil
 }
 
-// prepare makes the database, the owner of all tables and the group roles that migrations grant to.
+// prepare creates the database, the owner of all tables and the group roles that migrations grant privileges to.
 func (k *Keeper) prepare(ctx context.Context, admin *pgx.Conn, topo *topology.Topology) error {
 	groups := []string{"owner", "audit_writer"}
 	for _, w := range topo.Workloads {
@@ -194,14 +195,16 @@ func (k *Keeper) prepare(ctx context.Context, admin *pgx.Conn, topo *topology.To
 		}
 	}
 	var exists bool
-	if err := admin.QueryRow(ctx, "SELECT EXISTS (SELECT FROM pg_database WHERE datname = $1)", k.database).Scan(&exists); err != nil {
+	if err := admin.QueryRow(ctx, "SELECT EXISTS (SELECT FROM pg_database WHERE datname = $1)",
+		k.database).Scan(&exists); err != nil {
 		return fmt.Errorf("prepare database: %w", err)
 	}
 	if exists {
 		return nil
 	}
 	for _, statement := range []string{
-		"CREATE DATABASE " + quote(k.database) + " OWNER owner TEMPLATE template0 ENCODING 'UTF8' LC_COLLATE 'C' LC_CTYPE 'C'",
+		"CREATE DATABASE " + quote(k.database) +
+			" OWNER owner TEMPLATE template0 ENCODING 'UTF8' LC_COLLATE 'C' LC_CTYPE 'C'",
 		"REVOKE ALL ON DATABASE " + quote(k.database) + " FROM PUBLIC",
 	} {
 		if _, err := admin.Exec(ctx, statement); err != nil {
@@ -232,8 +235,8 @@ func (k *Keeper) migrate(ctx context.Context) error {
 	return nil
 }
 
-// roles makes one role per workload that topology gives a schema, a member of exactly its groups. It returns the roles that
-// lost all of theirs and whose connections were ended.
+// roles creates one role for each workload that the topology gives a schema, with exactly its groups. It returns the
+// roles that lost all their groups and whose connections were ended.
 func (k *Keeper) roles(ctx context.Context, admin *pgx.Conn, topo *topology.Topology) ([]string, error) {
 	var ended []string
 	for _, w := range topo.Workloads {
@@ -258,7 +261,8 @@ func (k *Keeper) roles(ctx context.Context, admin *pgx.Conn, topo *topology.Topo
 		if len(groups) == 0 {
 			login = "NOLOGIN"
 		}
-		statements := []string{"ALTER ROLE " + quote(w.Name) + " " + login + " NOSUPERUSER NOCREATEDB NOCREATEROLE PASSWORD NULL"}
+		statements := []string{"ALTER ROLE " + quote(w.Name) + " " + login +
+			" NOSUPERUSER NOCREATEDB NOCREATEROLE PASSWORD NULL"}
 		if login == "LOGIN" {
 			statements = append(statements, "GRANT CONNECT ON DATABASE "+quote(k.database)+" TO "+quote(w.Name))
 		}
@@ -280,7 +284,8 @@ func (k *Keeper) roles(ctx context.Context, admin *pgx.Conn, topo *topology.Topo
 			return ended, fmt.Errorf("keep role %s: %w", w.Name, err)
 		}
 		if len(groups) == 0 {
-			if _, err := admin.Exec(ctx, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = $1", w.Name); err != nil {
+			if _, err := admin.Exec(ctx, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = $1",
+				w.Name); err != nil {
 				return ended, fmt.Errorf("end connections of %s: %w", w.Name, err)
 			}
 			ended = append(ended, w.Name)
@@ -290,7 +295,10 @@ func (k *Keeper) roles(ctx context.Context, admin *pgx.Conn, topo *topology.Topo
 }
 
 func memberships(ctx context.Context, admin *pgx.Conn, role string) ([]string, error) {
-	rows, err := admin.Query(ctx, "SELECT g.rolname::text FROM pg_auth_members m JOIN pg_roles g ON g.oid = m.roleid JOIN pg_roles r ON r.oid = m.member WHERE r.rolname = $1", role)
+	rows, err := admin.Query(ctx, `
+		SELECT g.rolname::text FROM pg_auth_members m
+		JOIN pg_roles g ON g.oid = m.roleid JOIN pg_roles r ON r.oid = m.member
+		WHERE r.rolname = $1`, role)
 	if err != nil {
 		return nil, fmt.Errorf("read memberships of %s: %w", role, err)
 	}
@@ -303,13 +311,14 @@ func memberships(ctx context.Context, admin *pgx.Conn, role string) ([]string, e
 
 func roleExists(ctx context.Context, admin *pgx.Conn, name string) (bool, error) {
 	var exists bool
-	if err := admin.QueryRow(ctx, "SELECT EXISTS (SELECT FROM pg_roles WHERE rolname = $1)", name).Scan(&exists); err != nil {
+	if err := admin.QueryRow(ctx, "SELECT EXISTS (SELECT FROM pg_roles WHERE rolname = $1)",
+		name).Scan(&exists); err != nil {
 		return false, fmt.Errorf("look for role %s: %w", name, err)
 	}
 	return exists, nil
 }
 
-// ensureRole makes a role that cannot sign in, and says whether it had to.
+// ensureRole creates a role without login if it does not exist, and says whether it did.
 func ensureRole(ctx context.Context, admin *pgx.Conn, name string) (bool, error) {
 	exists, err := roleExists(ctx, admin, name)
 	if err != nil || exists {
@@ -321,11 +330,11 @@ func ensureRole(ctx context.Context, admin *pgx.Conn, name string) (bool, error)
 	return true, nil
 }
 
-// quote makes an identifier of a name: SQL has no parameters for those.
+// quote quotes an identifier, since SQL has no parameters for identifiers.
 func quote(name string) string { return pgx.Identifier{name}.Sanitize() }
 
-// present writes the server's certificate, key and bundle, and has the server read them. Sessions that are open stay: their
-// clients end them by half of their identity's life.
+// present writes the server's certificate, key and bundle, and makes the server reload them. Open sessions stay: their
+// clients end them after half of their identity's lifetime.
 func (k *Keeper) present(ctx context.Context, admin *pgx.Conn, id *mesh.Identity) error {
 	cert, key, err := id.SVID.Marshal()
 	if err != nil {
@@ -335,7 +344,8 @@ func (k *Keeper) present(ctx context.Context, admin *pgx.Conn, id *mesh.Identity
 	if !ok {
 		return errors.New("present identity: the own trust domain has no bundle")
 	}
-	for name, content := range map[string][]byte{"server.key": key, "server.crt": cert, "bundle.crt": pemOf(bundle.X509Authorities())} {
+	for name, content := range map[string][]byte{"server.key": key, "server.crt": cert,
+		"bundle.crt": pemOf(bundle.X509Authorities())} {
 		if err := replace(filepath.Join(k.tls, name), content); err != nil {
 			return fmt.Errorf("present identity: %w", err)
 		}
@@ -358,7 +368,7 @@ func (k *Keeper) present(ctx context.Context, admin *pgx.Conn, id *mesh.Identity
 	return nil
 }
 
-// literal quotes a value for ALTER SYSTEM, which takes no parameters; the values are our own paths.
+// literal quotes a value for ALTER SYSTEM, which has no parameters. The values are paths of this program.
 func literal(s string) string { return "'" + strings.ReplaceAll(s, "'", "''") + "'" }
 
 func pemOf(certs []*x509.Certificate) []byte {
@@ -369,7 +379,7 @@ func pemOf(certs []*x509.Certificate) []byte {
 	return out
 }
 
-// replace writes a file that only its owner may read, in one step: the server never sees half a key.
+// replace writes a file for its owner only, in one step, so that the server never reads half a key.
 func replace(path string, content []byte) error {
 	tmp := path + ".new"
 	if err := os.WriteFile(tmp, content, 0o600); err != nil {

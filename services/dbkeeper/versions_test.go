@@ -75,8 +75,8 @@ func (s server) prepare(t *testing.T, topo *topology.Topology) {
 	}
 }
 
-// TestTheStoreIsTheSameOnEveryVersionOfPostgreSQL prepares a server of each version that an image is there for, and holds it
-// against the machine's own. No image is pulled.
+// TestTheStoreIsTheSameOnEveryVersionOfPostgreSQL prepares a server of each version that an image is there for, and
+// holds it against the machine's own. No image is pulled.
 func TestTheStoreIsTheSameOnEveryVersionOfPostgreSQL(t *testing.T) {
 	needtest.Engine(t)
 	topo, err := topology.FromYAML(manifests.Topology())
@@ -137,7 +137,8 @@ func major(t *testing.T, image string) int {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, "docker", "run", "--rm", "--network", "none", "--entrypoint", "postgres", image, "--version")
+	cmd := exec.CommandContext(ctx, "docker", "run", "--rm", "--network", "none", "--entrypoint", "postgres", image,
+		"--version")
 	out, err := cmd.Output()
 	found := regexp.MustCompile(`\(PostgreSQL\) (\d+)`).FindSubmatch(out)
 	if err != nil || found == nil {
@@ -150,8 +151,8 @@ func major(t *testing.T, image string) int {
 	return n
 }
 
-// start starts a server of image with the chart's settings, on port within. It lives no longer than the test; if the test is
-// killed, no longer than ten minutes.
+// start starts a server of image with the chart's settings, on port within. It lives no longer than the test; if the
+// test is killed, no longer than ten minutes.
 func start(t *testing.T, image string, port int) server {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
@@ -162,7 +163,8 @@ func start(t *testing.T, image string, port int) server {
 		t.Fatal(err)
 	}
 	const path = "/etc/postgresql.conf"
-	// In the file, because an image's own arguments come before ours: while it makes its database, it listens on a socket alone.
+	// In the file, because an image's own arguments come before ours: while it makes its database, it listens on a socket
+	// alone.
 	settings := string(manifests.PostgresSettings()) + "\nlisten_addresses = '*'\nfsync = off\n"
 	out := &output{}
 	t.Cleanup(func() {
@@ -174,12 +176,14 @@ func start(t *testing.T, image string, port int) server {
 		testcontainers.WithLogger(log.TestLogger(t)),
 		testcontainers.WithEnv(map[string]string{"POSTGRES_HOST_AUTH_METHOD": "trust", "PGPORT": strconv.Itoa(port)}),
 		testcontainers.WithExposedPorts(strconv.Itoa(port)+"/tcp"),
-		testcontainers.WithFiles(testcontainers.ContainerFile{Reader: strings.NewReader(settings), ContainerFilePath: path, FileMode: 0o644}),
+		testcontainers.WithFiles(testcontainers.ContainerFile{Reader: strings.NewReader(settings), ContainerFilePath: path,
+			FileMode: 0o644}),
 		testcontainers.WithEntrypoint("timeout", "600", "docker-entrypoint.sh"),
 		testcontainers.WithCmd("postgres", "-c", "config_file="+path),
 		testcontainers.WithHostConfigModifier(func(h *container.HostConfig) { h.AutoRemove = true }),
 		testcontainers.WithLogConsumers(out),
-		testcontainers.WithWaitStrategy(wait.ForExec([]string{"pg_isready", "-h", "127.0.0.1", "-U", "postgres"}).WithStartupTimeout(90*time.Second)),
+		testcontainers.WithWaitStrategy(wait.ForExec([]string{"pg_isready", "-h", "127.0.0.1", "-U",
+			"postgres"}).WithStartupTimeout(90*time.Second)),
 	)
 	testcontainers.CleanupContainer(t, c, testcontainers.StopTimeout(0))
 	if err != nil {
@@ -255,20 +259,22 @@ func everyMigrationIsApplied(t *testing.T, admin *pgx.Conn) {
 		}
 		want = append(want, n)
 	}
-	got := list(t, admin, pgx.RowTo[int64], "SELECT version_id FROM goose_db_version WHERE is_applied AND version_id > 0 ORDER BY version_id")
+	got := list(t, admin, pgx.RowTo[int64],
+		"SELECT version_id FROM goose_db_version WHERE is_applied AND version_id > 0 ORDER BY version_id")
 	if d := cmp.Diff(want, got); d != "" || len(want) < 10 {
 		t.Errorf("applied are (-files +applied)\n%s", d)
 	}
 }
 
-// preparingAgainChangesNothing holds that a keeper's restart writes no row of a catalogue anew, except for the roles' attributes,
-// which it sets to what they are.
+// preparingAgainChangesNothing holds that a keeper's restart rewrites no row of a catalogue, except for the roles'
+// attributes, which it sets to what they are.
 func preparingAgainChangesNothing(t *testing.T, s server, admin *pgx.Conn, topo *topology.Topology) {
 	t.Helper()
 	state := func() []string {
 		return slices.Concat(rights(t, admin), list(t, admin, pgx.RowTo[string], `
 			SELECT 'migration ' || version_id || ' at ' || tstamp FROM goose_db_version
-			UNION ALL SELECT 'role ' || rolname || ' ' || rolcanlogin || ' ' || rolinherit || ' ' || rolcreatedb || ' ' || rolcreaterole FROM pg_roles
+			UNION ALL SELECT 'role ' || rolname || ' ' || rolcanlogin || ' ' || rolinherit || ' ' || rolcreatedb ||
+				' ' || rolcreaterole FROM pg_roles
 			UNION ALL SELECT 'relation ' || oid::regclass || ' ' || xmin FROM pg_class
 				WHERE relnamespace IN (SELECT oid FROM pg_namespace WHERE nspname IN ('audit', 'people', 'risk', 'training'))
 			UNION ALL SELECT 'member ' || roleid::regrole || ' ' || member::regrole || ' ' || xmin FROM pg_auth_members
@@ -281,24 +287,33 @@ func preparingAgainChangesNothing(t *testing.T, s server, admin *pgx.Conn, topo 
 	}
 }
 
-// rights are who may do what with which object, by the server's own judgement, inherited rights included. The verbs are listed,
-// because MAINTAIN is one of newer servers only.
+// rights are who may do what with which object, by the server's own judgement, inherited rights included. The verbs are
+// listed, because MAINTAIN is one of newer servers only.
 func rights(t *testing.T, admin *pgx.Conn) []string {
 	t.Helper()
 	return list(t, admin, pgx.RowTo[string], `
 		WITH role AS (SELECT oid, rolname FROM pg_roles WHERE NOT rolsuper AND rolname NOT LIKE 'pg\_%'),
 		space AS (SELECT oid, nspname FROM pg_namespace WHERE nspname NOT LIKE 'pg\_%' AND nspname <> 'information_schema')
-		SELECT rolname || ' ' || verb || ' database' FROM role, unnest(ARRAY['CONNECT', 'CREATE', 'TEMPORARY']) verb WHERE has_database_privilege(role.oid, current_database(), verb)
+		SELECT rolname || ' ' || verb || ' database' 
+		FROM role, unnest(ARRAY['CONNECT', 'CREATE', 'TEMPORARY']) verb
+		WHERE has_database_privilege(role.oid, current_database(), verb)
 		UNION ALL
-		SELECT rolname || ' ' || verb || ' ' || nspname FROM role, space, unnest(ARRAY['USAGE', 'CREATE']) verb WHERE has_schema_privilege(role.oid, space.oid, verb)
+		SELECT rolname || ' ' || verb || ' ' || nspname 
+		FROM role, space, unnest(ARRAY['USAGE', 'CREATE']) verb
+		WHERE has_schema_privilege(role.oid, space.oid, verb)
 		UNION ALL
-		SELECT rolname || ' ' || verb || ' ' || nspname || '.' || relname FROM role, space, pg_class c, unnest(ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE', 'TRUNCATE', 'REFERENCES', 'TRIGGER']) verb
+		SELECT rolname || ' ' || verb || ' ' || nspname || '.' || relname
+		FROM role, space, pg_class c,
+			unnest(ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE', 'TRUNCATE', 'REFERENCES', 'TRIGGER']) verb
 		WHERE c.relnamespace = space.oid AND relkind IN ('r', 'p', 'v', 'm') AND has_table_privilege(role.oid, c.oid, verb)
 		UNION ALL
-		SELECT rolname || ' ' || verb || ' ' || nspname || '.' || relname FROM role, space, pg_class c, unnest(ARRAY['USAGE', 'SELECT', 'UPDATE']) verb
+		SELECT rolname || ' ' || verb || ' ' || nspname || '.' || relname
+		FROM role, space, pg_class c, unnest(ARRAY['USAGE', 'SELECT', 'UPDATE']) verb
 		WHERE c.relnamespace = space.oid AND relkind = 'S' AND has_sequence_privilege(role.oid, c.oid, verb)
 		UNION ALL
-		SELECT rolname || ' EXECUTE ' || f.oid::regprocedure || CASE WHEN prosecdef THEN ' as ' || proowner::regrole ELSE '' END FROM role, space, pg_proc f
+		SELECT rolname || ' EXECUTE ' || f.oid::regprocedure ||
+			CASE WHEN prosecdef THEN ' as ' || proowner::regrole ELSE '' END
+		FROM role, space, pg_proc f
 		WHERE f.pronamespace = space.oid AND has_function_privilege(role.oid, f.oid, 'EXECUTE')
 		UNION ALL
 		SELECT member::regrole || ' is a ' || roleid::regrole FROM pg_auth_members WHERE member IN (SELECT oid FROM role)
@@ -325,13 +340,14 @@ func rolesReachTheirSchemas(t *testing.T, admin *pgx.Conn, topo *topology.Topolo
 		}
 		tried++
 		got := list(t, admin, pgx.RowTo[string], `SELECT nspname::text FROM pg_namespace
-			WHERE nspname IN ('audit', 'people', 'risk', 'training') AND has_schema_privilege($1::name, oid, 'USAGE') ORDER BY 1`, w.Name)
+			WHERE nspname IN ('audit', 'people', 'risk', 'training')
+				AND has_schema_privilege($1::name, oid, 'USAGE') ORDER BY 1`, w.Name)
 		if d := cmp.Diff(slices.Sorted(slices.Values(append([]string{"audit"}, w.Database...))), got); d != "" {
 			t.Errorf("%s reaches (-topology +server)\n%s", w.Name, d)
 		}
 	}
 	if tried == 0 {
-		t.Error("topology gives nobody a schema: this proves nothing")
+		t.Error("the topology gives no workload a schema: this proves nothing")
 	}
 }
 
@@ -340,17 +356,20 @@ func auditIsChained(t *testing.T, s server, admin *pgx.Conn, topo *topology.Topo
 	role := topo.OfKind(topology.KindDashboard)[0].Name
 	writer := s.connect(t, role)
 	for n := range int64(2) {
-		if got := one[int64](t, writer, `SELECT audit.append('[{"kind": "test", "person": "p1", "event": "e1", "detail": "grün\nund mehr"}]')`); got != n+1 {
+		if got := one[int64](t, writer,
+			`SELECT audit.append('[{"kind": "test", "person": "p1", "event": "e1", "detail": "grün\nund mehr"}]')`); got != n+1 {
 			t.Fatalf("appended as entry %d, want %d", got, n+1)
 		}
 	}
-	rows := list(t, admin, pgx.RowToStructByPos[audit.Row], "SELECT chain, seq, at, kind, person, event, detail, prev, hash FROM audit.entry ORDER BY seq")
+	rows := list(t, admin, pgx.RowToStructByPos[audit.Row],
+		"SELECT chain, seq, at, kind, person, event, detail, prev, hash FROM audit.entry ORDER BY seq")
 	if len(rows) != 2 {
 		t.Fatalf("the audit has %d entries", len(rows))
 	}
 	prev := ""
 	for i, e := range rows {
-		want := audit.Row{Chain: role, Seq: int64(i + 1), At: e.At, Kind: "test", Person: "p1", Event: "e1", Detail: "grün\nund mehr", Prev: prev}
+		want := audit.Row{Chain: role, Seq: int64(i + 1), At: e.At, Kind: "test", Person: "p1", Event: "e1",
+			Detail: "grün\nund mehr", Prev: prev}
 		want.Hash = want.Sum()
 		if d := cmp.Diff(want, e); d != "" {
 			t.Errorf("entry %d (-want +got)\n%s", i+1, d)

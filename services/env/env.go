@@ -1,5 +1,5 @@
 // Package env reads settings from the environment through an injected lookup, and reports every fault at once.
-// It is the only package that may touch the process's environment.
+// It is the only package that reads the process's environment.
 package env
 
 import (
@@ -13,7 +13,7 @@ import (
 	"time"
 )
 
-// Lookup finds a variable; os.LookupEnv is one.
+// Lookup returns a variable, as os.LookupEnv does.
 type Lookup func(name string) (string, bool)
 
 // Process is the lookup of this process's environment.
@@ -24,7 +24,7 @@ func Map(m map[string]string) Lookup {
 	return func(name string) (string, bool) { v, ok := m[name]; return v, ok }
 }
 
-// Reader reads settings and keeps every fault until Err is asked.
+// Reader reads settings and collects all faults for Err.
 type Reader struct {
 	lookup Lookup
 	faults []error
@@ -33,7 +33,7 @@ type Reader struct {
 // Read starts reading.
 func Read(lookup Lookup) *Reader { return &Reader{lookup: lookup} }
 
-// Err joins every fault met so far, nil if there is none.
+// Err joins all faults so far, nil if there is none.
 func (r *Reader) Err() error {
 	if len(r.faults) == 0 {
 		return nil
@@ -45,7 +45,7 @@ func (r *Reader) fault(name, format string, args ...any) {
 	r.faults = append(r.faults, fmt.Errorf("%s: %s", name, fmt.Sprintf(format, args...)))
 }
 
-// Required is the value of name; it is a fault if it is missing or empty.
+// Required is the value of name. A missing or empty value is a fault.
 func (r *Reader) Required(name string) string {
 	v, ok := r.lookup(name)
 	if !ok || v == "" {
@@ -102,7 +102,7 @@ func (r *Reader) Secret(name string) []byte {
 	}
 	b, err := os.ReadFile(path)
 	var at *fs.PathError
-	if errors.As(err, &at) && !filepath.IsAbs(path) { // perhaps the secret itself: not to be told
+	if errors.As(err, &at) && !filepath.IsAbs(path) { // this may be the secret itself, so it is not quoted
 		r.fault(name, "want the absolute path of a file (%v)", at.Err)
 		return nil
 	} else if err != nil {

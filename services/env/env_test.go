@@ -16,7 +16,8 @@ func TestAllFaultsAreToldAtOnce(t *testing.T) {
 		t.Fatal(err)
 	}
 	r := env.Read(env.Map(map[string]string{
-		"BLANK": "", "COUNT": "many", "WAIT": "soon", "BACK": "-5s", "MODE": "loud", "KEY_FILE": "/nowhere/key", "EMPTY_FILE": empty,
+		"BLANK": "", "COUNT": "many", "WAIT": "soon", "BACK": "-5s", "MODE": "loud", "KEY_FILE": "/nowhere/key",
+		"EMPTY_FILE": empty,
 	}))
 	r.Required("MISSING")
 	r.Required("BLANK")
@@ -31,7 +32,8 @@ func TestAllFaultsAreToldAtOnce(t *testing.T) {
 	if err == nil {
 		t.Fatal("nine faults are none")
 	}
-	for _, name := range []string{"MISSING", "BLANK", "COUNT", "WAIT", "BACK", "MODE", "KEY_FILE", "EMPTY_FILE", "NO_FILE"} {
+	for _, name := range []string{"MISSING", "BLANK", "COUNT", "WAIT", "BACK", "MODE", "KEY_FILE", "EMPTY_FILE",
+		"NO_FILE"} {
 		if strings.Count(err.Error(), name+": ") != 1 {
 			t.Errorf("%s is not told once in:\n%v", name, err)
 		}
@@ -43,7 +45,8 @@ func TestSettingsAndDefaults(t *testing.T) {
 	if err := os.WriteFile(secret, []byte("  s3cret\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	r := env.Read(env.Map(map[string]string{"NAME": "lms", "COUNT": "7", "WAIT": "1m30s", "MODE": "plain", "KEY_FILE": secret, "BLANK": ""}))
+	r := env.Read(env.Map(map[string]string{"NAME": "lms", "COUNT": "7", "WAIT": "1m30s", "MODE": "plain",
+		"KEY_FILE": secret, "BLANK": ""}))
 	for _, c := range []struct{ got, want any }{
 		{r.Required("NAME"), "lms"},
 		{r.Optional("NAME", "x"), "lms"},

@@ -1,5 +1,6 @@
-// Package exercise is what an exercise looks like on the wire: what can be played, what an instructor asks for on the console, what
-// came of it, and what is told of it while it is on. The learning system keeps it; whoever conducts the lab does it.
+// Package exercise is the vocabulary of exercises on the wire: scenarios, the orders that an instructor gives on the
+// console, their results, and the feed of events. The learning system stores them; the lab's conductor carries them
+// out.
 package exercise
 
 import (
@@ -14,27 +15,27 @@ import (
 	"example.org/security-training/services/topology"
 )
 
-// RouteReset is how a service forgets exercises and their casts. Each that keeps some serves it, with an order of its
-// own.
+// RouteReset deletes the records of exercises and their casts in a service. Each service that has such records serves
+// it, with its own order.
 const RouteReset topology.Route = "POST /v1/reset"
 
-// Exercise is what the instructor's command line tells of a scenario that it plays. POST /v1/exercises takes one, GET lists
-// them.
+// Exercise is the state of a scenario that is being played. POST /v1/exercises takes one, GET lists them.
 type Exercise struct {
-	ID         string    `json:"id"`
-	Title      string    `json:"title"`
-	Brief      string    `json:"brief"`
-	Difficulty int       `json:"difficulty"` // 1 to 5
-	Minutes    int       `json:"minutes"`
-	Attack     []string  `json:"attack"` // MITRE ATT&CK techniques
-	State      State     `json:"state"`
-	Steps      []Step    `json:"steps"`
-	Cast       []string  `json:"cast,omitempty"`   // the people who were made for it, by id; they go when it does
-	Begun      time.Time `json:"begun,omitzero"`   // wall clock; filled in by whoever keeps it
-	Changed    time.Time `json:"changed,omitzero"` // wall clock; filled in by whoever keeps it
+	ID         string   `json:"id"`
+	Title      string   `json:"title"`
+	Brief      string   `json:"brief"`
+	Difficulty int      `json:"difficulty"` // 1 to 5
+	Minutes    int      `json:"minutes"`
+	Attack     []string `json:"attack"` // MITRE ATT&CK techniques
+	State      State    `json:"state"`
+	Steps      []Step   `json:"steps"`
+	// the ids of the people who were created for it; they are deleted with it
+	Cast    []string  `json:"cast,omitempty"`
+	Begun   time.Time `json:"begun,omitzero"`   // wall clock; set by the learning system
+	Changed time.Time `json:"changed,omitzero"` // wall clock; set by the learning system
 }
 
-// State is how far an exercise is.
+// State is the state of an exercise.
 type State string
 
 // States of an exercise.
@@ -42,8 +43,8 @@ const (
 	Planned State = "planned"
 	Playing State = "playing"
 	Paused  State = "paused"  // before its next step
-	Passed  State = "passed"  // everything that was expected came
-	Failed  State = "failed"  // to its end, and not everything came
+	Passed  State = "passed"  // all expectations were met
+	Failed  State = "failed"  // it ended, and not all expectations were met
 	Stopped State = "stopped" // unfinished
 )
 
@@ -52,10 +53,10 @@ func (s State) On() bool { return s == Playing || s == Paused }
 
 // Step is one line of an exercise's timeline or of its expectations.
 type Step struct {
-	At      string `json:"at"` // as the scenario says it: "17h14m"
+	At      string `json:"at"` // as in the scenario: "17h14m"
 	Who     string `json:"who"`
 	What    string `json:"what"`
-	Outcome string `json:"outcome"` // empty while it is to come; then ok, failed, or words
+	Outcome string `json:"outcome"` // empty at first; then ok, failed, or other text
 }
 
 var (
@@ -63,7 +64,7 @@ var (
 	states    = []State{Planned, Playing, Paused, Passed, Failed, Stopped}
 )
 
-// Validate reports all faults of an exercise at once, nil if there is none.
+// Validate returns all faults of an exercise, nil if there is none.
 func (e Exercise) Validate() error {
 	var faults []error
 	text := func(name, s string, longest int) { faults = append(faults, text(name, s, longest)) }
@@ -104,7 +105,7 @@ func (e Exercise) Validate() error {
 	return errors.Join(faults...)
 }
 
-// text says what is wrong with s as a text of so many bytes at most; jsonb, where much of it is kept, has no U+0000.
+// text checks a text of at most longest bytes. U+0000 is not allowed, since jsonb cannot store it.
 func text(name, s string, longest int) error {
 	if len(s) > longest || !utf8.ValidString(s) || strings.IndexByte(s, 0) >= 0 {
 		return fmt.Errorf("%s: want at most %d bytes of UTF-8 text", name, longest)
@@ -112,18 +113,20 @@ func text(name, s string, longest int) error {
 	return nil
 }
 
-// ValidID says whether s can name an exercise, a scenario or a lure: letters, digits, dots and dashes, 100 at most.
+// ValidID says whether s can name an exercise, a scenario or a phishing template: letters, digits, dots and dashes, 100
+// at most.
 func ValidID(s string) bool { return idPattern.MatchString(s) }
 
 // Kinds of orders.
 const (
-	OrderPlay     = "play"     // Scenario; with Stepwise, each step waits for OrderStep
-	OrderStep     = "step"     // the next step
-	OrderPause    = "pause"    // before the next step
-	OrderResume   = "resume"   // without waiting any more
-	OrderStop     = "stop"     // the exercise ends unfinished
-	OrderReset    = "reset"    // Exercise, or every one: what it left is taken away; learners' records stay
-	OrderForget   = "forget"   // learners' records, once they are in a file; then back to the seeded state
+	OrderPlay   = "play"   // Scenario; with Stepwise, each step waits for OrderStep
+	OrderStep   = "step"   // the next step
+	OrderPause  = "pause"  // before the next step
+	OrderResume = "resume" // without waiting any more
+	OrderStop   = "stop"   // the exercise ends unfinished
+	OrderReset  = "reset"  // Exercise, or all: deletes the records that its runs created; learners' records stay
+	// deletes learners' records after they were written to a file, and returns to the seeded state
+	OrderForget   = "forget"
 	OrderTry      = "try"      // a call of Route of Callee as Caller
 	OrderRotate   = "rotate"   // a new SVID for Workload
 	OrderWithdraw = "withdraw" // Workload's identity, until OrderReturn
@@ -134,7 +137,7 @@ const (
 	OrderVerify   = "verify"   // every chain of the audit
 )
 
-// Order is something that an instructor asked for. Which of its fields are set depends on its kind.
+// Order is an instructor's order. Which fields are set depends on its kind.
 type Order struct {
 	Number   int64          `json:"number"`
 	Kind     string         `json:"kind"`
@@ -148,13 +151,13 @@ type Order struct {
 	Event    string         `json:"event,omitempty"`
 }
 
-// Orders is what GET /v1/orders answers.
+// Orders is the answer of GET /v1/orders.
 type Orders struct {
-	Orders  []Order `json:"orders"`  // that nobody has taken yet, the oldest first
-	Watched bool    `json:"watched"` // somebody looks at the console, so what happens is worth telling at once
+	Orders  []Order `json:"orders"`  // not taken yet, the oldest first
+	Watched bool    `json:"watched"` // the console is open, so the feed should be sent at once
 }
 
-// OrderWaiting is the state of an order that nobody has taken yet; then it has that of its latest report.
+// OrderWaiting is the state of an order that was not taken yet. Later its state is that of the last report.
 const OrderWaiting = "waiting"
 
 // States of a report. An order is taken by one conductor, and then done or failed.
@@ -171,36 +174,37 @@ type Report struct {
 	Result *Result `json:"result,omitempty"`
 }
 
-// Result is what came of an order that asks something.
+// Result is the result of an order that asks for something.
 type Result struct {
 	Tried  *Tried       `json:"tried,omitempty"`
 	Story  []StoryLine  `json:"story,omitempty"`
 	Chains []ChainState `json:"chains,omitempty"`
 }
 
-// Tried is one call with both of its ends.
+// Tried is one call as both sides saw it.
 type Tried struct {
-	Expected topology.Outcome `json:"expected"`          // by the policy that the lab came with
-	Running  topology.Outcome `json:"running,omitempty"` // by the one in force, where that is another
+	Expected topology.Outcome `json:"expected"`          // by the original policy
+	Running  topology.Outcome `json:"running,omitempty"` // by the current policy, if that differs
 	Measured topology.Outcome `json:"measured"`
 	Status   int              `json:"status,omitempty"` // of the answer, 0 if there was none
-	Shown    string           `json:"shown,omitempty"`  // the SPIFFE ID and serial number that the caller showed, if any
-	Saw      string           `json:"saw"`              // what the caller saw
-	Reason   string           `json:"reason,omitempty"` // the code in the refusing side's audit
-	Wrote    string           `json:"wrote,omitempty"`  // the rest of that entry
+	// the SPIFFE ID and serial number of the caller's certificate, if any
+	Shown  string `json:"shown,omitempty"`
+	Saw    string `json:"saw"`              // what the caller saw
+	Reason string `json:"reason,omitempty"` // the code in the refusing side's audit
+	Wrote  string `json:"wrote,omitempty"`  // the rest of that entry
 }
 
-// StoryLine is one entry of some chain about an event.
+// StoryLine is one audit entry about an event.
 type StoryLine struct {
 	At     time.Time `json:"at"`
-	Where  string    `json:"where"` // whose chain
+	Where  string    `json:"where"` // the chain's owner
 	What   string    `json:"what"`
 	Person string    `json:"person,omitempty"`
 	Detail string    `json:"detail,omitempty"`
 	Hash   string    `json:"hash,omitempty"`
 }
 
-// ChainState is one chain that was verified.
+// ChainState is the result of verifying one chain.
 type ChainState struct {
 	Name        string `json:"name"`
 	Entries     int    `json:"entries"`
@@ -229,25 +233,25 @@ type Hint struct {
 // Scenarios is the body of PUT /v1/scenarios.
 type Scenarios struct {
 	Scenarios []Scenario `json:"scenarios"`
-	Strangers []Stranger `json:"strangers"` // callers that topology does not list, as whom a call can be tried
-	Fresh     bool       `json:"fresh"`     // this conductor has just begun: what another had taken has failed
+	Strangers []Stranger `json:"strangers"` // unlisted callers for OrderTry
+	Fresh     bool       `json:"fresh"`     // this conductor has just started: orders taken by another one have failed
 }
 
-// Stranger is a caller that nobody lists.
+// Stranger is a caller that the topology does not list.
 type Stranger struct {
 	Name string `json:"name"`
 	What string `json:"what"` // for people
 }
 
-// Feed is the body of POST /v1/feed: what happened elsewhere, and how the identities are. Identities and Revoked replace what
-// was told before unless they are null.
+// Feed is the body of POST /v1/feed: events of the lab and the state of identities. Identities and Revoked replace
+// earlier ones unless they are null.
 type Feed struct {
 	Lines      []FeedLine `json:"lines,omitempty"`
 	Identities []Identity `json:"identities"`
 	Revoked    []Revoked  `json:"revoked"`
 }
 
-// FeedMost is how many lines a feed tells at most.
+// FeedMost is the maximum number of lines of a feed.
 const FeedMost = 200
 
 // longestWhat bounds FeedLine.What, in bytes.
@@ -255,7 +259,7 @@ const longestWhat = 500
 
 var feedKinds = []string{"event", "score", "lesson", "refusal", "order", "sign-in"}
 
-// Validate reports all faults of a feed's lines at once, nil if there is none.
+// Validate returns all faults of a feed's lines, nil if there is none.
 func (f Feed) Validate() error {
 	var faults []error
 	if len(f.Lines) > FeedMost {
@@ -274,7 +278,7 @@ func (f Feed) Validate() error {
 	return errors.Join(faults...)
 }
 
-// Short is as much of s as FeedLine.What takes.
+// Short cuts s to the length of FeedLine.What.
 func Short(s string) string {
 	if len(s) <= longestWhat {
 		return s
@@ -282,7 +286,7 @@ func Short(s string) string {
 	return strings.ToValidUTF8(s[:longestWhat-len("…")], "") + "…"
 }
 
-// FeedLine is one thing that happened.
+// FeedLine is one event of the lab.
 type FeedLine struct {
 	At     time.Time `json:"at"`
 	Kind   string    `json:"kind"` // event, score, lesson, refusal, order, sign-in
@@ -292,7 +296,7 @@ type FeedLine struct {
 	Level  string    `json:"level,omitempty"`
 }
 
-// Identity is what a workload holds.
+// Identity is the state of a workload's identity.
 type Identity struct {
 	Workload string    `json:"workload"`
 	SPIFFEID string    `json:"spiffe_id"`
@@ -301,7 +305,7 @@ type Identity struct {
 	Expires  time.Time `json:"expires,omitzero"`
 }
 
-// Revoked is a caller that was taken from a route's list while the lab runs.
+// Revoked is a caller that was removed from a route's list while the lab runs.
 type Revoked struct {
 	Caller string         `json:"caller"`
 	Callee string         `json:"callee"`

@@ -9,10 +9,10 @@ import (
 	"time"
 )
 
-// Results are learners' records: what GET /v1/results answers, and what is written to a file before they are deleted.
+// Results are learners' records: the answer of GET /v1/results, written to a file before the records are deleted.
 type Results struct {
 	At      time.Time      `json:"at"`   // wall clock
-	Mark    string         `json:"mark"` // of what the records are; another one as soon as they are others
+	Mark    string         `json:"mark"` // identifies the state of the records; it changes with them
 	Lessons []LessonResult `json:"lessons"`
 	Drills  []DrillResult  `json:"drills"`
 }
@@ -39,7 +39,7 @@ type AttemptResult struct {
 	At        time.Time `json:"at"`
 }
 
-// DrillResult is one mail of a drill, and what its reader did. Times are the lab's; one that is zero has not come.
+// DrillResult is one message of a phishing campaign, and what its reader did. Times are the lab's; zero means not yet.
 type DrillResult struct {
 	Person    string    `json:"person"`
 	Name      string    `json:"name"`
@@ -58,7 +58,7 @@ var resultsHead = []string{
 	"opened", "clicked", "submitted", "reported",
 }
 
-// WriteCSV writes one line for each lesson and each mail, in the form of RFC 4180, with a head. A cell that a
+// WriteCSV writes one line for each lesson and each message, as CSV by RFC 4180 with a header. A cell that a
 // spreadsheet would take for a formula begins with an apostrophe.
 func (r Results) WriteCSV(w io.Writer) error {
 	out := csv.NewWriter(w)
@@ -105,7 +105,7 @@ func stamp(t time.Time) string {
 	return t.UTC().Format(time.RFC3339)
 }
 
-// plain keeps a spreadsheet from taking a cell for a formula: https://owasp.org/www-community/attacks/CSV_Injection.
+// plain prevents a spreadsheet from taking a cell for a formula: https://owasp.org/www-community/attacks/CSV_Injection.
 func plain(cell string) string {
 	if cell != "" && strings.ContainsRune("=+-@\t\r\n\uff1d\uff0b\uff0d\uff20", []rune(cell)[0]) {
 		return "'" + cell

@@ -1,4 +1,4 @@
-// Package httpjson reads and writes the JSON of our own interfaces, and turns typed errors into answers a client can act on.
+// Package httpjson reads and writes the JSON of the services, and turns typed errors into answers for clients.
 package httpjson
 
 import (
@@ -13,7 +13,7 @@ import (
 	"time"
 )
 
-// Error is a refusal that a client can act on. Everything else becomes a 500 without internals.
+// Error is an error that is sent to the client. Every other error becomes a 500 without details.
 type Error struct {
 	Status     int           // HTTP status: 400, 401, 403, 404, 409, 413, 415, 422, 429, 503 …
 	Code       string        // stable, for programs: "unknown_field"
@@ -23,7 +23,7 @@ type Error struct {
 
 func (e *Error) Error() string { return fmt.Sprintf("%s: %s", e.Code, e.Message) }
 
-// Errorf makes an Error.
+// Errorf returns an Error.
 func Errorf(status int, code, format string, args ...any) *Error {
 	return &Error{Status: status, Code: code, Message: fmt.Sprintf(format, args...)}
 }
@@ -53,7 +53,7 @@ func Write(w http.ResponseWriter, status int, v any) error {
 	return err
 }
 
-// WriteError answers with err: an *Error as it says, an over-long body as 413, all else as 500 "internal".
+// WriteError answers with err: an *Error with its status, a body that is too long with 413, others with 500 "internal".
 func WriteError(w http.ResponseWriter, err error) {
 	e := FromError(err)
 	if e.RetryAfter > 0 {
@@ -61,7 +61,7 @@ func WriteError(w http.ResponseWriter, err error) {
 	}
 	var a answer
 	a.Error.Code, a.Error.Message = e.Code, e.Message
-	_ = Write(w, e.Status, a) // the peer is gone if this fails: there is nobody left to tell
+	_ = Write(w, e.Status, a) // this fails only if the peer is gone
 }
 
 // FromError is the Error that WriteError would send for err.
@@ -77,7 +77,7 @@ func FromError(err error) *Error {
 	return Errorf(http.StatusInternalServerError, "internal", "the request failed; the service's log says why")
 }
 
-// Number is the whole number, from 0, that the request has as name in its query, otherwise where it has none; 400 for another text.
+// Number is the whole number, from 0, of the query parameter name, or otherwise if there is none. Other text is a 400.
 func Number(r *http.Request, name string, otherwise int64) (int64, error) {
 	text := r.URL.Query().Get(name)
 	if text == "" {
@@ -94,13 +94,14 @@ func Number(r *http.Request, name string, otherwise int64) (int64, error) {
 func RequireType(r *http.Request, want string) error {
 	got, _, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
 	if err != nil || got != want {
-		return Errorf(http.StatusUnsupportedMediaType, "content_type", "Content-Type %q: want %s", r.Header.Get("Content-Type"), want)
+		return Errorf(http.StatusUnsupportedMediaType, "content_type", "Content-Type %q: want %s",
+			r.Header.Get("Content-Type"), want)
 	}
 	return nil
 }
 
-// Read decodes a JSON body of at most limit bytes into v: 415 for another type, 413 when longer, 400 for one that is
-// cut off, bad JSON, unknown fields, trailing text, or strings that are no text.
+// Read decodes a JSON body of at most limit bytes into v. Errors: 415 for another type, 413 for a longer body, 400 for
+// an incomplete one, bad JSON, unknown fields, trailing text, or strings that are not text.
 func Read(w http.ResponseWriter, r *http.Request, limit int64, v any) error {
 	if err := RequireType(r, "application/json"); err != nil {
 		return err
@@ -123,8 +124,8 @@ func Read(w http.ResponseWriter, r *http.Request, limit int64, v any) error {
 	return nil
 }
 
-// ReadAnswer decodes the answer of one of our own programs into v (nil to discard it). A key that v does not have is an
-// error. A status of 400 and above becomes an *Error with the peer's code and message.
+// ReadAnswer decodes the answer of another service into v (nil to discard it). A key that v does not have is an error.
+// A status of 400 or above becomes an *Error with the peer's code and message.
 func ReadAnswer(resp *http.Response, limit int64, v any) error {
 	defer resp.Body.Close()
 	body, err := io.ReadAll(io.LimitReader(resp.Body, limit+1))
@@ -135,7 +136,8 @@ func ReadAnswer(resp *http.Response, limit int64, v any) error {
 		return fmt.Errorf("read answer: over %d bytes", limit)
 	}
 	if resp.StatusCode >= 400 {
-		e := &Error{Status: resp.StatusCode, Code: "http_" + strconv.Itoa(resp.StatusCode), Message: http.StatusText(resp.StatusCode)}
+		e := &Error{Status: resp.StatusCode, Code: "http_" + strconv.Itoa(resp.StatusCode),
+			Message: http.StatusText(resp.StatusCode)}
 		var a answer
 		if json.Unmarshal(body, &a) == nil && a.Error.Code != "" {
 			e.Code, e.Message = a.Error.Code, a.Error.Message
@@ -151,8 +153,8 @@ func ReadAnswer(resp *http.Response, limit int64, v any) error {
 	return Strict(body, v)
 }
 
-// Strict decodes an answer of one of our own programs. A key that v does not have is an error: the two programs
-// disagree about what is said, and what is not understood must not be read as zero.
+// Strict decodes an answer of another service. A key that v does not have is an error: the two programs disagree, and
+// an unknown key must not be read as a zero value.
 func Strict(body []byte, v any) error {
 	d := json.NewDecoder(bytes.NewReader(body))
 	d.DisallowUnknownFields()
@@ -165,8 +167,8 @@ func Strict(body []byte, v any) error {
 	return nil
 }
 
-// Lines decodes an answer of one JSON value a line, as strictly as ReadAnswer does, and calls each for every value
-// until the answer or each ends. Each's error is returned as it is.
+// Lines decodes an answer with one JSON value on each line, as strictly as ReadAnswer, and calls each for every value.
+// It ends at the first error, and returns an error of each unchanged.
 func Lines[T any](r io.Reader, each func(T) error) error {
 	d := json.NewDecoder(r)
 	d.DisallowUnknownFields()

@@ -66,11 +66,13 @@ func TestBodiesThatAreNotExactlyWhatIsWantedAreRefused(t *testing.T) {
 }
 
 func TestNoBodyMakesReadPanicOrAnswerFiveHundred(t *testing.T) {
-	piece := rapid.SampledFrom([]string{`{`, `}`, `[`, `]`, `"`, `:`, `,`, `"name"`, `"count"`, `1e999`, `-0`, `null`, "\x00", "\xff", `\ud800`, " ", "true"})
+	piece := rapid.SampledFrom([]string{`{`, `}`, `[`, `]`, `"`, `:`, `,`, `"name"`, `"count"`, `1e999`, `-0`, `null`,
+		"\x00", "\xff", `\ud800`, " ", "true"})
 	rapid.Check(t, func(t *rapid.T) {
 		body := strings.Join(rapid.SliceOfN(piece, 0, 40).Draw(t, "body"), "")
 		var v order
-		if err := httpjson.Read(httptest.NewRecorder(), request("application/json", body), 50, &v); err != nil && httpjson.FromError(err).Status >= 500 {
+		if err := httpjson.Read(httptest.NewRecorder(), request("application/json", body), 50, &v); err != nil &&
+			httpjson.FromError(err).Status >= 500 {
 			t.Fatalf("%q: %v", body, err)
 		}
 	})
@@ -83,11 +85,16 @@ func TestErrorsCrossTheWireAsTheyAreAndCausesDoNot(t *testing.T) {
 		want  httpjson.Error
 		never string
 	}{
-		{"typed", httpjson.Errorf(409, "taken", "%s is taken", "x"), httpjson.Error{Status: 409, Code: "taken", Message: "x is taken"}, ""},
-		{"wrapped", fmt.Errorf("store: secret: %w", httpjson.Errorf(404, "no_person", "nobody")), httpjson.Error{Status: 404, Code: "no_person", Message: "nobody"}, "secret"},
-		{"with a wait", httpjson.Errorf(429, "quota", "slow down").After(1500 * time.Millisecond), httpjson.Error{Status: 429, Code: "quota", Message: "slow down", RetryAfter: 2 * time.Second}, ""},
-		{"untyped", errors.New("pq: password secret"), httpjson.Error{Status: 500, Code: "internal", Message: "the request failed; the service's log says why"}, "secret"},
-		{"too long", &http.MaxBytesError{Limit: 10}, httpjson.Error{Status: 413, Code: "body_too_large", Message: "the body is over 10 bytes"}, ""},
+		{"typed", httpjson.Errorf(409, "taken", "%s is taken", "x"), httpjson.Error{Status: 409, Code: "taken",
+			Message: "x is taken"}, ""},
+		{"wrapped", fmt.Errorf("store: secret: %w", httpjson.Errorf(404, "no_person", "nobody")), httpjson.Error{Status: 404,
+			Code: "no_person", Message: "nobody"}, "secret"},
+		{"with a wait", httpjson.Errorf(429, "quota", "slow down").After(1500 * time.Millisecond), httpjson.Error{Status: 429,
+			Code: "quota", Message: "slow down", RetryAfter: 2 * time.Second}, ""},
+		{"untyped", errors.New("pq: password secret"), httpjson.Error{Status: 500, Code: "internal",
+			Message: "the request failed; the service's log says why"}, "secret"},
+		{"too long", &http.MaxBytesError{Limit: 10}, httpjson.Error{Status: 413, Code: "body_too_large",
+			Message: "the body is over 10 bytes"}, ""},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			w := httptest.NewRecorder()

@@ -9,11 +9,11 @@ import (
 	"unicode/utf8"
 )
 
-// Plain says whether s can be kept as text: as UTF-8 without a zero character, which no database column of text holds.
+// Plain says whether s can be stored as text: valid UTF-8 without a zero character, which a text column cannot hold.
 func Plain(s string) bool { return utf8.ValidString(s) && strings.IndexByte(s, 0) < 0 }
 
-// Address refuses with 400 a request whose path or query is not text, or whose query cannot be read: what it was meant
-// to say is anybody's guess, and a database would fail over it.
+// Address refuses with 400 a request whose path or query is not text, or whose query cannot be parsed: its meaning is
+// unclear, and the database would fail on it.
 func Address(r *http.Request) error {
 	if !Plain(r.URL.Path) {
 		return Errorf(http.StatusBadRequest, "bad_text", "the path: want UTF-8 without a zero character")
@@ -26,7 +26,7 @@ func Address(r *http.Request) error {
 	return Values(q)
 }
 
-// Values refuses with 400 what is not text in a query or a form.
+// Values refuses with 400 a query or a form with a value that is not text.
 func Values(values url.Values) error {
 	for name, all := range values {
 		if !Plain(name) {
@@ -41,7 +41,7 @@ func Values(values url.Values) error {
 	return nil
 }
 
-// Text refuses with 400 a JSON text that is no UTF-8, or has a zero character in a string.
+// Text refuses with 400 JSON that is not UTF-8, or has a zero character in a string.
 func Text(body []byte) error {
 	if !utf8.Valid(body) {
 		return Errorf(http.StatusBadRequest, "bad_text", "the body: want UTF-8")
@@ -56,15 +56,15 @@ func Text(body []byte) error {
 		for at-escapes > 0 && rest[at-escapes-1] == '\\' {
 			escapes++
 		}
-		if escapes%2 == 0 { // else it is the text "\u0000", written as a string
+		if escapes%2 == 0 { // otherwise it is the text "\u0000" itself
 			return Errorf(http.StatusBadRequest, "bad_text", "the body: want no zero character in a string")
 		}
 		rest = rest[at+len(zero):]
 	}
 }
 
-// Cut is err, of reading a request's body: a body that is too long is 413, and one that ended early, or whose chunks
-// cannot be read, 400.
+// Cut turns an error of reading a request's body into an answer: 413 for a body that is too long, 400 for one that
+// ended early or has invalid chunks.
 func Cut(err error) error {
 	var long *http.MaxBytesError
 	if err == nil || errors.As(err, &long) {

@@ -13,8 +13,8 @@ import (
 //go:embed builtin/*.yaml
 var builtin embed.FS
 
-// catalogue holds one lesson for each module of risk.Modules, read once. A lesson is compiled in and tested, so a fault in
-// one is a fault of the program.
+// catalogue holds one lesson for each module of risk.Modules. The lessons are compiled in and tested, so a faulty one
+// is a bug.
 var catalogue = sync.OnceValue(func() map[string]Content {
 	all := map[string]Content{}
 	for _, m := range risk.Modules {
@@ -42,13 +42,14 @@ func readBuiltIn(module string) (Content, error) {
 	return c, nil
 }
 
-// BuiltIn is the lesson that this project's authors wrote for a module; for an unknown one it is the first of risk.Modules.
-// The caller may change what it gets. It is in English whatever was asked for.
+// BuiltIn is a copy of the built-in lesson for a module; for an unknown module it is that of the first of risk.Modules.
+// It is always in English.
 func BuiltIn(module string) Lesson {
 	c, ok := catalogue()[module]
 	if !ok {
 		module = risk.Modules[0].ID
 		c = catalogue()[module]
 	}
-	return Lesson{Module: module, Content: c.Clean(), Origin: Authored} // Clean copies, and changes nothing: Validate saw to it
+	// Clean copies, and changes nothing: Validate saw to it
+	return Lesson{Module: module, Content: c.Clean(), Origin: Authored}
 }

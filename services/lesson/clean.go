@@ -7,7 +7,7 @@ import (
 	"unicode"
 )
 
-// Removed stands where a link was.
+// Removed replaces a link.
 const Removed = "(link removed)"
 
 var (
@@ -17,22 +17,25 @@ var (
 	element     = regexp.MustCompile(`<[/!?]?[A-Za-z][^<>]*>`)
 	openElement = regexp.MustCompile(`<([/!?]*[A-Za-z])`)
 	// Anything with a scheme and //, the schemes that act without it, and bare names under the usual top-level domains:
-	// a lesson has no reason to send anybody anywhere.
-	address = regexp.MustCompile(`(?i)\b[a-z][a-z0-9+.-]*://\S*|\b(?:javascript|vbscript|mailto|tel|sms|blob):\S+|\bdata:[a-z]+/\S*|` +
-		`\bwww\.\S+|(?:^|\b)(?:[a-z0-9-]+\.)+(?:com|net|org|io|dev|app|co|info|biz|xyz|top|ru|cn|me|ai|cloud|link|click|site|online)(?:[:/]\S*|\b)`)
+	// a lesson must not contain links.
+	address = regexp.MustCompile(`(?i)\b[a-z][a-z0-9+.-]*://\S*|` +
+		`\b(?:javascript|vbscript|mailto|tel|sms|blob):\S+|\bdata:[a-z]+/\S*|\bwww\.\S+|` +
+		`(?:^|\b)(?:[a-z0-9-]+\.)+(?:com|net|org|io|dev|app|co|info|biz|xyz|top|ru|cn|me|ai|cloud|link|click|site|online)` +
+		`(?:[:/]\S*|\b)`)
 	slashes = regexp.MustCompile(`(^|\s)//\S+`)
 
-	// What looks like an address and names a thing: where data lies, which no browser opens, and a module of source code.
-	// A lesson may name those of the usual hosts; what it is about may name any.
+	// Names that look like an address: storage locations, which no browser opens, and modules of source code. A lesson may
+	// name modules of the usual hosts; the detail of an event may name any.
 	bucket      = regexp.MustCompile(`^(?:s3|gs)://[A-Za-z0-9][A-Za-z0-9._-]+(?:/[A-Za-z0-9._~+=/-]*)?$`)
 	module      = regexp.MustCompile(`^[a-z0-9.-]+\.[a-z]+/[A-Za-z0-9._~/-]+(?:@v[0-9][A-Za-z0-9.+-]*)?$`)
 	moduleHosts = regexp.MustCompile(
-		`^(?:(?:github\.com|gitlab\.com|bitbucket\.org)/[^/]+/[^/@]|golang\.org/x/|google\.golang\.org/|gopkg\.in/|go\.uber\.org/|` +
+		`^(?:(?:github\.com|gitlab\.com|bitbucket\.org)/[^/]+/[^/@]|` +
+			`golang\.org/x/|google\.golang\.org/|gopkg\.in/|go\.uber\.org/|` +
 			`(?:sigs\.)?k8s\.io/|go\.opentelemetry\.io/|cloud\.google\.com/go)`,
 	)
 )
 
-// names says whether an address, with what stands right behind it, is the name of a thing that a lesson may have.
+// names says whether an address, with the text right after it, is a name that a lesson may contain.
 func names(address string) bool {
 	address = strings.TrimRight(address, ".,;:)'\"’”")
 	return bucket.MatchString(address) || module.MatchString(address) && moduleHosts.MatchString(address)
@@ -44,17 +47,17 @@ func namesAny(address string) bool {
 	return bucket.MatchString(address) || module.MatchString(address) && !strings.HasPrefix(address, "www.")
 }
 
-// Clean turns what a model (or anybody) wrote into plain text on one line: control, invisible, direction-changing and tag
-// characters go, and so do HTML, Markdown's links, images and emphasis; a link's text stays, an address becomes Removed.
-// The name of a bucket or of a module of source code stays: it is no link. Clean(Clean(s)) equals Clean(s).
+// Clean turns untrusted text into plain text on one line. It removes control, invisible, direction-changing and tag
+// characters, HTML, and Markdown's links, images and emphasis. The text of a link stays, an address becomes Removed.
+// Names of buckets and of modules of source code stay. Clean(Clean(s)) equals Clean(s).
 func Clean(s string) string { return clean(s, names) }
 
-// CleanDetail is Clean for a line of what happened, which names things as they are called: modules of any host stay.
+// CleanDetail is Clean for the detail of an event: module names of any host stay.
 func CleanDetail(s string) string { return clean(s, namesAny) }
 
 func clean(s string, stays func(address string) bool) string {
-	// Removing one thing can bring forth another ("<scr<b>ipt>"), so it goes on until nothing changes. Each round that
-	// changes something makes the text simpler; the bound is for input made to be slow, of which nothing is kept.
+	// A removal can produce something else to remove ("<scr<b>ipt>"), so it is repeated until nothing changes. The limit
+	// is for hostile input, of which nothing is kept.
 	for range 64 {
 		next := cleanOnce(s, stays)
 		if next == s {
@@ -65,15 +68,15 @@ func clean(s string, stays func(address string) bool) string {
 	return ""
 }
 
-// Visible is the part of s that a reader sees: no control, invisible, direction-changing or tag characters, and every kind of
-// space a plain one.
+// Visible is s without control, invisible, direction-changing and tag characters, and with every kind of space as a
+// plain one.
 func Visible(s string) string { return strings.Map(visible, strings.ToValidUTF8(s, "")) }
 
 func cleanOnce(s string, stays func(string) bool) string {
 	s = Visible(html.UnescapeString(Visible(s)))
 	s = comment.ReplaceAllString(s, "")
 	if next := element.ReplaceAllString(s, ""); next != s {
-		return next // what is left may be an element now; only a lone "<" is dealt with below
+		return next // the rest may be an element now; only a single "<" is handled below
 	}
 	s = openElement.ReplaceAllString(s, "$1")
 	s = imageOrLink.ReplaceAllString(s, "$1")
@@ -89,7 +92,7 @@ func cleanOnce(s string, stays func(string) bool) string {
 	return strings.Join(strings.Fields(s), " ")
 }
 
-// visible keeps a character that a reader can see, makes every kind of space a plain one, and drops the rest.
+// visible keeps a visible character, turns every kind of space into a plain one, and drops the rest.
 func visible(r rune) rune {
 	switch {
 	case unicode.IsSpace(r), unicode.Is(unicode.Z, r):
@@ -100,12 +103,14 @@ func visible(r rune) rune {
 	return r
 }
 
-// Invisible says whether a reader sees nothing of r, or something other than its place: controls, formats, tags, fillers.
+// Invisible says whether r is invisible or changes the display of other characters: controls, formats, tags, fillers.
 func Invisible(r rune) bool {
 	return unicode.Is(unicode.C, r) || // controls, formats (zero width, direction, tags), surrogates, private use
 		r >= 0xFE00 && r <= 0xFE0F || r >= 0xE0000 || // variation selectors, tags, and everything beyond
 		r >= 0xFFF0 && r <= 0xFFFF ||
-		r == 0x034F || r == 0x115F || r == 0x1160 || r == 0x17B4 || r == 0x17B5 || r == 0x2800 || r == 0x3164 || r == 0xFFA0 || // fillers and blanks
+		// Fillers and blanks.
+		r == 0x034F || r == 0x115F || r == 0x1160 || r == 0x17B4 || r == 0x17B5 || r == 0x2800 || r == 0x3164 ||
+		r == 0xFFA0 ||
 		r >= 0x180B && r <= 0x180F
 }
 

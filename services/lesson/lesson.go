@@ -1,7 +1,8 @@
-// Package lesson is the vocabulary of teaching: what the learning system asks of the gateway, and the lesson that it gets.
+// Package lesson is the vocabulary of lessons: the learning system's request to the gateway, and the lesson that it
+// gets.
 //
-// Nothing in a Request names a person: the subject is a pseudonym that only the learning system can resolve. Everything in a
-// Lesson is plain text, to be shown as text and never as HTML.
+// Nothing in a Request names a person: the subject is a pseudonym that only the learning system can resolve. Everything
+// in a Lesson is plain text, to be shown as text and never as HTML.
 package lesson
 
 import (
@@ -25,7 +26,7 @@ type Request struct {
 	Level risk.Level `json:"level"`
 	// Module is the id of a module of risk.Modules; empty lets the reasons choose it.
 	Module string `json:"module,omitempty"`
-	// Reasons say what the lesson is about, the weightiest first; at least one unless Module is given, at most 20.
+	// Reasons say what the lesson is about, the largest part first; at least one unless Module is given, at most 20.
 	Reasons []Reason `json:"reasons,omitempty"`
 	// Language is "en", "de" or "pt-BR"; empty means English.
 	Language string `json:"language,omitempty"`
@@ -35,12 +36,12 @@ type Request struct {
 type Reason struct {
 	Verb  activity.Verb `json:"verb"`
 	Count int           `json:"count"` // how often, 1 to 1,000,000
-	// Detail is one line from the events ("payments: config/prod.env"), at most 500 bytes. It was written by strangers: it is
-	// quoted to the model as data, redacted, and never an instruction.
+	// Detail is one line from the events ("payments: config/prod.env"), at most 500 bytes. It is untrusted text: the model
+	// gets it redacted, as data and never as an instruction.
 	Detail string `json:"detail,omitempty"`
 }
 
-// Content is what an author writes: the part of a lesson that a model may fill in.
+// Content is the text of a lesson, which a model may write.
 type Content struct {
 	Title      string     `json:"title"`
 	Summary    string     `json:"summary"`
@@ -49,7 +50,7 @@ type Content struct {
 	Quiz       []Question `json:"quiz"`
 }
 
-// Practice is one habit to take home.
+// Practice is one recommended habit.
 type Practice struct {
 	Title string `json:"title"`
 	Why   string `json:"why"`
@@ -60,7 +61,7 @@ type Practice struct {
 type Question struct {
 	Question string   `json:"question"`
 	Options  []string `json:"options"` // exactly four, all different
-	Answer   int      `json:"answer"`  // index of the right option, from 0; shown to nobody before the quiz is graded
+	Answer   int      `json:"answer"`  // index of the right option, from 0; not shown before the quiz is graded
 	Why      string   `json:"why"`
 }
 
@@ -81,11 +82,11 @@ type Fallback string
 const (
 	ModelQuota       Fallback = "quota"       // the model answered 429 RESOURCE_EXHAUSTED
 	ModelSafety      Fallback = "safety"      // the model refused to write it (SAFETY, RECITATION, a blocked prompt …)
-	ModelMaxTokens   Fallback = "max_tokens"  // the output budget was spent before the lesson was whole
+	ModelMaxTokens   Fallback = "max_tokens"  // the output budget was used up before the end of the lesson
 	ModelMalformed   Fallback = "malformed"   // the answer is not a lesson of this schema
 	ModelTimeout     Fallback = "timeout"     // no answer within the deadline
 	ModelUnavailable Fallback = "unavailable" // no connection, 5xx, or the breaker is open
-	ModelRedirect    Fallback = "redirect"    // the model's address pointed elsewhere, which is never followed
+	ModelRedirect    Fallback = "redirect"    // the model's address answered a redirect, which is never followed
 	ModelRefused     Fallback = "refused"     // the model refused our request: a bad key, a bad name of a model
 )
 
@@ -95,7 +96,7 @@ type Lesson struct {
 	Content
 	Origin   Origin   `json:"origin"`
 	Model    string   `json:"model,omitempty"`    // which model wrote it, if one did
-	Fallback Fallback `json:"fallback,omitempty"` // why it is built in although one was asked for
+	Fallback Fallback `json:"fallback,omitempty"` // why it is built in although a generated one was requested
 }
 
 // Bounds of a lesson. Lengths are in characters.
@@ -134,7 +135,8 @@ func (r Request) Validate() error {
 	}
 	f.check(r.Module != "" || len(r.Reasons) > 0, "reasons: missing, and no module named")
 	f.check(len(r.Reasons) <= 20, "reasons: %d, want at most 20", len(r.Reasons))
-	f.check(r.Language == "" || languagePattern.MatchString(r.Language), "language %q: want a form like en or pt-BR", r.Language)
+	f.check(r.Language == "" || languagePattern.MatchString(r.Language), "language %q: want a form like en or pt-BR",
+		r.Language)
 	for i, x := range r.Reasons {
 		f.check(verbPattern.MatchString(string(x.Verb)), "reasons[%d].verb %q: want source.what_happened", i, x.Verb)
 		f.check(x.Count >= 1 && x.Count <= 1_000_000, "reasons[%d].count %d: outside 1 to 1000000", i, x.Count)
@@ -143,8 +145,8 @@ func (r Request) Validate() error {
 	return f.err()
 }
 
-// Topic is the id of the module that a lesson for r is about: the one asked for, else the one that teaches the most of what
-// happened (ties: the order of risk.Modules), else the first of the catalogue.
+// Topic is the id of the module of a lesson for r: the requested one, else the one that teaches the most of the reasons
+// (ties: the order of risk.Modules), else the first of the catalogue.
 func (r Request) Topic() string {
 	if r.Module != "" {
 		return r.Module
@@ -166,7 +168,8 @@ func (r Request) Topic() string {
 	return best
 }
 
-// Validate reports all faults of a lesson's text at once, nil if there is none. Text that Clean would change is a fault.
+// Validate reports all faults of a lesson's text at once, nil if there is none. Text that Clean would change is a
+// fault.
 func (c Content) Validate() error {
 	var f faults
 	f.text("title", c.Title, longestTitle)

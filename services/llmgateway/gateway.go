@@ -1,8 +1,8 @@
-// Package llmgateway is the one way to a language model: it turns a lesson.Request into a lesson.Lesson.
+// Package llmgateway is the only access to a language model: it turns a lesson.Request into a lesson.Lesson.
 //
-// Callers choose the topic, never the instructions. What they send as data is redacted and fenced, what the model answers is
-// checked against the lesson's schema and reduced to plain text, and where the model fails, for whatever reason, the built-in
-// lesson is served and says so. The API key stays in this process and reaches the model's host only.
+// Callers choose the topic, never the instructions. Their data is redacted and fenced. The model's answer is checked
+// against the lesson's schema and reduced to plain text. If the model fails for any reason, the built-in lesson is
+// served, marked as such. The API key stays in this process and is sent to the model's host only.
 package llmgateway
 
 import (
@@ -33,14 +33,14 @@ type Config struct {
 	Model        string        // "gemini-2.5-flash"
 	Key          Key           // passed to the SDK and nowhere else
 	BaseURL      string        // of the API
-	HTTP         *http.Client  // how to get there; redirects are not followed whatever it says
+	HTTP         *http.Client  // used to call it; redirects are never followed
 	Deadline     time.Duration // of one generation with all its retries
-	BreakerPause time.Duration // how long an open breaker rests
+	BreakerPause time.Duration // how long the breaker stays open
 	Caller       Quota         // of one workload
 	Person       Quota         // of one subject
 	Now          func() time.Time
 	Log          *slog.Logger
-	Audit        func(audit.Entry) // gets one entry per request that was asked well; its Peer is the caller's name
+	Audit        func(audit.Entry) // gets one entry for each valid request; its Peer is the caller's name
 }
 
 // Key is an API key that no formatting shows.
@@ -62,7 +62,7 @@ type Gateway struct {
 	callers, people *buckets
 }
 
-// New makes a gateway. No error of it names the key.
+// New returns a gateway. Its errors never contain the key.
 func New(ctx context.Context, cfg Config) (*Gateway, error) {
 	a, err := newAuthor(ctx, cfg)
 	if err != nil {
@@ -71,8 +71,9 @@ func New(ctx context.Context, cfg Config) (*Gateway, error) {
 	return &Gateway{cfg: cfg, author: a, callers: newBuckets(cfg.Caller), people: newBuckets(cfg.Person)}, nil
 }
 
-// Generate answers POST /v1/generate: 200 with a lesson.Lesson, generated or built in; 415, 400 or 413 for a body that is not
-// a lesson.Request, 422 with all its faults, 429 with Retry-After when the caller's or the person's quota is used up.
+// Generate answers POST /v1/generate: 200 with a lesson.Lesson, generated or built in; 415, 400 or 413 for a body that
+// is not a lesson.Request, 422 with all its faults, 429 with Retry-After when the caller's or the person's quota is
+// used up.
 func (g *Gateway) Generate(w http.ResponseWriter, r *http.Request) error {
 	var req lesson.Request
 	if err := httpjson.Read(w, r, longestRequest, &req); err != nil {
@@ -99,12 +100,13 @@ func (g *Gateway) Generate(w http.ResponseWriter, r *http.Request) error {
 	if claim == nil {
 		entry.Reason, entry.Detail = "over_quota", g.detail(req, usage{}, 0, 0)
 		g.cfg.Audit(entry)
-		return httpjson.Errorf(http.StatusTooManyRequests, "over_quota", "the quota of lessons for this caller or person is used up").After(wait)
+		return httpjson.Errorf(http.StatusTooManyRequests, "over_quota",
+			"the quota of lessons for this caller or person is used up").After(wait)
 	}
 
 	content, used, tries, err := g.author.write(r.Context(), prompt)
 	now := g.cfg.Now()
-	claim.settle(now, used.total())
+	claim.charge(now, used.total())
 	entry.Detail = g.detail(req, used, tries, now.Sub(start))
 
 	var failed *failure
@@ -112,30 +114,32 @@ func (g *Gateway) Generate(w http.ResponseWriter, r *http.Request) error {
 	case err == nil:
 		entry.Reason = "generated"
 		g.cfg.Audit(entry)
-		return httpjson.Write(w, http.StatusOK, lesson.Lesson{Module: req.Topic(), Content: content, Origin: g.cfg.Origin, Model: g.cfg.Model})
+		return httpjson.Write(w, http.StatusOK, lesson.Lesson{Module: req.Topic(), Content: content, Origin: g.cfg.Origin,
+			Model: g.cfg.Model})
 	case errors.As(err, &failed):
 		entry.Reason = "fallback_" + string(failed.reason)
 		g.cfg.Audit(entry)
-		g.cfg.Log.Warn("serve built-in lesson", "reason", failed.reason, "cause", failed.act, "model", g.cfg.Model, "tries", tries)
+		g.cfg.Log.Warn("serve built-in lesson", "reason", failed.reason, "cause", failed.act, "model", g.cfg.Model, "tries",
+			tries)
 		l := lesson.BuiltIn(req.Topic())
 		l.Fallback = failed.reason
 		return httpjson.Write(w, http.StatusOK, l)
-	default: // the caller has gone
+	default: // the caller is gone
 		entry.Reason = "caller_gone"
 		g.cfg.Audit(entry)
 		return httpjson.Errorf(http.StatusServiceUnavailable, "caller_gone", "the caller did not wait for the lesson")
 	}
 }
 
-// detail says what a generation was about and what it cost: no text of the prompt or of the lesson, no person but the pseudonym.
+// detail describes a generation and its cost, without text of the prompt or the lesson, and without names.
 func (g *Gateway) detail(req lesson.Request, u usage, tries int, took time.Duration) string {
 	return fmt.Sprintf("subject=%s module=%s model=%s prompt_tokens=%d thought_tokens=%d answer_tokens=%d tries=%d ms=%d",
 		req.Subject, req.Topic(), g.cfg.Model, u.Prompt, u.Thoughts, u.Answer, tries, took.Milliseconds())
 }
 
-// Run joins the mesh and serves until ctx ends. Settings beside the mesh's: LLM_BACKEND (gemini, the default, or stub),
-// GEMINI_MODEL, GEMINI_API_KEY_FILE (or, less well, GEMINI_API_KEY; the stub needs none), LLM_TIMEOUT, and the quotas
-// LLM_CALLER_REQUESTS and LLM_CALLER_TOKENS per minute, LLM_PERSON_REQUESTS and LLM_PERSON_TOKENS per hour.
+// Run joins the mesh and serves until ctx ends. Settings in addition to the mesh's: LLM_BACKEND (gemini, the default,
+// or stub), GEMINI_MODEL, GEMINI_API_KEY_FILE (or, less secure, GEMINI_API_KEY; the stub needs none), LLM_TIMEOUT, and
+// the quotas LLM_CALLER_REQUESTS and LLM_CALLER_TOKENS per minute, LLM_PERSON_REQUESTS and LLM_PERSON_TOKENS per hour.
 func Run(ctx context.Context, lookup env.Lookup) error {
 	node, err := mesh.FromEnv(ctx, lookup)
 	if err != nil {
@@ -147,7 +151,7 @@ func Run(ctx context.Context, lookup env.Lookup) error {
 	return node.Serve(ctx)
 }
 
-// Mount hangs up the gateway's handlers at node, with the settings that Run names.
+// Mount adds the gateway's handlers to node, with the settings of Run.
 func Mount(ctx context.Context, node *mesh.Node, lookup env.Lookup) error {
 	cfg, err := settings(lookup)
 	if err != nil {
@@ -177,7 +181,7 @@ func Mount(ctx context.Context, node *mesh.Node, lookup env.Lookup) error {
 	return nil
 }
 
-// settings reads everything but what the mesh gives.
+// settings reads all settings except the mesh's.
 func settings(lookup env.Lookup) (Config, error) {
 	r := env.Read(lookup)
 	cfg := Config{

@@ -132,14 +132,16 @@ func (b *bench) lesson(req lesson.Request) lesson.Lesson {
 }
 
 func wanted() lesson.Request {
-	return lesson.Request{Subject: "p-3f2a9c1e", Role: "backend_developer", Level: risk.High, Reasons: []lesson.Reason{{Verb: activity.SecretCommitted, Count: 2, Detail: "payments: config/prod.env"}}}
+	return lesson.Request{Subject: "p-3f2a9c1e", Role: "backend_developer", Level: risk.High,
+		Reasons: []lesson.Reason{{Verb: activity.SecretCommitted, Count: 2, Detail: "payments: config/prod.env"}}}
 }
 
 // sayText answers as the API does, with text as the model's words.
 func sayText(w http.ResponseWriter, finish, text string, tokens int) {
 	w.Header().Set("Content-Type", "application/json")
 	quoted, _ := json.Marshal(text)
-	fmt.Fprintf(w, `{"candidates":[{"content":{"role":"model","parts":[{"text":%s}]},"finishReason":%q}],"usageMetadata":{"promptTokenCount":700,"candidatesTokenCount":%d,"thoughtsTokenCount":50,"totalTokenCount":%d}}`,
+	fmt.Fprintf(w, `{"candidates":[{"content":{"role":"model","parts":[{"text":%s}]},"finishReason":%q}],`+
+		`"usageMetadata":{"promptTokenCount":700,"candidatesTokenCount":%d,"thoughtsTokenCount":50,"totalTokenCount":%d}}`,
 		quoted, finish, tokens, 750+tokens)
 }
 
@@ -159,11 +161,13 @@ func sayError(w http.ResponseWriter, code int, message string) {
 func TestGeneratedLessonIsServedAndAuditedOnceWithItsCost(t *testing.T) {
 	b := newBench(t, sayLesson, nil)
 	got := b.lesson(wanted())
-	if got.Title != "Written by the model" || got.Origin != lesson.Stub || got.Model != "gemini-2.5-flash" || got.Fallback != "" || got.Module != "secret-hygiene" {
+	if got.Title != "Written by the model" || got.Origin != lesson.Stub || got.Model != "gemini-2.5-flash" ||
+		got.Fallback != "" || got.Module != "secret-hygiene" {
 		t.Errorf("got %+v", got)
 	}
 	want := []audit.Entry{{Kind: "lesson", Peer: "lms", Serial: "2a", Route: "POST /v1/generate", Reason: "generated",
-		Detail: "subject=p-3f2a9c1e module=secret-hygiene model=gemini-2.5-flash prompt_tokens=700 thought_tokens=50 answer_tokens=1000 tries=1 ms=0"}}
+		Detail: "subject=p-3f2a9c1e module=secret-hygiene model=gemini-2.5-flash " +
+			"prompt_tokens=700 thought_tokens=50 answer_tokens=1000 tries=1 ms=0"}}
 	if diff := cmp.Diff(want, b.entries); diff != "" {
 		t.Error(diff)
 	}
@@ -205,7 +209,8 @@ func TestTextFromEventsStaysFencedRedactedDataAndTheSystemPromptOurs(t *testing.
 		t.Fatalf("want one turn of one part and no tools, got %s", raw)
 	}
 	text := sent.Contents[0].Parts[0].Text
-	if strings.Count(text, fenceBegin) != 1 || strings.Count(text, fenceEnd) != 1 || !strings.HasSuffix(text, "\n"+fenceEnd) {
+	if strings.Count(text, fenceBegin) != 1 || strings.Count(text, fenceEnd) != 1 || !strings.HasSuffix(text,
+		"\n"+fenceEnd) {
 		t.Fatalf("the fence is broken:\n%s", text)
 	}
 	_, inside, _ := strings.Cut(text, fenceBegin)
@@ -217,7 +222,8 @@ func TestTextFromEventsStaysFencedRedactedDataAndTheSystemPromptOurs(t *testing.
 	if strings.Count(strings.TrimSpace(inside), "\n") != 0 {
 		t.Errorf("the data is more than one line:\n%s", inside)
 	}
-	for _, secret := range []string{"Mira", "mira@example.org", "203.0.113.7", "AKIA", "\u202e", "\u200b", req.Subject, canary} {
+	for _, secret := range []string{"Mira", "mira@example.org", "203.0.113.7", "AKIA", "\u202e", "\u200b", req.Subject,
+		canary} {
 		if strings.Contains(string(raw), secret) {
 			t.Errorf("the prompt holds %q:\n%s", secret, text)
 		}
@@ -255,8 +261,10 @@ func TestEachFailureOfTheModelBecomesABuiltInLessonThatSaysWhy(t *testing.T) {
 		calls int64
 	}{
 		{"429", func(w http.ResponseWriter, _ *http.Request) { sayError(w, 429, "quota") }, lesson.ModelQuota, 1},
-		{"400", func(w http.ResponseWriter, _ *http.Request) { sayError(w, 400, "API key not valid") }, lesson.ModelRefused, 1},
-		{"503", func(w http.ResponseWriter, _ *http.Request) { sayError(w, 503, "overloaded") }, lesson.ModelUnavailable, attempts},
+		{"400", func(w http.ResponseWriter, _ *http.Request) { sayError(w, 400, "API key not valid") }, lesson.ModelRefused,
+			1},
+		{"503", func(w http.ResponseWriter, _ *http.Request) { sayError(w, 503, "overloaded") }, lesson.ModelUnavailable,
+			attempts},
 		{"504", func(w http.ResponseWriter, _ *http.Request) { sayError(w, 504, "late") }, lesson.ModelTimeout, 1},
 		{"safety", func(w http.ResponseWriter, _ *http.Request) {
 			fmt.Fprint(w, `{"candidates":[{"finishReason":"SAFETY"}]}`)
@@ -268,10 +276,15 @@ func TestEachFailureOfTheModelBecomesABuiltInLessonThatSaysWhy(t *testing.T) {
 			fmt.Fprint(w, `{"candidates":[{"content":{"role":"model"},"finishReason":"MAX_TOKENS"}]}`)
 		}, lesson.ModelMaxTokens, 1},
 		{"prose", func(w http.ResponseWriter, _ *http.Request) { sayText(w, "STOP", "Sure!", 2) }, lesson.ModelMalformed, 1},
-		{"not a lesson", func(w http.ResponseWriter, _ *http.Request) { sayText(w, "STOP", `{"title":"x"}`, 2) }, lesson.ModelMalformed, 1},
+		{"not a lesson", func(w http.ResponseWriter, _ *http.Request) { sayText(w, "STOP", `{"title":"x"}`, 2) },
+			lesson.ModelMalformed, 1},
 		{"no candidates", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, `{}`) }, lesson.ModelMalformed, 1},
-		{"broken API JSON", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, `{"candidates":`) }, lesson.ModelMalformed, 1},
-		{"wrong API JSON", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, `{"candidates":[{"finishReason":7}]}`) }, lesson.ModelMalformed, 1},
+		{"broken API JSON", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, `{"candidates":`) },
+			lesson.ModelMalformed, 1},
+		{"wrong API JSON", func(w http.ResponseWriter, _ *http.Request) {
+			fmt.Fprint(w,
+				`{"candidates":[{"finishReason":7}]}`)
+		}, lesson.ModelMalformed, 1},
 		{"endless", func(w http.ResponseWriter, _ *http.Request) {
 			for range 5 << 10 {
 				if _, err := w.Write(bytes.Repeat([]byte(" "), 1<<10)); err != nil {
@@ -279,13 +292,15 @@ func TestEachFailureOfTheModelBecomesABuiltInLessonThatSaysWhy(t *testing.T) {
 				}
 			}
 		}, lesson.ModelMalformed, 1},
-		{"connection dies", func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }, lesson.ModelUnavailable, attempts},
+		{"connection dies", func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }, lesson.ModelUnavailable,
+			attempts},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			b := newBench(t, c.model, nil)
 			got := b.lesson(wanted())
 			if got.Origin != lesson.Authored || got.Fallback != c.want || got.Module != "secret-hygiene" {
-				t.Errorf("origin %q fallback %q module %q, want a built-in lesson for %q", got.Origin, got.Fallback, got.Module, c.want)
+				t.Errorf("origin %q fallback %q module %q, want a built-in lesson for %q", got.Origin, got.Fallback, got.Module,
+					c.want)
 			}
 			if n := b.calls.Load(); n != c.calls {
 				t.Errorf("%d requests, want %d", n, c.calls)
@@ -328,7 +343,8 @@ func TestSilentModelIsGivenUpAtTheDeadline(t *testing.T) {
 	})
 }
 
-// TestSilentServerIsGivenUpAtTheDeadline is the same by a connection, whose deadline passes once the request has arrived.
+// TestSilentServerIsGivenUpAtTheDeadline is the same by a connection, whose deadline passes once the request has
+// arrived.
 func TestSilentServerIsGivenUpAtTheDeadline(t *testing.T) {
 	arrived := make(chan struct{}, attempts)
 	b := newBench(t, func(_ http.ResponseWriter, r *http.Request) {
@@ -372,12 +388,14 @@ func TestBreakerSparesAModelThatIsDownAndLetsItComeBack(t *testing.T) {
 		well = true
 		<-time.After(breakerPause - time.Second)
 		if got := b.lesson(wanted()); got.Fallback != lesson.ModelUnavailable || b.calls.Load() != 5 {
-			t.Errorf("before the pause is over: fallback %q, and %d requests reached the model, want still 5", got.Fallback, b.calls.Load())
+			t.Errorf("before the pause is over: fallback %q, and %d requests reached the model, want still 5", got.Fallback,
+				b.calls.Load())
 		}
 		<-time.After(time.Second)
 		well = false
 		if got := b.lesson(wanted()); got.Fallback != lesson.ModelUnavailable || b.calls.Load() != 6 {
-			t.Errorf("the pause is over and the model still down: fallback %q, %d requests, want one more", got.Fallback, b.calls.Load())
+			t.Errorf("the pause is over and the model still down: fallback %q, %d requests, want one more", got.Fallback,
+				b.calls.Load())
 		}
 		well = true
 		<-time.After(breakerPause)
@@ -470,8 +488,14 @@ func TestKeyReachesNobodyButTheModel(t *testing.T) {
 		"error that quotes the key": func(w http.ResponseWriter, r *http.Request) {
 			sayError(w, 400, "API key not valid: "+r.Header.Get("x-goog-api-key"))
 		},
-		"body that quotes the key": func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, r.Header.Get("x-goog-api-key")) },
-		"503 that quotes the key":  func(w http.ResponseWriter, r *http.Request) { sayError(w, 503, r.Header.Get("x-goog-api-key")) },
+		"body that quotes the key": func(w http.ResponseWriter, r *http.Request) {
+			fmt.Fprint(w,
+				r.Header.Get("x-goog-api-key"))
+		},
+		"503 that quotes the key": func(w http.ResponseWriter, r *http.Request) {
+			sayError(w, 503,
+				r.Header.Get("x-goog-api-key"))
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			// A client that would follow redirects must not matter.
@@ -530,7 +554,8 @@ func TestSettingsNameEveryFaultAndPreferTheFile(t *testing.T) {
 	if _, err := settings(env.Map(nil)); err == nil || !strings.Contains(err.Error(), "GEMINI_API_KEY") {
 		t.Errorf("gemini without a key: %v", err)
 	}
-	if cfg, err := settings(env.Map(map[string]string{"LLM_BACKEND": "stub"})); err != nil || cfg.Key == "" || cfg.Model != "gemini-2.5-flash" {
+	if cfg, err := settings(env.Map(map[string]string{"LLM_BACKEND": "stub"})); err != nil || cfg.Key == "" ||
+		cfg.Model != "gemini-2.5-flash" {
 		t.Errorf("stub without a key: %+v, %v", cfg, err)
 	}
 	file := filepath.Join(t.TempDir(), "key")

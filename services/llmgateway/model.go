@@ -27,8 +27,7 @@ const (
 	longestAnswer   = 4 << 20 // bytes of an answer of the API
 )
 
-// failure is why a generation gave no lesson. Its text is ours: what the API says is not repeated, because it may quote the
-// request.
+// failure is the reason for a failed generation. Its text does not repeat the API's, which may quote the request.
 type failure struct {
 	reason lesson.Fallback
 	act    string
@@ -52,7 +51,7 @@ func (u *usage) add(m *genai.GenerateContentResponseUsageMetadata) {
 	}
 }
 
-// author writes lessons with a model. It is the one layer that retries.
+// author writes lessons with a model. It is the only layer that retries.
 type author struct {
 	client   *genai.Client
 	model    string
@@ -60,7 +59,7 @@ type author struct {
 	breaker  *gobreaker.CircuitBreaker[*genai.GenerateContentResponse]
 }
 
-// newAuthor makes the SDK's client; it never names key in an error. base is the API's address, through is how to get there.
+// newAuthor creates the SDK's client. Its errors never contain the key.
 func newAuthor(ctx context.Context, cfg Config) (*author, error) {
 	base, err := url.Parse(cfg.BaseURL)
 	if err != nil || base.Host == "" {
@@ -74,10 +73,12 @@ func newAuthor(ctx context.Context, cfg Config) (*author, error) {
 	through.Transport = &careful{next: next, host: base.Host}
 	through.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
 	client, err := genai.NewClient(ctx, &genai.ClientConfig{
-		APIKey: string(cfg.Key), Backend: genai.BackendGeminiAPI, HTTPClient: &through, HTTPOptions: genai.HTTPOptions{BaseURL: cfg.BaseURL},
+		APIKey: string(cfg.Key), Backend: genai.BackendGeminiAPI, HTTPClient: &through,
+		HTTPOptions: genai.HTTPOptions{BaseURL: cfg.BaseURL},
 	})
 	if err != nil {
-		return nil, errors.New("make model client: the SDK refused the settings; is the key empty?") // its own error prints the key
+		// The SDK's error contains the key.
+		return nil, errors.New("make model client: the SDK refused the settings; is the key empty?")
 	}
 	a := &author{client: client, model: cfg.Model, deadline: cfg.Deadline}
 	a.breaker = gobreaker.NewCircuitBreaker[*genai.GenerateContentResponse](gobreaker.Settings{
@@ -89,10 +90,10 @@ func newAuthor(ctx context.Context, cfg Config) (*author, error) {
 	return a, nil
 }
 
-// down tells whether the model is ill, as opposed to unwilling.
+// down says whether the model is unavailable, as opposed to refusing a request.
 func down(r lesson.Fallback) bool { return r == lesson.ModelUnavailable || r == lesson.ModelTimeout }
 
-// careful is the transport beneath the SDK: the key goes to the API's own host only, and an answer has an end.
+// careful is the SDK's transport. It sends the key only to the API's host, and limits the length of an answer.
 type careful struct {
 	next http.RoundTripper
 	host string
@@ -125,7 +126,8 @@ func (b *bounded) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// write asks the model for a lesson; err is a *failure, or the context's own when the caller has gone. tries counts requests.
+// write asks the model for a lesson; err is a *failure, or the context's error if the caller is gone. tries counts
+// requests.
 func (a *author) write(ctx context.Context, prompt string) (c lesson.Content, used usage, tries int, err error) {
 	caller := ctx
 	ctx, cancel := context.WithTimeout(ctx, a.deadline)
@@ -139,7 +141,7 @@ func (a *author) write(ctx context.Context, prompt string) (c lesson.Content, us
 		ResponseSchema:    responseSchema(lesson.Schema()),
 	}
 	if strings.HasPrefix(a.model, "gemini-2.5-") {
-		// Unbounded, these models can spend the whole output budget on thinking and answer nothing.
+		// Without a limit, these models can use the whole output budget for thinking and answer nothing.
 		config.ThinkingConfig = &genai.ThinkingConfig{ThinkingBudget: new(int32(thinkingBudget))}
 	}
 	contents := []*genai.Content{genai.NewContentFromText(prompt, genai.RoleUser)}
@@ -163,7 +165,7 @@ func (a *author) write(ctx context.Context, prompt string) (c lesson.Content, us
 	}
 }
 
-// pause waits before the next try, longer each time and never twice the same; false if the deadline is nearer.
+// pause waits before the next try, longer each time and with jitter. It returns false if the deadline is sooner.
 func pause(ctx context.Context, tries int) bool {
 	most := firstPause << (tries - 1)
 	t := time.NewTimer(most/2 + rand.N(most/2))
@@ -176,7 +178,7 @@ func pause(ctx context.Context, tries int) bool {
 	}
 }
 
-// classify says what an error of a call means; nil for nil.
+// classify turns the error of a call into a failure; nil for nil.
 func classify(err error) *failure {
 	var api genai.APIError
 	var syntax *json.SyntaxError
@@ -223,7 +225,8 @@ func read(resp *genai.GenerateContentResponse) (lesson.Content, error) {
 		return lesson.Content{}, &failure{reason: lesson.ModelMalformed, act: "the model's answer has no candidate"}
 	}
 	switch resp.Candidates[0].FinishReason {
-	case genai.FinishReasonSafety, genai.FinishReasonRecitation, genai.FinishReasonBlocklist, genai.FinishReasonProhibitedContent, genai.FinishReasonSPII:
+	case genai.FinishReasonSafety, genai.FinishReasonRecitation, genai.FinishReasonBlocklist,
+		genai.FinishReasonProhibitedContent, genai.FinishReasonSPII:
 		return lesson.Content{}, &failure{reason: lesson.ModelSafety, act: "the model would not write it"}
 	case genai.FinishReasonMaxTokens:
 		return lesson.Content{}, &failure{reason: lesson.ModelMaxTokens, act: "the model ran out of output tokens"}

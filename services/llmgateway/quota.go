@@ -7,14 +7,15 @@ import (
 	"golang.org/x/time/rate"
 )
 
-// Quota bounds what one caller, or one person, may use. A bucket holds one window's worth and fills evenly.
+// Quota limits the use by one caller or one person. A bucket holds the quota of one window and fills evenly.
 type Quota struct {
 	Requests int           // per window
 	Tokens   int           // per window, of prompt, thought and answer together
 	Window   time.Duration // how long an empty bucket takes to fill
 }
 
-// most is how many buckets are kept. The longest unused one goes first; by then it is full again, or its owner starts anew.
+// most is how many buckets are kept. The least recently used one is removed first; its owner then starts with a full
+// one.
 const most = 50_000
 
 type buckets struct {
@@ -46,7 +47,7 @@ func (b *buckets) of(name string, now time.Time) *bucket {
 	return x
 }
 
-// forget drops the buckets that are full again, and if there are none, the longest unused one.
+// forget removes the buckets that are full again or, if there are none, the least recently used one.
 func (b *buckets) forget(now time.Time) {
 	oldest := ""
 	for name, x := range b.all {
@@ -65,23 +66,25 @@ func limiter(n int, window time.Duration) *rate.Limiter {
 	return rate.NewLimiter(rate.Limit(float64(n)/window.Seconds()), n)
 }
 
-// claim is what a request has taken from all buckets before it is known what it will cost.
+// claim is what a request has taken from its buckets before its cost is known.
 type claim struct {
 	buckets  []*bucket
 	estimate int
 }
 
-// take admits a request of about estimate tokens to every bucket or to none. What it returns otherwise is how long to wait.
+// take takes a request of about estimate tokens from all buckets or from none. If it takes none, it returns how long to
+// wait.
 func take(now time.Time, estimate int, of ...*bucket) (*claim, time.Duration) {
 	var taken []*rate.Reservation
 	var wait time.Duration
 	for _, b := range of {
-		for _, r := range []*rate.Reservation{b.requests.ReserveN(now, 1), b.tokens.ReserveN(now, min(estimate, b.tokens.Burst()))} {
+		for _, r := range []*rate.Reservation{b.requests.ReserveN(now, 1), b.tokens.ReserveN(now,
+			min(estimate, b.tokens.Burst()))} {
 			taken = append(taken, r)
 			if d := r.DelayFrom(now); r.OK() {
 				wait = max(wait, d)
 			} else {
-				wait = max(wait, time.Hour) // a quota of nothing
+				wait = max(wait, time.Hour) // a quota of zero
 			}
 		}
 	}
@@ -94,8 +97,8 @@ func take(now time.Time, estimate int, of ...*bucket) (*claim, time.Duration) {
 	return &claim{of, estimate}, 0
 }
 
-// settle charges what the request cost beyond the estimate. A bucket may go below zero by it: the next request waits.
-func (c *claim) settle(now time.Time, used int) {
+// charge takes what the request cost above the estimate. A bucket may become negative; then the next request waits.
+func (c *claim) charge(now time.Time, used int) {
 	for _, b := range c.buckets {
 		for rest := used - c.estimate; rest > 0; {
 			n := min(rest, b.tokens.Burst())

@@ -9,7 +9,7 @@ import (
 	"example.org/security-training/services/source"
 )
 
-// What stands in a redacted text's gaps. Square brackets would read as a link's text.
+// The replacements in a redacted text. Square brackets would be taken for a link.
 const (
 	redactedPerson  = "‹person›"
 	redactedAddress = "‹address›"
@@ -22,32 +22,42 @@ var (
 	accountPattern = regexp.MustCompile(`\b(?:github|gitlab|jira|okta|aws|email):[^\s,;()]+`)
 	arnPattern     = regexp.MustCompile(`\barn:aws[a-z-]*:[^\s,;()]+`)
 	handlePattern  = regexp.MustCompile(`(^|[^\p{L}\p{N}_])@[A-Za-z0-9][A-Za-z0-9_-]+`)
-	trailerPattern = regexp.MustCompile(`(?i)\b((?:signed-off|co-authored|reviewed)-by|author|committer|pusher|assignee|reporter|user(?:name)?)(\s*[:=]\s*)[^,;()]+`)
-	homePattern    = regexp.MustCompile(`(?i)(/home/|/users/|\\users\\)[^\s/\\]+`)
-	numberPattern  = regexp.MustCompile(`\+[0-9][0-9 ()/-]{7,}[0-9]`)
-	ipPattern      = regexp.MustCompile(`[0-9A-Fa-f]*(?:[.:][0-9A-Fa-f]*){2,10}(?:%[\w]+)?`)
-	tokenPattern   = regexp.MustCompile(`[A-Za-z0-9+_]{20,}={0,2}`)
-	loginPattern   = regexp.MustCompile(`(^|[^\p{L}\p{N}/._-])(\p{Ll}{2,}\.\p{Ll}{2,})($|[^\p{L}\p{N}/._-])`)
-	namePattern    = regexp.MustCompile(`\p{Lu}\p{Ll}+(?:[-'’]\p{Lu}\p{Ll}+)?(?: \p{Lu}\.)?(?: (?:van|von|de|da|del|di|der|den))* \p{Lu}[\p{L}'’-]*\p{Ll}`)
+	trailerPattern = regexp.MustCompile(`(?i)\b((?:signed-off|co-authored|reviewed)-by|` +
+		`author|committer|pusher|assignee|reporter|user(?:name)?)(\s*[:=]\s*)[^,;()]+`)
+	homePattern   = regexp.MustCompile(`(?i)(/home/|/users/|\\users\\)[^\s/\\]+`)
+	numberPattern = regexp.MustCompile(`\+[0-9][0-9 ()/-]{7,}[0-9]`)
+	ipPattern     = regexp.MustCompile(`[0-9A-Fa-f]*(?:[.:][0-9A-Fa-f]*){2,10}(?:%[\w]+)?`)
+	tokenPattern  = regexp.MustCompile(`[A-Za-z0-9+_]{20,}={0,2}`)
+	loginPattern  = regexp.MustCompile(`(^|[^\p{L}\p{N}/._-])(\p{Ll}{2,}\.\p{Ll}{2,})($|[^\p{L}\p{N}/._-])`)
+	namePattern   = regexp.MustCompile(`\p{Lu}\p{Ll}+(?:[-'’]\p{Lu}\p{Ll}+)?(?: \p{Lu}\.)?` +
+		`(?: (?:van|von|de|da|del|di|der|den))* \p{Lu}[\p{L}'’-]*\p{Ll}`)
 )
 
-// verbsOf are what our own verbs begin with: git.force_push is nobody's login.
+// verbsOf are the beginnings of verbs: git.force_push is not a login.
 var verbsOf = setOf(`git iam siem jira training`)
 
-// notLogins are endings of file names: config.yaml is nobody's login, either.
-var notLogins = setOf(`env yaml yml json toml tfvars tf tfstate go py js ts tsx jsx sh bash pem key crt cer lock txt md sql csv tsv xml ini conf cfg
-	properties html css scss java kt rb rs zip gz tar tgz jar war mod sum log pkl parquet avro db sqlite bak dump ipynb gradle example local prod dev`)
+// notLogins are endings of file names: config.yaml is not a login.
+var notLogins = setOf(`
+	env yaml yml json toml tfvars tf tfstate go py js ts tsx jsx sh bash pem key crt cer lock txt md sql csv tsv xml
+	ini conf cfg properties html css scss java kt rb rs zip gz tar tgz jar war mod sum log pkl parquet avro db sqlite
+	bak dump ipynb gradle example local prod dev
+`)
 
-// notNames are words that begin findings and pages in title case. A pair with one of them is left alone; any other pair of
-// capitalised words is taken for a name, since a lesson loses little by it.
-var notNames = setOf(`access account action activity admin administrator alert analyzer anomalous application attachment attempt attempts
-	aws azure backup blocked brute bucket clicked cloud command commit connection control credential credentials critical data database detected
-	device dns document domain download endpoint escalation event excessive executable exfiltration export failed failure file files finding firewall force
-	git github google group high impossible internal internet jira key large lateral link local location login low macro mail malicious malware medium
-	message mfa multiple network new office okta outbound package password phishing policy port possible potential power powershell privilege process production
-	public pull push ransomware remote removable report reported repeated request risk role secret security server service session sign signin software source
-	storage suspected suspicious system ticket token tool traffic transfer travel trojan unapproved unauthorized unknown unusual upload usage usb user users violation virus
-	visited volume web windows write attached user's the a an of to in on from by and for with`)
+// notNames are words of titles in title case. A pair of capitalised words with one of them stays; every other pair is
+// taken for a name, since this costs a lesson little.
+var notNames = setOf(`
+	access account action activity admin administrator alert analyzer anomalous application attachment attempt attempts
+	aws azure backup blocked brute bucket clicked cloud command commit connection control credential credentials
+	critical data database detected device dns document domain download endpoint escalation event excessive executable
+	exfiltration export failed failure file files finding firewall force git github google group high impossible
+	internal internet jira key large lateral link local location login low macro mail malicious malware medium message
+	mfa multiple network new office okta outbound package password phishing policy port possible potential power
+	powershell privilege process production public pull push ransomware remote removable report reported repeated
+	request risk role secret security server service session sign signin software source storage suspected suspicious
+	system ticket token tool traffic transfer travel trojan unapproved unauthorized unknown unusual upload usage usb
+	user users violation virus visited volume web windows write attached user's the a an of to in on from by and for
+	with
+`)
 
 func setOf(words string) map[string]bool {
 	set := map[string]bool{}
@@ -57,16 +67,16 @@ func setOf(words string) map[string]bool {
 	return set
 }
 
-// Redact takes out of a text what could name a person or open a door: names, logins, addresses of mail and network, numbers,
-// keys and tokens. It is a second line of defence behind the learning system, which sends none, and the collectors, which
-// scrub secrets; where it cannot tell, it takes out too much. Markup and
-// links go as well; names of buckets and of modules stay.
+// Redact removes from a text what could identify a person or give access: names, logins, mail and network addresses,
+// numbers, keys and tokens. It is a second line of defence: the learning system sends none of these, and the collectors
+// scrub secrets. In case of doubt it removes too much. It also removes markup and links; names of buckets and modules
+// stay.
 func Redact(s string) string {
-	s = source.ScrubText(s)                 // while there are lines
-	s = source.ScrubText(lesson.Visible(s)) // what cannot be seen must not split what is looked for
+	s = source.ScrubText(s)                 // before lines are joined
+	s = source.ScrubText(lesson.Visible(s)) // invisible characters must not split a secret
 	s = strings.ReplaceAll(s, source.Scrubbed, redactedSecret)
 	s = mailPattern.ReplaceAllStringFunc(s, func(m string) string {
-		if versionPattern.MatchString(m) { // of a module
+		if versionPattern.MatchString(m) { // a module's version
 			return m
 		}
 		return redactedAddress
@@ -98,7 +108,7 @@ func Redact(s string) string {
 	return lesson.CleanDetail(s)
 }
 
-// redactLogins goes on behind a login and not behind its match, which takes the separator that the next one begins with.
+// redactLogins continues after the login, not after the match, which includes the separator before the next login.
 func redactLogins(s string) string {
 	var out strings.Builder
 	for {
@@ -122,8 +132,8 @@ func isLogin(s string) bool {
 	return !verbsOf[first] && !notLogins[last]
 }
 
-// redactNames takes pairs of capitalised words for names, but for those with one of notNames. The second word of such a pair
-// may begin a name of its own ("Policy Mira Keller"), so the search goes on from there and not behind the pair.
+// redactNames takes pairs of capitalised words for names, except those with one of notNames. The second word of such a
+// pair may begin a name ("Policy Mira Keller"), so the search continues there.
 func redactNames(s string) string {
 	var out strings.Builder
 	for {

@@ -85,7 +85,8 @@ func TestSecretsOfTheCorpusReachNoPrompt(t *testing.T) {
 }
 
 func TestTheTimeToRedactGrowsWithTheTextAlone(t *testing.T) {
-	for _, unit := range []string{"a@", "://a:b@", "=", "password=", "<", "<a", "[a](", "&amp;", "A b ", "Aa Bb ", "aa.bb ", "a.", ":", "1.", "//", "<!--", "(link removed)", "github.com/a/b "} {
+	for _, unit := range []string{"a@", "://a:b@", "=", "password=", "<", "<a", "[a](", "&amp;", "A b ", "Aa Bb ",
+		"aa.bb ", "a.", ":", "1.", "//", "<!--", "(link removed)", "github.com/a/b "} {
 		began := time.Now()
 		Redact(strings.Repeat(unit, 64<<10/len(unit)))
 		if took := time.Since(began); took > 8*time.Second {
@@ -95,14 +96,18 @@ func TestTheTimeToRedactGrowsWithTheTextAlone(t *testing.T) {
 }
 
 func TestNothingSensitiveSurvivesAmongOtherText(t *testing.T) {
-	sensitive := []string{"Mira Keller", "mira.keller", "mira@example.org", "@mira-k", "github:mira-keller", "10.0.0.17", "2001:db8::17", "AKIAIOSFODNN7EXAMPLE",
-		"ghp_abcdefghijklmnopqrstuvwxyz0123456789", "token=hunter22", "arn:aws:iam::123456789012:user/mira", "+49 30 1234-5678"}
-	looksFor := []string{"Mira", "Keller", "mira", "keller", "example.org", "10.0.0", "2001", "AKIA", "ghp_", "hunter", "12345"}
+	sensitive := []string{"Mira Keller", "mira.keller", "mira@example.org", "@mira-k", "github:mira-keller", "10.0.0.17",
+		"2001:db8::17", "AKIAIOSFODNN7EXAMPLE",
+		"ghp_abcdefghijklmnopqrstuvwxyz0123456789", "token=hunter22", "arn:aws:iam::123456789012:user/mira",
+		"+49 30 1234-5678"}
+	looksFor := []string{"Mira", "Keller", "mira", "keller", "example.org", "10.0.0", "2001", "AKIA", "ghp_", "hunter",
+		"12345"}
 	harmless := []string{"payments", "config/prod.env", "AttachUserPolicy", "3 times", "<b>", "[x](y)", "\u200b"}
 	rapid.Check(t, func(t *rapid.T) {
 		s := ""
 		for range rapid.IntRange(0, 8).Draw(t, "pieces") {
-			s += rapid.SampledFrom(append(sensitive, harmless...)).Draw(t, "piece") + rapid.SampledFrom([]string{" ", ", ", "; ", " (", ") "}).Draw(t, "between")
+			s += rapid.SampledFrom(append(sensitive, harmless...)).Draw(t, "piece") + rapid.SampledFrom([]string{" ", ", ", "; ",
+				" (", ") "}).Draw(t, "between")
 		}
 		got := Redact(s)
 		for _, x := range looksFor {

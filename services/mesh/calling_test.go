@@ -33,7 +33,8 @@ func wantRefused(t testing.TB, n *meshtest.Net, ctx context.Context, node *mesh.
 	if !errors.As(err, &refusal) || refusal.Reason != want {
 		t.Errorf("the call ended with %v, want a refusal for %s", err, want)
 	}
-	if e := awaitNext(t, n, node.Self().Name, "dial", topology.Refused, before); e.Reason != string(want) || e.Route != callee {
+	if e := awaitNext(t, n, node.Self().Name, "dial", topology.Refused, before); e.Reason != string(want) ||
+		e.Route != callee {
 		t.Errorf("recorded %s on %s (%s), want %s on %s", e.Reason, e.Route, e.Detail, want, callee)
 	}
 }
@@ -44,7 +45,10 @@ func TestAnotherWorkloadInTheCalleesPlaceIsRefused(t *testing.T) {
 	node := n.Join(t, caller)
 	for _, name := range []string{"risk-scorer", "git-collector", caller, "postgres"} {
 		svid := n.Mint(t, name, time.Hour, nil)
-		stop := impostor(t, n.Addr(callee), func(ctx context.Context, l net.Listener) error { return probe.Serve(ctx, l, svid) })
+		stop := impostor(t, n.Addr(callee), func(ctx context.Context, l net.Listener) error {
+			return probe.Serve(ctx, l,
+				svid)
+		})
 		wantRefused(t, n, t.Context(), node, mesh.UnexpectedPeer)
 		stop()
 	}
@@ -94,7 +98,7 @@ func TestCallerDoesNotWaitForASilentServer(t *testing.T) {
 	t.Parallel()
 	n := meshtest.Start(t, manifests.Topology())
 	node := n.Join(t, caller)
-	l, err := net.Listen("tcp", n.Addr(callee)) // the kernel accepts; nobody answers
+	l, err := net.Listen("tcp", n.Addr(callee)) // the kernel accepts, and no program answers
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -139,7 +143,8 @@ func TestRedirectIsNotFollowed(t *testing.T) {
 		return nil
 	})
 	node := n.Join(t, caller)
-	resp, err := node.Peer(callee).HTTP().Post("https://elsewhere.invalid/v1/generate", "application/json", strings.NewReader("{}"))
+	resp, err := node.Peer(callee).HTTP().Post("https://elsewhere.invalid/v1/generate", "application/json",
+		strings.NewReader("{}"))
 	if status, _ := read(t, resp, err); status != http.StatusTemporaryRedirect || trapped.Load() > 0 {
 		t.Errorf("status %d and %d requests in the trap, want 307 and none", status, trapped.Load())
 	}
@@ -161,7 +166,8 @@ func TestHandlerLearnsWhoCallsAndByWhichCertificate(t *testing.T) {
 	n := meshtest.Start(t, manifests.Topology())
 	serve(t, n, func(w http.ResponseWriter, r *http.Request) error {
 		who := mesh.Caller(r.Context())
-		_, err := io.WriteString(w, who.Name+" "+who.Kind+" "+mesh.CallerSerial(r.Context())+" "+r.Header.Get("Idempotency-Key"))
+		_, err := io.WriteString(w,
+			who.Name+" "+who.Kind+" "+mesh.CallerSerial(r.Context())+" "+r.Header.Get("Idempotency-Key"))
 		return err
 	})
 	node := n.Join(t, caller)
@@ -172,8 +178,10 @@ func TestHandlerLearnsWhoCallsAndByWhichCertificate(t *testing.T) {
 		resp, err := node.Peer(callee).Post(t.Context(), generate.Path(), "application/json", []byte("{}"))
 		_, body := read(t, resp, err)
 		fields := strings.Fields(body)
-		if len(fields) != 4 || fields[0] != caller || fields[1] != topology.KindDashboard || fields[2] != svid.Certificates[0].SerialNumber.Text(16) {
-			t.Errorf("the handler saw %q, want %s, %s, the newest serial %x and a key", body, caller, topology.KindDashboard, svid.Certificates[0].SerialNumber)
+		if len(fields) != 4 || fields[0] != caller || fields[1] != topology.KindDashboard ||
+			fields[2] != svid.Certificates[0].SerialNumber.Text(16) {
+			t.Errorf("the handler saw %q, want %s, %s, the newest serial %x and a key", body, caller, topology.KindDashboard,
+				svid.Certificates[0].SerialNumber)
 		}
 		keys[fields[len(fields)-1]] = true
 	}
@@ -194,11 +202,14 @@ func TestErrorsOfHandlersAreAnsweredWithoutInternals(t *testing.T) {
 		status int
 		code   string
 	}{
-		{"a typed error", func() error { return httpjson.Errorf(http.StatusConflict, "taken", "the name is taken") }, http.StatusConflict, "taken"},
+		{"a typed error", func() error { return httpjson.Errorf(http.StatusConflict, "taken", "the name is taken") },
+			http.StatusConflict, "taken"},
 		{"a wrapped typed error", func() error {
-			return errors.Join(errors.New("password=hunter2"), httpjson.Errorf(http.StatusTooManyRequests, "quota", "slow down").After(3*time.Second))
+			return errors.Join(errors.New("password=hunter2"), httpjson.Errorf(http.StatusTooManyRequests, "quota",
+				"slow down").After(3*time.Second))
 		}, http.StatusTooManyRequests, "quota"},
-		{"any other error", func() error { return errors.New("password=hunter2") }, http.StatusInternalServerError, "internal"},
+		{"any other error", func() error { return errors.New("password=hunter2") }, http.StatusInternalServerError,
+			"internal"},
 		{"a panic", func() error { panic("password=hunter2") }, http.StatusInternalServerError, "internal"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -220,7 +231,8 @@ func TestUnknownPathsAndMethodsAreNotAnswered(t *testing.T) {
 	for _, c := range []struct {
 		method, path string
 		want         int
-	}{{"GET", "/", 404}, {"GET", "/v1/generate", 405}, {"POST", "/v1/generate/x", 404}, {"GET", "/debug/pprof/", 404}, {"GET", "/ready", 404}} {
+	}{{"GET", "/", 404}, {"GET", "/v1/generate", 405}, {"POST", "/v1/generate/x", 404}, {"GET", "/debug/pprof/", 404},
+		{"GET", "/ready", 404}} {
 		if got := conn.Send(t.Context(), c.method, c.path, probe.MediaType); got.Status != c.want {
 			t.Errorf("%s %s: %+v, want %d", c.method, c.path, got, c.want)
 		}

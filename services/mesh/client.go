@@ -12,12 +12,13 @@ import (
 	"sync"
 	"time"
 
-	_ "golang.org/x/crypto/x509roots/fallback" // for Egress: our image has nothing but programs, and no list of whom to trust outside
+	// For Egress: the image has no root certificates.
+	_ "golang.org/x/crypto/x509roots/fallback"
 
 	"example.org/security-training/services/topology"
 )
 
-// Client talks to exactly one workload, wherever it is: the other side must prove that name.
+// Client calls exactly one workload: the other side must prove its name.
 type Client struct {
 	node *Node
 	peer topology.Workload
@@ -26,20 +27,20 @@ type Client struct {
 	current *generation
 }
 
-// generation is one transport, made for one identity. It is retired when the identity changes or its connections have lived
-// for half of what was left; requests under way on it are finished.
+// generation is a transport for one identity. It is retired when the identity changes or its connections have reached
+// the end of their lease; requests in flight are finished.
 type generation struct {
 	transport *http.Transport
 	identity  uint64
 
-	mu      sync.Mutex
-	until   time.Time
-	flying  int
-	retired bool
+	mu       sync.Mutex
+	until    time.Time
+	inFlight int
+	retired  bool
 }
 
-// Peer is the client for the workload called name. It panics if topology does not list the name, which a program learns at
-// its start.
+// Peer is the client for the workload called name. It panics if the topology does not list the name; programs call it
+// when they start.
 func (n *Node) Peer(name string) *Client {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -55,7 +56,7 @@ func (n *Node) Peer(name string) *Client {
 	return c
 }
 
-// Serving is the client for the one workload that serves route.
+// Serving is the client for the only workload that serves route.
 func (n *Node) Serving(route topology.Route) (*Client, error) {
 	rows := n.topology.Load().Serving(route)
 	if len(rows) != 1 {
@@ -77,15 +78,17 @@ func (n *Node) closePeers() {
 	}
 }
 
-// Name is the workload that c talks to.
+// Name is the name of the workload that c calls.
 func (c *Client) Name() string { return c.peer.Name }
 
-// HTTP is an http.Client all of whose requests go to the peer, whatever host their URL names. It follows no redirect.
+// HTTP is an http.Client that sends all requests to the peer; the host of their URL is ignored. It follows no redirect.
 func (c *Client) HTTP() *http.Client {
-	return &http.Client{Transport: c, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+	return &http.Client{Transport: c, CheckRedirect: noRedirect}
 }
 
-// Do sends one request; path may have a query. The caller closes the answer's body.
+func noRedirect(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
+
+// Do sends one request; path may have a query. The caller must close the response's body.
 func (c *Client) Do(ctx context.Context, method, path, contentType string, body []byte) (*http.Response, error) {
 	req, err := http.NewRequestWithContext(ctx, method, "https://"+c.node.peerAddress(c.peer)+path, bytes.NewReader(body))
 	if err != nil {
@@ -106,7 +109,7 @@ func (c *Client) Post(ctx context.Context, path, contentType string, body []byte
 	return c.Do(ctx, http.MethodPost, path, contentType, body)
 }
 
-// Get asks for path.
+// Get requests path.
 func (c *Client) Get(ctx context.Context, path string) (*http.Response, error) {
 	return c.Do(ctx, http.MethodGet, path, "", nil)
 }
@@ -120,32 +123,32 @@ func (c *Client) RoundTrip(req *http.Request) (*http.Response, error) {
 	out := req.Clone(req.Context())
 	out.URL.Scheme, out.URL.Host, out.Host = "https", c.node.peerAddress(c.peer), c.peer.Host()
 	if out.Header.Get("Idempotency-Key") == "" {
-		// Also tells net/http that a request may be sent again when the server closed the connection under it.
+		// This also allows net/http to repeat a request when the server has closed the connection.
 		out.Header.Set("Idempotency-Key", rand.Text())
 	}
 	resp, err := g.transport.RoundTrip(out)
 	if err != nil {
-		g.land()
+		g.release()
 		return nil, err
 	}
-	resp.Body = &landing{ReadCloser: resp.Body, generation: g}
+	resp.Body = &countedBody{ReadCloser: resp.Body, generation: g}
 	return resp, nil
 }
 
-// landing ends a request when its body is closed.
-type landing struct {
+// countedBody releases the generation when the body is closed.
+type countedBody struct {
 	io.ReadCloser
 	generation *generation
 	once       sync.Once
 }
 
-func (l *landing) Close() error {
+func (l *countedBody) Close() error {
 	err := l.ReadCloser.Close()
-	l.once.Do(l.generation.land)
+	l.once.Do(l.generation.release)
 	return err
 }
 
-// generation returns the transport for the identity of now, with one more request counted on it.
+// generation returns the transport for the current identity, with this request counted.
 func (c *Client) generation() (*generation, error) {
 	id, err := c.node.identities.Current()
 	if err != nil {
@@ -153,7 +156,7 @@ func (c *Client) generation() (*generation, error) {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.current != nil && c.current.board(id.Generation) {
+	if c.current != nil && c.current.acquire(id.Generation) {
 		return c.current, nil
 	}
 	if c.current != nil {
@@ -165,34 +168,34 @@ func (c *Client) generation() (*generation, error) {
 		DialTLSContext:        func(ctx context.Context, _, addr string) (net.Conn, error) { return c.dial(ctx, g, addr) },
 		ForceAttemptHTTP2:     true,
 		MaxIdleConnsPerHost:   16,
-		IdleConnTimeout:       50 * time.Second, // shorter than the server's, so that it is seldom the server who closes
+		IdleConnTimeout:       50 * time.Second, // shorter than the server's, so that the client usually closes first
 		ResponseHeaderTimeout: 60 * time.Second,
 		HTTP2:                 &http.HTTP2Config{SendPingTimeout: 15 * time.Second, PingTimeout: 5 * time.Second},
 	}
 	c.current = g
-	g.flying = 1
+	g.inFlight = 1
 	return g, nil
 }
 
-// lease is how long a client uses its connections: half as long as the server lets them live, so that no request is under way
-// when the server closes one.
-func lease(now time.Time, ends ...time.Time) time.Duration { return half(now, ends...) / 2 }
+// lease is how long a client uses its connections: half of the server's limit, so that no request is in flight when the
+// server closes one.
+func lease(now time.Time, ends ...time.Time) time.Duration { return halfOf(now, ends...) / 2 }
 
-// board counts a request in, unless the generation is over.
-func (g *generation) board(identity uint64) bool {
+// acquire counts one more request, unless the generation may not be used any more.
+func (g *generation) acquire(identity uint64) bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if g.retired || g.identity != identity || time.Now().After(g.until) {
 		return false
 	}
-	g.flying++
+	g.inFlight++
 	return true
 }
 
-func (g *generation) land() {
+func (g *generation) release() {
 	g.mu.Lock()
-	g.flying--
-	over := g.retired && g.flying == 0
+	g.inFlight--
+	over := g.retired && g.inFlight == 0
 	g.mu.Unlock()
 	if over {
 		g.transport.CloseIdleConnections()
@@ -206,7 +209,7 @@ func (g *generation) retire() {
 	g.transport.CloseIdleConnections()
 }
 
-// dial opens a connection to the peer and refuses whoever answers without proving to be it.
+// dial opens a connection to the peer and refuses a server that does not prove to be the peer.
 func (c *Client) dial(ctx context.Context, g *generation, addr string) (net.Conn, error) {
 	n := c.node
 	var dialer net.Dialer
@@ -234,7 +237,7 @@ func (c *Client) dial(ctx context.Context, g *generation, addr string) (net.Conn
 	return conn, nil
 }
 
-// clientConfig verifies that the server is the workload called name, and tells whom it found.
+// clientConfig verifies that the server is the workload called name, and passes the verified peer to found.
 func (n *Node) clientConfig(name string, found func(*Peer)) *tls.Config {
 	config := n.tlsConfig(func(p *Peer) error {
 		if want := n.topology.Load().ID(name); p.ID != want {
@@ -243,13 +246,13 @@ func (n *Node) clientConfig(name string, found func(*Peer)) *tls.Config {
 		found(p)
 		return nil
 	})
-	config.InsecureSkipVerify = true // the check by host name; VerifyConnection checks the SPIFFE ID
+	config.InsecureSkipVerify = true // skips only the host name; VerifyConnection checks the SPIFFE ID
 	config.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return n.ownCertificate() }
 	return config
 }
 
-// Database is the TLS configuration for the database's driver: this workload's identity as the client certificate, and a
-// server that proves to be the database of the topology, whatever its host name.
+// Database is the TLS configuration for the database's driver: this workload's identity as the client certificate, and
+// a server that must prove to be the topology's database. Its host name does not matter.
 func (n *Node) Database() *tls.Config {
 	name := ""
 	for _, w := range n.topology.Load().OfKind(topology.KindDatabase) {
@@ -258,7 +261,7 @@ func (n *Node) Database() *tls.Config {
 	return n.clientConfig(name, func(*Peer) {})
 }
 
-// DatabaseAddress is the host and port of the database unless DB_HOST and DB_PORT say otherwise.
+// DatabaseAddress is the host and port of the database; DB_HOST and DB_PORT override it.
 func (n *Node) DatabaseAddress() string {
 	for _, w := range n.topology.Load().OfKind(topology.KindDatabase) {
 		return n.peerAddress(w)
@@ -266,17 +269,17 @@ func (n *Node) DatabaseAddress() string {
 	return ""
 }
 
-// HalfLife is half of what is left of the own identity: pooled connections that were opened with it live no longer.
+// HalfLife is half of the remaining lifetime of the own identity, the limit for pooled connections opened with it.
 func (n *Node) HalfLife() time.Duration {
 	id, err := n.identities.Current()
 	if err != nil {
 		return 0
 	}
-	return half(n.now(), id.NotAfter())
+	return halfOf(n.now(), id.NotAfter())
 }
 
-// Egress is the way out of the mesh: public HTTPS, verified by the system's roots, or by Mozilla's where the system has none, that
-// follows no redirect, because a redirect to another host would carry the request's credentials with it.
+// Egress is a client for public HTTPS outside the mesh, verified with the system's roots, or Mozilla's where the system
+// has none. It follows no redirect, because a redirect would send the request's credentials to another host.
 func (n *Node) Egress() *http.Client {
 	return &http.Client{
 		Transport: &http.Transport{
@@ -287,6 +290,6 @@ func (n *Node) Egress() *http.Client {
 			ResponseHeaderTimeout: 60 * time.Second,
 			IdleConnTimeout:       60 * time.Second,
 		},
-		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+		CheckRedirect: noRedirect,
 	}
 }

@@ -24,7 +24,8 @@ import (
 	"example.org/security-training/services/topology"
 )
 
-// pipes is a listener in memory: what runs in a bubble of synctest has a clock of its own, and no machine is too slow for it.
+// pipes is a listener in memory: what runs in a bubble of synctest has a clock of its own, and no machine is too slow
+// for it.
 type pipes struct {
 	knocks chan net.Conn
 	closed chan struct{}
@@ -120,7 +121,7 @@ func TestIdleConnectionLivesHalfAnIdentityAtMost(t *testing.T) {
 		ca := domainCA(t)
 		n := lone(t, "a", ca)
 		handling(n, noContent)
-		l := serving(t, n.serveDoor)
+		l := serving(t, n.serveListener)
 		began := time.Now()
 		conn := visitor(t, l, n, ca, 20*time.Second)
 		allowed(t, conn)
@@ -136,7 +137,7 @@ func TestConnectionInUseEndsWithAnAnswerAfterHalfAnIdentity(t *testing.T) {
 			<-time.After(3 * time.Second)
 			return noContent(w, r)
 		})
-		l := serving(t, n.serveDoor)
+		l := serving(t, n.serveListener)
 		began := time.Now()
 		conn := visitor(t, l, n, ca, 20*time.Second)
 		for range 4 { // the fourth began at 9 s and is answered at 12 s
@@ -164,7 +165,7 @@ func TestConnectionBusyAtHalfItsLifeEndsWhenItIsIdleOrWithItsNextAnswer(t *testi
 					<-time.After(<-pauses)
 					return noContent(w, r)
 				})
-				l := serving(t, n.serveDoor)
+				l := serving(t, n.serveListener)
 				began := time.Now()
 				conn := visitor(t, l, n, ca, 8*time.Second)
 				for _, d := range c.busy {
@@ -190,7 +191,7 @@ func TestNothingIsLostWhenAConnectionOfHTTP2EndsAtHalfItsLife(t *testing.T) {
 			_, err := io.WriteString(w, body)
 			return err
 		})
-		l := serving(t, a.serveDoor)
+		l := serving(t, a.serveListener)
 		svid, err := ca.Issue(a.topology.Load().ID("b"), time.Now(), 20*time.Second, nil)
 		if err != nil {
 			t.Fatal(err)
@@ -245,8 +246,8 @@ func TestAConnectionThatIsOverKeepsNoTimer(t *testing.T) {
 			closed := 0
 			c := &connection{soft: time.Now().Add(time.Minute), peer: &Peer{NotAfter: time.Now().Add(2 * time.Minute)}}
 			c.watch(func() { closed++ })
-			c.turn(http.StateIdle)
-			c.turn(over)
+			c.setState(http.StateIdle)
+			c.setState(over)
 			if c.half.Stop() || c.end.Stop() {
 				t.Errorf("%s: a timer runs on", over)
 			}
@@ -266,7 +267,8 @@ func TestKeyExchangeIsHybridAndPostgresMayDoWithout(t *testing.T) {
 		want tls.CurveID   // 0: no session
 	}{
 		{"one of us", nil, tls.X25519MLKEM768},
-		{"one that has all", []tls.CurveID{tls.CurveP521, tls.CurveP384, tls.CurveP256, tls.X25519, tls.X25519MLKEM768}, tls.X25519MLKEM768},
+		{"one that has all", []tls.CurveID{tls.CurveP521, tls.CurveP384, tls.CurveP256, tls.X25519, tls.X25519MLKEM768},
+			tls.X25519MLKEM768},
 		{"one of before", []tls.CurveID{tls.CurveP256, tls.X25519}, tls.X25519},
 		{"PostgreSQL before 18", []tls.CurveID{tls.CurveP256}, tls.CurveP256},
 		{"one of no curve of ours", []tls.CurveID{tls.CurveP384, tls.CurveP521}, 0},
@@ -326,30 +328,36 @@ func TestWhatCannotBeRecordedIsNotDecidedUntilItCan(t *testing.T) {
 		n.audit = audit.New(d, "a")
 		handled := 0
 		handling(n, func(w http.ResponseWriter, r *http.Request) error { handled++; return noContent(w, r) })
-		n.people = http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { handled++; w.WriteHeader(http.StatusNoContent) })
+		n.people = http.HandlerFunc(func(w http.ResponseWriter,
+			_ *http.Request) {
+			handled++
+			w.WriteHeader(http.StatusNoContent)
+		})
 		people := n.peopleServer().Handler
-		l := serving(t, n.serveDoor)
+		l := serving(t, n.serveListener)
 		conn := visitor(t, l, n, ca, time.Hour)
 		allowed(t, conn)
 
 		synctest.Wait()
 		d.fill(true)
-		allowed(t, conn) // nobody knows yet
+		allowed(t, conn) // the failure is not known yet
 		synctest.Wait()
 		handled = 0
 		for range 3 {
-			if got := conn.Try(t.Context(), routeX); got.Outcome != probe.Undecided || got.Status != http.StatusServiceUnavailable || got.Reason != string(Unrecorded) {
+			if got := conn.Try(t.Context(), routeX); got.Outcome != probe.Undecided ||
+				got.Status != http.StatusServiceUnavailable || got.Reason != string(Unrecorded) {
 				t.Errorf("on a full disk: %+v, want 503 %s and no decision", got, Unrecorded)
 			}
 			<-time.After(10 * time.Second)
 		}
 		w := httptest.NewRecorder()
 		people.ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/", nil))
-		if w.Code != http.StatusServiceUnavailable || w.Header().Get("Retry-After") != "1" || !strings.Contains(w.Body.String(), `"code":"audit_unavailable"`) {
+		if w.Code != http.StatusServiceUnavailable || w.Header().Get("Retry-After") != "1" ||
+			!strings.Contains(w.Body.String(), `"code":"audit_unavailable"`) {
 			t.Errorf("a person on a full disk: %d %v %s", w.Code, w.Header(), w.Body)
 		}
 		if handled > 0 {
-			t.Errorf("%d requests were handled that nobody will know of", handled)
+			t.Errorf("%d requests were handled without a record", handled)
 		}
 		if err := n.Check(t.Context()); err == nil {
 			t.Error("it is ready on a full disk")
@@ -462,7 +470,10 @@ func TestAFeedThatSetsItsDeadlineAnewStaysOpenForWhoReads(t *testing.T) {
 			ended <- nil
 		})
 		l := serving(t, func(ctx context.Context, l net.Listener) error { return n.serveHTTP(ctx, n.peopleServer(), l) })
-		transport := &http.Transport{DialContext: func(context.Context, string, string) (net.Conn, error) { return l.dial(), nil }}
+		transport := &http.Transport{DialContext: func(context.Context, string, string) (net.Conn, error) {
+			return l.dial(),
+				nil
+		}}
 		defer transport.CloseIdleConnections()
 		resp, err := (&http.Client{Transport: transport}).Get("http://localhost/")
 		if err != nil {
@@ -477,12 +488,12 @@ func TestAFeedThatSetsItsDeadlineAnewStaysOpenForWhoReads(t *testing.T) {
 			t.Error(err)
 		}
 
-		conn := l.dial() // and whoever stops reading it is let go all the same
+		conn := l.dial() // and a client that stops reading is disconnected nevertheless
 		defer conn.Close()
 		began := time.Now()
 		get(t, conn)
 		if err := <-ended; !errors.Is(err, os.ErrDeadlineExceeded) || time.Since(began) != PeopleWriteTimeout {
-			t.Errorf("the feed of nobody ended with %v after %s, want %s", err, time.Since(began), PeopleWriteTimeout)
+			t.Errorf("the feed without a reader ended with %v after %s, want %s", err, time.Since(began), PeopleWriteTimeout)
 		}
 	})
 }

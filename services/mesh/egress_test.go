@@ -14,8 +14,8 @@ import (
 	"example.org/security-training/services/mesh"
 )
 
-// TestTheWayOutKnowsGoogleWhereTheSystemKnowsNobody runs itself again on a system without any certificate, as in our image, and
-// verifies Google's own root there with what the way out verifies with.
+// TestTheWayOutKnowsGoogleWhereTheSystemKnowsNobody runs itself again on a system without any certificate, as in our
+// image, and verifies Google's own root there with what the way out verifies with.
 func TestTheWayOutKnowsGoogleWhereTheSystemKnowsNobody(t *testing.T) {
 	if len(os.Args) > 0 && strings.HasSuffix(os.Args[len(os.Args)-1], "without-roots") {
 		verifyGoogle(t)
@@ -48,7 +48,8 @@ func verifyGoogle(t *testing.T) {
 		if cert.Subject.CommonName != "GTS Root R1" {
 			continue
 		}
-		if _, err := cert.Verify(x509.VerifyOptions{Roots: roots, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny}}); err != nil {
+		if _, err := cert.Verify(x509.VerifyOptions{Roots: roots,
+			KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny}}); err != nil {
 			t.Fatal(err)
 		}
 		t.Log("verified", cert.Subject)

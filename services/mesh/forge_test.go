@@ -66,7 +66,8 @@ func (f *forger) sign(ca *authority.CA, template *x509.Certificate, above ...*au
 	if err != nil {
 		f.t.Fatal(err)
 	}
-	svid := &x509svid.SVID{ID: f.id, Certificates: []*x509.Certificate{{Raw: der, SerialNumber: template.SerialNumber}}, PrivateKey: key}
+	svid := &x509svid.SVID{ID: f.id, Certificates: []*x509.Certificate{{Raw: der, SerialNumber: template.SerialNumber}},
+		PrivateKey: key}
 	for _, c := range above {
 		svid.Certificates = append(svid.Certificates, c.Cert)
 	}
@@ -134,7 +135,8 @@ func alternativeNames(t testing.TB, critical bool, names ...string) pkix.Extensi
 	return pkix.Extension{Id: asn1.ObjectIdentifier{2, 5, 29, 17}, Critical: critical, Value: value}
 }
 
-var unknownExtension = pkix.Extension{Id: asn1.ObjectIdentifier{1, 3, 6, 1, 4, 1, 99999, 1}, Critical: true, Value: []byte{5, 0}}
+var unknownExtension = pkix.Extension{Id: asn1.ObjectIdentifier{1, 3, 6, 1, 4, 1, 99999, 1}, Critical: true,
+	Value: []byte{5, 0}}
 
 // long is an ID of exactly n bytes.
 func long(f *forger, n int) string {
@@ -147,7 +149,7 @@ var forgeries = []forgery{
 	// The number of URIs.
 	{"two URI SANs", mesh.ManyURIs, uris("spiffe://%D/%N", "spiffe://%D/other")},
 	{"the same URI SAN twice", mesh.ManyURIs, uris("spiffe://%D/%N", "spiffe://%D/%N")},
-	{"a web address beside the ID", mesh.ManyURIs, uris("spiffe://%D/%N", "https://example.com/")},
+	{"a web address in addition to the ID", mesh.ManyURIs, uris("spiffe://%D/%N", "https://example.com/")},
 	{"no URI SAN but a DNS name", mesh.NoURI, edited(func(c *x509.Certificate) { c.URIs = nil })},
 	{"no SAN at all", mesh.NoURI, edited(func(c *x509.Certificate) { c.URIs, c.DNSNames = nil, nil })},
 
@@ -187,7 +189,7 @@ var forgeries = []forgery{
 	{"space in a segment", mesh.SegmentCharacter, uris("spiffe://%D/%N x")},
 	{"2,049 bytes", mesh.TooLong, func(f *forger) *x509svid.SVID { return uris(long(f, 2049))(f) }},
 
-	// Longer, deeper and other names are IDs like any other: of somebody else. None is taken for its last segment.
+	// Longer, deeper and other names are IDs like any other: of another workload. None is taken for its last segment.
 	{"2,048 bytes", mesh.Unlisted, func(f *forger) *x509svid.SVID { return uris(long(f, 2048))(f) }},
 	{"a path that ends in the name", mesh.Unlisted, uris("spiffe://%D/x/%N")},
 	{"a path that begins with the name", mesh.Unlisted, uris("spiffe://%D/%N/x")},
@@ -215,9 +217,11 @@ var forgeries = []forgery{
 	{"leaf that is a CA", mesh.LeafIsCA, edited(func(c *x509.Certificate) {
 		c.IsCA, c.KeyUsage = true, x509.KeyUsageDigitalSignature|x509.KeyUsageCertSign
 	})},
-	{"leaf with keyCertSign", mesh.LeafSignsCerts, edited(func(c *x509.Certificate) { c.KeyUsage |= x509.KeyUsageCertSign })},
+	{"leaf with keyCertSign", mesh.LeafSignsCerts,
+		edited(func(c *x509.Certificate) { c.KeyUsage |= x509.KeyUsageCertSign })},
 	{"leaf with cRLSign", mesh.LeafSignsCRLs, edited(func(c *x509.Certificate) { c.KeyUsage |= x509.KeyUsageCRLSign })},
-	{"no digitalSignature", mesh.NoDigitalSignature, edited(func(c *x509.Certificate) { c.KeyUsage = x509.KeyUsageKeyAgreement })},
+	{"no digitalSignature", mesh.NoDigitalSignature,
+		edited(func(c *x509.Certificate) { c.KeyUsage = x509.KeyUsageKeyAgreement })},
 	{"no key usage", mesh.NoKeyUsage, edited(func(c *x509.Certificate) { c.KeyUsage = 0 })},
 	{"key usage not critical", mesh.KeyUsageNotCritical, edited(func(c *x509.Certificate) {
 		c.ExtraExtensions = []pkix.Extension{{Id: asn1.ObjectIdentifier{2, 5, 29, 15}, Value: []byte{3, 2, 7, 0x80}}}
@@ -231,7 +235,7 @@ var forgeries = []forgery{
 	{"extended key usage for code", mesh.ExtendedKeyUsage, edited(func(c *x509.Certificate) {
 		c.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageCodeSigning}
 	})},
-	{"extended key usage that nobody knows", mesh.ExtendedKeyUsage, edited(func(c *x509.Certificate) {
+	{"unknown extended key usage", mesh.ExtendedKeyUsage, edited(func(c *x509.Certificate) {
 		c.ExtKeyUsage, c.UnknownExtKeyUsage = nil, []asn1.ObjectIdentifier{{1, 3, 6, 1, 4, 1, 99999, 2}}
 	})},
 	{"extended key usage absent", "", edited(func(c *x509.Certificate) { c.ExtKeyUsage = nil })},
@@ -255,10 +259,13 @@ var forgeries = []forgery{
 	{"expired", mesh.Expired, edited(func(c *x509.Certificate) {
 		c.NotBefore, c.NotAfter = c.NotBefore.Add(-2*time.Hour), c.NotBefore.Add(-time.Minute)
 	})},
-	{"expired by two seconds", mesh.Expired, edited(func(c *x509.Certificate) { c.NotAfter = c.NotBefore.Add(8 * time.Second) })},
+	{"expired by two seconds", mesh.Expired,
+		edited(func(c *x509.Certificate) { c.NotAfter = c.NotBefore.Add(8 * time.Second) })},
 	{"not yet valid", mesh.NotYetValid, edited(func(c *x509.Certificate) { c.NotBefore = c.NotAfter.Add(-time.Minute) })},
-	{"issued by a clock that is 8 s ahead", "", edited(func(c *x509.Certificate) { c.NotBefore = c.NotBefore.Add(8 * time.Second) })},
-	{"issued by a clock that is 60 s ahead", mesh.NotYetValid, edited(func(c *x509.Certificate) { c.NotBefore = c.NotBefore.Add(time.Minute) })},
+	{"issued by a clock that is 8 s ahead", "",
+		edited(func(c *x509.Certificate) { c.NotBefore = c.NotBefore.Add(8 * time.Second) })},
+	{"issued by a clock that is 60 s ahead", mesh.NotYetValid,
+		edited(func(c *x509.Certificate) { c.NotBefore = c.NotBefore.Add(time.Minute) })},
 	{"expired intermediate", mesh.Expired, below(func(c *x509.Certificate) {
 		c.NotBefore, c.NotAfter = c.NotBefore.Add(-2*time.Hour), c.NotBefore.Add(-time.Hour)
 	})},
@@ -276,7 +283,8 @@ var forgeries = []forgery{
 	{"intermediate without basic constraints", mesh.IntermediateNotCA, below(func(c *x509.Certificate) {
 		c.IsCA, c.BasicConstraintsValid = false, false
 	})},
-	{"intermediate without keyCertSign", mesh.IntermediateUsage, below(func(c *x509.Certificate) { c.KeyUsage = x509.KeyUsageCRLSign })},
+	{"intermediate without keyCertSign", mesh.IntermediateUsage,
+		below(func(c *x509.Certificate) { c.KeyUsage = x509.KeyUsageCRLSign })},
 	{"intermediate without key usage", mesh.IntermediateUsage, below(func(c *x509.Certificate) { c.KeyUsage = 0 })},
 	{"intermediate with an unknown critical extension", mesh.CriticalExtension, below(func(c *x509.Certificate) {
 		c.ExtraExtensions = []pkix.Extension{unknownExtension}
@@ -292,7 +300,8 @@ var forgeries = []forgery{
 		ca := &authority.CA{Domain: f.id.TrustDomain(), Cert: other.Certificates[0], Key: other.PrivateKey}
 		return f.sign(ca, f.template(), ca)
 	}},
-	{"signing certificate with a path in its ID", mesh.SignerWithPath, below(func(c *x509.Certificate) { c.URIs[0].Path = "/signer" })},
+	{"signing certificate with a path in its ID", mesh.SignerWithPath,
+		below(func(c *x509.Certificate) { c.URIs[0].Path = "/signer" })},
 	{"signing certificate used as a leaf", mesh.LeafIsCA, func(f *forger) *x509svid.SVID {
 		ca := f.intermediate(f.net.CA, func(c *x509.Certificate) {
 			c.URIs[0].Path = f.id.Path()
@@ -303,7 +312,10 @@ var forgeries = []forgery{
 	{"root used as a leaf", mesh.NoPath, func(f *forger) *x509svid.SVID {
 		return &x509svid.SVID{ID: f.id, Certificates: []*x509.Certificate{f.net.CA.Cert}, PrivateKey: f.net.CA.Key}
 	}},
-	{"unknown issuer", mesh.UnknownIssuer, func(f *forger) *x509svid.SVID { return f.sign(f.otherCA(f.id.TrustDomain()), f.template()) }},
+	{"unknown issuer", mesh.UnknownIssuer, func(f *forger) *x509svid.SVID {
+		return f.sign(f.otherCA(f.id.TrustDomain()),
+			f.template())
+	}},
 	{"unknown issuer that sends its root", mesh.UnknownIssuer, func(f *forger) *x509svid.SVID {
 		ca := f.otherCA(f.id.TrustDomain())
 		return f.sign(ca, f.template(), ca)
@@ -318,7 +330,8 @@ var forgeries = []forgery{
 		if err != nil {
 			f.t.Fatal(err)
 		}
-		return &x509svid.SVID{ID: f.id, Certificates: []*x509.Certificate{{Raw: der, SerialNumber: template.SerialNumber}}, PrivateKey: key}
+		return &x509svid.SVID{ID: f.id, Certificates: []*x509.Certificate{{Raw: der, SerialNumber: template.SerialNumber}},
+			PrivateKey: key}
 	}},
 	{"bad signature", mesh.BadSignature, func(f *forger) *x509svid.SVID {
 		svid := f.sign(f.net.CA, f.template())

@@ -15,7 +15,7 @@ import (
 	"example.org/security-training/services/httpjson"
 )
 
-// UnknownHost is why a request of a browser is not answered: it was meant for another host.
+// UnknownHost is the reason for refusing a browser's request that names another host.
 const UnknownHost Reason = "unknown_host"
 
 // AdmitHost adds a name or address under which browsers reach the ports for people.
@@ -25,16 +25,14 @@ func (n *Node) AdmitHost(name string) {
 	n.hosts = append(n.hosts, strings.ToLower(name))
 }
 
-// toKnownHost lets requests through that are meant for this host, by one of its names. A page of another site can have
-// its own name resolve to this machine, and would then be of one origin with these pages: it is told by its name, which
-// the browser sends.
+// forKnownHosts passes on requests that name this host. It prevents DNS rebinding: another site can make its own name
+// resolve to this machine, and would then have the same origin as these pages; but the browser sends that name.
 //
-// Known are loopback's names and addresses, the address that the connection came to, the names of the people's
-// certificate, which are those of --listen, the workload's own name in a cluster, and what AdmitHost and
-// Config.PeopleHosts add.
-func (n *Node) toKnownHost(next http.Handler) http.Handler {
+// Known are the names and addresses of loopback, the address of the connection, the names of the people's certificate
+// (those of --listen), the workload's own name in a cluster, and what AdmitHost and Config.PeopleHosts add.
+func (n *Node) forKnownHosts(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if n.knows(r) {
+		if n.isKnownHost(r) {
 			next.ServeHTTP(w, r)
 			return
 		}
@@ -47,7 +45,7 @@ func (n *Node) toKnownHost(next http.Handler) http.Handler {
 	})
 }
 
-func (n *Node) knows(r *http.Request) bool {
+func (n *Node) isKnownHost(r *http.Request) bool {
 	host := r.Host
 	if name, _, err := net.SplitHostPort(host); err == nil {
 		host = name
@@ -93,24 +91,24 @@ func (n *Node) knows(r *http.Request) bool {
 	return leaf != nil && leaf.VerifyHostname(host) == nil
 }
 
-// shownFor is how long the people's certificate is remembered.
-const shownFor = time.Second
+// leafCachedFor is how long the people's certificate is cached.
+const leafCachedFor = time.Second
 
-// peopleLeaf is the certificate that is shown to people; nil if there is none.
+// peopleLeaf is the server certificate for people; nil if there is none.
 func (n *Node) peopleLeaf() *x509.Certificate {
 	if n.cfg.PeopleTLS == "" {
 		return nil
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if n.leaf == nil || time.Since(n.leafAt) > shownFor {
+	if n.leaf == nil || time.Since(n.leafAt) > leafCachedFor {
 		n.leaf, n.leafAt = nil, time.Now()
 		text, err := os.ReadFile(filepath.Join(n.cfg.PeopleTLS, peopleChain))
 		if err != nil {
 			return nil
 		}
 		if block, _ := pem.Decode(text); block != nil {
-			n.leaf, _ = x509.ParseCertificate(block.Bytes) // one that cannot be read has no names
+			n.leaf, _ = x509.ParseCertificate(block.Bytes) // one that cannot be parsed has no names
 		}
 	}
 	return n.leaf

@@ -22,12 +22,19 @@ func TestBrowsersAreAnsweredForKnownHostsAlone(t *testing.T) {
 		host string
 		want int
 	}{
-		{lab, "127.0.0.2:8080", 204}, {lab, "127.0.0.1", 204}, {lab, "localhost:8080", 204}, {lab, "LOCALHOST.:8080", 204}, {lab, "mira.localhost:8080", 204}, {lab, "[::1]:8080", 204},
-		{lab, "lab.example.org:8443", 204}, {lab, "training.example.org", 204}, {lab, "192.0.2.10:8443", 204}, // the connection's own
-		{lab, "evil.example.net", 421}, {lab, "evil.example.net:8080", 421}, {lab, "localhost.evil.example.net", 421}, {lab, "127.0.0.1.evil.example.net", 421},
-		{lab, "192.0.2.99", 421}, {lab, "a-svc", 421}, {lab, "", 421}, {lab, "xlocalhost", 421}, {lab, "ingress.example.org", 421},
-		{cluster, "ingress.example.org", 204}, {cluster, "a-svc:8080", 204}, {cluster, "a-svc.training", 421}, {cluster, "a-svc.com", 421}, {cluster, "a-svc.training.svc", 204}, {cluster, "a-svc.training.svc.cluster.local:8080", 204},
-		{cluster, "a-svc.evil.example.net", 421}, {cluster, "b-svc", 421}, {cluster, "localhost:18080", 204}, {cluster, "10.0.0.9", 421},
+		{lab, "127.0.0.2:8080", 204}, {lab, "127.0.0.1", 204}, {lab, "localhost:8080", 204}, {lab, "LOCALHOST.:8080", 204},
+		{lab, "mira.localhost:8080", 204}, {lab, "[::1]:8080", 204},
+		// the connection's own
+		{lab, "lab.example.org:8443", 204}, {lab, "training.example.org", 204}, {lab, "192.0.2.10:8443", 204},
+		{lab, "evil.example.net", 421}, {lab, "evil.example.net:8080", 421}, {lab, "localhost.evil.example.net", 421},
+		{lab, "127.0.0.1.evil.example.net", 421},
+		{lab, "192.0.2.99", 421}, {lab, "a-svc", 421}, {lab, "", 421}, {lab, "xlocalhost", 421}, {lab, "ingress.example.org",
+			421},
+		{cluster, "ingress.example.org", 204}, {cluster, "a-svc:8080", 204}, {cluster, "a-svc.training", 421},
+		{cluster, "a-svc.com", 421}, {cluster, "a-svc.training.svc", 204}, {cluster, "a-svc.training.svc.cluster.local:8080",
+			204},
+		{cluster, "a-svc.evil.example.net", 421}, {cluster, "b-svc", 421}, {cluster, "localhost:18080", 204},
+		{cluster, "10.0.0.9", 421},
 	} {
 		c.node.people = http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNoContent) })
 		r := httptest.NewRequest(http.MethodGet, "/", nil)
@@ -61,16 +68,16 @@ func TestTheNamesOfThePeoplesCertificateAreKnown(t *testing.T) {
 	n.cfg.PeopleTLS = dir
 	r := httptest.NewRequest(http.MethodGet, "/", nil)
 	r.Host = "room.example.org:8443"
-	if n.knows(r) {
+	if n.isKnownHost(r) {
 		t.Error("without a certificate, a name is known")
 	}
-	n.leafAt = n.leafAt.Add(-shownFor)
+	n.leafAt = n.leafAt.Add(-leafCachedFor)
 	people.named(t, dir, "room.example.org")
 	n.leaf = nil
-	if !n.knows(r) {
+	if !n.isKnownHost(r) {
 		t.Error("the certificate's name is not known")
 	}
-	if r.Host = "other.example.org"; n.knows(r) {
+	if r.Host = "other.example.org"; n.isKnownHost(r) {
 		t.Error("another name is known")
 	}
 }

@@ -2,9 +2,13 @@ package mesh
 
 import (
 	"context"
+	"crypto/sha256"
 	"crypto/tls"
+	"encoding/hex"
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -13,16 +17,18 @@ import (
 	"github.com/spiffe/go-spiffe/v2/workloadapi"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+
+	"example.org/security-training/services/audit"
 )
 
-// Identity is one generation of a workload's own certificate and of the bundles that it verifies others by.
+// Identity is one generation of a workload's certificate and of the bundles that it verifies others with.
 type Identity struct {
 	SVID       *x509svid.SVID
 	Bundles    *x509bundle.Set
 	Generation uint64 // grows with every update
 }
 
-// NotAfter is when the own SVID ends.
+// NotAfter is when the SVID expires.
 func (i *Identity) NotAfter() time.Time { return i.SVID.Certificates[0].NotAfter }
 
 func (i *Identity) certificate() *tls.Certificate {
@@ -33,15 +39,15 @@ func (i *Identity) certificate() *tls.Certificate {
 	return c
 }
 
-// Identities hands out the current identity. It is the Workload API in every process, and an in-memory CA in meshtest.
+// Identities provides the current identity: from the Workload API in a process, from an in-memory CA in meshtest.
 type Identities interface {
-	// Current is the identity now, or an error while there is none.
+	// Current is the current identity, or an error while there is none.
 	Current() (*Identity, error)
 	// Changed is closed at the next change.
 	Changed() <-chan struct{}
 }
 
-// Held is a set of Identities that somebody else fills. The zero value holds none.
+// Held implements Identities with what its owner sets. The zero value has no identity.
 type Held struct {
 	mu      sync.Mutex
 	current *Identity
@@ -59,7 +65,7 @@ func (h *Held) Set(svid *x509svid.SVID, bundles *x509bundle.Set) {
 	h.signal()
 }
 
-// Clear drops the identity, because of why.
+// Clear removes the identity; why is the error of Current from then on.
 func (h *Held) Clear(why error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -99,23 +105,23 @@ func (h *Held) Changed() <-chan struct{} {
 
 // watch fills h from the Workload API at socket until ctx ends.
 //
-// go-spiffe's X509Source keeps an SVID that was withdrawn and backs off to 30 s; here a PermissionDenied clears the identity
-// at once, and the next try is never more than two seconds away.
+// go-spiffe's X509Source keeps an SVID that was withdrawn, and waits up to 30 s between attempts. Here a
+// PermissionDenied clears the identity at once, and the next attempt follows within two seconds.
 func watch(ctx context.Context, socket string, h *Held) error {
-	client, err := workloadapi.New(ctx, workloadapi.WithAddr(socket), workloadapi.WithBackoffStrategy(pause{}))
+	client, err := workloadapi.New(ctx, workloadapi.WithAddr(socket), workloadapi.WithBackoffStrategy(backoff{}))
 	if err != nil {
 		return fmt.Errorf("open workload API %s: %w", socket, err)
 	}
 	go func() {
 		defer client.Close()
 		for ctx.Err() == nil {
-			// WatchX509Context returns only for ctx's end or an InvalidArgument, and then asks not to be called again: the
-			// Workload API may be restarted with other manners, so it is called again all the same.
+			// WatchX509Context returns only when ctx ends or after an InvalidArgument, which it treats as final. It is called
+			// again nevertheless: a restarted Workload API may accept the request.
 			if err := client.WatchX509Context(ctx, watcher{h}); ctx.Err() == nil {
 				h.Clear(err)
 				select {
 				case <-ctx.Done():
-				case <-time.After(longestPause):
+				case <-time.After(maxBackoff):
 				}
 			}
 		}
@@ -136,27 +142,64 @@ func (w watcher) OnX509ContextWatchError(err error) {
 }
 
 const (
-	shortestPause = 250 * time.Millisecond
-	longestPause  = 2 * time.Second
+	minBackoff = 250 * time.Millisecond
+	maxBackoff = 2 * time.Second
 )
 
-// pause is the pace of the tries: 250 ms, doubled up to 2 s.
-type pause struct{}
+// backoff waits 250 ms before the next attempt, doubled each time up to 2 s.
+type backoff struct{}
 
-func (pause) NewBackoff() workloadapi.Backoff { return &growing{next: shortestPause} }
+func (backoff) NewBackoff() workloadapi.Backoff { return &exponential{next: minBackoff} }
 
-type growing struct{ next time.Duration }
+type exponential struct{ next time.Duration }
 
-func (g *growing) Next() time.Duration {
+func (g *exponential) Next() time.Duration {
 	d := g.next
-	g.next = min(2*g.next, longestPause)
+	g.next = min(2*g.next, maxBackoff)
 	return d
 }
 
-func (g *growing) Reset() { g.next = shortestPause }
+func (g *exponential) Reset() { g.next = minBackoff }
 
-// half is half of what is left until the earliest of ends: no connection lives longer.
-func half(now time.Time, ends ...time.Time) time.Duration {
+// auditIdentity is the validity of an identity and its authorities, for the audit.
+func auditIdentity(id *Identity) *audit.Identity {
+	h := &audit.Identity{Until: id.NotAfter().UTC()}
+	if b, ok := id.Bundles.Get(id.SVID.ID.TrustDomain()); ok {
+		h.Trusts = TrustDigest(b)
+	}
+	return h
+}
+
+// TrustDigest identifies a bundle: the first 16 hex digits of SHA-256 over its authorities in a fixed order.
+func TrustDigest(b *x509bundle.Bundle) string {
+	var all []string
+	for _, c := range b.X509Authorities() {
+		all = append(all, string(c.Raw))
+	}
+	slices.Sort(all)
+	sum := sha256.Sum256([]byte(strings.Join(all, "")))
+	return hex.EncodeToString(sum[:8])
+}
+
+func serialOf(id *Identity) string { return fmt.Sprintf("%x", id.SVID.Certificates[0].SerialNumber) }
+
+func awaitIdentity(ctx context.Context, ids Identities) (*Identity, error) {
+	for {
+		changed := ids.Changed()
+		id, err := ids.Current()
+		if err == nil {
+			return id, nil
+		}
+		select {
+		case <-ctx.Done():
+			return nil, fmt.Errorf("wait for an identity: %w (%w)", err, context.Cause(ctx))
+		case <-changed:
+		}
+	}
+}
+
+// halfOf is half of the time until the earliest of ends, the longest lifetime of a connection.
+func halfOf(now time.Time, ends ...time.Time) time.Duration {
 	shortest := time.Duration(1<<63 - 1)
 	for _, e := range ends {
 		shortest = min(shortest, e.Sub(now))

@@ -66,7 +66,8 @@ func domainCA(t *testing.T) *authority.CA {
 	return ca
 }
 
-// shake makes a handshake over a socket and has the server say a word, after which the client holds the session's ticket.
+// shake makes a handshake over a socket and has the server say a word, after which the client holds the session's
+// ticket.
 func shake(t *testing.T, server, client *tls.Config) (resumed bool, serverErr, clientErr error) {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -159,9 +160,11 @@ func TestSessionResumedOnPurposeIsRefused(t *testing.T) {
 func TestHostNamesAreUncheckedOnlyBesideTheCheckByID(t *testing.T) {
 	ca := domainCA(t)
 	n := lone(t, "b", ca)
-	for name, c := range map[string]*tls.Config{"peer": n.clientConfig("a", func(*Peer) {}), "server": n.tlsConfig(n.admits)} {
+	for name, c := range map[string]*tls.Config{"peer": n.clientConfig("a", func(*Peer) {}),
+		"server": n.tlsConfig(n.admits)} {
 		if c.VerifyConnection == nil || c.MinVersion != tls.VersionTLS13 || !c.SessionTicketsDisabled {
-			t.Errorf("%s: VerifyConnection set: %v, at least TLS %x, tickets off: %v", name, c.VerifyConnection != nil, c.MinVersion, c.SessionTicketsDisabled)
+			t.Errorf("%s: VerifyConnection set: %v, at least TLS %x, tickets off: %v", name, c.VerifyConnection != nil,
+				c.MinVersion, c.SessionTicketsDisabled)
 		}
 	}
 }
@@ -169,7 +172,7 @@ func TestHostNamesAreUncheckedOnlyBesideTheCheckByID(t *testing.T) {
 func TestHandshakeThatNeverBeginsIsRefusedInTime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := lone(t, "a", domainCA(t))
-		d := &door{node: n, done: make(chan struct{})}
+		d := &handshaker{node: n, done: make(chan struct{})}
 		ours, theirs := net.Pipe()
 		defer theirs.Close()
 		began := time.Now()
@@ -208,10 +211,11 @@ func TestHandshakeErrorsAreNamed(t *testing.T) {
 	}
 }
 
-// TestIDsAreReadAsStrictlyAsGoSPIFFEDoes compares the reading of raw IDs with the library's: what it refuses is refused here, and what
-// is refused here beyond that is an ID without a path or one that is too long.
+// TestIDsAreReadAsStrictlyAsGoSPIFFEDoes compares the reading of raw IDs with the library's: what it refuses is refused
+// here, and what is refused here beyond that is an ID without a path or one that is too long.
 func TestIDsAreReadAsStrictlyAsGoSPIFFEDoes(t *testing.T) {
-	piece := rapid.SampledFrom([]string{"spiffe://", "example.org", "/", "//", "..", ".", "%2e", "a", "A", "ü", "~", "@", ":", "80", "?", "#", " ", "\x00", "-", "_", "x.y", "spiffe:", "http://"})
+	piece := rapid.SampledFrom([]string{"spiffe://", "example.org", "/", "//", "..", ".", "%2e", "a", "A", "ü", "~", "@",
+		":", "80", "?", "#", " ", "\x00", "-", "_", "x.y", "spiffe:", "http://"})
 	rapid.Check(t, func(t *rapid.T) {
 		parts := rapid.SliceOfN(piece, 0, 8).Draw(t, "parts")
 		uri := strings.Join(parts, "")
@@ -230,7 +234,7 @@ func TestIDsAreReadAsStrictlyAsGoSPIFFEDoes(t *testing.T) {
 }
 
 func TestPausesGrowFromAQuarterToTwoSeconds(t *testing.T) {
-	b := pause{}.NewBackoff()
+	b := backoff{}.NewBackoff()
 	var got []time.Duration
 	for range 5 {
 		got = append(got, b.Next())
@@ -241,7 +245,7 @@ func TestPausesGrowFromAQuarterToTwoSeconds(t *testing.T) {
 			t.Fatalf("pauses %v, want %v", got, want)
 		}
 	}
-	if b.Reset(); b.Next() != shortestPause {
-		t.Error("a reset does not begin anew")
+	if b.Reset(); b.Next() != minBackoff {
+		t.Error("a reset does not start over")
 	}
 }

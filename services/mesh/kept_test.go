@@ -46,7 +46,8 @@ func wantEnd(t testing.TB, n *meshtest.Net, conn *probe.Conn, to string, route t
 	if !conn.Closed(10 * time.Second) {
 		t.Error("the connection stays open")
 	}
-	if e := awaitNext(t, n, to, "decision", topology.Refused, before); e.Reason != string(want) || e.Route != string(route) {
+	if e := awaitNext(t, n, to, "decision", topology.Refused, before); e.Reason != string(want) ||
+		e.Route != string(route) {
 		t.Errorf("recorded %s %s on %s, want Refused %s on %s", e.Outcome, e.Reason, e.Route, want, route)
 	}
 }
@@ -71,7 +72,8 @@ func TestKeptConnectionEndsWhenTheCallerExpires(t *testing.T) {
 	clock.by.Store(int64(6 * time.Minute))
 	wantEnd(t, n, conn, callee, generate, mesh.Expired)
 	// Nor does a path that does not exist answer the expired.
-	if got := unlisted.Send(t.Context(), http.MethodGet, "/nowhere", probe.MediaType); got.Status != http.StatusUnauthorized {
+	if got := unlisted.Send(t.Context(), http.MethodGet, "/nowhere",
+		probe.MediaType); got.Status != http.StatusUnauthorized {
 		t.Errorf("a path that does not exist, after the end: %+v, want 401", got)
 	}
 }
@@ -124,7 +126,8 @@ func replace(t testing.TB, n *meshtest.Net, text string) {
 
 func awaitReload(t testing.TB, n *meshtest.Net, name string, outcome topology.Outcome) audit.Entry {
 	t.Helper()
-	return n.AwaitAudit(t, name, "a reload that is "+string(outcome), func(e audit.Entry) bool { return e.Kind == "reload" && e.Outcome == string(outcome) })
+	return n.AwaitAudit(t, name, "a reload that is "+string(outcome),
+		func(e audit.Entry) bool { return e.Kind == "reload" && e.Outcome == string(outcome) })
 }
 
 func TestCallerStruckOffIsRefusedOnItsKeptConnectionWithinASecond(t *testing.T) {
@@ -139,10 +142,12 @@ func TestCallerStruckOffIsRefusedOnItsKeptConnectionWithinASecond(t *testing.T) 
 		t.Errorf("the new topology took %s", took)
 	}
 	wantEnd(t, n, conn, callee, generate, mesh.NotAdmitted)
-	if got := probe.Once(t.Context(), n.Addr(callee), probe.Caller{SVID: n.Mint(t, caller, time.Hour, nil)}, generate); got.Outcome != topology.Refused {
+	if got := probe.Once(t.Context(), n.Addr(callee), probe.Caller{SVID: n.Mint(t, caller, time.Hour, nil)},
+		generate); got.Outcome != topology.Refused {
 		t.Errorf("on a new connection: %+v, want Refused", got)
 	}
-	if got := probe.Once(t.Context(), n.Addr(callee), probe.Caller{SVID: n.Mint(t, "risk-scorer", time.Hour, nil)}, generate); got.Outcome != topology.Allowed {
+	if got := probe.Once(t.Context(), n.Addr(callee), probe.Caller{SVID: n.Mint(t, "risk-scorer", time.Hour, nil)},
+		generate); got.Outcome != topology.Allowed {
 		t.Errorf("whom the new topology lists: %+v, want Allowed", got)
 	}
 }
@@ -187,7 +192,8 @@ func TestRouteTakenAwayIsForbiddenAndTheConnectionStays(t *testing.T) {
 	edit(t, n, "GET /v1/organisation: [instructor, lms]", "GET /v1/organisation: [instructor]")
 	awaitReload(t, n, "risk-scorer", topology.Allowed)
 	before := last(t, n, "risk-scorer")
-	if got := conn.Try(t.Context(), route); got.Outcome != topology.Forbidden || got.Status != http.StatusForbidden || got.Reason != string(mesh.NotForCaller) {
+	if got := conn.Try(t.Context(), route); got.Outcome != topology.Forbidden || got.Status != http.StatusForbidden ||
+		got.Reason != string(mesh.NotForCaller) {
 		t.Errorf("%+v, want Forbidden", got)
 	}
 	if e := awaitNext(t, n, "risk-scorer", "decision", topology.Forbidden, before); e.Reason != string(mesh.NotForCaller) {
@@ -207,9 +213,11 @@ func TestBadTopologyIsRefusedWholeAndTheOldOneStays(t *testing.T) {
 		{"a wildcard caller", strings.Replace(good, "POST /v1/generate: [lms]", `POST /v1/generate: ["*"]`, 1), "wildcard"},
 		{"an unknown key", strings.Replace(good, "kind: gateway", "kind: gateway\n  allow: all", 1), "allow"},
 		{"another port", strings.Replace(good, "port: 8520", "port: 8521", 1), "port"},
-		{"another trust domain", strings.Replace(good, "trustDomain: security-training.example.org", "trustDomain: example.org", 1), "trustDomain"},
+		{"another trust domain", strings.Replace(good, "trustDomain: security-training.example.org",
+			"trustDomain: example.org", 1), "trustDomain"},
 		{"another name", strings.Replace(good, "- name: sim-git\n", "- name: sim-hub\n", 1), "sim-git"},
-		{"a route without a handler", strings.Replace(good, "POST /v1/generate: [lms]", "POST /v1/generate: [lms]\n    GET /v1/quota: [instructor]", 1), "routes"},
+		{"a route without a handler", strings.Replace(good, "POST /v1/generate: [lms]",
+			"POST /v1/generate: [lms]\n    GET /v1/quota: [instructor]", 1), "routes"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
@@ -227,7 +235,8 @@ func TestBadTopologyIsRefusedWholeAndTheOldOneStays(t *testing.T) {
 			if got := conn.Try(t.Context(), generate); got.Outcome != topology.Allowed {
 				t.Errorf("by the old topology: %+v, want Allowed", got)
 			}
-			if got := probe.Once(t.Context(), n.Addr(callee), probe.Caller{SVID: n.Mint(t, "git-collector", time.Hour, nil)}, generate); got.Outcome != topology.Refused {
+			if got := probe.Once(t.Context(), n.Addr(callee), probe.Caller{SVID: n.Mint(t, "git-collector", time.Hour, nil)},
+				generate); got.Outcome != topology.Refused {
 				t.Errorf("a stranger by the old topology: %+v, want Refused", got)
 			}
 		})
@@ -284,17 +293,22 @@ func TestWithdrawnIdentityEndsServiceAndReadinessUntilItIsBack(t *testing.T) {
 	}
 	wantEnd(t, n, conn, callee, generate, mesh.NoIdentity)
 	before := last(t, n, callee)
-	if got := probe.Once(t.Context(), n.Addr(callee), probe.Caller{SVID: n.Mint(t, caller, time.Hour, nil)}, generate); got.Outcome != topology.Refused {
+	if got := probe.Once(t.Context(), n.Addr(callee), probe.Caller{SVID: n.Mint(t, caller, time.Hour, nil)},
+		generate); got.Outcome != topology.Refused {
 		t.Errorf("a new connection: %+v, want Refused", got)
 	}
 	if e := awaitNext(t, n, callee, "decision", topology.Refused, before); e.Reason != string(mesh.NoIdentity) {
 		t.Errorf("recorded %s (%s), want %s", e.Reason, e.Detail, mesh.NoIdentity)
 	}
 	var refusal *mesh.Refusal
-	if _, err := node.Peer("stub-gemini").Get(t.Context(), "/"); !errors.As(err, &refusal) || refusal.Reason != mesh.NoIdentity {
+	if _, err := node.Peer("stub-gemini").Get(t.Context(), "/"); !errors.As(err, &refusal) ||
+		refusal.Reason != mesh.NoIdentity {
 		t.Errorf("a call without an identity ended with %v, want %s", err, mesh.NoIdentity)
 	}
-	n.AwaitAudit(t, callee, "the loss of the identity", func(e audit.Entry) bool { return e.Kind == "identity" && e.Reason == string(mesh.NoIdentity) })
+	n.AwaitAudit(t, callee, "the loss of the identity", func(e audit.Entry) bool {
+		return e.Kind == "identity" &&
+			e.Reason == string(mesh.NoIdentity)
+	})
 
 	n.Identity(callee).Set(n.Mint(t, callee, time.Hour, nil), n.Bundles())
 	if got := health(t, n, callee, "/ready"); got != http.StatusNoContent {
@@ -313,7 +327,8 @@ func TestOwnExpiredIdentityServesNobody(t *testing.T) {
 	clock.by.Store(int64(61 * time.Minute))
 	wantEnd(t, n, conn, callee, generate, mesh.NoIdentity)
 	before := last(t, n, callee)
-	if got := probe.Once(t.Context(), n.Addr(callee), probe.Caller{SVID: n.Mint(t, caller, time.Hour, nil)}, generate); got.Outcome != topology.Refused {
+	if got := probe.Once(t.Context(), n.Addr(callee), probe.Caller{SVID: n.Mint(t, caller, time.Hour, nil)},
+		generate); got.Outcome != topology.Refused {
 		t.Errorf("a new connection: %+v, want Refused", got)
 	}
 	if e := awaitNext(t, n, callee, "decision", topology.Refused, before); e.Reason != string(mesh.NoIdentity) {
@@ -384,7 +399,8 @@ func TestJoinRefusesAnotherWorkloadsIdentity(t *testing.T) {
 	n := meshtest.Start(t, manifests.Topology())
 	n.Identity(callee).Set(n.Mint(t, caller, time.Hour, nil), n.Bundles())
 	_, err := mesh.Join(t.Context(), callee, n.Config(callee))
-	if err == nil || !strings.Contains(err.Error(), n.Topology.ID(caller).String()) || !strings.Contains(err.Error(), n.Topology.ID(callee).String()) {
+	if err == nil || !strings.Contains(err.Error(), n.Topology.ID(caller).String()) || !strings.Contains(err.Error(),
+		n.Topology.ID(callee).String()) {
 		t.Errorf("%v, want an error that names both identities", err)
 	}
 }
@@ -402,7 +418,8 @@ func TestJoinWaitsForAnIdentityNoLongerThanItsContext(t *testing.T) {
 func TestJoinRefusesAnUnlistedNameAndAnotherTrustDomain(t *testing.T) {
 	t.Parallel()
 	n := meshtest.Start(t, manifests.Topology())
-	if _, err := mesh.Join(t.Context(), "nobody", n.Config("nobody")); err == nil || !strings.Contains(err.Error(), "nobody") {
+	if _, err := mesh.Join(t.Context(), "nobody", n.Config("nobody")); err == nil || !strings.Contains(err.Error(),
+		"nobody") {
 		t.Errorf("an unlisted name: %v", err)
 	}
 	cfg := n.Config(callee)

@@ -71,8 +71,9 @@ func TestIdleAndHalfOpenConnectionsDelayNobody(t *testing.T) {
 	}
 }
 
-// TestNoRequestFailsWhileIdentitiesAndCATurn runs with SVIDs of ten seconds that are renewed twice a second, and a CA that is
-// prepared, activated and retired meanwhile. It runs alone: that requests are slow on a machine with other work shows nothing.
+// TestNoRequestFailsWhileIdentitiesAndCATurn runs with SVIDs of ten seconds that are renewed twice a second, and a CA
+// that is prepared, activated and retired meanwhile. It runs alone: that requests are slow on a machine with other work
+// shows nothing.
 func TestNoRequestFailsWhileIdentitiesAndCATurn(t *testing.T) {
 	const ttl, pace = 10 * time.Second, 500 * time.Millisecond
 	n := meshtest.Start(t, manifests.Topology())
@@ -157,8 +158,9 @@ func TestNoRequestFailsWhileIdentitiesAndCATurn(t *testing.T) {
 	t.Logf("%d requests by %d certificates, %d failed", sent.Load(), seen, failed.Load())
 }
 
-// TestNoRequestFailsWhileConnectionsOfShortIdentitiesEnd leaves the identities as they are, so that connections end at the
-// half of what is left of them, by the server's clock and by the client's: after 2 s the latter, after 4 s the former.
+// TestNoRequestFailsWhileConnectionsOfShortIdentitiesEnd leaves the identities as they are, so that connections end at
+// the half of what is left of them, by the server's clock and by the client's: after 2 s the latter, after 4 s the
+// former.
 func TestNoRequestFailsWhileConnectionsOfShortIdentitiesEnd(t *testing.T) {
 	t.Parallel()
 	n := meshtest.Start(t, manifests.Topology())

@@ -14,15 +14,15 @@ import (
 	"time"
 )
 
-// Files in the folder of Config.PeopleTLS. They come from the people's CA, which is not the mesh's: no certificate of one is
-// good for anything with the other.
+// Files in the folder of Config.PeopleTLS. They come from the people's CA, which is separate from the mesh's: neither
+// accepts the other's certificates.
 const (
 	peopleChain   = "server.pem"
 	peopleKey     = "server.key"
-	peopleClients = "clients.pem" // who signs people's certificates
+	peopleClients = "clients.pem" // the CA of people's certificates
 )
 
-// Certificate is what a person has proven on the port for people with certificates.
+// Certificate is the verified certificate of a person on the port for people with certificates.
 type Certificate struct {
 	Name   string // the subject's common name: an id of the roster, or a role
 	Role   string // the subject's organisational unit: person, instructor or admin
@@ -31,20 +31,24 @@ type Certificate struct {
 	Ends   time.Time
 }
 
-// PersonOf is the certificate that a request's connection was made with, if it was made with one.
+// PersonOf is the client certificate of a request's connection, if there is one.
 func PersonOf(r *http.Request) (Certificate, bool) {
 	if r.TLS == nil || len(r.TLS.VerifiedChains) == 0 {
 		return Certificate{}, false
 	}
 	leaf := r.TLS.VerifiedChains[0][0]
-	c := Certificate{Name: leaf.Subject.CommonName, Serial: fmt.Sprintf("%x", leaf.SerialNumber), Begins: leaf.NotBefore, Ends: leaf.NotAfter}
+	c := Certificate{
+		Name: leaf.Subject.CommonName, Serial: fmt.Sprintf("%x", leaf.SerialNumber),
+		Begins: leaf.NotBefore, Ends: leaf.NotAfter,
+	}
 	if len(leaf.Subject.OrganizationalUnit) == 1 {
 		c.Role = leaf.Subject.OrganizationalUnit[0]
 	}
 	return c, true
 }
 
-// servePeopleTLS is servePeople by HTTPS. A certificate is asked for and not demanded: who has none signs in otherwise.
+// servePeopleTLS is servePeople by HTTPS. It requests a client certificate and does not require one: people without one
+// sign in by other means.
 func (n *Node) servePeopleTLS(ctx context.Context) error {
 	if _, err := n.peopleConfig(); err != nil {
 		return err
@@ -55,12 +59,13 @@ func (n *Node) servePeopleTLS(ctx context.Context) error {
 	}
 	return n.serveHTTP(ctx, n.peopleServer(), tls.NewListener(listener, &tls.Config{
 		MinVersion: tls.VersionTLS13,
-		// Read anew for each connection: a renewed certificate is shown, and a new CA believed, at once.
+		// Read for each connection, so that a renewed certificate and a new CA are used at once.
 		GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) { return n.peopleConfig() },
 	}))
 }
 
-// peopleAddress is where people with certificates come in: Config.PeopleListen, a host or a host and a port, else the mesh's host.
+// peopleAddress is where the port for people with certificates listens: Config.PeopleListen, a host or a host and a
+// port, else the mesh's host.
 func (n *Node) peopleAddress() string {
 	port := strconv.Itoa(n.self.WebTLS)
 	switch host, own, err := net.SplitHostPort(n.cfg.PeopleListen); {
@@ -92,7 +97,7 @@ func (n *Node) peopleConfig() (*tls.Config, error) {
 		Certificates:           []tls.Certificate{pair},
 		ClientAuth:             tls.VerifyClientCertIfGiven,
 		ClientCAs:              clients,
-		SessionTicketsDisabled: true, // who comes again proves again who it is
+		SessionTicketsDisabled: true, // each connection proves its identity
 		NextProtos:             []string{"h2", "http/1.1"},
 		Time:                   n.now,
 	}, nil

@@ -33,7 +33,8 @@ type signer struct {
 func newSigner(t *testing.T) *signer {
 	t.Helper()
 	s := &signer{}
-	template := &x509.Certificate{Subject: pkix.Name{CommonName: "people"}, IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign, NotAfter: time.Now().Add(time.Hour)}
+	template := &x509.Certificate{Subject: pkix.Name{CommonName: "people"}, IsCA: true, BasicConstraintsValid: true,
+		KeyUsage: x509.KeyUsageCertSign, NotAfter: time.Now().Add(time.Hour)}
 	pair := s.issue(t, template)
 	s.cert, s.key = pair.Leaf, pair.PrivateKey.(crypto.Signer)
 	return s
@@ -65,7 +66,8 @@ func (s *signer) person(t *testing.T, ends time.Duration, usage x509.ExtKeyUsage
 	t.Helper()
 	c := s.issue(t, &x509.Certificate{
 		Subject:   pkix.Name{CommonName: "mira.keller", OrganizationalUnit: []string{"person"}},
-		NotBefore: time.Now().Add(-2 * time.Hour), NotAfter: time.Now().Add(ends), KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{usage},
+		NotBefore: time.Now().Add(-2 * time.Hour), NotAfter: time.Now().Add(ends), KeyUsage: x509.KeyUsageDigitalSignature,
+		ExtKeyUsage: []x509.ExtKeyUsage{usage},
 	})
 	return &c
 }
@@ -92,7 +94,8 @@ func (s *signer) named(t *testing.T, dir, name string) string {
 		t.Fatal(err)
 	}
 	for name, block := range map[string]*pem.Block{
-		peopleChain: {Type: "CERTIFICATE", Bytes: c.Certificate[0]}, peopleKey: {Type: "PRIVATE KEY", Bytes: key}, peopleClients: {Type: "CERTIFICATE", Bytes: s.cert.Raw},
+		peopleChain: {Type: "CERTIFICATE", Bytes: c.Certificate[0]}, peopleKey: {Type: "PRIVATE KEY", Bytes: key},
+		peopleClients: {Type: "CERTIFICATE", Bytes: s.cert.Raw},
 	} {
 		if err := os.WriteFile(filepath.Join(dir, name), pem.EncodeToMemory(block), 0o600); err != nil {
 			t.Fatal(err)
@@ -138,7 +141,8 @@ func TestPeopleMayShowACertificateOfTheirCAAndOfNoOther(t *testing.T) {
 		if show != nil { // also where the server would not ask for one of that CA
 			config.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return show, nil }
 		}
-		client := &http.Client{Transport: &http.Transport{TLSClientConfig: config, DisableKeepAlives: true, ForceAttemptHTTP2: true}, Timeout: 5 * time.Second}
+		client := &http.Client{Transport: &http.Transport{TLSClientConfig: config, DisableKeepAlives: true,
+			ForceAttemptHTTP2: true}, Timeout: 5 * time.Second}
 		resp, err := client.Get(fmt.Sprintf("https://127.0.0.1:%d/", port))
 		if err != nil {
 			return "", "", err
@@ -154,7 +158,7 @@ func TestPeopleMayShowACertificateOfTheirCAAndOfNoOther(t *testing.T) {
 		}
 		select {
 		case <-deadline:
-			t.Fatal("nobody listens")
+			t.Fatal("no listener")
 		case <-time.After(10 * time.Millisecond):
 		}
 	}
@@ -183,7 +187,8 @@ func TestPeopleMayShowACertificateOfTheirCAAndOfNoOther(t *testing.T) {
 }
 
 func TestARoomIsServedWhereItIsSaid(t *testing.T) {
-	for listen, want := range map[string]string{"": "127.0.0.3:8443", "0.0.0.0": "0.0.0.0:8443", "10.1.2.3:9443": "10.1.2.3:9443", "::": "[::]:8443", "[::]:9443": "[::]:9443"} {
+	for listen, want := range map[string]string{"": "127.0.0.3:8443", "0.0.0.0": "0.0.0.0:8443",
+		"10.1.2.3:9443": "10.1.2.3:9443", "::": "[::]:8443", "[::]:9443": "[::]:9443"} {
 		n := &Node{self: topology.Workload{WebTLS: 8443}, cfg: Config{Host: "127.0.0.3", PeopleListen: listen}}
 		if got := n.peopleAddress(); got != want {
 			t.Errorf("listen %q: %s, want %s", listen, got, want)

@@ -1,6 +1,6 @@
 package mesh
 
-// Reasons are all reasons for which a peer or a request is refused.
+// Reasons lists every reason for refusing a peer or a request.
 var Reasons = []Reason{
 	NoCertificate,
 	Plaintext,

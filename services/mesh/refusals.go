@@ -13,34 +13,33 @@ import (
 	"example.org/security-training/services/topology"
 )
 
-// Most bytes of what an unverified caller brings into an entry or a line of the log. With what is ours,
-// neither is longer than 1 KB.
+// Limits for text of an unverified caller in an audit entry or a log line, in bytes. They keep both below 1 KB.
 const (
-	mostOfID     = 224
-	mostOfSerial = 48
-	mostOfRoute  = 112
-	mostOfDetail = 192
-	mostOfError  = 512 // of a refusal that may quote what a caller sent
+	maxIDBytes     = 224
+	maxSerialBytes = 48
+	maxRouteBytes  = 112
+	maxDetailBytes = 192
+	maxErrorBytes  = 512 // of an error that may quote a caller
 )
 
-// Of one address, so many refusals that differ are written in a second; of those that are the same, one and, a second
-// later, how many more there were. What is beyond is counted, and the count is written.
+// In one window, at most refusalsPerWindow different refusals of an address are written. Equal refusals are written
+// once, and their count at the end of the window. Further ones are only counted, and the count is written.
 const (
-	refusalsOfAddress = 50
+	refusalsPerWindow = 50
 	refusalWindow     = time.Second
-	addressesAtOnce   = 1024 // those beyond are taken for one
+	maxAddresses      = 1024 // further ones are treated as one address
 )
 
-// entry is what the chain keeps of r.
+// entry is the audit entry of r.
 func (r *Refusal) entry(kind string, route topology.Route) audit.Entry {
 	return audit.Entry{
-		Kind: kind, Outcome: string(topology.Refused), Reason: string(r.Reason), Peer: audit.Clip(r.ID, mostOfID),
-		Serial: audit.Clip(r.Serial, mostOfSerial), Route: audit.Clip(string(route), mostOfRoute),
-		Detail: audit.Clip(r.Detail, mostOfDetail),
+		Kind: kind, Outcome: string(topology.Refused), Reason: string(r.Reason), Peer: audit.Clip(r.ID, maxIDBytes),
+		Serial: audit.Clip(r.Serial, maxSerialBytes), Route: audit.Clip(string(route), maxRouteBytes),
+		Detail: audit.Clip(r.Detail, maxDetailBytes),
 	}
 }
 
-// refuse records that there is no session.
+// refuse records a refused session.
 func (n *Node) refuse(r *Refusal, route topology.Route, from net.Addr) {
 	n.refusals.add(addressOf(from), r.entry("decision", route), func(e audit.Entry) {
 		n.audit.Write(e)
@@ -49,16 +48,16 @@ func (n *Node) refuse(r *Refusal, route topology.Route, from net.Addr) {
 	})
 }
 
-// TurnAway records that an unknown person was turned away on the port for people, where remote is the address of the
-// connection: as often as a refused session is recorded, and no more often.
+// TurnAway records that an unknown person was refused on the port for people. remote is the address of the connection.
+// The limits for refused sessions apply.
 func (n *Node) TurnAway(remote string, e audit.Entry) {
-	at, _ := netip.ParseAddrPort(remote) // else it is of no address
-	e.Peer, e.Serial = audit.Clip(e.Peer, mostOfID), audit.Clip(e.Serial, mostOfSerial)
-	e.Detail = audit.Clip(e.Detail, mostOfDetail)
+	at, _ := netip.ParseAddrPort(remote) // the zero value if it cannot be read
+	e.Peer, e.Serial = audit.Clip(e.Peer, maxIDBytes), audit.Clip(e.Serial, maxSerialBytes)
+	e.Detail = audit.Clip(e.Detail, maxDetailBytes)
 	n.refusals.add(at.Addr(), e, n.audit.Write)
 }
 
-// addressOf is where a connection comes from, without its port; the zero Addr if it does not say.
+// addressOf is the address of a connection without its port; the zero Addr if it is unknown.
 func addressOf(from net.Addr) netip.Addr {
 	if from == nil {
 		return netip.Addr{}
@@ -70,7 +69,8 @@ func addressOf(from net.Addr) netip.Addr {
 	return at.Addr()
 }
 
-// origin is as whom an address is counted: one machine has every address of loopback, and of IPv6 a network.
+// origin is the address that refusals are counted under. A machine has all loopback addresses, and a whole IPv6
+// network.
 func origin(a netip.Addr) netip.Addr {
 	a = a.Unmap().WithZone("")
 	if a.IsLoopback() {
@@ -84,28 +84,28 @@ func origin(a netip.Addr) netip.Addr {
 	return a
 }
 
-// refusals keeps a caller that is refused again and again from filling the chain and the log. The zero value is ready
-// for use.
+// refusals prevents a caller that is refused repeatedly from filling the audit chain and the log. The zero value is
+// ready for use.
 type refusals struct {
 	mu        sync.Mutex
 	addresses map[netip.Addr]*refusedAddress
 	closed    bool
 }
 
-// refusedAddress is what came from one address within the last second, or two.
+// refusedAddress holds the refusals of one address in the current window.
 type refusedAddress struct {
-	same   map[refusalKey]*repeated
-	beyond uint64 // of which nothing else is kept
-	write  func(audit.Entry)
-	timer  *time.Timer
+	same    map[refusalKey]*repeated
+	dropped uint64 // only counted
+	write   func(audit.Entry)
+	timer   *time.Timer
 }
 
-// refusalKey is what two refusals of one address have in common if they are the same.
+// refusalKey is the same for equal refusals of one address.
 type refusalKey struct{ id, serial, reason string }
 
 type repeated struct {
 	entry audit.Entry
-	more  uint64 // since the last entry that was written of it
+	more  uint64 // since its last written entry
 }
 
 // add writes e, a refusal of a caller at address, or counts it.
@@ -121,16 +121,16 @@ func (r *refusals) add(address netip.Addr, e audit.Entry, write func(audit.Entry
 	switch was := a.same[key]; {
 	case was != nil:
 		was.more++
-	case len(a.same) < refusalsOfAddress:
+	case len(a.same) < refusalsPerWindow:
 		a.same[key] = &repeated{entry: e}
 		write(e)
 	default:
-		a.beyond++
+		a.dropped++
 	}
 }
 
 func (r *refusals) of(address netip.Addr, write func(audit.Entry)) *refusedAddress {
-	if r.addresses[address] == nil && len(r.addresses) >= addressesAtOnce {
+	if r.addresses[address] == nil && len(r.addresses) >= maxAddresses {
 		address = netip.Addr{}
 	}
 	a := r.addresses[address]
@@ -139,21 +139,22 @@ func (r *refusals) of(address netip.Addr, write func(audit.Entry)) *refusedAddre
 			r.addresses = map[netip.Addr]*refusedAddress{}
 		}
 		a = &refusedAddress{same: map[refusalKey]*repeated{}}
-		a.timer = time.AfterFunc(refusalWindow, func() { r.turn(address, a) })
+		a.timer = time.AfterFunc(refusalWindow, func() { r.endWindow(address, a) })
 		r.addresses[address] = a
 	}
 	a.write = write
 	return a
 }
 
-// turn ends a second of an address. What came again stays for another one, in which it is counted only.
-func (r *refusals) turn(address netip.Addr, a *refusedAddress) {
+// endWindow ends the window of an address. Refusals that were repeated stay for another window, in which they are only
+// counted.
+func (r *refusals) endWindow(address netip.Addr, a *refusedAddress) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.closed {
 		return
 	}
-	a.settle(address)
+	a.flush(address)
 	if len(a.same) == 0 {
 		delete(r.addresses, address)
 		return
@@ -161,8 +162,8 @@ func (r *refusals) turn(address netip.Addr, a *refusedAddress) {
 	a.timer.Reset(refusalWindow)
 }
 
-// settle writes what was only counted, and forgets what did not come again.
-func (a *refusedAddress) settle(address netip.Addr) {
+// flush writes the counts, and removes refusals that were not repeated.
+func (a *refusedAddress) flush(address netip.Addr) {
 	var again []*repeated
 	for key, s := range a.same {
 		if s.more == 0 {
@@ -171,34 +172,34 @@ func (a *refusedAddress) settle(address netip.Addr) {
 		}
 		again = append(again, s)
 	}
-	slices.SortFunc(again, func(x, y *repeated) int { // a chain of the same refusals is the same chain
+	slices.SortFunc(again, func(x, y *repeated) int { // so that the order of entries is reproducible
 		return strings.Compare(x.entry.Reason+x.entry.Peer+x.entry.Serial, y.entry.Reason+y.entry.Peer+y.entry.Serial)
 	})
 	for _, s := range again {
 		s.entry.Count, s.more = s.more, 0
 		a.write(s.entry)
 	}
-	if a.beyond > 0 {
+	if a.dropped > 0 {
 		from := "many addresses"
 		if address.IsValid() {
 			from = address.String()
 		}
 		a.write(audit.Entry{
-			Kind: "decision", Outcome: string(topology.Refused), Reason: string(Beyond), Count: a.beyond,
-			Detail: fmt.Sprintf("from %s, within a second in which %d others were written", from, refusalsOfAddress),
+			Kind: "decision", Outcome: string(topology.Refused), Reason: string(Beyond), Count: a.dropped,
+			Detail: fmt.Sprintf("from %s, within a second in which %d others were written", from, refusalsPerWindow),
 		})
-		a.beyond = 0
+		a.dropped = 0
 	}
 }
 
-// close writes what was only counted until now. What is refused later is written as it comes.
+// close writes the counts. Later refusals are written at once.
 func (r *refusals) close() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.closed = true
 	for address, a := range r.addresses {
 		a.timer.Stop()
-		a.settle(address)
+		a.flush(address)
 	}
 	r.addresses = nil
 }

@@ -87,19 +87,19 @@ func TestRefusalsThatDifferAreFiftyASecondOfOneAddressAndTheRestIsCounted(t *tes
 		if n.stand() != 8000 {
 			t.Errorf("the entries stand for %d of 8000 decisions", n.stand())
 		}
-		many, beyond := 0, 0
+		many, dropped := 0, 0
 		for _, e := range n.entries() {
 			switch {
 			case e.Reason == string(Beyond) && strings.Contains(e.Detail, stranger.String()):
-				beyond++
+				dropped++
 			case e.Reason == string(Beyond):
 				t.Errorf("of another address: %+v", e)
 			case len(e.Serial) > 1:
 				many++
 			}
 		}
-		if most := 5 * refusalsOfAddress; many < refusalsOfAddress || many > most || beyond < 3 || beyond > 5 {
-			t.Errorf("%d written and %d entries for the rest, want at most %d and one a second", many, beyond, most)
+		if most := 5 * refusalsPerWindow; many < refusalsPerWindow || many > most || dropped < 3 || dropped > 5 {
+			t.Errorf("%d written and %d entries for the rest, want at most %d and one a second", many, dropped, most)
 		}
 	})
 }
@@ -109,12 +109,12 @@ func TestRefusalsOfAnyNumberOfAddressesTakeNoMemoryAndAreCounted(t *testing.T) {
 		var r refusals
 		var n written
 		at := netip.MustParseAddr("10.0.0.0")
-		const many = 5 * addressesAtOnce
+		const many = 5 * maxAddresses
 		for i := range many {
 			r.add(at, (&Refusal{Reason: Unlisted, Serial: fmt.Sprint(i)}).entry("decision", ""), n.write)
 			at = at.Next()
 		}
-		if len(r.addresses) > addressesAtOnce+1 || len(n.entries()) > addressesAtOnce+refusalsOfAddress {
+		if len(r.addresses) > maxAddresses+1 || len(n.entries()) > maxAddresses+refusalsPerWindow {
 			t.Errorf("%d addresses are remembered, %d entries were written", len(r.addresses), len(n.entries()))
 		}
 		r.close()
@@ -134,15 +134,15 @@ func TestAMachineOfManyAddressesIsCountedAsOne(t *testing.T) {
 		var r refusals
 		var n written
 		at := netip.MustParseAddr(first)
-		for i := range 20 * refusalsOfAddress {
+		for i := range 20 * refusalsPerWindow {
 			r.add(at, (&Refusal{Reason: Unlisted, Serial: fmt.Sprint(i)}).entry("decision", ""), n.write)
 			at = at.Next()
 		}
-		if got := len(n.entries()); got != refusalsOfAddress {
-			t.Errorf("%s and those behind it: %d entries in a second, want %d", first, got, refusalsOfAddress)
+		if got := len(n.entries()); got != refusalsPerWindow {
+			t.Errorf("%s and those behind it: %d entries in a second, want %d", first, got, refusalsPerWindow)
 		}
 		r.close()
-		if n.stand() != 20*refusalsOfAddress {
+		if n.stand() != 20*refusalsPerWindow {
 			t.Errorf("the entries stand for %d decisions", n.stand())
 		}
 	}

@@ -47,8 +47,8 @@ func last(t testing.TB, n *meshtest.Net, name string) uint64 {
 	return entries[len(entries)-1].Seq
 }
 
-// awaitNext waits for name's first entry of a kind and outcome after the one numbered seq. Entries reach the file within
-// milliseconds and in order, so one of before seq was read may still arrive after it.
+// awaitNext waits for name's first entry of a kind and outcome after the one numbered seq. Entries reach the file
+// within milliseconds and in order, so one of before seq was read may still arrive after it.
 func awaitNext(t testing.TB, n *meshtest.Net, name, kind string, outcome topology.Outcome, seq uint64) audit.Entry {
 	t.Helper()
 	return n.AwaitAudit(t, name, "the next "+kind+" "+string(outcome), func(e audit.Entry) bool {
@@ -82,7 +82,8 @@ func TestForgedCallerIsRefusedAndTheRuleIsNamed(t *testing.T) {
 			if entry.Outcome != string(topology.Refused) || entry.Reason != string(c.want) {
 				t.Errorf("the callee recorded %s %s (%s), want Refused %s", entry.Outcome, entry.Reason, entry.Detail, c.want)
 			}
-			if early := c.want == mesh.Unparseable || c.want == mesh.ProofOfPossession; !early && entry.Serial != fmt.Sprintf("%x", svid.Certificates[0].SerialNumber) {
+			if early := c.want == mesh.Unparseable || c.want == mesh.ProofOfPossession; !early &&
+				entry.Serial != fmt.Sprintf("%x", svid.Certificates[0].SerialNumber) {
 				t.Errorf("recorded serial %s, want that of the forgery, %x", entry.Serial, svid.Certificates[0].SerialNumber)
 			}
 		})
@@ -96,7 +97,10 @@ func TestForgedCalleeIsRefusedByTheCallerAndTheRuleIsNamed(t *testing.T) {
 	for _, c := range forgeries {
 		t.Run(c.rule, func(t *testing.T) {
 			svid := c.forge(&forger{t, n, n.Topology.ID(callee)})
-			stop := impostor(t, n.Addr(callee), func(ctx context.Context, l net.Listener) error { return probe.Serve(ctx, l, svid) })
+			stop := impostor(t, n.Addr(callee), func(ctx context.Context, l net.Listener) error {
+				return probe.Serve(ctx, l,
+					svid)
+			})
 			defer stop()
 			before := last(t, n, caller)
 			resp, err := node.Peer(callee).Post(t.Context(), generate.Path(), "application/json", []byte("{}"))
@@ -117,7 +121,8 @@ func TestForgedCalleeIsRefusedByTheCallerAndTheRuleIsNamed(t *testing.T) {
 			if !errors.As(err, &refusal) || refusal.Reason != want {
 				t.Errorf("the call ended with %v, want a refusal for %s", err, want)
 			}
-			if entry := awaitNext(t, n, caller, "dial", topology.Refused, before); entry.Reason != string(want) || entry.Outcome != string(topology.Refused) {
+			if entry := awaitNext(t, n, caller, "dial", topology.Refused, before); entry.Reason != string(want) ||
+				entry.Outcome != string(topology.Refused) {
 				t.Errorf("the caller recorded %s %s (%s), want Refused %s", entry.Outcome, entry.Reason, entry.Detail, want)
 			}
 		})
@@ -150,10 +155,13 @@ func TestEveryRuleHasAForgery(t *testing.T) {
 	}
 	for _, r := range []mesh.Reason{
 		mesh.Unparseable, mesh.ProofOfPossession,
-		mesh.NoURI, mesh.ManyURIs, mesh.Scheme, mesh.NoPath, mesh.Query, mesh.Fragment, mesh.UserInfo, mesh.Port, mesh.EmptyDomain,
+		mesh.NoURI, mesh.ManyURIs, mesh.Scheme, mesh.NoPath, mesh.Query, mesh.Fragment, mesh.UserInfo, mesh.Port,
+		mesh.EmptyDomain,
 		mesh.DomainCharacter, mesh.PercentEncoding, mesh.PathSegment, mesh.TrailingSlash, mesh.SegmentCharacter, mesh.TooLong,
-		mesh.LeafIsCA, mesh.LeafSignsCerts, mesh.LeafSignsCRLs, mesh.NoDigitalSignature, mesh.NoKeyUsage, mesh.KeyUsageNotCritical,
-		mesh.ExtendedKeyUsage, mesh.IntermediateNotCA, mesh.IntermediateUsage, mesh.SignerWithPath, mesh.URINotCritical, mesh.Expired,
+		mesh.LeafIsCA, mesh.LeafSignsCerts, mesh.LeafSignsCRLs, mesh.NoDigitalSignature, mesh.NoKeyUsage,
+		mesh.KeyUsageNotCritical,
+		mesh.ExtendedKeyUsage, mesh.IntermediateNotCA, mesh.IntermediateUsage, mesh.SignerWithPath, mesh.URINotCritical,
+		mesh.Expired,
 		mesh.NotYetValid, mesh.UnknownIssuer, mesh.BadSignature, mesh.SelfSigned, mesh.PathLength, mesh.CriticalExtension,
 		mesh.NameConstraint, mesh.ForeignDomain, mesh.OtherDomainsCA, mesh.Unlisted,
 	} {
@@ -174,7 +182,8 @@ func TestCallerWithoutAnIdentityIsRefusedAndTheReasonRecorded(t *testing.T) {
 		want   mesh.Reason
 	}{
 		{"no certificate", probe.Caller{}, mesh.NoCertificate},
-		{"a JWT instead of a certificate", probe.Caller{Bearer: "eyJhbGciOiJFUzI1NiJ9.eyJzdWIiOiJzcGlmZmU6Ly94L2xtcyJ9.c2ln"}, mesh.NoCertificate},
+		{"a JWT instead of a certificate", probe.Caller{Bearer: "eyJhbGciOiJFUzI1NiJ9.eyJzdWIiOiJzcGlmZmU6Ly94L2xtcyJ9.c2ln"},
+			mesh.NoCertificate},
 		{"plaintext", probe.Caller{Manner: probe.Plaintext}, mesh.Plaintext},
 		{"plaintext with a JWT", probe.Caller{Manner: probe.Plaintext, Bearer: "eyJhbGciOiJub25lIn0.e30."}, mesh.Plaintext},
 		{"TLS 1.2 with a good certificate", probe.Caller{SVID: honest, Manner: probe.TLS12}, mesh.TLSVersion},
@@ -211,7 +220,8 @@ func TestAuditNamesTheRefusedAndNeverTheirBytesAtLength(t *testing.T) {
 	n := meshtest.Start(t, manifests.Topology())
 	n.ServeStubs(t, n.Join(t, callee))
 	before := last(t, n, callee)
-	for _, uri := range []string{"https://" + strings.Repeat("x", 50_000), "spiffe://example.org/" + strings.Repeat("&", 50_000), "spiffe://" + strings.Repeat("<", 1500)} {
+	for _, uri := range []string{"https://" + strings.Repeat("x", 50_000), "spiffe://example.org/" + strings.Repeat("&",
+		50_000), "spiffe://" + strings.Repeat("<", 1500)} {
 		svid := uris(uri)(&forger{t, n, n.Topology.ID(caller)})
 		probe.Once(t.Context(), n.Addr(callee), probe.Caller{SVID: svid}, generate)
 		e := awaitNext(t, n, callee, "decision", topology.Refused, before)
@@ -243,7 +253,8 @@ func TestOldCAIsNoLongerTrustedAfterItsRemoval(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got := probe.Once(t.Context(), n.Addr(callee), probe.Caller{SVID: svid}, generate); got.Outcome != topology.Allowed {
+	if got := probe.Once(t.Context(), n.Addr(callee), probe.Caller{SVID: svid},
+		generate); got.Outcome != topology.Allowed {
 		t.Fatalf("under the new CA: %+v, want Allowed", got)
 	}
 	n.Trust(next.Cert)
@@ -293,7 +304,8 @@ func TestCallerMayNotHideBehindASharedConnectionOfAnother(t *testing.T) {
 	t.Parallel()
 	n := meshtest.Start(t, manifests.Topology())
 	n.ServeStubs(t, n.Join(t, "risk-scorer"))
-	conn, err := probe.Open(t.Context(), n.Addr("risk-scorer"), probe.Caller{SVID: n.Mint(t, "git-collector", time.Hour, nil)})
+	conn, err := probe.Open(t.Context(), n.Addr("risk-scorer"), probe.Caller{SVID: n.Mint(t, "git-collector", time.Hour,
+		nil)})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -301,7 +313,8 @@ func TestCallerMayNotHideBehindASharedConnectionOfAnother(t *testing.T) {
 	for _, c := range []struct {
 		route topology.Route
 		want  topology.Outcome
-	}{{"POST /v1/events", topology.Allowed}, {"GET /v1/people", topology.Forbidden}, {"GET /v1/clock", topology.Allowed}, {"PUT /v1/people", topology.Forbidden}} {
+	}{{"POST /v1/events", topology.Allowed}, {"GET /v1/people", topology.Forbidden}, {"GET /v1/clock", topology.Allowed},
+		{"PUT /v1/people", topology.Forbidden}} {
 		if got := conn.Try(t.Context(), c.route); got.Outcome != c.want {
 			t.Errorf("%s: %+v, want %s on the same connection", c.route, got, c.want)
 		}

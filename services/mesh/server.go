@@ -22,21 +22,22 @@ const (
 	handshakesAtOnce = 1024
 )
 
-// connection is one admitted caller. It outlives the decision that admitted it, so every request decides anew.
+// connection is one admitted caller. It may outlive the reasons for its admission, so each request is decided
+// separately.
 type connection struct {
 	tls        *tls.Conn
 	peer       *Peer
-	soft       time.Time     // from here on, the next answer closes it
-	generation atomic.Uint64 // the bundles that it was last verified against
+	soft       time.Time     // after this, the next answer closes it
+	generation atomic.Uint64 // of the bundles that it was last verified with
 	idle       atomic.Bool
-	half, end  *time.Timer // close it, the first one if it is idle
+	half, end  *time.Timer // they close it; half only if it is idle
 }
 
-// flushTime is what an answer that was given gets to reach the wire: HTTP/2 calls a connection idle a moment before that.
+// flushTime is the time for an answer to reach the wire: HTTP/2 reports a connection as idle shortly before that.
 const flushTime = 250 * time.Millisecond
 
-// watch has the connection closed when its time is up: at soft if it is idle, as soon as it is idle if it was busy then, and
-// in any case when the peer's identity has ended. Busy ones are told by their next answer.
+// watch closes the connection at its end: at soft if it is idle, as soon as it is idle if it was busy then, and in any
+// case when the peer's identity has expired. A busy one is closed by its next answer.
 func (c *connection) watch(hangUp func()) {
 	c.half = time.AfterFunc(time.Until(c.soft), func() {
 		if c.idle.Load() {
@@ -46,9 +47,9 @@ func (c *connection) watch(hangUp func()) {
 	c.end = time.AfterFunc(time.Until(c.peer.NotAfter)+time.Second, hangUp)
 }
 
-// turn follows what net/http says of the connection. What is over keeps no timer, which would keep the connection in memory
-// for as long as the peer's identity lives.
-func (c *connection) turn(state http.ConnState) {
+// setState follows the states that net/http reports. A closed connection's timers are stopped: they would keep it in
+// memory until the peer's identity expires.
+func (c *connection) setState(state http.ConnState) {
 	c.idle.Store(state == http.StateIdle)
 	switch state {
 	case http.StateIdle:
@@ -61,13 +62,13 @@ func (c *connection) turn(state http.ConnState) {
 	}
 }
 
-// door accepts TCP connections, makes each handshake in a goroutine of its own, so that accepting never waits, and hands
-// over those that are admitted.
-type door struct {
+// handshaker is a listener that accepts TCP connections, makes each handshake in its own goroutine, so that accepting
+// never waits, and returns the admitted connections.
+type handshaker struct {
 	net.Listener
 	node     *Node
 	admitted chan *connection
-	handed   sync.Map // *tls.Conn → *connection, until net/http asks who it is
+	pending  sync.Map // *tls.Conn → *connection, until net/http calls ConnContext
 	slots    chan struct{}
 	done     chan struct{}
 	close    sync.Once
@@ -78,11 +79,14 @@ func (n *Node) serveMesh(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return n.serveDoor(ctx, l)
+	return n.serveListener(ctx, l)
 }
 
-func (n *Node) serveDoor(ctx context.Context, l net.Listener) error {
-	d := &door{Listener: l, node: n, admitted: make(chan *connection), slots: make(chan struct{}, handshakesAtOnce), done: make(chan struct{})}
+func (n *Node) serveListener(ctx context.Context, l net.Listener) error {
+	d := &handshaker{
+		Listener: l, node: n, admitted: make(chan *connection),
+		slots: make(chan struct{}, handshakesAtOnce), done: make(chan struct{}),
+	}
 	go d.accept()
 
 	var live sync.Map // *tls.Conn → *connection
@@ -90,7 +94,8 @@ func (n *Node) serveDoor(ctx context.Context, l net.Listener) error {
 	s.Protocols = new(http.Protocols)
 	s.Protocols.SetHTTP1(true)
 	s.Protocols.SetHTTP2(true)
-	s.TLSConfig = &tls.Config{NextProtos: []string{"h2", "http/1.1"}} // makes net/http speak HTTP/2 on connections that are already open
+	// This makes net/http use HTTP/2 on connections whose handshake is done.
+	s.TLSConfig = &tls.Config{NextProtos: []string{"h2", "http/1.1"}}
 	s.ConnContext = func(ctx context.Context, c net.Conn) context.Context {
 		conn, ok := d.take(c)
 		if !ok {
@@ -102,7 +107,7 @@ func (n *Node) serveDoor(ctx context.Context, l net.Listener) error {
 	}
 	s.ConnState = func(c net.Conn, state http.ConnState) {
 		if v, ok := live.Load(c); ok {
-			v.(*connection).turn(state)
+			v.(*connection).setState(state)
 			if state == http.StateClosed || state == http.StateHijacked {
 				live.Delete(c)
 			}
@@ -113,30 +118,30 @@ func (n *Node) serveDoor(ctx context.Context, l net.Listener) error {
 
 type connectionKey struct{}
 
-func (d *door) take(c net.Conn) (*connection, bool) {
-	v, ok := d.handed.LoadAndDelete(c)
+func (d *handshaker) take(c net.Conn) (*connection, bool) {
+	v, ok := d.pending.LoadAndDelete(c)
 	if !ok {
 		return nil, false
 	}
 	return v.(*connection), true
 }
 
-func (d *door) Accept() (net.Conn, error) {
+func (d *handshaker) Accept() (net.Conn, error) {
 	select {
 	case c := <-d.admitted:
-		d.handed.Store(net.Conn(c.tls), c)
+		d.pending.Store(net.Conn(c.tls), c)
 		return c.tls, nil
 	case <-d.done:
 		return nil, net.ErrClosed
 	}
 }
 
-func (d *door) Close() error {
+func (d *handshaker) Close() error {
 	d.close.Do(func() { close(d.done) })
 	return d.Listener.Close()
 }
 
-func (d *door) accept() {
+func (d *handshaker) accept() {
 	for {
 		raw, err := d.Listener.Accept()
 		if err != nil {
@@ -144,7 +149,7 @@ func (d *door) accept() {
 				return
 			}
 			d.node.log.Warn("accept", "error", err.Error())
-			select { // out of file descriptors, most likely: wait for some to come back
+			select { // most likely out of file descriptors: wait for some to be released
 			case <-d.done:
 				return
 			case <-time.After(50 * time.Millisecond):
@@ -158,13 +163,13 @@ func (d *door) accept() {
 				d.admit(raw)
 			}()
 		default:
-			raw.Close() // a flood of half-open connections must not starve the others of memory
+			raw.Close() // half-open connections must not exhaust the memory
 			d.node.refuse(&Refusal{Reason: Flooded}, "", raw.RemoteAddr())
 		}
 	}
 }
 
-func (d *door) admit(raw net.Conn) {
+func (d *handshaker) admit(raw net.Conn) {
 	n := d.node
 	var peer *Peer
 	config := n.tlsConfig(func(p *Peer) error {
@@ -183,12 +188,12 @@ func (d *door) admit(raw net.Conn) {
 		return
 	}
 	id, err := n.identities.Current()
-	if err != nil { // it went away in this very moment
+	if err != nil { // it was withdrawn during the handshake
 		conn.Close()
 		return
 	}
 	now := n.now()
-	c := &connection{tls: conn, peer: peer, soft: time.Now().Add(half(now, peer.NotAfter, id.NotAfter()))}
+	c := &connection{tls: conn, peer: peer, soft: time.Now().Add(halfOf(now, peer.NotAfter, id.NotAfter()))}
 	c.generation.Store(id.Generation)
 	c.idle.Store(true)
 	select {
@@ -211,7 +216,7 @@ func (n *Node) admits(p *Peer) error {
 	return nil
 }
 
-// gate answers only those connections that would still be admitted, whatever they ask for: a path that does not exist, too.
+// gate answers only connections that would still be admitted, also for a path that does not exist.
 func (n *Node) gate(w http.ResponseWriter, r *http.Request) {
 	conn, ok := r.Context().Value(connectionKey{}).(*connection)
 	if !ok {
@@ -225,7 +230,9 @@ func (n *Node) gate(w http.ResponseWriter, r *http.Request) {
 		n.refuse(refusal, topology.Route(pattern), conn.tls.RemoteAddr())
 		w.Header().Set("Mesh-Reason", string(refusal.Reason))
 		w.Header().Set("Connection", "close") // HTTP/1.1: closes; HTTP/2: net/http answers GOAWAY
-		httpjson.WriteError(w, httpjson.Errorf(http.StatusUnauthorized, "refused", "this connection is no longer admitted: %s", refusal.Reason))
+		httpjson.WriteError(w, httpjson.Errorf(
+			http.StatusUnauthorized, "refused", "this connection is no longer admitted: %s", refusal.Reason,
+		))
 		return
 	}
 	if time.Now().After(conn.soft) {
@@ -234,12 +241,13 @@ func (n *Node) gate(w http.ResponseWriter, r *http.Request) {
 	n.mux.ServeHTTP(w, r)
 }
 
-// dispatch decides one request and, if it is allowed, lets the handler answer. While decisions cannot be recorded, none is made.
+// dispatch decides one request and, if it is allowed, calls its handler. It makes no decision while decisions cannot be
+// recorded.
 func (n *Node) dispatch(w http.ResponseWriter, r *http.Request) {
-	if n.unrecorded(w, r) {
+	if n.refuseUnrecorded(w, r) {
 		return
 	}
-	conn := r.Context().Value(connectionKey{}).(*connection) // gate lets nothing else through
+	conn := r.Context().Value(connectionKey{}).(*connection) // gate has checked it
 	route := topology.Route(r.Pattern)
 	topo := n.topology.Load()
 	caller, _ := topo.ByID(conn.peer.ID)
@@ -264,7 +272,7 @@ func (n *Node) dispatch(w http.ResponseWriter, r *http.Request) {
 			httpjson.WriteError(w, errors.New("panic"))
 		}
 	}()
-	ctx := context.WithValue(r.Context(), callerKey{}, callerValue{caller, conn.peer.Serial})
+	ctx := WithCaller(r.Context(), caller, conn.peer.Serial)
 	err := httpjson.Address(r)
 	if err == nil {
 		err = n.handlers[route](w, r.WithContext(ctx))
@@ -274,34 +282,28 @@ func (n *Node) dispatch(w http.ResponseWriter, r *http.Request) {
 			n.log.Error("request failed", "route", string(route), "caller", caller.Name, "error", err.Error())
 		} else {
 			n.log.Info("request refused", "route", string(route), "caller", caller.Name, "status", e.Status,
-				"error", audit.Clip(err.Error(), mostOfError))
+				"error", audit.Clip(err.Error(), maxErrorBytes))
 		}
 		httpjson.WriteError(w, err)
 	}
 }
 
-// unrecorded answers 503 while decisions cannot be recorded, and says whether it did.
-func (n *Node) unrecorded(w http.ResponseWriter, r *http.Request) bool {
+// refuseUnrecorded answers 503 while decisions cannot be recorded, and says whether it did.
+func (n *Node) refuseUnrecorded(w http.ResponseWriter, r *http.Request) bool {
 	err := n.audit.Err()
 	if err == nil {
 		return false
 	}
-	n.log.Error(
-		"request not decided",
-		"method",
-		r.Method,
-		"path",
-		audit.Clip(r.URL.Path, mostOfDetail),
-		"error",
-		"write audit: "+err.Error(),
-	)
+	n.log.Error("request not decided", "method", r.Method, "path", audit.Clip(r.URL.Path, maxDetailBytes),
+		"error", "write audit: "+err.Error())
 	w.Header().Set("Mesh-Reason", string(Unrecorded))
-	httpjson.WriteError(w, httpjson.Errorf(http.StatusServiceUnavailable, string(Unrecorded), "decisions cannot be recorded here, so none is made").After(time.Second))
+	httpjson.WriteError(w, httpjson.Errorf(http.StatusServiceUnavailable, string(Unrecorded),
+		"decisions cannot be recorded here, so none is made").After(time.Second))
 	return true
 }
 
-// stillAdmitted checks what may have changed since the handshake: the peer's expiry, the bundles, the topology, and whether
-// this side still has an identity at all.
+// stillAdmitted checks what may have changed since the handshake: this side's identity, the peer's expiry, the bundles,
+// and the topology.
 func (n *Node) stillAdmitted(c *connection) *Refusal {
 	id, err := n.identities.Current()
 	if err != nil {
@@ -333,19 +335,19 @@ type callerValue struct {
 	serial   string
 }
 
-// Caller is the verified workload that sent the request of ctx, the zero Workload outside one.
+// Caller is the verified workload that sent the request of ctx; the zero Workload if ctx is not of a request.
 func Caller(ctx context.Context) topology.Workload {
 	v, _ := ctx.Value(callerKey{}).(callerValue)
 	return v.workload
 }
 
-// CallerSerial is the serial number, in hex, of the SVID that Caller proved itself by.
+// CallerSerial is the serial number, in hex, of the caller's SVID.
 func CallerSerial(ctx context.Context) string {
 	v, _ := ctx.Value(callerKey{}).(callerValue)
 	return v.serial
 }
 
-// WithCaller is a context as a handler sees it when w calls, for tests of handlers without a connection.
+// WithCaller is the context of a request from w. Tests use it to call handlers without a connection.
 func WithCaller(ctx context.Context, w topology.Workload, serial string) context.Context {
 	return context.WithValue(ctx, callerKey{}, callerValue{w, serial})
 }

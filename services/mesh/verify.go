@@ -14,26 +14,26 @@ import (
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 )
 
-// Reason says why a peer or a request was refused. Codes are stable: they stand in audit lines, in the header Mesh-Reason
-// and in tests.
+// Reason says why a peer or a request was refused. The codes are stable: they are part of audit entries and of the
+// header Mesh-Reason.
 type Reason string
 
-// Reasons that concern the connection as such.
+// Reasons about the connection.
 const (
 	NoCertificate     Reason = "no_certificate"
 	Plaintext         Reason = "plaintext"
 	TLSVersion        Reason = "tls_version"
-	Unparseable       Reason = "unparseable_certificate" // Go's parser refused it before any rule of SPIFFE could
+	Unparseable       Reason = "unparseable_certificate" // Go's parser refused it before the rules of SPIFFE
 	ProofOfPossession Reason = "no_proof_of_possession"  // the peer does not hold the certificate's key
 	HandshakeTimeout  Reason = "handshake_timeout"
 	HungUp            Reason = "hung_up"
 	PeerRefused       Reason = "refused_by_peer"
 	HandshakeFailed   Reason = "handshake_failed"
 	Resumed           Reason = "resumed_session"
-	NoIdentity        Reason = "no_identity" // this side has lost its own
+	NoIdentity        Reason = "no_identity" // this side has none
 )
 
-// Reasons that concern the SPIFFE ID (SPIFFE-ID.md, sections 2.1 to 2.3).
+// Reasons about the SPIFFE ID (SPIFFE-ID.md, sections 2.1 to 2.3).
 const (
 	NoURI            Reason = "no_uri_san"
 	ManyURIs         Reason = "several_uri_sans"
@@ -52,7 +52,7 @@ const (
 	TooLong          Reason = "id_too_long"
 )
 
-// Reasons that concern the certificates (X509-SVID.md, sections 2 to 5).
+// Reasons about the certificates (X509-SVID.md, sections 2 to 5).
 const (
 	LeafIsCA            Reason = "leaf_is_ca"
 	LeafSignsCerts      Reason = "leaf_key_cert_sign"
@@ -74,10 +74,10 @@ const (
 	CriticalExtension   Reason = "unknown_critical_extension"
 	NameConstraint      Reason = "name_constraints"
 	ForeignDomain       Reason = "foreign_trust_domain" // no bundle for the ID's domain
-	OtherDomainsCA      Reason = "other_domains_ca"     // signed by a CA that speaks for another domain
+	OtherDomainsCA      Reason = "other_domains_ca"     // signed by a CA of another domain
 )
 
-// Reasons that concern policy.
+// Reasons of policy.
 const (
 	Unlisted       Reason = "not_listed"           // a valid ID of the domain that topology does not know
 	NotAdmitted    Reason = "not_admitted"         // listed, but on no route of this workload
@@ -85,22 +85,22 @@ const (
 	NotForCaller   Reason = "route_not_for_caller" // admitted, but not on this route
 )
 
-// Beyond is the reason of an entry that stands for refusals of which each had a reason of its own: there were too many
-// from one address to write them one by one.
+// Beyond is the reason of an entry that counts refusals of one address: there were too many different ones to write
+// each of them.
 const Beyond Reason = "too_many_refusals"
 
-// Flooded is why a connection was closed unheard: too many others are in the middle of their handshake.
+// Flooded is the reason for closing a connection before its handshake: too many handshakes are in progress.
 const Flooded Reason = "too_many_handshakes"
 
-// Unrecorded is why nothing was decided: the audit cannot be written. It is the one reason in the header Mesh-Reason, with 503,
-// that is no refusal.
+// Unrecorded is the reason for deciding nothing: the audit cannot be written. It is the only reason in the header
+// Mesh-Reason that is no refusal; its status is 503.
 const Unrecorded Reason = "audit_unavailable"
 
 // Refusal is the error of a refused peer.
 type Refusal struct {
 	Reason Reason
-	ID     string // as far as it could be read
-	Serial string // hex, as far as it could be read
+	ID     string // empty if it could not be read
+	Serial string // hex; empty if it could not be read
 	Detail string
 }
 
@@ -115,7 +115,7 @@ func (r *Refusal) Error() string {
 	return s
 }
 
-// Peer is a verified other side.
+// Peer is the verified other side of a connection.
 type Peer struct {
 	ID       spiffeid.ID
 	Serial   string // hex
@@ -128,8 +128,8 @@ var (
 	oidKeyUsage       = asn1.ObjectIdentifier{2, 5, 29, 15}
 )
 
-// verify checks a peer's chain, leaf first, against every rule, and the leaf against the bundle of its own trust domain.
-// The error is always a *Refusal.
+// verify checks a peer's chain, leaf first, against all rules, with the bundle of the leaf's own trust domain. The
+// error is always a *Refusal.
 func verify(chain []*x509.Certificate, bundles *x509bundle.Set, now time.Time) (*Peer, error) {
 	if len(chain) == 0 {
 		return nil, &Refusal{Reason: NoCertificate}
@@ -222,7 +222,9 @@ func chainTo(bundle *x509bundle.Bundle, chain []*x509.Certificate, now time.Time
 	for _, c := range chain[1:] {
 		between.AddCert(c)
 	}
-	return chain[0].Verify(x509.VerifyOptions{Roots: roots, Intermediates: between, CurrentTime: now, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny}})
+	return chain[0].Verify(x509.VerifyOptions{
+		Roots: roots, Intermediates: between, CurrentTime: now, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny},
+	})
 }
 
 func signedByOther(chain []*x509.Certificate, bundles *x509bundle.Set, own spiffeid.TrustDomain, now time.Time) bool {
@@ -237,8 +239,8 @@ func signedByOther(chain []*x509.Certificate, bundles *x509bundle.Set, own spiff
 	return false
 }
 
-// checkID applies the rules for a SPIFFE ID to the raw text of the certificate, because a URL parser would already have
-// mended some of what must be refused.
+// checkID applies the rules for a SPIFFE ID to the raw text of the certificate, because a URL parser corrects some of
+// what must be refused.
 func checkID(uri string) Reason {
 	if len(uri) > 2048 {
 		return TooLong
@@ -264,7 +266,7 @@ func checkID(uri string) Reason {
 		return Port
 	case domain == "":
 		return EmptyDomain
-	case strings.Trim(domain, "abcdefghijklmnopqrstuvwxyz0123456789.-_") != "" || strings.ContainsFunc(domain, func(r rune) bool {
+	case strings.ContainsFunc(domain, func(r rune) bool {
 		return !strings.ContainsRune("abcdefghijklmnopqrstuvwxyz0123456789.-_", r)
 	}):
 		return DomainCharacter
@@ -321,7 +323,8 @@ func checkLeaf(leaf *x509.Certificate) Reason {
 	return ""
 }
 
-// uriNames reads the URIs of a subject alternative name as they stand, and whether the extension is critical (RFC 5280, 4.2.1.6).
+// uriNames returns the URIs of the subject alternative name, unparsed, and whether the extension is critical (RFC 5280,
+// 4.2.1.6).
 func uriNames(c *x509.Certificate) (uris []string, critical bool, err error) {
 	for _, e := range c.Extensions {
 		if !e.Id.Equal(oidSubjectAltName) {
@@ -343,7 +346,7 @@ func uriNames(c *x509.Certificate) (uris []string, critical bool, err error) {
 	return uris, critical, nil
 }
 
-// classifyChain names the rule that a chain broke.
+// classifyChain finds the rule that a chain violates.
 func classifyChain(err error, chain []*x509.Certificate, bundle *x509bundle.Bundle) Reason {
 	var invalid x509.CertificateInvalidError
 	if errors.As(err, &invalid) {
@@ -352,7 +355,8 @@ func classifyChain(err error, chain []*x509.Certificate, bundle *x509bundle.Bund
 			return Expired
 		case x509.TooManyIntermediates:
 			return PathLength
-		case x509.CANotAuthorizedForThisName, x509.NameConstraintsWithoutSANs, x509.UnconstrainedName, x509.TooManyConstraints:
+		case x509.CANotAuthorizedForThisName, x509.NameConstraintsWithoutSANs, x509.UnconstrainedName,
+			x509.TooManyConstraints:
 			return NameConstraint
 		case x509.NotAuthorizedToSign:
 			return IntermediateNotCA
@@ -363,20 +367,22 @@ func classifyChain(err error, chain []*x509.Certificate, bundle *x509bundle.Bund
 		return CriticalExtension
 	}
 	leaf := chain[0]
-	if bytes.Equal(leaf.RawIssuer, leaf.RawSubject) && leaf.CheckSignature(leaf.SignatureAlgorithm, leaf.RawTBSCertificate, leaf.Signature) == nil {
+	if bytes.Equal(leaf.RawIssuer, leaf.RawSubject) && leaf.CheckSignature(leaf.SignatureAlgorithm, leaf.RawTBSCertificate,
+		leaf.Signature) == nil {
 		return SelfSigned
 	}
-	// A certificate that names a signer which is known, by subject and key identifier, and whose signature does not fit.
+	// The certificate names a known signer, by subject and key identifier, but the signature is not by its key.
 	signers := append(append([]*x509.Certificate{}, chain[1:]...), bundle.X509Authorities()...)
 	for _, s := range signers {
-		if bytes.Equal(leaf.RawIssuer, s.RawSubject) && len(s.SubjectKeyId) > 0 && bytes.Equal(leaf.AuthorityKeyId, s.SubjectKeyId) && leaf.CheckSignatureFrom(s) != nil {
+		if bytes.Equal(leaf.RawIssuer, s.RawSubject) && len(s.SubjectKeyId) > 0 && bytes.Equal(leaf.AuthorityKeyId,
+			s.SubjectKeyId) && leaf.CheckSignatureFrom(s) != nil {
 			return BadSignature
 		}
 	}
 	return UnknownIssuer
 }
 
-// classifyHandshake names what went wrong before or beside the certificate rules.
+// classifyHandshake finds the reason of a failed handshake, apart from the rules for certificates.
 func classifyHandshake(err error) *Refusal {
 	var r *Refusal
 	if errors.As(err, &r) {
@@ -390,7 +396,8 @@ func classifyHandshake(err error) *Refusal {
 	switch {
 	case errors.As(err, &header):
 		reason = Plaintext
-	case strings.Contains(text, "unsupported versions"), strings.Contains(text, "protocol version"): // ours, or the peer's alert
+	// ours, or the peer's alert
+	case strings.Contains(text, "unsupported versions"), strings.Contains(text, "protocol version"):
 		reason = TLSVersion
 	case errors.As(err, &alert), strings.Contains(text, "remote error"):
 		reason = PeerRefused

@@ -19,7 +19,8 @@ import (
 // A server that ends a role's connections, or restarts, must not fail the request that comes next.
 func TestAConnectionThatTheServerEndedIsNotUsedAgain(t *testing.T) {
 	pool := server.Database(t, topology.KindScorer)
-	admin, err := pgx.ConnectConfig(t.Context(), server.Config(t, pool.Config().ConnConfig.Database, "postgres").ConnConfig)
+	admin, err := pgx.ConnectConfig(t.Context(), server.Config(t, pool.Config().ConnConfig.Database,
+		"postgres").ConnConfig)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -35,7 +36,10 @@ func TestAConnectionThatTheServerEndedIsNotUsedAgain(t *testing.T) {
 		c.Release()
 	}
 	var ended int
-	if err := admin.QueryRow(t.Context(), "SELECT count(*) FROM pg_stat_activity, pg_terminate_backend(pid, 5000) gone WHERE datname = current_database() AND usename = $1 AND gone", pool.Config().ConnConfig.User).Scan(&ended); err != nil || ended != many {
+	if err := admin.QueryRow(t.Context(), `
+		SELECT count(*) FROM pg_stat_activity, pg_terminate_backend(pid, 5000) gone
+		WHERE datname = current_database() AND usename = $1 AND gone`,
+		pool.Config().ConnConfig.User).Scan(&ended); err != nil || ended != many {
 		t.Fatalf("%d connections ended, want %d: %v", ended, many, err)
 	}
 	for range many {

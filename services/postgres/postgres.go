@@ -1,5 +1,5 @@
-// Package postgres opens the database by identity: the workload's SVID is the client certificate, its name is the role, and
-// the server proves by its own SPIFFE ID that it is the database of the topology. There is no password anywhere.
+// Package postgres opens the database with the workload's identity: its SVID is the client certificate, its name is the
+// role, and the server must prove by its SPIFFE ID that it is the topology's database. There are no passwords.
 package postgres
 
 import (
@@ -32,12 +32,12 @@ func Migrations() fs.FS {
 	return sub
 }
 
-// expiry is the key, among a connection's own values, of the time from which it is not used again.
+// expiry is the key, in a connection's custom data, of the time after which it is not used any more.
 const expiry = "identity.half_life"
 
-// Open makes a pool for node's role from DB_HOST, DB_PORT and DB_NAME; it connects when first used. No connection is used
-// for longer than half of what was left of the identity that opened it, nor while node has none: withdrawn is withdrawn from
-// what is open, too.
+// Open returns a pool for node's role from DB_HOST, DB_PORT and DB_NAME, which connects on first use. A connection is
+// used for at most half of the remaining lifetime of the identity that opened it, and not while node has no identity: a
+// withdrawn identity also ends the use of open connections.
 func Open(ctx context.Context, node *mesh.Node, lookup env.Lookup) (*pgxpool.Pool, error) {
 	host, port, err := net.SplitHostPort(node.DatabaseAddress())
 	if err != nil {
@@ -85,14 +85,14 @@ func Open(ctx context.Context, node *mesh.Node, lookup env.Lookup) (*pgxpool.Poo
 	return pool, nil
 }
 
-// LiveOnly has a pool ask each connection whether it lives before it is used, however short it was idle, and open another in
-// place of one that does not: the server may have ended it since, and a request would fail for it while the database is well.
+// LiveOnly makes a pool check each connection before its use, even after a short idle time, and replace a dead one. The
+// server may have ended it, and a request would fail although the database works.
 func LiveOnly(config *pgxpool.Config) {
 	config.ShouldPing = func(context.Context, pgxpool.ShouldPingParams) bool { return true }
 }
 
-// reportTip writes down, once a second of activity, how far this role's rows of the audit have come: in the chain of
-// decisions, whose end is signed from outside. So the rows' end cannot be cut off either.
+// reportTip records the end of this role's audit rows in the chain of decisions, at most once a second. The end of that
+// chain is signed outside, so the rows cannot be truncated unnoticed either.
 func reportTip(ctx context.Context, pool *pgxpool.Pool, chain *audit.Log) {
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
@@ -106,7 +106,7 @@ func reportTip(ctx context.Context, pool *pgxpool.Pool, chain *audit.Log) {
 		tip := ""
 		err := pool.QueryRow(ctx, "SELECT seq || ' ' || hash FROM audit.own ORDER BY seq DESC LIMIT 1").Scan(&tip)
 		if err != nil || tip == last {
-			continue // nothing yet, or nothing new, or the database is away: the next second tells
+			continue // nothing new, or the database is unavailable: try again in a second
 		}
 		last = tip
 		chain.Write(audit.Entry{Kind: audit.KindTip, Detail: tip})

@@ -1,4 +1,4 @@
-// Package registrar tells a SPIRE server whom it may issue identities to: one entry for each row of the topology, and no other.
+// Package registrar registers the workloads of the topology with a SPIRE server: one entry for each row, and no others.
 package registrar
 
 import (
@@ -18,10 +18,11 @@ import (
 	"example.org/security-training/services/topology"
 )
 
-// Entries is what a SPIRE server should know of topo's workloads: one entry for each row that runs something, with the row's
-// name as its id, so that nothing is registered twice, and as its DNS name, which becomes the certificate's common name.
-// The life of an SVID is left to the server.
-func Entries(topo *topology.Topology, parent *types.SPIFFEID, selectors func(topology.Workload) []*types.Selector) []*types.Entry {
+// Entries are the entries of topo's workloads: one for each row that runs something. The row's name is the entry's id,
+// so that nothing is registered twice, and its DNS name, which becomes the certificate's common name. The lifetime of
+// an SVID is the server's default.
+func Entries(topo *topology.Topology, parent *types.SPIFFEID,
+	selectors func(topology.Workload) []*types.Selector) []*types.Entry {
 	var out []*types.Entry
 	for _, w := range topo.Workloads {
 		if w.Kind == topology.KindOperator {
@@ -38,7 +39,8 @@ func Entries(topo *topology.Topology, parent *types.SPIFFEID, selectors func(top
 	return out
 }
 
-// Node is the alias of all nodes of a cluster, the stable parent of all entries: an agent's own ID ends in its node's UID.
+// Node is the alias of all nodes of a cluster, which is the parent of all entries. It is stable, while an agent's ID
+// contains the UID of its node.
 func Node(topo *topology.Topology, cluster string) *types.Entry {
 	return &types.Entry{
 		Id:        "k8s-node",
@@ -48,7 +50,7 @@ func Node(topo *topology.Topology, cluster string) *types.Entry {
 	}
 }
 
-// PodSelectors is how the k8s attestor tells the chart's pods apart: namespace, service account and container.
+// PodSelectors are the k8s attestor's selectors of the chart's pods: namespace, service account and container.
 func PodSelectors(namespace string) func(topology.Workload) []*types.Selector {
 	return func(w topology.Workload) []*types.Selector {
 		return []*types.Selector{
@@ -62,19 +64,20 @@ func PodSelectors(namespace string) func(topology.Workload) []*types.Selector {
 // Dial opens a connection to the server's private API.
 type Dial func(ctx context.Context, _ string) (net.Conn, error)
 
-// Server is where the private API is found: a container of a pod, and the command in it that joins its standard streams to the
-// API's socket.
+// Server is the location of the private API: a container of a pod, and the command in it that connects its standard
+// streams to the API's socket.
 type Server struct {
 	Namespace, Pod, Container string
 	Command                   []string
 }
 
-// Run registers the workloads of TOPOLOGY_FILE, running as pods of NAMESPACE on the nodes of CLUSTER_NAME, with the SPIRE server
-// in SPIRE_POD's container SPIRE_CONTAINER, whose program BRIDGE reaches the API at SPIRE_SOCKET. It tries again until it has
-// done so or REGISTER_WITHIN is over, since everything starts at once.
+// Run registers the workloads of TOPOLOGY_FILE, which run as pods of NAMESPACE on the nodes of CLUSTER_NAME, with the
+// SPIRE server in container SPIRE_CONTAINER of SPIRE_POD. The program BRIDGE there connects to the API at SPIRE_SOCKET.
+// Run repeats until it succeeds or REGISTER_WITHIN has passed, since the server may still be starting.
 func Run(ctx context.Context, lookup env.Lookup, dial func(Server) Dial) error {
 	r := env.Read(lookup)
-	file, cluster, within := r.Required("TOPOLOGY_FILE"), r.Required("CLUSTER_NAME"), r.Duration("REGISTER_WITHIN", 10*time.Minute)
+	file, cluster, within := r.Required("TOPOLOGY_FILE"), r.Required("CLUSTER_NAME"), r.Duration("REGISTER_WITHIN",
+		10*time.Minute)
 	at := Server{
 		Namespace: r.Required("NAMESPACE"), Pod: r.Required("SPIRE_POD"), Container: r.Required("SPIRE_CONTAINER"),
 		Command: []string{r.Required("BRIDGE"), "connect", r.Required("SPIRE_SOCKET")},
@@ -113,8 +116,9 @@ func again(ctx context.Context, log *slog.Logger, pause time.Duration, f func(co
 }
 
 func once(ctx context.Context, log *slog.Logger, dial Dial, alias *types.Entry, entries []*types.Entry) error {
-	// The way there is the API server's TLS and the pod's own socket, which nobody else can open.
-	conn, err := grpc.NewClient("passthrough:///spire-server", grpc.WithContextDialer(dial), grpc.WithTransportCredentials(insecure.NewCredentials()))
+	// The connection is protected by the API server's TLS, and by the pod's socket, which others cannot open.
+	conn, err := grpc.NewClient("passthrough:///spire-server", grpc.WithContextDialer(dial),
+		grpc.WithTransportCredentials(insecure.NewCredentials()))
 	if err != nil {
 		return fmt.Errorf("register workloads: %w", err)
 	}
@@ -125,7 +129,8 @@ func once(ctx context.Context, log *slog.Logger, dial Dial, alias *types.Entry, 
 	if err != nil {
 		return err
 	}
-	log.Info("workloads registered", "entries", len(entries), "created", names(c.Created), "updated", names(c.Updated), "deleted", names(c.Deleted))
+	log.Info("workloads registered", "entries", len(entries), "created", names(c.Created), "updated", names(c.Updated),
+		"deleted", names(c.Deleted))
 	return nil
 }
 

@@ -29,8 +29,8 @@ import (
 	"example.org/security-training/services/topology"
 )
 
-// fakeSPIRE keeps entries as SPIRE's entry API does: it refuses a second entry with the same parent, name and selectors, and hands
-// lists out three at a time, sorted in its own way.
+// fakeSPIRE keeps entries as SPIRE's entry API does: it refuses a second entry with the same parent, name and
+// selectors, and hands lists out three at a time, sorted in its own way.
 type fakeSPIRE struct {
 	entryv1.UnimplementedEntryServer
 
@@ -51,7 +51,8 @@ func key(e *types.Entry) string {
 
 func status(c codes.Code) *types.Status { return &types.Status{Code: int32(c), Message: c.String()} }
 
-func (f *fakeSPIRE) ListEntries(_ context.Context, req *entryv1.ListEntriesRequest) (*entryv1.ListEntriesResponse, error) {
+func (f *fakeSPIRE) ListEntries(_ context.Context, req *entryv1.ListEntriesRequest) (*entryv1.ListEntriesResponse,
+	error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.calls = append(f.calls, "list")
@@ -71,7 +72,8 @@ func (f *fakeSPIRE) ListEntries(_ context.Context, req *entryv1.ListEntriesReque
 	return resp, nil
 }
 
-func (f *fakeSPIRE) BatchCreateEntry(_ context.Context, req *entryv1.BatchCreateEntryRequest) (*entryv1.BatchCreateEntryResponse, error) {
+func (f *fakeSPIRE) BatchCreateEntry(_ context.Context,
+	req *entryv1.BatchCreateEntryRequest) (*entryv1.BatchCreateEntryResponse, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.calls = append(f.calls, "create")
@@ -96,7 +98,8 @@ func (f *fakeSPIRE) BatchCreateEntry(_ context.Context, req *entryv1.BatchCreate
 	return resp, nil
 }
 
-func (f *fakeSPIRE) BatchUpdateEntry(_ context.Context, req *entryv1.BatchUpdateEntryRequest) (*entryv1.BatchUpdateEntryResponse, error) {
+func (f *fakeSPIRE) BatchUpdateEntry(_ context.Context,
+	req *entryv1.BatchUpdateEntryRequest) (*entryv1.BatchUpdateEntryResponse, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.calls = append(f.calls, "update")
@@ -113,7 +116,8 @@ func (f *fakeSPIRE) BatchUpdateEntry(_ context.Context, req *entryv1.BatchUpdate
 	return resp, nil
 }
 
-func (f *fakeSPIRE) BatchDeleteEntry(_ context.Context, req *entryv1.BatchDeleteEntryRequest) (*entryv1.BatchDeleteEntryResponse, error) {
+func (f *fakeSPIRE) BatchDeleteEntry(_ context.Context,
+	req *entryv1.BatchDeleteEntryRequest) (*entryv1.BatchDeleteEntryResponse, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.calls = append(f.calls, "delete")
@@ -149,7 +153,8 @@ func (f *fakeSPIRE) serve(t *testing.T) registrar.Dial {
 
 func connect(t *testing.T, f *fakeSPIRE) *grpc.ClientConn {
 	t.Helper()
-	conn, err := grpc.NewClient("passthrough:///fake", grpc.WithContextDialer(f.serve(t)), grpc.WithTransportCredentials(insecure.NewCredentials()))
+	conn, err := grpc.NewClient("passthrough:///fake", grpc.WithContextDialer(f.serve(t)),
+		grpc.WithTransportCredentials(insecure.NewCredentials()))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -219,8 +224,9 @@ func TestEachRowThatRunsSomethingHasOneEntryAndNobodyElse(t *testing.T) {
 		delete(there, w.Name)
 		want := &types.Entry{
 			Id: w.Name, ParentId: alias.SpiffeId, DnsNames: []string{w.Name},
-			SpiffeId:  &types.SPIFFEID{TrustDomain: topo.TrustDomain, Path: topo.ID(w.Name).Path()},
-			Selectors: []*types.Selector{{Type: "k8s", Value: "ns:space"}, {Type: "k8s", Value: "sa:" + w.Name + "-sa"}, {Type: "k8s", Value: "container-name:" + w.Name}},
+			SpiffeId: &types.SPIFFEID{TrustDomain: topo.TrustDomain, Path: topo.ID(w.Name).Path()},
+			Selectors: []*types.Selector{{Type: "k8s", Value: "ns:space"}, {Type: "k8s", Value: "sa:" + w.Name + "-sa"},
+				{Type: "k8s", Value: "container-name:" + w.Name}},
 		}
 		if d := cmp.Diff(want, e, protocmp.Transform()); d != "" {
 			t.Error(d)
@@ -317,7 +323,8 @@ func TestWithoutAnAliasTheNodesOwnEntriesStay(t *testing.T) {
 	stranger := proto.CloneOf(entries[0])
 	stranger.Id, stranger.SpiffeId.Path = "made-by-hand", "/stranger"
 	f.entries = byID(byToken, stranger)
-	if d := cmp.Diff(registrar.Changes{Created: ids(entries...), Deleted: []string{stranger.Id}}, sync1(t, conn, nil, entries)); d != "" {
+	if d := cmp.Diff(registrar.Changes{Created: ids(entries...), Deleted: []string{stranger.Id}}, sync1(t, conn, nil,
+		entries)); d != "" {
 		t.Error(d)
 	}
 	if d := cmp.Diff(byID(append(slices.Clone(entries), byToken)...), f.state(), protocmp.Transform()); d != "" {
@@ -348,7 +355,8 @@ func TestRunTriesAgainUntilTheServerIsThere(t *testing.T) {
 		"SPIRE_POD": "server-0", "SPIRE_CONTAINER": "bridge", "SPIRE_SOCKET": "/api.sock", "BRIDGE": "/bin/bridge",
 	})
 	err := registrar.Run(t.Context(), lookup, func(at registrar.Server) registrar.Dial {
-		want := registrar.Server{Namespace: "space", Pod: "server-0", Container: "bridge", Command: []string{"/bin/bridge", "connect", "/api.sock"}}
+		want := registrar.Server{Namespace: "space", Pod: "server-0", Container: "bridge", Command: []string{"/bin/bridge",
+			"connect", "/api.sock"}}
 		if d := cmp.Diff(want, at); d != "" {
 			t.Error(d)
 		}

@@ -11,11 +11,11 @@ import (
 	"google.golang.org/grpc/codes"
 )
 
-// Registry is the entries of a SPIRE server. The server answers a batch well and says of each entry what became of it: here every
-// entry that it refused is an error.
+// Registry manages the entries of a SPIRE server. The server answers a batch with a status for each entry; here every
+// refused entry is an error.
 type Registry struct{ client entryv1.EntryClient }
 
-// RegistryOf is the registry of the server whose private API conn reaches.
+// RegistryOf is the registry of the server whose private API conn is connected to.
 func RegistryOf(conn grpc.ClientConnInterface) Registry {
 	return Registry{entryv1.NewEntryClient(conn)}
 }
@@ -37,7 +37,7 @@ func (r Registry) List(ctx context.Context) (map[string]*types.Entry, error) {
 	}
 }
 
-// Create makes entries that are not there.
+// Create creates new entries.
 func (r Registry) Create(ctx context.Context, entries []*types.Entry) error {
 	if len(entries) == 0 {
 		return nil
@@ -46,11 +46,14 @@ func (r Registry) Create(ctx context.Context, entries []*types.Entry) error {
 	if err != nil {
 		return fmt.Errorf("create entries: %w", err)
 	}
-	return faults("create", resp.Results, func(i int) (string, *types.Status) { return entries[i].Id, resp.Results[i].Status })
+	return faults("create", resp.Results, func(i int) (string, *types.Status) {
+		return entries[i].Id,
+			resp.Results[i].Status
+	})
 }
 
-// Update replaces entries that are there. Each gets a new revision, whether it differs or not, and whoever holds an SVID of it
-// a new one.
+// Update replaces existing entries. Each one gets a new revision, even without a difference, and its workload a new
+// SVID.
 func (r Registry) Update(ctx context.Context, entries []*types.Entry) error {
 	if len(entries) == 0 {
 		return nil
@@ -59,10 +62,13 @@ func (r Registry) Update(ctx context.Context, entries []*types.Entry) error {
 	if err != nil {
 		return fmt.Errorf("update entries: %w", err)
 	}
-	return faults("update", resp.Results, func(i int) (string, *types.Status) { return entries[i].Id, resp.Results[i].Status })
+	return faults("update", resp.Results, func(i int) (string, *types.Status) {
+		return entries[i].Id,
+			resp.Results[i].Status
+	})
 }
 
-// Delete removes entries that are there.
+// Delete removes existing entries.
 func (r Registry) Delete(ctx context.Context, ids []string) error {
 	if len(ids) == 0 {
 		return nil
@@ -74,7 +80,7 @@ func (r Registry) Delete(ctx context.Context, ids []string) error {
 	return faults("delete", resp.Results, func(i int) (string, *types.Status) { return ids[i], resp.Results[i].Status })
 }
 
-// faults joins every result that is not well; the results are in the order of the request.
+// faults joins the errors of all results, which are in the order of the request.
 func faults[R any](act string, results []R, read func(i int) (string, *types.Status)) error {
 	var out []error
 	for i := range results {

@@ -13,10 +13,11 @@ import (
 // Changes are the ids of the entries that Sync created, updated and deleted, sorted.
 type Changes struct{ Created, Updated, Deleted []string }
 
-// Sync makes the server's entries those of entries and alias, by their ids: it deletes what is not among them, mends what
-// differs, and creates what is missing. Where all is as it should be it changes nothing.
-// Without an alias, entries that give a node the name which is a parent of entries are not its own to delete.
-func Sync(ctx context.Context, conn grpc.ClientConnInterface, alias *types.Entry, entries []*types.Entry) (Changes, error) {
+// Sync makes the server's entries equal to entries and alias, by their ids: it deletes others, updates those that
+// differ, and creates missing ones. If nothing differs, it changes nothing. Without an alias, it does not delete node
+// aliases that are the parent of entries.
+func Sync(ctx context.Context, conn grpc.ClientConnInterface, alias *types.Entry, entries []*types.Entry) (Changes,
+	error) {
 	registry := RegistryOf(conn)
 	there, err := registry.List(ctx)
 	if err != nil {
@@ -55,7 +56,7 @@ func Sync(ctx context.Context, conn grpc.ClientConnInterface, alias *types.Entry
 	for _, ids := range [][]string{c.Created, c.Updated, c.Deleted} {
 		slices.Sort(ids)
 	}
-	// In this order: an entry under a foreign id may be just what is to be created, and the server refuses doubles.
+	// Deletion comes first: an entry with another id may equal one to be created, and the server refuses duplicates.
 	if err := registry.Delete(ctx, c.Deleted); err != nil {
 		return Changes{}, err
 	}
@@ -68,13 +69,13 @@ func Sync(ctx context.Context, conn grpc.ClientConnInterface, alias *types.Entry
 	return c, nil
 }
 
-// same says whether is, which a server answered, is what was asked for: in everything that a caller decides, whatever the order
-// of selectors.
+// same says whether is, from the server, equals want in everything that a caller sets, regardless of the order of
+// selectors.
 func same(is, want *types.Entry) bool {
 	return proto.Equal(decided(is), decided(want))
 }
 
-// decided is e without what the server adds. The order of DNS names stays: the first is the common name.
+// decided is e without what the server adds. The order of DNS names stays, since the first is the common name.
 func decided(e *types.Entry) *types.Entry {
 	c := proto.CloneOf(e)
 	c.RevisionNumber, c.CreatedAt = 0, 0

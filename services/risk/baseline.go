@@ -14,24 +14,24 @@ import (
 	"example.org/security-training/services/activity"
 )
 
-// Baseline is a rule of another house, as versioned data, to compare profiles with. It scores people, explains nothing, and
-// no lab runs by it.
+// Baseline is a published rule of another product, as versioned data, to compare profiles with. It scores people
+// without explaining the score; no lab uses it as its profile.
 type Baseline struct {
 	Name         string   `json:"name"`
 	Version      int      `json:"version"`
 	Rule         string   `json:"rule"`
 	Window       Duration `json:"window"`       // events of (τ − window, τ]
-	SeveritiesOf string   `json:"severitiesOf"` // the profile whose severities it takes
+	SeveritiesOf string   `json:"severitiesOf"` // the name of the profile whose severities it uses
 	Levels       Bounds   `json:"levels"`
 
 	Exponent float64 `json:"exponent"` // zeta: i-th input ÷ i^exponent
 	Divisor  float64 `json:"divisor"`
 
-	Points struct { // alert: more than so many points within the span
+	Points struct { // alert: more than this many points within the span
 		Over int64    `json:"over"`
 		Span Duration `json:"span"`
 	} `json:"points"`
-	Breadth struct { // alert: so many tactics and sources within the span
+	Breadth struct { // alert: at least this many tactics and sources within the span
 		Tactics int      `json:"tactics"`
 		Sources int      `json:"sources"`
 		Span    Duration `json:"span"`
@@ -91,7 +91,7 @@ func ParseBaseline(text []byte) (*Baseline, error) {
 	if b.Name == "" || b.Version < 1 || b.Window <= 0 {
 		fault("name %q, version %d, window %v: want all three", b.Name, b.Version, time.Duration(b.Window))
 	}
-	if l := b.Levels; !(0 < l.Medium && l.Medium < l.High && l.High < l.Critical && l.Critical < 1e6) {
+	if !b.Levels.rise() {
 		fault("levels: want them rising inside 0 to 1")
 	}
 	switch b.Rule {
@@ -100,7 +100,8 @@ func ParseBaseline(text []byte) (*Baseline, error) {
 			fault("exponent %v, divisor %v: want one above 1 and one above 0", b.Exponent, b.Divisor)
 		}
 	case Alert:
-		if b.Points.Over <= 0 || b.Points.Span <= 0 || b.Breadth.Span <= 0 || b.Breadth.Tactics < 1 || b.Breadth.Sources < 1 {
+		if b.Points.Over <= 0 || b.Points.Span <= 0 || b.Breadth.Span <= 0 ||
+			b.Breadth.Tactics < 1 || b.Breadth.Sources < 1 {
 			fault("points and breadth: want thresholds and spans above 0")
 		}
 		for v := range b.severities {
@@ -123,7 +124,9 @@ func (b *Baseline) Level(s Score) Level { return b.Levels.level(s) }
 // Score is a person's score at τ from the person's events, in any order, duplicates allowed.
 func (b *Baseline) Score(events []activity.Event, at time.Time) Score {
 	begin := at.Add(-time.Duration(b.Window))
-	risky := slices.DeleteFunc(distinct(events, at), func(e *activity.Event) bool { return b.severities[e.Verb] == 0 || !e.At.After(begin) })
+	risky := slices.DeleteFunc(distinct(events, at), func(e *activity.Event) bool {
+		return b.severities[e.Verb] == 0 || !e.At.After(begin)
+	})
 	if b.Rule == Zeta {
 		inputs := make([]float64, len(risky))
 		for i, e := range risky {
@@ -131,10 +134,10 @@ func (b *Baseline) Score(events []activity.Event, at time.Time) Score {
 		}
 		return fraction(b.Sum(inputs) / 100)
 	}
-	return b.nearest(inOrder(risky))
+	return b.nearest(sortByTime(risky))
 }
 
-// fraction is x in [0, 1] as a Score.
+// fraction is x as a Score, limited to [0, 1].
 func fraction(x float64) Score { return min(One, max(0, Score(math.Round(x*float64(One))))) }
 
 // Sum is the zeta sum of inputs from 0 to 100, in any order: Σ s_i / i^exponent ÷ divisor, the largest first.
@@ -149,7 +152,7 @@ func (b *Baseline) Sum(inputs []float64) float64 {
 	return total / b.Divisor
 }
 
-// Criticality is a sum of 0 to 100 of somebody whose criticality multiplies the odds.
+// Criticality is a sum from 0 to 100 after the odds that it stands for are multiplied.
 func Criticality(sum, odds float64) float64 {
 	p := sum / 100
 	if p >= 1 {
@@ -159,11 +162,11 @@ func Criticality(sum, odds float64) float64 {
 	return 100 * o / (1 + o)
 }
 
-// nearest is HIGH and above when a notable was made in the window: more than HIGH by how far it went, less by how much was
-// missing.
+// nearest is the score of rule alert. It is HIGH or above when the window held an alert, higher by how far the
+// thresholds were exceeded, and below HIGH by how much was missing.
 func (b *Baseline) nearest(risky []*activity.Event) Score {
 	var points, over int64 // whole millionths of a point
-	wide, notable := 0.0, false
+	breadth, alert := 0.0, false
 	over = b.Points.Over * 1e6
 	first := 0
 	var sum int64
@@ -179,12 +182,12 @@ func (b *Baseline) nearest(risky []*activity.Event) Score {
 			tactics[b.Tactics[risky[j].Verb]], sources[risky[j].Source] = true, true
 		}
 		t, s := float64(len(tactics))/float64(b.Breadth.Tactics), float64(len(sources))/float64(b.Breadth.Sources)
-		wide = max(wide, min(t, s))
-		notable = notable || t >= 1 && s >= 1
+		breadth = max(breadth, min(t, s))
+		alert = alert || t >= 1 && s >= 1
 	}
 	high := b.Levels.High.Float()
-	near := max(float64(points)/float64(over), wide)
-	if notable = notable || points > over; !notable {
+	near := max(float64(points)/float64(over), breadth)
+	if alert = alert || points > over; !alert {
 		return min(fraction(high*near), Score(b.Levels.High)*1e6-1)
 	}
 	return fraction(high + (1-high)*(1-1/max(1, near)))

@@ -37,7 +37,8 @@ func TestElasticZetaGivesThePublishedValues(t *testing.T) {
 		t.Error("criticality moves the ends")
 	}
 	// Two leaks and one phish of the window: (30 + 30/2^1.5 + 20/3^1.5) / 2.612.
-	events := []activity.Event{event(1, activity.SecretCommitted, day), event(2, activity.SecretCommitted, 29*day), event(3, activity.PhishingClick, day),
+	events := []activity.Event{event(1, activity.SecretCommitted, day), event(2, activity.SecretCommitted, 29*day),
+		event(3, activity.PhishingClick, day),
 		event(4, activity.SecretCommitted, 30*day), event(5, activity.Commit, day)}
 	want := (30 + 30/math.Pow(2, 1.5) + 20/math.Pow(3, 1.5)) / 2.612 / 100
 	if got := b.Score(events, t0); math.Abs(got.Float()-want) > 1e-12 {
@@ -57,7 +58,8 @@ func TestSplunkAlertNeedsMoreThan100PointsInADayOrBreadthInAWeek(t *testing.T) {
 		}
 		return events
 	}
-	wide := []activity.Event{event(1, activity.ForcePush, 8*24*time.Hour), event(2, activity.OffHoursAccess, 3*day), event(3, activity.MalwareDetected, 4*day), event(4, activity.TrainingStale, 5*day)}
+	wide := []activity.Event{event(1, activity.ForcePush, 8*24*time.Hour), event(2, activity.OffHoursAccess, 3*day),
+		event(3, activity.MalwareDetected, 4*day), event(4, activity.TrainingStale, 5*day)}
 	wide[0].At = t0.Add(-6 * day)
 	narrow := slices.Clone(wide)
 	narrow[0].At = wide[1].At.Add(-7 * day)
@@ -65,15 +67,17 @@ func TestSplunkAlertNeedsMoreThan100PointsInADayOrBreadthInAWeek(t *testing.T) {
 		events []activity.Event
 		want   bool
 	}{
-		"120 points in 24 hours":        {hours(50, 49, 48, 27), true},
-		"90 points":                     {hours(3, 2, 1), false},
-		"100 points":                    {append(hours(3, 2, 1), event(9, activity.ForcePush, time.Hour)), false},
-		"105 points":                    {append(hours(3, 2, 1), event(9, activity.VulnerableDependency, time.Hour)), true},
-		"the fourth a day later":        {hours(50, 49, 48, 26), false},
-		"before the window":             {hours(724, 723, 722, 721), false},
-		"four sources, four tactics":    {wide, true},
-		"one of them a week before":     {narrow, false},
-		"four sources, but two tactics": {[]activity.Event{event(1, activity.SecretCommitted, day), event(2, activity.TrainingStale, day), event(3, activity.FailedAuthentication, day), event(4, activity.OverdueSecurityTicket, day)}, false},
+		"120 points in 24 hours":     {hours(50, 49, 48, 27), true},
+		"90 points":                  {hours(3, 2, 1), false},
+		"100 points":                 {append(hours(3, 2, 1), event(9, activity.ForcePush, time.Hour)), false},
+		"105 points":                 {append(hours(3, 2, 1), event(9, activity.VulnerableDependency, time.Hour)), true},
+		"the fourth a day later":     {hours(50, 49, 48, 26), false},
+		"before the window":          {hours(724, 723, 722, 721), false},
+		"four sources, four tactics": {wide, true},
+		"one of them a week before":  {narrow, false},
+		"four sources, but two tactics": {[]activity.Event{event(1, activity.SecretCommitted, day),
+			event(2, activity.TrainingStale, day), event(3, activity.FailedAuthentication, day),
+			event(4, activity.OverdueSecurityTicket, day)}, false},
 	} {
 		s := b.Score(c.events, t0)
 		if got := b.Level(s).Rank() >= High.Rank(); got != c.want {
@@ -86,7 +90,10 @@ func TestBaselinesDoNotDependOnOrderOrDuplicates(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		events := lives(t)
 		mixed := slices.Concat(events, events)
-		rand.New(rand.NewPCG(rapid.Uint64().Draw(t, "order"), 1)).Shuffle(len(mixed), func(i, j int) { mixed[i], mixed[j] = mixed[j], mixed[i] })
+		rand.New(rand.NewPCG(rapid.Uint64().Draw(t, "order"), 1)).Shuffle(len(mixed), func(i, j int) {
+			mixed[i],
+				mixed[j] = mixed[j], mixed[i]
+		})
 		more := append(slices.Clone(events), event(9999, activity.MalwareDetected, 2*day))
 		for _, b := range Baselines() {
 			s := b.Score(events, t0)

@@ -2,7 +2,7 @@ package risk
 
 import "time"
 
-// Epoch is where the lab's history ends and its clock begins: T0. Lab time is Epoch + elapsed · pace.
+// Epoch is T0, the end of the lab's generated history and the start of its clock. Lab time is Epoch + elapsed · pace.
 var Epoch = time.Date(2026, 10, 1, 10, 0, 0, 0, time.UTC)
 
 // Clock is the lab's time as GET /v1/clock answers it.

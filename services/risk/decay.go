@@ -6,8 +6,8 @@ import (
 	"time"
 )
 
-// An event's weight N is a fixed-point number: one is 1<<63. Integers make sums independent of their order, and the
-// same on every machine, which float64 multiplication (fused on some) is not.
+// An event's weight N is a fixed-point number; one is 1<<63. Integer sums do not depend on their order and are the same
+// on every machine. float64 arithmetic is not: some machines fuse multiplication and addition.
 const one = uint64(1) << 63
 
 // halvings[i][b] is 2^−x for x = b / 256^(i+1), as a fraction of 2^64 (0 stands for the 1 of b = 0).
@@ -35,7 +35,7 @@ func tabulateHalvings() *[8][256]uint64 {
 			}
 			p.Mul(p, scale).Add(p, half)
 			n, _ := p.Int(nil)
-			if n.BitLen() > 64 { // rounds up to 1, as the finest do
+			if n.BitLen() > 64 { // rounded up to 1, as the smallest exponents are
 				n.SetUint64(^uint64(0))
 			}
 			t[i][b] = n.Uint64()
@@ -63,43 +63,43 @@ func halve(age, life time.Duration) uint64 {
 	return n >> whole
 }
 
-// sum is an unsigned 128-bit accumulator.
-type sum struct{ hi, lo uint64 }
+// uint128 is an unsigned 128-bit sum.
+type uint128 struct{ hi, lo uint64 }
 
-// add adds factor · n.
-func (s *sum) add(factor, n uint64) {
+// addProduct adds factor · n.
+func (s *uint128) addProduct(factor, n uint64) {
 	hi, lo := bits.Mul64(factor, n)
 	var carry uint64
 	s.lo, carry = bits.Add64(s.lo, lo, 0)
 	s.hi, _ = bits.Add64(s.hi, hi, carry)
 }
 
-func (s sum) big() *big.Int {
+func (s uint128) big() *big.Int {
 	b := new(big.Int).SetUint64(s.hi)
 	return b.Lsh(b, 64).Or(b, new(big.Int).SetUint64(s.lo))
 }
 
-// tally is Σ α · N in the making. Weights that decay are kept as they grew until they were given, 2^((t − 1970)/life), by
-// whole half-lives, so that an event is added once and for all, in any order, whatever τ will be; what does not decay is
-// beside them. Each is apart by how many lessons followed: none, one, more.
-type tally struct {
+// decayingSum accumulates Σ α · N. A decaying weight is kept as 2^((t − 1970)/life), by whole half-lives since 1970, so
+// that an event is added once, in any order, and for every later τ. Weights that do not decay are kept apart. Each sum
+// is divided by the number of lessons that followed: none, one, more.
+type decayingSum struct {
 	ages  []age
-	plain [3]sum // 10^−6 · 2^−63
+	plain [3]uint128 // 10^−6 · 2^−63
 }
 
 // age is the events of one half-life since 1970: Σ α · 2^(fraction − 1), in 10^−6 · 2^−63.
 type age struct {
 	number int64
-	grown  [3]sum
+	grown  [3]uint128
 }
 
-// oldest is after how many half-lives an age is forgotten; it would weigh under 2^−120.
+// oldest is the number of half-lives after which an age is ignored: its weight is under 2^−120.
 const oldest = 120
 
-// since1970 splits a moment into whole half-lives and the rest.
+// since1970 splits a time into whole half-lives since 1970 and the rest.
 func since1970(t time.Time, life time.Duration) (number int64, rest time.Duration) {
 	const second = int64(time.Second)
-	// Seconds and their fraction apart: nanoseconds since 1970 end in 2262.
+	// Seconds and nanoseconds are divided separately: an int64 of nanoseconds since 1970 ends in 2262.
 	whole := int64(life) / second
 	number, left := t.Unix()/whole, t.Unix()%whole
 	if left < 0 {
@@ -108,7 +108,7 @@ func since1970(t time.Time, life time.Duration) (number int64, rest time.Duratio
 	return number, time.Duration(left*second) + time.Duration(t.Nanosecond())
 }
 
-func (t *tally) age(number int64) *age {
+func (t *decayingSum) age(number int64) *age {
 	for i := range t.ages {
 		if t.ages[i].number == number {
 			return &t.ages[i]
@@ -119,13 +119,13 @@ func (t *tally) age(number int64) *age {
 }
 
 // grow adds an event that decays with a half-life of whole seconds.
-func (t *tally) grow(alpha uint64, at time.Time, life time.Duration, lessons int) {
+func (t *decayingSum) addDecaying(alpha uint64, at time.Time, life time.Duration, lessons int) {
 	number, rest := since1970(at, life)
-	t.age(number).grown[min(lessons, 2)].add(alpha, halve(life-rest, life))
+	t.age(number).grown[min(lessons, 2)].addProduct(alpha, halve(life-rest, life))
 }
 
-// merge adds all of another tally.
-func (t *tally) merge(o *tally) {
+// merge adds all of another sum.
+func (t *decayingSum) merge(o *decayingSum) {
 	for i := range o.plain {
 		t.plain[i].plus(o.plain[i])
 	}
@@ -137,16 +137,16 @@ func (t *tally) merge(o *tally) {
 	}
 }
 
-// lessoned is 4 · none + 2 · one + more: the sum after lessons, in quarters.
-func lessoned(s [3]sum) *big.Int {
+// quarters is 4 · none + 2 · one + more: the sum after lessons, in quarters.
+func quarters(s [3]uint128) *big.Int {
 	total := s[0].big()
 	total.Lsh(total, 1).Add(total, s[1].big())
 	return total.Lsh(total, 1).Add(total, s[2].big())
 }
 
 // total is Σ α · N at τ, in 10^−6 · 2^−65.
-func (t *tally) total(at time.Time, life time.Duration) *big.Int {
-	plain := lessoned(t.plain)
+func (t *decayingSum) total(at time.Time, life time.Duration) *big.Int {
+	plain := quarters(t.plain)
 	if len(t.ages) == 0 {
 		return plain
 	}
@@ -154,7 +154,7 @@ func (t *tally) total(at time.Time, life time.Duration) *big.Int {
 	grown := new(big.Int)
 	for _, a := range t.ages {
 		if back := now - a.number; back >= 0 && back <= oldest {
-			own := lessoned(a.grown)
+			own := quarters(a.grown)
 			grown.Add(grown, own.Lsh(own, uint(oldest-back)))
 		}
 	}
@@ -163,7 +163,7 @@ func (t *tally) total(at time.Time, life time.Duration) *big.Int {
 }
 
 // plus adds another sum.
-func (s *sum) plus(o sum) {
+func (s *uint128) plus(o uint128) {
 	var carry uint64
 	s.lo, carry = bits.Add64(s.lo, o.lo, 0)
 	s.hi, _ = bits.Add64(s.hi, o.hi, carry)

@@ -8,11 +8,11 @@ import (
 	"example.org/security-training/services/activity"
 )
 
-// Module is something that a person can be taught.
+// Module is a training module.
 type Module struct {
 	ID      string          `json:"id"`
 	Title   string          `json:"title"`
-	Teaches []activity.Verb `json:"teaches"` // the verbs that passing it makes count less
+	Teaches []activity.Verb `json:"teaches"` // the verbs whose weight a pass reduces
 }
 
 //go:embed modules.yaml

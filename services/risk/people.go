@@ -13,7 +13,7 @@ import (
 	"example.org/security-training/services/activity"
 )
 
-// Person is one line of the roster: who works here, and under which vendor accounts.
+// Person is one line of the roster: an employee and their vendor accounts.
 type Person struct {
 	ID       string   `json:"id"` // "mira.keller"
 	Name     string   `json:"name"`
@@ -22,11 +22,11 @@ type Person struct {
 	Team     string   `json:"team"`
 	Manager  string   `json:"manager"` // a person's id, empty at the top
 	Joined   string   `json:"joined"`  // YYYY-MM-DD, the first day
-	Left     string   `json:"left"`    // YYYY-MM-DD, the first day after; empty while employed
+	Left     string   `json:"left"`    // YYYY-MM-DD, the first day after leaving; empty while employed
 	Zone     string   `json:"zone"`    // IANA name
 	Accounts []string `json:"accounts"`
-	// Run is the run of an exercise that the person was made for, empty for the company's own people: only those count in
-	// its figures.
+	// Run is the exercise run that the person was created for; empty for the organisation's own people. Only those count
+	// in its figures.
 	Run string `json:"run,omitempty"`
 }
 
@@ -36,7 +36,8 @@ var (
 	accountPattern = regexp.MustCompile(`^[a-z]+:[!-~]{1,250}$`)
 )
 
-// Validate reports all faults of a roster line at once. A role that no profile knows is none: it is weighed by "otherwise".
+// Validate reports all faults of a roster line at once. A role that no profile knows is allowed: it takes the row
+// "otherwise".
 func (p Person) Validate() error {
 	var faults []error
 	fault := func(format string, args ...any) { faults = append(faults, fmt.Errorf(format, args...)) }
@@ -80,24 +81,24 @@ func (p Person) Employed(at time.Time) bool {
 	return p.Joined <= day && (p.Left == "" || day < p.Left)
 }
 
-// AccountKey is an account as it is compared: vendors do not agree about case.
+// AccountKey is an account in the form in which accounts are compared: vendors do not agree on case.
 func AccountKey(account string) string { return strings.ToLower(account) }
 
-// Standing is a person's line in the list of people.
+// Standing is a person's entry in the list of people.
 type Standing struct {
 	Person
 	At        time.Time `json:"at"`
 	Score     Score     `json:"score"`
 	Level     Level     `json:"level"`
 	Frequency Frequency `json:"frequency"`
-	// Due is when the next training is, and Escalation who is told that it has not been done, as in Assessment. Filled in by the
-	// scorer.
+	// Due is when the next training is due, and Escalation who is told that it has not been done, as in Assessment. Set
+	// by the scorer.
 	Due        time.Time  `json:"due,omitzero"`
 	Escalation Escalation `json:"escalation,omitempty"`
-	Shadow     *Shadow    `json:"shadow,omitempty"` // where another profile scores beside
+	Shadow     *Shadow    `json:"shadow,omitempty"` // the result of a second profile, where one is configured
 }
 
-// Shadow is what another profile says of the same events.
+// Shadow is the result of a second profile for the same events.
 type Shadow struct {
 	Profile string `json:"profile"`
 	Version int    `json:"version"`
@@ -105,7 +106,7 @@ type Shadow struct {
 	Level   Level  `json:"level"`
 }
 
-// OrganisationShadow is what another profile says of the company.
+// OrganisationShadow is the result of a second profile for the organisation.
 type OrganisationShadow struct {
 	Profile string      `json:"profile"`
 	Version int         `json:"version"`
@@ -139,7 +140,7 @@ type LevelCounts struct {
 	Critical int `json:"critical"`
 }
 
-// Organisation is the company's risk: R_org = mean · mean R + max · max R + share · |{R ≥ HIGH}| / n.
+// Organisation is the organisation's risk: R_org = mean · mean R + max · max R + share · |{R ≥ HIGH}| / n.
 type Organisation struct {
 	At       time.Time   `json:"at"`
 	Profile  string      `json:"profile"`
@@ -147,23 +148,26 @@ type Organisation struct {
 	Position int64       `json:"position"`
 	Score    Score       `json:"score"`
 	Level    Level       `json:"level"`
-	People   int         `json:"people"` // who have joined and not left
+	People   int         `json:"people"` // employed at At
 	Mean     Score       `json:"mean"`
 	Max      Score       `json:"max"`
 	Levels   LevelCounts `json:"levels"`
 	Roles    []RoleMean  `json:"roles"`    // the highest mean first
 	Teams    []TeamMean  `json:"teams"`    // the highest mean first
-	Trend    []Point     `json:"trend"`    // filled in by the scorer, oldest first
-	Accounts int         `json:"accounts"` // vendor accounts that belong to nobody; filled in by the scorer
-	// Missing are sources that have been silent for too long; the scores know nothing of what happened there. Filled in by
-	// the scorer, as Shadow is.
+	Trend    []Point     `json:"trend"`    // set by the scorer, oldest first
+	Accounts int         `json:"accounts"` // vendor accounts without an owner; set by the scorer
+	// Missing are sources that have been silent for too long: nothing is known of what happened there. Set by the scorer,
+	// like Shadow.
 	Missing []activity.Source   `json:"missing,omitempty"`
 	Shadow  *OrganisationShadow `json:"shadow,omitempty"`
 }
 
-// Organise makes the organisation's risk of the standings of everybody in U.
+// Organise computes the organisation's risk from the standings of its people.
 func (p *Profile) Organise(people []Standing, at time.Time) Organisation {
-	o := Organisation{At: at, Profile: p.Name, Version: p.Version, People: len(people), Level: Low, Roles: []RoleMean{}, Teams: []TeamMean{}, Trend: []Point{}}
+	o := Organisation{
+		At: at, Profile: p.Name, Version: p.Version, People: len(people), Level: Low,
+		Roles: []RoleMean{}, Teams: []TeamMean{}, Trend: []Point{},
+	}
 	if len(people) == 0 {
 		return o
 	}
@@ -206,14 +210,19 @@ func (p *Profile) Organise(people []Standing, at time.Time) Organisation {
 	// R_org · 10^6 · n in whole 1e-12, so that one division rounds once.
 	sum := new(big.Int).Mul(big.NewInt(int64(p.Company.Mean)), big.NewInt(total))
 	sum.Add(sum, new(big.Int).Mul(big.NewInt(int64(p.Company.Max)*n), big.NewInt(int64(o.Max))))
-	sum.Add(sum, new(big.Int).Mul(big.NewInt(int64(p.Company.Share)), big.NewInt(int64(o.Levels.High+o.Levels.Critical)*int64(One))))
+	high := int64(o.Levels.High + o.Levels.Critical)
+	sum.Add(sum, new(big.Int).Mul(big.NewInt(int64(p.Company.Share)), big.NewInt(high*int64(One))))
 	o.Score = ratio(sum, new(big.Int).Mul(big.NewInt(n*1e6), big.NewInt(int64(One))))
 	o.Level = p.Company.Levels.level(o.Score)
 	for role, r := range byRole {
-		o.Roles = append(o.Roles, RoleMean{Role: role, People: int(r.people), Mean: mean(r.scores, r.people), High: int(r.high)})
+		o.Roles = append(o.Roles, RoleMean{
+			Role: role, People: int(r.people), Mean: mean(r.scores, r.people), High: int(r.high),
+		})
 	}
 	for team, t := range byTeam {
-		o.Teams = append(o.Teams, TeamMean{Team: team, People: int(t.people), Mean: mean(t.scores, t.people), High: int(t.high)})
+		o.Teams = append(o.Teams, TeamMean{
+			Team: team, People: int(t.people), Mean: mean(t.scores, t.people), High: int(t.high),
+		})
 	}
 	slices.SortFunc(o.Teams, func(a, b TeamMean) int {
 		return cmp.Or(cmp.Compare(b.Mean, a.Mean), cmp.Compare(a.Team, b.Team))
@@ -224,7 +233,7 @@ func (p *Profile) Organise(people []Standing, at time.Time) Organisation {
 	return o
 }
 
-// Mean is the mean score of people, half up; 0 of nobody.
+// Mean is the mean score of people, rounded half up; 0 for an empty list.
 func Mean(people []Standing) Score {
 	if len(people) == 0 {
 		return 0
@@ -236,5 +245,5 @@ func Mean(people []Standing) Score {
 	return mean(total, int64(len(people)))
 }
 
-// mean is total/n, half up.
+// mean is total/n, rounded half up.
 func mean(total, n int64) Score { return Score((2*total + n) / (2 * n)) }

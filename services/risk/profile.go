@@ -1,13 +1,14 @@
 // Package risk is the vocabulary and the model of people's risk: profiles (weights, severities, decay, patterns,
-// levels) as versioned data, and pure functions from a person's events to a score that explains itself.
+// levels) as versioned data, and pure functions from a person's events to a score and its explanation.
 //
 // For a person of role r and events e of a source s up to time τ (the published model, and its decaying variant):
 //
 //	R_s = min(1, Σ α_e · N(e, τ))     N = 1 inside the window, or 2^(−age/half-life)
 //	R   = min(1, C · Σ w_{s,r} · R_s)
 //
-// A profile may also know floors under the score, R = min(1, max(C · B, floor + slope · B)), for what is worse than its parts.
-// Sums are made in fixed point, so a score does not depend on the order of events or on the machine.
+// A profile may also set floors for combinations that mean more than their parts:
+// R = min(1, max(C · B, floor + slope · B)). Sums are made in fixed point, so a score does not depend on the order of
+// events or on the machine.
 package risk
 
 import (
@@ -15,6 +16,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"path"
 	"slices"
 	"sort"
@@ -29,7 +31,7 @@ import (
 // Role is a person's job, as the roster and the profile's weights name it.
 type Role string
 
-// Roles that the profiles know; any other role is weighed by the profile's "otherwise" row.
+// Roles that the profiles know; any other role takes the profile's "otherwise" row.
 const (
 	BackendDeveloper     Role = "backend_developer"
 	FrontendDeveloper    Role = "frontend_developer"
@@ -42,7 +44,10 @@ const (
 )
 
 // Roles lists the known roles in the order of the published table.
-var Roles = []Role{BackendDeveloper, FrontendDeveloper, DevOpsEngineer, DevSecOpsEngineer, CloudSecurityAnalyst, DataAnalyst, DataEngineer, SRE}
+var Roles = []Role{
+	BackendDeveloper, FrontendDeveloper, DevOpsEngineer, DevSecOpsEngineer,
+	CloudSecurityAnalyst, DataAnalyst, DataEngineer, SRE,
+}
 
 // Micro is a non-negative decimal number in whole millionths, read exactly from YAML or JSON.
 type Micro int64
@@ -88,7 +93,7 @@ type Weights struct {
 	Git      Micro `json:"git"`
 	IAM      Micro `json:"iam"`
 	SIEM     Micro `json:"siem"`
-	Training Micro `json:"training"` // jira's and the LMS's
+	Training Micro `json:"training"` // of jira and the learning system
 }
 
 func (w Weights) of(g activity.Group) Micro {
@@ -100,6 +105,11 @@ type Bounds struct {
 	Medium   Micro `json:"medium"`
 	High     Micro `json:"high"`
 	Critical Micro `json:"critical"`
+}
+
+// rise says whether the bounds ascend inside 0 to 1.
+func (b Bounds) rise() bool {
+	return 0 < b.Medium && b.Medium < b.High && b.High < b.Critical && b.Critical < 1e6
 }
 
 func (b Bounds) level(s Score) Level {
@@ -128,23 +138,23 @@ type Profile struct {
 	Company    CompanyRule             `json:"organisation"`
 }
 
-// Patterns are the combinations that multiply a score, or put a floor under it: C · B becomes max(C · B, floor + slope · B).
+// Patterns are the combinations that multiply a score or set a floor: C · B becomes max(C · B, floor + slope · B).
 // Every "Over" is exclusive: more than.
 type Patterns struct {
-	Slope  Micro   `json:"slope"`
-	Chains []Chain `json:"chains"` // the highest floor that holds counts; of equal ones the first
+	Slope     Micro      `json:"slope"`
+	Sequences []Sequence `json:"chains"` // the highest floor that holds counts; of equal ones the first
 
 	Compromised struct {
 		Multiplier Micro  `json:"multiplier"`
 		IAMOver    int    `json:"iamOver"`
-		IAMCounts  string `json:"iamCounts"` // "all" events of source iam, or the "risky" ones only
+		IAMCounts  string `json:"iamCounts"` // "all" events of source iam, or only the "risky" ones
 		SIEMOver   int    `json:"siemOver"`
 		Floor      Micro  `json:"floor"`
 	} `json:"compromised"`
 	Insider struct {
 		Multiplier  Micro    `json:"multiplier"`
-		ExportBytes int64    `json:"exportBytes"` // an export of at least so many bytes
-		Approval    Duration `json:"approval"`    // an approval at most so long before it clears it
+		ExportBytes int64    `json:"exportBytes"` // the smallest export that counts
+		Approval    Duration `json:"approval"`    // how long an approval is valid
 		Floor       Micro    `json:"floor"`
 	} `json:"insider"`
 	Burnout struct {
@@ -155,16 +165,16 @@ type Patterns struct {
 	} `json:"burnout"`
 }
 
-// lookBack is how long before the window a pattern looks for what clears it.
+// lookBack is how long before the window events can still affect a pattern.
 func (p *Patterns) lookBack() time.Duration {
 	longest := p.Insider.Approval
-	for _, c := range p.Chains {
+	for _, c := range p.Sequences {
 		longest = max(longest, c.Quiet)
 	}
 	return time.Duration(longest)
 }
 
-// CompanyRule says how people's scores make the organisation's.
+// CompanyRule says how people's scores make up the organisation's score.
 type CompanyRule struct {
 	Mean   Micro  `json:"mean"`
 	Max    Micro  `json:"max"`
@@ -177,7 +187,7 @@ var profileFiles embed.FS
 
 var profiles = mustProfiles()
 
-// Default is the profile that a new lab scores by: the one that tells best who needs help, as `lab eval` measures it.
+// Default is the profile of a new lab: the one that best tells who needs help, as measured by `lab eval`.
 const Default = "lab-v1"
 
 // Profiles lists every profile by name.
@@ -190,7 +200,7 @@ func Profiles() []*Profile {
 	return list
 }
 
-// ProfileByName finds a profile; the error names those there are.
+// ProfileByName finds a profile; the error names the profiles that exist.
 func ProfileByName(name string) (*Profile, error) {
 	if p, ok := profiles[name]; ok {
 		return p, nil
@@ -237,61 +247,25 @@ func ParseProfile(text []byte) (*Profile, error) {
 	if err := yaml.UnmarshalStrict(text, &p); err != nil {
 		return nil, fmt.Errorf("read profile: %w", err)
 	}
-	var faults []error
-	fault := func(format string, args ...any) { faults = append(faults, fmt.Errorf(format, args...)) }
+	faults := slices.Concat(p.checkWeights(), p.checkPatterns())
 	if p.Name == "" || p.Version < 1 {
-		fault("name %q, version %d: want both", p.Name, p.Version)
+		faults = append(faults, fmt.Errorf("name %q, version %d: want both", p.Name, p.Version))
 	}
-	if p.Window <= 0 || p.HalfLife < 0 || time.Duration(p.HalfLife)%time.Second != 0 {
-		fault("window %v, halfLife %v: want a positive window, and a half-life of whole seconds", time.Duration(p.Window), time.Duration(p.HalfLife))
-	}
-	rows := map[Role]Weights{"otherwise": p.Otherwise}
-	for r, w := range p.Weights {
-		rows[r] = w
-	}
-	for _, r := range Roles {
-		if _, ok := p.Weights[r]; !ok {
-			fault("weights: no row for %s", r)
-		}
-	}
-	for r, w := range rows {
-		if s := w.Git + w.IAM + w.SIEM + w.Training; s != 1e6 {
-			fault("weights of %s sum to %v, not 1", r, s.Float())
-		}
-	}
-	for v, a := range p.Severities {
-		if a == 0 || a > 1e6 || v.Source().Group() == activity.Groups {
-			fault("severity of %s: %v is outside 0 to 1, or the verb has no source", v, a.Float())
-		}
+	if window, life := time.Duration(p.Window), time.Duration(p.HalfLife); window <= 0 || life < 0 ||
+		life%time.Second != 0 {
+		faults = append(faults, fmt.Errorf(
+			"window %v, halfLife %v: want a positive window, and a half-life of whole seconds", window, life,
+		))
 	}
 	for _, b := range []Bounds{p.Levels, p.Company.Levels} {
-		if !(0 < b.Medium && b.Medium < b.High && b.High < b.Critical && b.Critical < 1e6) {
-			fault("levels %v, %v, %v: want them rising inside 0 to 1", b.Medium.Float(), b.High.Float(), b.Critical.Float())
+		if !b.rise() {
+			faults = append(faults, fmt.Errorf(
+				"levels %v, %v, %v: want them rising inside 0 to 1", b.Medium.Float(), b.High.Float(), b.Critical.Float(),
+			))
 		}
-	}
-	for _, m := range []Micro{p.Patterns.Compromised.Multiplier, p.Patterns.Insider.Multiplier, p.Patterns.Burnout.Multiplier} {
-		if m < 1e6 {
-			fault("multiplier %v: below 1", m.Float())
-		}
-	}
-	highest := max(p.Patterns.Compromised.Floor, p.Patterns.Insider.Floor, p.Patterns.Burnout.Floor)
-	for i, c := range p.Patterns.Chains {
-		if err := c.validate(); err != nil {
-			faults = append(faults, err)
-		}
-		if slices.ContainsFunc(p.Patterns.Chains[:i], func(x Chain) bool { return x.Name == c.Name }) {
-			fault("chain %q: twice", c.Name)
-		}
-		highest = max(highest, c.Floor)
-	}
-	if highest+p.Patterns.Slope > 1e6 {
-		fault("floor %v with slope %v: above 1", highest.Float(), p.Patterns.Slope.Float())
-	}
-	if c := p.Patterns.Compromised.IAMCounts; c != "all" && c != "risky" {
-		fault("iamCounts %q: want all or risky", c)
 	}
 	if s := p.Company.Mean + p.Company.Max + p.Company.Share; s != 1e6 {
-		fault("organisation: shares sum to %v, not 1", s.Float())
+		faults = append(faults, fmt.Errorf("organisation: shares sum to %v, not 1", s.Float()))
 	}
 	if len(faults) > 0 {
 		return nil, fmt.Errorf("read profile %s: %w", p.Name, errors.Join(faults...))
@@ -299,7 +273,56 @@ func ParseProfile(text []byte) (*Profile, error) {
 	return &p, nil
 }
 
-// weights of a role, or the otherwise row.
+// checkWeights lists the faults of weights and severities.
+func (p *Profile) checkWeights() (faults []error) {
+	for _, r := range Roles {
+		if _, ok := p.Weights[r]; !ok {
+			faults = append(faults, fmt.Errorf("weights: no row for %s", r))
+		}
+	}
+	rows := map[Role]Weights{"otherwise": p.Otherwise}
+	maps.Copy(rows, p.Weights)
+	for r, w := range rows {
+		if s := w.Git + w.IAM + w.SIEM + w.Training; s != 1e6 {
+			faults = append(faults, fmt.Errorf("weights of %s sum to %v, not 1", r, s.Float()))
+		}
+	}
+	for v, a := range p.Severities {
+		if a == 0 || a > 1e6 || v.Source().Group() == activity.Groups {
+			faults = append(faults, fmt.Errorf("severity of %s: %v is outside 0 to 1, or the verb has no source", v, a.Float()))
+		}
+	}
+	return faults
+}
+
+// checkPatterns lists the faults of patterns.
+func (p *Profile) checkPatterns() (faults []error) {
+	rule := &p.Patterns
+	for _, m := range []Micro{rule.Compromised.Multiplier, rule.Insider.Multiplier, rule.Burnout.Multiplier} {
+		if m < 1e6 {
+			faults = append(faults, fmt.Errorf("multiplier %v: below 1", m.Float()))
+		}
+	}
+	highest := max(rule.Compromised.Floor, rule.Insider.Floor, rule.Burnout.Floor)
+	for i, s := range rule.Sequences {
+		if err := s.validate(); err != nil {
+			faults = append(faults, err)
+		}
+		if slices.ContainsFunc(rule.Sequences[:i], func(x Sequence) bool { return x.Name == s.Name }) {
+			faults = append(faults, fmt.Errorf("chains: %q stands twice", s.Name))
+		}
+		highest = max(highest, s.Floor)
+	}
+	if highest+rule.Slope > 1e6 {
+		faults = append(faults, fmt.Errorf("floor %v with slope %v: above 1", highest.Float(), rule.Slope.Float()))
+	}
+	if c := rule.Compromised.IAMCounts; c != "all" && c != "risky" {
+		faults = append(faults, fmt.Errorf("iamCounts %q: want all or risky", c))
+	}
+	return faults
+}
+
+// weights are those of a role, or the otherwise row.
 func (p *Profile) weights(r Role) Weights {
 	if w, ok := p.Weights[r]; ok {
 		return w

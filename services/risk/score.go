@@ -116,10 +116,10 @@ func (f Frequency) Days() int {
 	}
 }
 
-// Escalation says who is to be told that a training has not been done.
+// Escalation says who is told that a training has not been done.
 type Escalation string
 
-// Escalations, rising: nobody before the training is due, then the person, the manager, the security team.
+// Escalations, rising. Before the training is due, no one is told.
 const (
 	ToNobody   Escalation = ""
 	ToPerson   Escalation = "person"
@@ -127,14 +127,14 @@ const (
 	ToSecurity Escalation = "security"
 )
 
-// Escalations lists the escalations, rising: whoever is told of one has been told of those before it.
+// Escalations lists the escalations, rising. Each one comes after those before it.
 var Escalations = []Escalation{ToNobody, ToPerson, ToManager, ToSecurity}
 
 // Rank is 0 for ToNobody to 3 for ToSecurity, and −1 for a word that is no escalation.
 func (e Escalation) Rank() int { return slices.Index(Escalations, e) }
 
-// Escalate says who is told at τ of a training that was due: the manager when it is late by half of its interval, the security team
-// by a whole one; both after a day at least.
+// Escalate says who is told at τ of a training that was due: the person at once, the manager when it is late by half of
+// its interval and at least a day, the security team by a whole interval and at least two days.
 func (f Frequency) Escalate(due, at time.Time) Escalation {
 	interval := time.Duration(f.Days()) * 24 * time.Hour
 	switch late := at.Sub(due); {

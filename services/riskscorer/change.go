@@ -1,6 +1,7 @@
 package riskscorer
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -18,9 +19,9 @@ import (
 
 const rosterBytes = 32 << 20
 
-// PutPeople is PUT /v1/people: a JSON array of risk.Person, each added or replaced; nobody else changes. Leavers are put
-// with their "left" date. All faults are named at once (422), an account of two people is a conflict (409). Events that
-// arrived for an account before its owner was known become the owner's.
+// PutPeople is PUT /v1/people: a JSON array of risk.Person, each added or replaced; other people do not change. People
+// who have left are put with their "left" date. All faults are named at once (422); an account of two people is a
+// conflict (409). Events that arrived for an account before its owner was known become the owner's.
 func (s *Scorer) PutPeople(w http.ResponseWriter, r *http.Request) error {
 	var people []risk.Person
 	if err := httpjson.Read(w, r, rosterBytes, &people); err != nil {
@@ -29,12 +30,7 @@ func (s *Scorer) PutPeople(w http.ResponseWriter, r *http.Request) error {
 	if err := checkRoster(people); err != nil {
 		return err
 	}
-	slices.SortFunc(people, func(a, b risk.Person) int {
-		if a.ID < b.ID {
-			return -1
-		}
-		return 1
-	})
+	slices.SortFunc(people, func(a, b risk.Person) int { return cmp.Compare(a.ID, b.ID) })
 	answer := scorerapi.RosterAnswer{People: len(people)}
 	err := pgx.BeginFunc(r.Context(), s.pool, func(tx pgx.Tx) error {
 		var err error
@@ -42,9 +38,9 @@ func (s *Scorer) PutPeople(w http.ResponseWriter, r *http.Request) error {
 		return err
 	})
 	if err != nil {
-		return s.away(err)
+		return s.unavailable(err)
 	}
-	s.company.dirty.Store(true)
+	s.refresh.dirty.Store(true)
 	return httpjson.Write(w, http.StatusOK, answer)
 }
 
@@ -73,9 +69,9 @@ func checkRoster(people []risk.Person) error {
 	return nil
 }
 
-// alone waits for all batches at work, and keeps new ones out until the transaction ends: who owns an account, and which
-// events there are, must not change between the two halves of theirs. Batches hold it shared.
-func alone(ctx context.Context, tx pgx.Tx) error {
+// lockRoster waits for all batches in progress and keeps new ones out until the transaction ends: a batch first finds
+// the owners of accounts and then stores events, and neither may change in between. Batches hold the lock shared.
+func lockRoster(ctx context.Context, tx pgx.Tx) error {
 	if _, err := tx.Exec(ctx, `SELECT pg_advisory_xact_lock(hashtext('riskscorer.roster'))`); err != nil {
 		return fmt.Errorf("wait for batches: %w", err)
 	}
@@ -83,55 +79,80 @@ func alone(ctx context.Context, tx pgx.Tx) error {
 }
 
 func putPeople(ctx context.Context, tx pgx.Tx, people []risk.Person) (int64, error) {
-	if err := alone(ctx, tx); err != nil {
+	if err := lockRoster(ctx, tx); err != nil {
 		return 0, err
 	}
 	var ids, accounts, owners []string
-	batch := &pgx.Batch{}
 	for _, p := range people {
 		ids = append(ids, p.ID)
-		keys := make([]string, len(p.Accounts))
-		for i, a := range p.Accounts {
-			keys[i] = risk.AccountKey(a)
-			accounts, owners = append(accounts, keys[i]), append(owners, p.ID)
+		for _, a := range p.Accounts {
+			accounts, owners = append(accounts, risk.AccountKey(a)), append(owners, p.ID)
 		}
+	}
+	if err := storePeople(ctx, tx, people); err != nil {
+		return 0, err
+	}
+	// From here on, the rows of these people stay locked, in the order of their ids.
+	if err := storeAccounts(ctx, tx, ids, accounts, owners); err != nil {
+		return 0, err
+	}
+	return attributeUnowned(ctx, tx)
+}
+
+func storePeople(ctx context.Context, tx pgx.Tx, people []risk.Person) error {
+	batch := &pgx.Batch{}
+	for _, p := range people {
 		batch.Queue(`
-			INSERT INTO people.person AS p (id, name, email, role, team, manager, joined, gone, zone, accounts, run, added, era)
-			VALUES ($1, $2, $3, $4, $5, $6, $7::text::date, nullif($8::text, '')::date, $9, $10, $11, (SELECT coalesce(max(position), 0) FROM risk.event), nextval('people.era'))
-			ON CONFLICT (id) DO UPDATE SET name = excluded.name, email = excluded.email, role = excluded.role, team = excluded.team, manager = excluded.manager,
-				joined = excluded.joined, gone = excluded.gone, zone = excluded.zone, accounts = excluded.accounts, run = excluded.run`,
+			INSERT INTO people.person AS p
+				(id, name, email, role, team, manager, joined, gone, zone, accounts, run, added, era)
+			VALUES ($1, $2, $3, $4, $5, $6, $7::text::date, nullif($8::text, '')::date, $9, $10, $11,
+				(SELECT coalesce(max(position), 0) FROM risk.event), nextval('people.era'))
+			ON CONFLICT (id) DO UPDATE SET name = excluded.name, email = excluded.email, role = excluded.role,
+				team = excluded.team, manager = excluded.manager, joined = excluded.joined, gone = excluded.gone,
+				zone = excluded.zone, accounts = excluded.accounts, run = excluded.run`,
 			p.ID, p.Name, p.Email, string(p.Role), p.Team, p.Manager, p.Joined, p.Left, p.Zone, p.Accounts, p.Run)
 	}
 	if err := tx.SendBatch(ctx, batch).Close(); err != nil {
-		return 0, fmt.Errorf("store people: %w", err)
+		return fmt.Errorf("store people: %w", err)
 	}
-	// The rows of these people stay locked from here on, in the order of their ids.
-	var taken, by string
-	err := tx.QueryRow(ctx, `
-		SELECT a.account, a.person FROM people.account a JOIN unnest($1::text[], $2::text[]) AS n (account, person) ON a.account = n.account
-		WHERE a.person <> n.person AND NOT a.person = ANY ($3) LIMIT 1`, accounts, owners, ids).Scan(&taken, &by)
-	if err == nil {
-		return 0, httpjson.Errorf(http.StatusConflict, "account_taken", "account %q belongs to %s", taken, by)
-	} else if !errors.Is(err, pgx.ErrNoRows) {
-		return 0, fmt.Errorf("check accounts: %w", err)
-	}
-	if _, err := tx.Exec(ctx, `DELETE FROM people.account WHERE person = ANY ($1)`, ids); err != nil {
-		return 0, fmt.Errorf("store accounts: %w", err)
-	}
-	if _, err := tx.Exec(ctx, `INSERT INTO people.account (account, person) SELECT DISTINCT account, person FROM unnest($1::text[], $2::text[]) AS n (account, person)`, accounts, owners); err != nil {
-		return 0, fmt.Errorf("store accounts: %w", err)
-	}
-	return adopt(ctx, tx)
+	return nil
 }
 
-// adopt gives events of unknown accounts to those who now own one of them, the first account first.
-func adopt(ctx context.Context, tx pgx.Tx) (int64, error) {
+// storeAccounts replaces the accounts of the people with these ids; accounts and owners are parallel. An account of
+// another person is a conflict.
+func storeAccounts(ctx context.Context, tx pgx.Tx, ids, accounts, owners []string) error {
+	var taken, by string
+	err := tx.QueryRow(ctx, `
+		SELECT a.account, a.person
+		FROM people.account a JOIN unnest($1::text[], $2::text[]) AS n (account, person) ON a.account = n.account
+		WHERE a.person <> n.person AND NOT a.person = ANY ($3) LIMIT 1`, accounts, owners, ids).Scan(&taken, &by)
+	if err == nil {
+		return httpjson.Errorf(http.StatusConflict, "account_taken", "account %q belongs to %s", taken, by)
+	} else if !errors.Is(err, pgx.ErrNoRows) {
+		return fmt.Errorf("check accounts: %w", err)
+	}
+	if _, err := tx.Exec(ctx, `DELETE FROM people.account WHERE person = ANY ($1)`, ids); err != nil {
+		return fmt.Errorf("store accounts: %w", err)
+	}
+	if _, err := tx.Exec(ctx, `
+		INSERT INTO people.account (account, person)
+		SELECT DISTINCT account, person FROM unnest($1::text[], $2::text[]) AS n (account, person)`,
+		accounts, owners); err != nil {
+		return fmt.Errorf("store accounts: %w", err)
+	}
+	return nil
+}
+
+// attributeUnowned gives events of unknown accounts to the people who now own one of these accounts, the first account
+// first. It returns how many events it attributed.
+func attributeUnowned(ctx context.Context, tx pgx.Tx) (int64, error) {
 	rows, err := tx.Query(ctx, `
 		UPDATE risk.event e SET person = o.person, owned = (SELECT max(position) + 1 FROM risk.event)
 		FROM (
 			SELECT DISTINCT ON (e.position) e.position, coalesce(a.person, p.id) AS person
 			FROM risk.event e
-			LEFT JOIN LATERAL jsonb_array_elements_text(coalesce(e.event->'accounts', '[]')) WITH ORDINALITY AS x (account, n) ON true
+			LEFT JOIN LATERAL jsonb_array_elements_text(coalesce(e.event->'accounts', '[]'))
+				WITH ORDINALITY AS x (account, n) ON true
 			LEFT JOIN people.account a ON a.account = lower(x.account)
 			LEFT JOIN people.person p ON e.source = 'training' AND p.id = e.event->>'person'
 			WHERE e.person IS NULL AND coalesce(a.person, p.id) IS NOT NULL
@@ -148,21 +169,24 @@ func adopt(ctx context.Context, tx pgx.Tx) (int64, error) {
 	n := int64(len(owners))
 	slices.Sort(owners)
 	if _, err := tx.Exec(ctx, `
-		UPDATE people.person p SET era = nextval('people.era'), position = (SELECT max(position) FROM risk.event e WHERE e.person = p.id)
+		UPDATE people.person p SET era = nextval('people.era'),
+			position = (SELECT max(position) FROM risk.event e WHERE e.person = p.id)
 		WHERE p.id = ANY ($1)`, slices.Compact(owners)); err != nil {
 		return 0, fmt.Errorf("attribute events: %w", err)
 	}
-	return n, recount(ctx, tx)
+	return n, recountUnowned(ctx, tx)
 }
 
-// recount makes the list of unknown accounts anew from the events that are nobody's.
-func recount(ctx context.Context, tx pgx.Tx) error {
+// recountUnowned rebuilds the list of unknown accounts from the events without a person.
+func recountUnowned(ctx context.Context, tx pgx.Tx) error {
 	if _, err := tx.Exec(ctx, `DELETE FROM risk.unknown_account`); err != nil {
 		return fmt.Errorf("count unknown accounts: %w", err)
 	}
 	if _, err := tx.Exec(ctx, `
 		INSERT INTO risk.unknown_account (account, events, first, last)
-		SELECT coalesce(lower(event->'accounts'->>0), 'person:' || lower(event->>'person')), count(*), min(at), max(at) FROM risk.event WHERE person IS NULL GROUP BY 1`); err != nil {
+		SELECT coalesce(lower(event->'accounts'->>0), 'person:' || lower(event->>'person')),
+			count(*), min(at), max(at)
+		FROM risk.event WHERE person IS NULL GROUP BY 1`); err != nil {
 		return fmt.Errorf("count unknown accounts: %w", err)
 	}
 	return nil
@@ -172,22 +196,24 @@ func recount(ctx context.Context, tx pgx.Tx) error {
 func (s *Scorer) Clock(w http.ResponseWriter, r *http.Request) error {
 	c, err := s.clock(r.Context())
 	if err != nil {
-		return s.away(err)
+		return s.unavailable(err)
 	}
 	return httpjson.Write(w, http.StatusOK, c)
 }
 
-// Bounds of the lab's clock: a second may last up to a lab day.
+// maxPace is the fastest clock, in lab seconds per second: a lab day per second.
 const maxPace = 86_400
 
-// PutClock is PUT /v1/clock: moves the lab's time forward (409 for backward) or sets its pace, and answers the clock.
+// PutClock is PUT /v1/clock: it moves the lab's time forward or sets its pace, and answers the clock. Moving it
+// backward is refused (409).
 func (s *Scorer) PutClock(w http.ResponseWriter, r *http.Request) error {
 	var change scorerapi.ClockChange
 	if err := httpjson.Read(w, r, 1<<10, &change); err != nil {
 		return err
 	}
 	if change.Pace < 0 || change.Pace > maxPace || change.Now.Year() > 2100 {
-		return httpjson.Errorf(http.StatusUnprocessableEntity, "bad_clock", "now %v, pace %v: want a year up to 2100, and a pace above 0 and up to %d", change.Now, change.Pace, maxPace)
+		return httpjson.Errorf(http.StatusUnprocessableEntity, "bad_clock",
+			"now %v, pace %v: want a year up to 2100, and a pace above 0 and up to %d", change.Now, change.Pace, maxPace)
 	}
 	var c risk.Clock
 	_, err := audited.Write(r.Context(), s.pool, func(tx pgx.Tx) ([]audited.Row, error) {
@@ -204,113 +230,119 @@ func (s *Scorer) PutClock(w http.ResponseWriter, r *http.Request) error {
 		}
 		if !change.Now.IsZero() {
 			if change.Now.Before(c.Now) {
-				return nil, httpjson.Errorf(
-					http.StatusConflict,
-					"clock_backward",
-					"it is %s already: the lab's clock only moves forward",
-					c.Now.Format(time.RFC3339),
-				)
+				return nil, httpjson.Errorf(http.StatusConflict, "clock_backward",
+					"it is %s already: the lab's clock only moves forward", c.Now.Format(time.RFC3339))
 			}
 			c.Now = change.Now.UTC().Truncate(time.Microsecond)
 		}
 		if change.Pace > 0 {
 			c.Pace = change.Pace
 		}
-		if _, err := tx.Exec(r.Context(), `UPDATE people.clock SET base = $1, since = clock_timestamp(), pace = $2`, c.Now, c.Pace); err != nil {
+		if _, err := tx.Exec(r.Context(),
+			`UPDATE people.clock SET base = $1, since = clock_timestamp(), pace = $2`, c.Now, c.Pace); err != nil {
 			return nil, fmt.Errorf("set clock: %w", err)
 		}
 		return []audited.Row{audited.Note(scorerapi.KindClock, "", "", c)}, nil
 	})
 	if err != nil {
-		return s.away(err)
+		return s.unavailable(err)
 	}
 	return httpjson.Write(w, http.StatusOK, c)
 }
 
-// Reset is POST /v1/reset: forgets the events after a position with their scores, dead letters received since, and the
-// people who came into the roster then; or the people who are named, with their events and scores, and nothing else. The audit,
-// the watermarks and the clock never go back.
+// Reset is POST /v1/reset. It deletes either what came after a position, that is events and their scores, dead letters
+// and people added to the roster since; or the people who are named, with their events and scores. The audit, the
+// watermarks and the clock never go back.
 func (s *Scorer) Reset(w http.ResponseWriter, r *http.Request) error {
 	var order scorerapi.ResetOrder
 	if err := httpjson.Read(w, r, 1<<20, &order); err != nil {
 		return err
 	}
 	if (order.After == nil) == (len(order.People) == 0) || order.After != nil && *order.After < 0 {
-		return httpjson.Errorf(http.StatusUnprocessableEntity, "bad_reset", "want either after, a position of 0 or more, or people")
+		return httpjson.Errorf(http.StatusUnprocessableEntity, "bad_reset",
+			"want either after, a position of 0 or more, or people")
 	}
 	var answer scorerapi.ResetAnswer
 	_, err := audited.Write(r.Context(), s.pool, func(tx pgx.Tx) ([]audited.Row, error) {
 		ctx := r.Context()
-		if err := alone(ctx, tx); err != nil {
+		if err := lockRoster(ctx, tx); err != nil {
 			return nil, err
 		}
-		forget := forgetPeople(order.People)
+		list := deletePeople(order.People)
 		if order.After != nil {
-			forget = forgetAfter(*order.After)
+			list = deleteAfter(*order.After)
 		}
 		var err error
-		if answer, err = forget.run(ctx, tx); err != nil {
+		if answer, err = list.run(ctx, tx); err != nil {
 			return nil, err
 		}
-		if err := relisten(ctx, tx); err != nil {
+		if err := rebuildFeeds(ctx, tx); err != nil {
 			return nil, err
 		}
-		if err := recount(ctx, tx); err != nil {
+		if err := recountUnowned(ctx, tx); err != nil {
 			return nil, err
 		}
 		row := audited.Note(scorerapi.KindReset, "", "", scorerapi.Forgotten{After: order.After, ResetAnswer: answer})
 		return []audited.Row{row}, nil
 	})
 	if err != nil {
-		return s.away(err)
+		return s.unavailable(err)
 	}
-	s.company.dirty.Store(true)
+	s.refresh.dirty.Store(true)
 	return httpjson.Write(w, http.StatusOK, answer)
 }
 
-// statement is one of those by which something is forgotten; events and people are counted.
-type statement struct {
+// deletion is one statement of a reset. Deleted events and people are counted.
+type deletion struct {
 	text  string
-	arg   []any
-	count func(*scorerapi.ResetAnswer) *int64
+	args  []any
+	count func(*scorerapi.ResetAnswer) *int64 // nil: not counted
 }
 
-type statements []statement
+type deletions []deletion
 
-func forgottenEvents(a *scorerapi.ResetAnswer) *int64 { return &a.Events }
+func countEvents(a *scorerapi.ResetAnswer) *int64 { return &a.Events }
 
-func forgottenPeople(a *scorerapi.ResetAnswer) *int64 { return &a.People }
+func countPeople(a *scorerapi.ResetAnswer) *int64 { return &a.People }
 
-func forgetAfter(position int64) statements {
+func deleteAfter(position int64) deletions {
 	at := []any{position}
-	return statements{
-		{`DELETE FROM risk.dead_letter WHERE received > (SELECT coalesce(max(received), '-infinity') FROM risk.event WHERE position <= $1)`, at, nil},
-		{`DELETE FROM risk.event WHERE position > $1`, at, forgottenEvents},
+	return deletions{
+		{`
+			DELETE FROM risk.dead_letter
+			WHERE received > (SELECT coalesce(max(received), '-infinity') FROM risk.event WHERE position <= $1)`, at, nil},
+		{`DELETE FROM risk.event WHERE position > $1`, at, countEvents},
 		{`DELETE FROM risk.score WHERE position > $1`, at, nil},
-		{`DELETE FROM people.person WHERE added >= $1`, at, forgottenPeople},
-		{`UPDATE risk.event e SET person = NULL, owned = NULL WHERE person IS NOT NULL AND NOT EXISTS (SELECT FROM people.person p WHERE p.id = e.person)`, nil, nil},
-		{`UPDATE people.person p SET era = nextval('people.era'), position = (SELECT coalesce(max(position), 0) FROM risk.event e WHERE e.person = p.id) WHERE p.position > $1`, at, nil}, // who lost nothing is remembered
+		{`DELETE FROM people.person WHERE added >= $1`, at, countPeople},
+		{`
+			UPDATE risk.event e SET person = NULL, owned = NULL
+			WHERE person IS NOT NULL AND NOT EXISTS (SELECT FROM people.person p WHERE p.id = e.person)`, nil, nil},
+		// People who lost no event keep their era, so that what is cached of them stays valid.
+		{`
+			UPDATE people.person p SET era = nextval('people.era'),
+				position = (SELECT coalesce(max(position), 0) FROM risk.event e WHERE e.person = p.id)
+			WHERE p.position > $1`, at, nil},
 	}
 }
 
-func forgetPeople(ids []string) statements {
+func deletePeople(ids []string) deletions {
 	of := []any{ids}
-	return statements{
-		{`DELETE FROM risk.event WHERE person = ANY ($1)`, of, forgottenEvents},
+	return deletions{
+		{`DELETE FROM risk.event WHERE person = ANY ($1)`, of, countEvents},
 		{`DELETE FROM risk.score WHERE person = ANY ($1)`, of, nil},
-		{`DELETE FROM people.person WHERE id = ANY ($1)`, of, forgottenPeople},
+		{`DELETE FROM people.person WHERE id = ANY ($1)`, of, countPeople},
 	}
 }
 
-func (list statements) run(ctx context.Context, tx pgx.Tx) (scorerapi.ResetAnswer, error) {
+func (list deletions) run(ctx context.Context, tx pgx.Tx) (scorerapi.ResetAnswer, error) {
 	var answer scorerapi.ResetAnswer
-	for _, q := range list {
-		tag, err := tx.Exec(ctx, q.text, q.arg...)
+	for _, d := range list {
+		tag, err := tx.Exec(ctx, d.text, d.args...)
 		if err != nil {
 			return answer, fmt.Errorf("reset: %w", err)
 		}
-		if q.count != nil {
-			*q.count(&answer) = tag.RowsAffected()
+		if d.count != nil {
+			*d.count(&answer) = tag.RowsAffected()
 		}
 	}
 	return answer, nil

@@ -20,24 +20,33 @@ import (
 	"example.org/security-training/services/riskscorer/scorerapi"
 )
 
-// past gives a person n events of up to a year ago, the last hundred of them within the window, straight into the table.
+// past gives a person n events of up to a year ago, the last hundred of them within the window, straight into the
+// table.
 func (l *lab) past(owner *pgxpool.Pool, who string, n int) {
 	l.t.Helper()
 	if _, err := owner.Exec(context.Background(), `
 		INSERT INTO risk.event (id, person, source, verb, at, event, late, collector, serial)
 		SELECT 'git:old/' || $1 || i, $1, 'git', 'git.unreviewed_commit', at,
-			jsonb_build_object('id', 'git:old/' || $1 || i, 'at', to_char(at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"'), 'source', 'git', 'verb', 'git.unreviewed_commit', 'accounts', jsonb_build_array('github:' || $1)), false, 'spiffe://x/git-collector', '2a'
-		FROM (SELECT i, $3::timestamptz - CASE WHEN i > $2::int - 100 THEN ($2 - i + 1) * interval '6 hours' ELSE interval '40 days' + ($2 - i) * (interval '325 days' / $2) END AS at FROM generate_series(1, $2) i) x`,
+			jsonb_build_object('id', 'git:old/' || $1 || i,
+				'at', to_char(at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"'), 'source', 'git',
+				'verb', 'git.unreviewed_commit', 'accounts', jsonb_build_array('github:' || $1)),
+			false, 'spiffe://x/git-collector', '2a'
+		FROM (
+			SELECT i, $3::timestamptz - CASE WHEN i > $2::int - 100 THEN ($2 - i + 1) * interval '6 hours'
+				ELSE interval '40 days' + ($2 - i) * (interval '325 days' / $2) END AS at
+			FROM generate_series(1, $2) i
+		) x`,
 		who, n, risk.Epoch); err != nil {
 		l.t.Fatal(err)
 	}
 }
 
-// BenchmarkOneMoreEvent is what a batch of one event costs, by the length of its person's history. The last line compares the
-// longest with the shortest in the same run.
+// BenchmarkOneMoreEvent is what a batch of one event costs, by the length of its person's history. The last line
+// compares the longest with the shortest in the same run.
 func BenchmarkOneMoreEvent(b *testing.B) {
 	l := newLab(b)
-	owner, err := pgxpool.NewWithConfig(context.Background(), cluster.Config(b, l.pool.Config().ConnConfig.Database, "postgres"))
+	owner, err := pgxpool.NewWithConfig(context.Background(), cluster.Config(b, l.pool.Config().ConnConfig.Database,
+		"postgres"))
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -69,21 +78,24 @@ func BenchmarkOneMoreEvent(b *testing.B) {
 		})
 	}
 	if median[100] > 0 && median[100_000] > 0 {
-		b.Logf("after 100,000 events %.2f times what it is after 100, at the median", float64(median[100_000])/float64(median[100]))
+		b.Logf("after 100,000 events %.2f times what it is after 100, at the median",
+			float64(median[100_000])/float64(median[100]))
 	}
 }
 
-// An event is added to its person's book, which is made anew only for a cause, and each stored score is exactly the one that all
-// of the person's events give: on time, late, from an account that is known only now, after a leaver came back, and after a reset.
+// An event is added to its person's state, which is rebuilt only for a cause, and each stored score is exactly the
+// score of all the person's events: on time, late, from an account that is known only now, after a leaver came back,
+// and after a reset.
 func TestABookScoresAsTheWholeHistoryAndIsMadeAnewOnlyForACause(t *testing.T) {
 	l := newLab(t)
 	l.roster(person("mira", risk.BackendDeveloper))
 	seq := uint64(0)
-	send := func(verb activity.Verb, who string, ago ...time.Duration) *book {
+	send := func(verb activity.Verb, who string, ago ...time.Duration) *personState {
 		t.Helper()
 		for _, d := range ago {
 			seq++
-			if code, receipts := l.send(gitCollector, seq, commit(int(seq), who, verb, d)); code != 200 || receipts[0].Status != activity.Stored {
+			if code, receipts := l.send(gitCollector, seq, commit(int(seq), who, verb, d)); code != 200 ||
+				receipts[0].Status != activity.Stored {
 				t.Fatalf("%d %v", code, receipts)
 			}
 		}
@@ -98,45 +110,48 @@ func TestABookScoresAsTheWholeHistoryAndIsMadeAnewOnlyForACause(t *testing.T) {
 		var at time.Time
 		var score int64
 		var role risk.Role
-		if err := l.pool.QueryRow(t.Context(), `SELECT at, score, role FROM risk.score WHERE person = 'mira' ORDER BY position DESC LIMIT 1`).Scan(&at, &score, &role); err != nil {
+		if err := l.pool.QueryRow(t.Context(),
+			`SELECT at, score, role FROM risk.score WHERE person = 'mira' ORDER BY position DESC LIMIT 1`).Scan(&at, &score,
+			&role); err != nil {
 			t.Fatal(err)
 		}
-		if want := risk.MustProfile(risk.Default).Score(role, risk.Counted(all), at); int64(want) != score {
+		if want := risk.MustProfile(risk.Default).Score(role, risk.Capped(all), at); int64(want) != score {
 			t.Errorf("after %s of %v ago: stored %d, all %d events give %d", verb, ago, score, len(all), want)
 		}
-		if e := l.memory.books["mira"]; e != nil {
-			return e.Value.(*held).book
+		if e := l.cache.states["mira"]; e != nil {
+			return e.Value.(*cacheEntry).state
 		}
 		return nil
 	}
 	first := send(activity.SecretCommitted, "mira", time.Hour)
-	same := func(what string, b *book) {
+	same := func(what string, b *personState) {
 		t.Helper()
 		if b != first {
-			t.Errorf("%s: the book was made anew", what)
+			t.Errorf("%s: the state was rebuilt", what)
 		}
 	}
-	anew := func(what string, b *book) {
+	rebuilt := func(what string, b *personState) {
 		t.Helper()
 		if b == first || b == nil {
-			t.Errorf("%s: the book is still the old one, or there is none", what)
+			t.Errorf("%s: the state is still the old one, or missing", what)
 		}
 		first = b
 	}
 	same("on time", send(activity.ForcePush, "mira", 50*time.Minute, 40*time.Minute, 30*time.Minute))
 	same("ahead of the clock", send(activity.LargeFile, "mira", -5*time.Minute))
 	same("an hour late", send(activity.ForcePush, "mira", 2*time.Hour))
-	anew("a week late", send(activity.SecretCommitted, "mira", 7*24*time.Hour))
+	rebuilt("a week late", send(activity.SecretCommitted, "mira", 7*24*time.Hour))
 	same("on time again", send(activity.UnreviewedCommit, "mira", time.Minute))
 	if code, body := l.put(instructor, "PUT", "/v1/clock", map[string]any{"now": risk.Epoch.Add(time.Hour)}); code != 200 {
 		t.Fatalf("clock: %d %s", code, body)
 	}
 	same("after the clock has reached what lay ahead", send(activity.UnreviewedCommit, "mira", -time.Hour+time.Minute))
 
-	// Events of an account that is Mira's only now.
+	// Events of an account that is Mira's only from now on.
 	for range 3 {
 		seq++
-		if code, _ := l.send(gitCollector, seq, commit(int(seq), "mira-at-home", activity.SecretCommitted, time.Hour)); code != 200 {
+		if code, _ := l.send(gitCollector, seq, commit(int(seq), "mira-at-home", activity.SecretCommitted,
+			time.Hour)); code != 200 {
 			t.Fatal(code)
 		}
 	}
@@ -144,12 +159,12 @@ func TestABookScoresAsTheWholeHistoryAndIsMadeAnewOnlyForACause(t *testing.T) {
 	more.Accounts = append(more.Accounts, "github:mira-at-home")
 	position := l.one(`SELECT max(position) FROM risk.event`)
 	l.roster(more)
-	anew("a new account, and another role", send(activity.UnreviewedCommit, "mira", 0))
+	rebuilt("a new account, and another role", send(activity.UnreviewedCommit, "mira", 0))
 
 	if code, body := l.put(instructor, "POST", "/v1/reset", map[string]any{"after": position - 5}); code != 200 {
 		t.Fatalf("reset: %d %s", code, body)
 	}
-	anew("after a reset", send(activity.UnreviewedCommit, "mira", -time.Minute))
+	rebuilt("after a reset", send(activity.UnreviewedCommit, "mira", -time.Minute))
 
 	// What another replica stores is read from the log.
 	other := replica(t, l.pool)
@@ -174,12 +189,15 @@ func (l *lab) story(event string) []audit.Row {
 func TestTheStoryOfAnEventIsWhatTheChainSaysOfItAndNothingElse(t *testing.T) {
 	l := newLab(t)
 	l.roster(person("mira", risk.BackendDeveloper), person("tomas", risk.BackendDeveloper))
-	first, second, other := commit(1, "mira", activity.SecretCommitted, time.Hour), commit(2, "mira", activity.ForcePush, time.Hour), commit(3, "mira", activity.ForcePush, time.Hour)
+	first, second, other := commit(1, "mira", activity.SecretCommitted, time.Hour), commit(2, "mira", activity.ForcePush,
+		time.Hour), commit(3, "mira", activity.ForcePush, time.Hour)
 	l.send(gitCollector, 1, first, second, commit(9, "tomas", activity.ForcePush, time.Hour))
 	l.send(gitCollector, 4, other)
-	for _, e := range []activity.Event{first, second} { // the assessment's row is under the first of the batch and mentions both
+	// the assessment's row is under the first of the batch and mentions both
+	for _, e := range []activity.Event{first, second} {
 		rows := l.story(e.ID)
-		if len(rows) != 1 || rows[0].Kind != "assessment" || rows[0].Person != "mira" || !strings.Contains(rows[0].Detail, e.ID) || rows[0].Hash != rows[0].Sum() {
+		if len(rows) != 1 || rows[0].Kind != "assessment" || rows[0].Person != "mira" || !strings.Contains(rows[0].Detail,
+			e.ID) || rows[0].Hash != rows[0].Sum() {
 			t.Errorf("of %s: %+v", e.ID, rows)
 		}
 	}
@@ -192,8 +210,10 @@ func TestTheStoryOfAnEventIsWhatTheChainSaysOfItAndNothingElse(t *testing.T) {
 	// An assessment keeps its time and score in full: with less of them the score cannot be derived again.
 	var want, got scorerapi.Assessed
 	want.Events = []string{other.ID}
-	if err := l.pool.QueryRow(t.Context(), `SELECT at, profile, score, level, position FROM risk.score WHERE person = 'mira' AND profile = $1
-		ORDER BY position DESC LIMIT 1`, risk.Default).Scan(&want.At, &want.Profile, &want.Score, &want.Level, &want.Position); err != nil {
+	if err := l.pool.QueryRow(t.Context(), `
+		SELECT at, profile, score, level, position FROM risk.score WHERE person = 'mira' AND profile = $1
+		ORDER BY position DESC LIMIT 1`, risk.Default).
+		Scan(&want.At, &want.Profile, &want.Score, &want.Level, &want.Position); err != nil {
 		t.Fatal(err)
 	}
 	if rows := l.story(other.ID); len(rows) == 1 {
@@ -209,7 +229,8 @@ func TestTheStoryOfAnEventIsWhatTheChainSaysOfItAndNothingElse(t *testing.T) {
 // BenchmarkTheStoryOfAnEvent looks for one among a million rows of the chain.
 func BenchmarkTheStoryOfAnEvent(b *testing.B) {
 	l := newLab(b)
-	owner, err := pgxpool.NewWithConfig(context.Background(), cluster.Config(b, l.pool.Config().ConnConfig.Database, "postgres"))
+	owner, err := pgxpool.NewWithConfig(context.Background(), cluster.Config(b, l.pool.Config().ConnConfig.Database,
+		"postgres"))
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -217,8 +238,10 @@ func BenchmarkTheStoryOfAnEvent(b *testing.B) {
 	l.roster(person("mira", risk.BackendDeveloper))
 	e := commit(2, "mira", activity.ForcePush, time.Hour)
 	l.send(gitCollector, 1, commit(1, "mira", activity.SecretCommitted, time.Hour), e)
-	if _, err := owner.Exec(context.Background(), `INSERT INTO audit.entry (chain, seq, at, kind, person, event, detail, prev, hash)
-		SELECT o.chain, 100 + i, now() - i * interval '1 second', 'assessment', 'p' || i % 5000, 'git:old/' || i, 'lab-v1 0.1 LOW at position ' || i || '; events git:old/' || i, '', ''
+	if _, err := owner.Exec(context.Background(), `
+		INSERT INTO audit.entry (chain, seq, at, kind, person, event, detail, prev, hash)
+		SELECT o.chain, 100 + i, now() - i * interval '1 second', 'assessment', 'p' || i % 5000, 'git:old/' || i,
+			'lab-v1 0.1 LOW at position ' || i || '; events git:old/' || i, '', ''
 		FROM generate_series(1, 1000000) i, (SELECT DISTINCT chain FROM audit.entry) o`); err != nil {
 		b.Fatal(err)
 	}

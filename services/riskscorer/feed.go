@@ -12,11 +12,11 @@ import (
 	"example.org/security-training/services/risk"
 )
 
-// silentAfter is how long a vendor may have nothing to say: longer than a weekend is.
+// silentAfter is how long a vendor may send nothing before it counts as missing. It is longer than a weekend.
 const silentAfter = 72 * time.Hour
 
-// heard notes the latest event of each source.
-func heard(ctx context.Context, tx pgx.Tx, lines []*line) error {
+// noteFeeds stores the time of the latest event of each source.
+func noteFeeds(ctx context.Context, tx pgx.Tx, lines []*line) error {
 	at := map[activity.Source]time.Time{}
 	for _, l := range lines {
 		if l.receipt.Status == activity.Stored && l.Event.At.After(at[l.Event.Source]) {
@@ -27,26 +27,31 @@ func heard(ctx context.Context, tx pgx.Tx, lines []*line) error {
 		if at[source].IsZero() {
 			continue
 		}
-		if _, err := tx.Exec(ctx, `INSERT INTO risk.feed AS f (source, latest) VALUES ($1, $2) ON CONFLICT (source) DO UPDATE SET latest = greatest(f.latest, excluded.latest)`, string(source), at[source]); err != nil {
+		if _, err := tx.Exec(ctx, `
+			INSERT INTO risk.feed AS f (source, latest) VALUES ($1, $2)
+			ON CONFLICT (source) DO UPDATE SET latest = greatest(f.latest, excluded.latest)`,
+			string(source), at[source]); err != nil {
 			return fmt.Errorf("note feed: %w", err)
 		}
 	}
 	return nil
 }
 
-// relisten makes the notes anew from the events.
-func relisten(ctx context.Context, tx pgx.Tx) error {
+// rebuildFeeds computes risk.feed from the events.
+func rebuildFeeds(ctx context.Context, tx pgx.Tx) error {
 	if _, err := tx.Exec(ctx, `DELETE FROM risk.feed`); err != nil {
 		return fmt.Errorf("note feeds: %w", err)
 	}
-	if _, err := tx.Exec(ctx, `INSERT INTO risk.feed (source, latest) SELECT source, max(at) FROM risk.event GROUP BY source`); err != nil {
+	if _, err := tx.Exec(ctx, `
+		INSERT INTO risk.feed (source, latest)
+		SELECT source, max(at) FROM risk.event GROUP BY source`); err != nil {
 		return fmt.Errorf("note feeds: %w", err)
 	}
 	return nil
 }
 
-// silent lists the activity.Vendors() that have said nothing for too long: what their people did is not known.
-func silent(ctx context.Context, tx pgx.Tx, now time.Time) ([]activity.Source, error) {
+// silentSources lists the vendors (activity.Vendors) without an event for too long.
+func silentSources(ctx context.Context, tx pgx.Tx, now time.Time) ([]activity.Source, error) {
 	rows, err := tx.Query(ctx, `SELECT source FROM risk.feed WHERE latest > $1`, now.Add(-silentAfter))
 	if err != nil {
 		return nil, fmt.Errorf("read feeds: %w", err)
@@ -64,10 +69,11 @@ func silent(ctx context.Context, tx pgx.Tx, now time.Time) ([]activity.Source, e
 	return missing, nil
 }
 
-// differ compares two profiles over the same people, who are in the same order.
-func differ(active, shadow *risk.Profile, own, other []risk.Standing, at time.Time) *risk.OrganisationShadow {
+// compareProfiles compares two profiles over the same people.
+func compareProfiles(active, shadow *risk.Profile, own, other []risk.Standing, at time.Time) *risk.OrganisationShadow {
 	o := shadow.Organise(other, at)
-	d := &risk.OrganisationShadow{Profile: shadow.Name, Version: shadow.Version, Score: o.Score, Level: o.Level, Levels: o.Levels}
+	d := &risk.OrganisationShadow{Profile: shadow.Name, Version: shadow.Version, Score: o.Score, Level: o.Level,
+		Levels: o.Levels}
 	levels := make(map[string]risk.Level, len(other))
 	for _, p := range other {
 		levels[p.ID] = shadow.Level(p.Score)

@@ -26,7 +26,8 @@ func TestScorerServesItsRoutesOverTheMesh(t *testing.T) {
 	}
 	net := meshtest.Start(t, text)
 	node := net.Join(t, "risk-scorer")
-	New(database(t), risk.MustProfile(risk.Default), node.Topology().TrustDomain, node.Audit(), slog.New(slog.DiscardHandler)).Register(node)
+	New(database(t), risk.MustProfile(risk.Default), node.Topology().TrustDomain, node.Audit(),
+		slog.New(slog.DiscardHandler)).Register(node)
 	net.Serve(t, node)
 
 	call := func(from *mesh.Node, method, path, contentType, body string) (int, string) {
@@ -42,7 +43,8 @@ func TestScorerServesItsRoutesOverTheMesh(t *testing.T) {
 		}
 		return resp.StatusCode, string(answer)
 	}
-	instructor, git, jira, lms := net.Join(t, "instructor"), net.Join(t, "git-collector"), net.Join(t, "jira-collector"), net.Join(t, "lms")
+	instructor, git, jira, lms := net.Join(t, "instructor"), net.Join(t, "git-collector"), net.Join(t, "jira-collector"),
+		net.Join(t, "lms")
 	roster, err := json.Marshal([]risk.Person{person("mira", risk.DataEngineer)})
 	if err != nil {
 		t.Fatal(err)
@@ -51,29 +53,35 @@ func TestScorerServesItsRoutesOverTheMesh(t *testing.T) {
 		t.Fatalf("roster: %d %s", code, body)
 	}
 	secret := ndjson(t, 1, commit(1, "mira", activity.SecretCommitted, time.Hour))
-	if code, body := call(git, http.MethodPost, "/v1/events", "application/x-ndjson", secret); code != 200 || !strings.Contains(body, `"stored"`) {
+	if code, body := call(git, http.MethodPost, "/v1/events", "application/x-ndjson", secret); code != 200 ||
+		!strings.Contains(body, `"stored"`) {
 		t.Fatalf("git's event: %d %s", code, body)
 	}
-	if code, body := call(jira, http.MethodPost, "/v1/events", "application/x-ndjson", secret); code != 403 || !strings.Contains(body, "foreign_source") {
+	if code, body := call(jira, http.MethodPost, "/v1/events", "application/x-ndjson", secret); code != 403 ||
+		!strings.Contains(body, "foreign_source") {
 		t.Errorf("git's event from jira: %d %s, want 403", code, body)
 	}
-	pass := ndjson(t, 1, activity.Event{ID: "training:1", At: risk.Epoch, Person: "mira", Source: activity.Training, Verb: activity.TrainingPassed, Module: "secret-hygiene", Teaches: []activity.Verb{activity.SecretCommitted}})
+	pass := ndjson(t, 1, activity.Event{ID: "training:1", At: risk.Epoch, Person: "mira", Source: activity.Training,
+		Verb: activity.TrainingPassed, Module: "secret-hygiene", Teaches: []activity.Verb{activity.SecretCommitted}})
 	score := func() risk.Score {
 		t.Helper()
 		var a risk.Assessment
-		if code, body := call(lms, http.MethodGet, "/v1/people/mira/risk", "", ""); code != 200 || json.Unmarshal([]byte(body), &a) != nil {
+		if code, body := call(lms, http.MethodGet, "/v1/people/mira/risk", "", ""); code != 200 ||
+			json.Unmarshal([]byte(body), &a) != nil {
 			t.Fatalf("risk: %d %s", code, body)
 		}
 		return a.Score
 	}
 	before := score()
-	if code, body := call(lms, http.MethodPost, "/v1/events", "application/x-ndjson", pass); code != 200 || !strings.Contains(body, `"stored"`) {
+	if code, body := call(lms, http.MethodPost, "/v1/events", "application/x-ndjson", pass); code != 200 ||
+		!strings.Contains(body, `"stored"`) {
 		t.Fatalf("a pass: %d %s", code, body)
 	}
 	if after := score(); before == 0 || after.Float() > .51*before.Float() {
 		t.Errorf("score %v before a pass and %v after, want half", before, after)
 	}
-	entry := net.AwaitAudit(t, "risk-scorer", "the refusal of a foreign source", func(e audit.Entry) bool { return e.Reason == "foreign_source" })
+	entry := net.AwaitAudit(t, "risk-scorer", "the refusal of a foreign source",
+		func(e audit.Entry) bool { return e.Reason == "foreign_source" })
 	if !strings.HasSuffix(entry.Peer, "/jira-collector") || entry.Serial == "" || entry.Event == "" {
 		t.Errorf("audit entry %+v: want who it was and which event", entry)
 	}

@@ -18,21 +18,20 @@ import (
 	"example.org/security-training/services/riskscorer/scorerapi"
 )
 
-// trendDays is how far back a trend goes, one point a day.
+// trendDays is the length of a trend, with one point for each day.
 const trendDays = 30
 
-// look runs read in one read-only snapshot, with the lab's time.
-func (s *Scorer) look(ctx context.Context, read func(tx pgx.Tx, clock risk.Clock) error) error {
+// inSnapshot runs read in one read-only snapshot of the database, with the lab's time.
+func (s *Scorer) inSnapshot(ctx context.Context, read func(tx pgx.Tx, clock risk.Clock) error) error {
 	clock, err := s.clock(ctx)
 	if err != nil {
-		return s.away(err)
+		return s.unavailable(err)
 	}
-	return s.away(pgx.BeginTxFunc(ctx, s.pool, pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly}, func(tx pgx.Tx) error {
-		return read(tx, clock)
-	}))
+	snapshot := pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly}
+	return s.unavailable(pgx.BeginTxFunc(ctx, s.pool, snapshot, func(tx pgx.Tx) error { return read(tx, clock) }))
 }
 
-// clock is the lab's time in a transaction of its own, since it may have to be started.
+// clock is the lab's time. It has a transaction of its own, since the clock may have to be started.
 func (s *Scorer) clock(ctx context.Context) (risk.Clock, error) {
 	var c risk.Clock
 	err := pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error {
@@ -43,13 +42,13 @@ func (s *Scorer) clock(ctx context.Context) (risk.Clock, error) {
 	return c, err
 }
 
-// known reads the people of these ids, as far as there are any, and their events, which are remembered.
-func (s *Scorer) known(
+// readPeople reads those people with these ids who exist, and their events, which it adds to the cache.
+func (s *Scorer) readPeople(
 	ctx context.Context,
 	tx pgx.Tx,
-	room room,
+	eviction eviction,
 	ids ...string,
-) ([]employee, map[string]remembered, error) {
+) ([]employee, map[string]personEvents, error) {
 	rows, err := tx.Query(ctx, `SELECT `+employeeColumns+` FROM people.person WHERE id = ANY ($1) ORDER BY id`, ids)
 	if err != nil {
 		return nil, nil, fmt.Errorf("read people: %w", err)
@@ -64,19 +63,24 @@ func (s *Scorer) known(
 	}
 	for id, r := range read {
 		if r.counted == nil {
-			r.counted = risk.Counted(r.events)
+			r.counted = risk.Capped(r.events)
 			read[id] = r
 		}
 	}
-	s.memory.keep(read, room)
+	s.cache.keep(read, eviction)
 	return people, read, nil
 }
 
 // profileOf is the profile that a request names by ?profile=, or the scorer's own.
 func (s *Scorer) profileOf(r *http.Request) (*risk.Profile, error) {
-	name := r.URL.Query().Get("profile")
+	return namedProfile(r, "profile", s.profile)
+}
+
+// namedProfile is the profile that a parameter of the query names, or otherwise if the query has no such parameter.
+func namedProfile(r *http.Request, parameter string, otherwise *risk.Profile) (*risk.Profile, error) {
+	name := r.URL.Query().Get(parameter)
 	if name == "" {
-		return s.profile, nil
+		return otherwise, nil
 	}
 	p, err := risk.ProfileByName(name)
 	if err != nil {
@@ -85,7 +89,7 @@ func (s *Scorer) profileOf(r *http.Request) (*risk.Profile, error) {
 	return p, nil
 }
 
-// days are the times of a trend, oldest first, the last being at itself.
+// days are the times of a trend, oldest first; the last one is at.
 func days(at time.Time, points int) []time.Time {
 	list := make([]time.Time, points)
 	for i := range list {
@@ -94,9 +98,10 @@ func days(at time.Time, points int) []time.Time {
 	return list
 }
 
-// Risk is GET /v1/people/{person}/risk: the person's risk.Assessment at the lab's now, with a trend of 30 days that is
-// made of the events, as each past score can be. ?profile= names another profile, ?at= (RFC 3339) a time in the past,
-// ?as_of= a position of the event log: what came later does not exist, even if it happened earlier. The answer is Rescored.
+// Risk is GET /v1/people/{person}/risk: the person's risk.Assessment at the lab's now, with a trend of 30 days,
+// computed from the events. ?profile= names another profile, and ?at= (RFC 3339) a time in the past. ?as_of= is a
+// position of the event log: events that arrived later are ignored, even if they happened earlier. The answer is
+// scorerapi.Rescored.
 func (s *Scorer) Risk(w http.ResponseWriter, r *http.Request) error {
 	profile, err := s.profileOf(r)
 	if err != nil {
@@ -113,9 +118,9 @@ func (s *Scorer) Risk(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	var a scorerapi.Rescored
-	err = s.look(r.Context(), func(tx pgx.Tx, clock risk.Clock) error {
+	err = s.inSnapshot(r.Context(), func(tx pgx.Tx, clock risk.Clock) error {
 		id := r.PathValue("person")
-		people, read, err := s.known(r.Context(), tx, makeRoom, id)
+		people, read, err := s.readPeople(r.Context(), tx, evictOldest, id)
 		if err != nil {
 			return err
 		}
@@ -135,13 +140,13 @@ func (s *Scorer) Risk(w http.ResponseWriter, r *http.Request) error {
 			if a.Stored != nil && a.Stored.Role != "" {
 				p.Role = a.Stored.Role
 			}
-			events, position = risk.Counted(known.until(asOf)), min(position, asOf)
+			events, position = risk.Capped(known.until(asOf)), min(position, asOf)
 		}
 		a.Assessment = profile.Assess(p.ID, p.Role, events, at)
 		a.Position = position
 		a.Trend = profile.Trend(p.Role, events, days(at, trendDays+1))
 		if current {
-			a.Missing, err = silent(r.Context(), tx, clock.Now)
+			a.Missing, err = silentSources(r.Context(), tx, clock.Now)
 		}
 		return err
 	})
@@ -151,19 +156,18 @@ func (s *Scorer) Risk(w http.ResponseWriter, r *http.Request) error {
 	return httpjson.Write(w, http.StatusOK, a)
 }
 
-// latest is the position of whatever the log ends with.
+// latest stands for the end of the log.
 const latest = 1<<63 - 1
 
+// stored is the score that was stored at a position of the log; nil if there is none.
 func stored(
-	ctx context.Context,
-	tx pgx.Tx,
-	person string,
-	position int64,
-	profile string,
+	ctx context.Context, tx pgx.Tx, person string, position int64, profile string,
 ) (*scorerapi.StoredScore, error) {
 	var st scorerapi.StoredScore
 	var score int64
-	err := tx.QueryRow(ctx, `SELECT at, position, profile, version, role, score, level FROM risk.score WHERE person = $1 AND position = $2 AND profile = $3`, person, position, profile).
+	err := tx.QueryRow(ctx, `
+		SELECT at, position, profile, version, role, score, level FROM risk.score
+		WHERE person = $1 AND position = $2 AND profile = $3`, person, position, profile).
 		Scan(&st.At, &st.Position, &st.Profile, &st.Version, &st.Role, &score, &st.Level)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return nil, nil
@@ -174,14 +178,14 @@ func stored(
 	return &st, nil
 }
 
-// own says whether a person is of the company, and not made for a run of an exercise.
+// own says whether a person belongs to the organisation, and was not created for a run of an exercise.
 func own(p risk.Person) bool { return p.Run == "" }
 
-// anybody is also who was made for a run of an exercise.
-func anybody(risk.Person) bool { return true }
+// everyone includes people who were created for a run of an exercise.
+func everyone(risk.Person) bool { return true }
 
-// employed are the standings of those who count and work here at τ.
-func employed(list []kept, at time.Time, count func(risk.Person) bool) []risk.Standing {
+// employed are the standings of the people who are selected by count and employed at τ.
+func employed(list []storedStanding, at time.Time, count func(risk.Person) bool) []risk.Standing {
 	out := make([]risk.Standing, 0, len(list))
 	for i := range list {
 		if k := &list[i]; count(k.Person) && k.Employed(at) {
@@ -191,22 +195,14 @@ func employed(list []kept, at time.Time, count func(risk.Person) bool) []risk.St
 	return out
 }
 
-// shadowOf is the profile that a request wants shown beside, by ?shadow=, or the scorer's own shadow.
+// shadowOf is the profile that a request compares with, by ?shadow=, or the scorer's own shadow.
 func (s *Scorer) shadowOf(r *http.Request) (*risk.Profile, error) {
-	name := r.URL.Query().Get("shadow")
-	if name == "" {
-		return s.shadow, nil
-	}
-	p, err := risk.ProfileByName(name)
-	if err != nil {
-		return nil, httpjson.Errorf(http.StatusBadRequest, "unknown_profile", "%v", err)
-	}
-	return p, nil
+	return namedProfile(r, "shadow", s.shadow)
 }
 
-// People is GET /v1/people: a JSON array of risk.Standing, the highest score first, of those who have joined and not
-// left. ?shadow= names a profile whose scores are shown as well. People who were made for a run of an exercise are not
-// of the company: ?runs=all lists them as well.
+// People is GET /v1/people: a JSON array of risk.Standing of those who have joined and not left, the highest score
+// first. ?shadow= names a second profile whose scores are added. ?runs=all also lists people who were created for a run
+// of an exercise; they do not belong to the organisation.
 func (s *Scorer) People(w http.ResponseWriter, r *http.Request) error {
 	profile, err := s.profileOf(r)
 	if err != nil {
@@ -226,7 +222,7 @@ func (s *Scorer) People(w http.ResponseWriter, r *http.Request) error {
 	}
 	count := own
 	if runs == "all" {
-		count = anybody
+		count = everyone
 	}
 	list := employed(all, clock.Now, count)
 	if shadow != nil {
@@ -234,7 +230,7 @@ func (s *Scorer) People(w http.ResponseWriter, r *http.Request) error {
 		if err != nil {
 			return err
 		}
-		of := map[string]*kept{}
+		of := map[string]*storedStanding{}
 		for i := range others {
 			of[others[i].ID] = &others[i]
 		}
@@ -248,8 +244,8 @@ func (s *Scorer) People(w http.ResponseWriter, r *http.Request) error {
 	return httpjson.Write(w, http.StatusOK, list)
 }
 
-// Organisation is GET /v1/organisation: the company's risk.Organisation at the lab's now, with a trend of 30 days at
-// UTC's midnights, of stored standings. ?shadow= names a profile to compare with.
+// Organisation is GET /v1/organisation: the risk.Organisation at the lab's now, with a trend of 30 days at UTC
+// midnights, from stored standings. ?shadow= names a profile to compare with.
 func (s *Scorer) Organisation(w http.ResponseWriter, r *http.Request) error {
 	profile, err := s.profileOf(r)
 	if err != nil {
@@ -269,7 +265,9 @@ func (s *Scorer) Organisation(w http.ResponseWriter, r *http.Request) error {
 		if err != nil {
 			return err
 		}
-		o.Shadow = differ(profile, shadow, employed(list, clock.Now, own), employed(others, clock.Now, own), clock.Now)
+		o.Shadow = compareProfiles(
+			profile, shadow, employed(list, clock.Now, own), employed(others, clock.Now, own), clock.Now,
+		)
 	}
 	for i, at := range midnights(clock.Now) {
 		then := profile.Organise(employedThen(list, i, at, profile), at)
@@ -279,8 +277,8 @@ func (s *Scorer) Organisation(w http.ResponseWriter, r *http.Request) error {
 	for _, k := range list {
 		o.Position = max(o.Position, k.upTo)
 	}
-	if err := s.look(r.Context(), func(tx pgx.Tx, clock risk.Clock) error {
-		if o.Missing, err = silent(r.Context(), tx, clock.Now); err != nil {
+	if err := s.inSnapshot(r.Context(), func(tx pgx.Tx, clock risk.Clock) error {
+		if o.Missing, err = silentSources(r.Context(), tx, clock.Now); err != nil {
 			return err
 		}
 		if err := tx.QueryRow(r.Context(), `SELECT count(*) FROM risk.unknown_account`).Scan(&o.Accounts); err != nil {
@@ -294,7 +292,7 @@ func (s *Scorer) Organisation(w http.ResponseWriter, r *http.Request) error {
 }
 
 // employedThen are the standings at midnight i of a trend.
-func employedThen(list []kept, i int, at time.Time, profile *risk.Profile) []risk.Standing {
+func employedThen(list []storedStanding, i int, at time.Time, profile *risk.Profile) []risk.Standing {
 	out := make([]risk.Standing, 0, len(list))
 	for _, k := range list {
 		if own(k.Person) && k.Employed(at) && len(k.trend) == trendDays {
@@ -305,11 +303,14 @@ func employedThen(list []kept, i int, at time.Time, profile *risk.Profile) []ris
 	return out
 }
 
-// Watermarks is GET /v1/watermarks: how far each collector's events have arrived, as Progress.
+// Watermarks is GET /v1/watermarks: how far each collector's events have arrived, as scorerapi.Progress.
 func (s *Scorer) Watermarks(w http.ResponseWriter, r *http.Request) error {
 	var p scorerapi.Progress
-	if err := s.look(r.Context(), func(tx pgx.Tx, _ risk.Clock) error {
-		if err := tx.QueryRow(r.Context(), `SELECT coalesce(max(position), 0), count(*), count(*) FILTER (WHERE late), (SELECT count(*) FROM risk.dead_letter) FROM risk.event`).Scan(&p.Position, &p.Events, &p.Late, &p.DeadLetters); err != nil {
+	if err := s.inSnapshot(r.Context(), func(tx pgx.Tx, _ risk.Clock) error {
+		if err := tx.QueryRow(r.Context(), `
+			SELECT coalesce(max(position), 0), count(*), count(*) FILTER (WHERE late),
+				(SELECT count(*) FROM risk.dead_letter)
+			FROM risk.event`).Scan(&p.Position, &p.Events, &p.Late, &p.DeadLetters); err != nil {
 			return fmt.Errorf("read progress: %w", err)
 		}
 		rows, err := tx.Query(r.Context(), `SELECT collector, seq, at FROM risk.watermark ORDER BY collector`)
@@ -319,7 +320,9 @@ func (s *Scorer) Watermarks(w http.ResponseWriter, r *http.Request) error {
 		if p.Watermarks, err = pgx.CollectRows(rows, pgx.RowToStructByPos[scorerapi.Watermark]); err != nil {
 			return fmt.Errorf("read watermarks: %w", err)
 		}
-		rows, err = tx.Query(r.Context(), `SELECT account, events, first, last FROM risk.unknown_account ORDER BY events DESC, account LIMIT 100`)
+		rows, err = tx.Query(r.Context(), `
+			SELECT account, events, first, last FROM risk.unknown_account
+			ORDER BY events DESC, account LIMIT 100`)
 		if err != nil {
 			return fmt.Errorf("read unknown accounts: %w", err)
 		}
@@ -333,11 +336,12 @@ func (s *Scorer) Watermarks(w http.ResponseWriter, r *http.Request) error {
 	return httpjson.Write(w, http.StatusOK, p)
 }
 
-// assessedWithin is how long after an event was received its assessment is in the audit: both are of one transaction.
+// assessedWithin is how long after an event was received its assessment can be in the audit. Both are written in one
+// transaction.
 const assessedWithin = 10 * time.Minute
 
-// Audit is GET /v1/audit?after=SEQ&limit=N: the scorer's chain as NDJSON of audit.Row, by seq, at most 10,000 lines. With
-// ?event=ID, and no ?after, it is only what the chain says of that event.
+// Audit is GET /v1/audit?after=SEQ&limit=N: the scorer's chain as NDJSON of audit.Row, by seq, at most 10,000 lines.
+// With ?event=ID, and without ?after, it is only the rows about that event.
 func (s *Scorer) Audit(w http.ResponseWriter, r *http.Request) error {
 	q := r.URL.Query()
 	if q.Has("person") || q.Has("since") || q.Has("event") && q.Has("after") {
@@ -352,7 +356,7 @@ func (s *Scorer) Audit(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	var list []audit.Row
-	if err := s.look(r.Context(), func(tx pgx.Tx, _ risk.Clock) error {
+	if err := s.inSnapshot(r.Context(), func(tx pgx.Tx, _ risk.Clock) error {
 		rows := audited.Export(r.Context(), tx, after, min(limit, 10_000))
 		if event := q.Get("event"); event != "" {
 			about, err := subjectOf(r.Context(), tx, event)
@@ -371,7 +375,8 @@ func (s *Scorer) Audit(w http.ResponseWriter, r *http.Request) error {
 	return audit.WriteRows(w, audit.Each(list))
 }
 
-// subjectOf is an event, and the rows about the person it is of that name it: those of about when it was received.
+// subjectOf selects the audit rows of an event: its own, and those of its person that name it. The latter were written
+// about when the event was received.
 func subjectOf(ctx context.Context, tx pgx.Tx, event string) (audited.Subject, error) {
 	s := audited.Subject{Event: event}
 	var received time.Time

@@ -1,9 +1,9 @@
-// Package riskscorer is the service that turns what people did into risk: it takes events from collectors and the
-// learning system, finds the person behind an account, stores event, score and audit row in one transaction, and answers
-// who is at which risk and why. It also keeps the roster and the lab's clock.
+// Package riskscorer is the service that turns people's activity into risk. It takes events from the collectors and the
+// learning system, finds the person behind an account, stores event, score and audit row in one transaction, and
+// answers who is at which risk and why. It also keeps the roster and the lab's clock.
 //
-// Everything that it knows is in PostgreSQL, so several replicas may run; a replica remembers people's events only to
-// read them once.
+// All its state is in PostgreSQL, so several replicas may run. A replica caches people's events to avoid reading them
+// again.
 package riskscorer
 
 import (
@@ -33,28 +33,29 @@ import (
 type Scorer struct {
 	pool    *pgxpool.Pool
 	profile *risk.Profile
-	shadow  *risk.Profile                  // scores the same events beside it; nil for none
+	shadow  *risk.Profile                  // scores the same events for comparison; nil for none
 	ids     func(topology.Workload) string // a caller's SPIFFE ID
-	refused func(audit.Entry)              // writes a refusal to the log of decisions
+	refused func(audit.Entry)              // writes a refusal to the decision log
 	log     *slog.Logger
-	turns   chan struct{} // batches at work
-	memory  *memory
-	company *keeper
+	slots   chan struct{} // one for each batch in progress
+	cache   *cache
+	refresh *refresher
 }
 
-// Batches at work at once; a batch that gets no turn in time is answered 429.
+// Batches processed concurrently, and how long one waits for a slot before it is answered 429.
 const (
 	batchesAtOnce = 4
-	turnWithin    = 5 * time.Second
+	slotWithin    = 5 * time.Second
 )
 
-// New makes a Scorer that scores by profile. decisions may be nil where no log of decisions is kept.
-func New(pool *pgxpool.Pool, profile *risk.Profile, trustDomain string, decisions *audit.Log, log *slog.Logger) *Scorer {
+// New returns a Scorer that scores by profile. decisions may be nil: then refusals are not logged.
+func New(pool *pgxpool.Pool, profile *risk.Profile, trustDomain string, decisions *audit.Log,
+	log *slog.Logger) *Scorer {
 	s := &Scorer{
-		pool: pool, profile: profile, log: log, turns: make(chan struct{}, batchesAtOnce),
+		pool: pool, profile: profile, log: log, slots: make(chan struct{}, batchesAtOnce),
 		ids:     func(w topology.Workload) string { return "spiffe://" + trustDomain + "/" + w.Name },
 		refused: func(audit.Entry) {},
-		memory:  newMemory(mostRemembered), company: newKeeper(),
+		cache:   newCache(cacheBytes), refresh: newRefresher(),
 	}
 	if decisions != nil {
 		s.refused = decisions.Write
@@ -62,11 +63,10 @@ func New(pool *pgxpool.Pool, profile *risk.Profile, trustDomain string, decision
 	return s
 }
 
-// Shadow has another profile score the same events beside the scorer's own, to show where they differ. Call it before
-// the first batch.
+// Shadow adds a second profile that scores the same events, to show where it differs. Call it before the first batch.
 func (s *Scorer) Shadow(p *risk.Profile) { s.shadow = p }
 
-// profiles are those that score each batch, the scorer's own first.
+// profiles are the profiles that score each batch, the scorer's own first.
 func (s *Scorer) profiles() []*risk.Profile {
 	if s.shadow == nil || s.shadow == s.profile {
 		return []*risk.Profile{s.profile}
@@ -74,14 +74,15 @@ func (s *Scorer) profiles() []*risk.Profile {
 	return []*risk.Profile{s.profile, s.shadow}
 }
 
-// softLimit is the memory at which garbage is collected more often, in bytes, where GOMEMLIMIT does not say.
+// softLimit is the soft memory limit in bytes, unless GOMEMLIMIT sets one.
 const softLimit = 200 << 20
 
-// Run joins the mesh and serves until ctx ends. RISK_PROFILE names the profile, RISK_SHADOW another one beside it.
+// Run joins the mesh and serves until ctx ends. RISK_PROFILE names the profile, RISK_SHADOW a second one to compare
+// with.
 func Run(ctx context.Context, lookup env.Lookup) error {
 	r := env.Read(lookup)
-	name, beside := r.Optional("RISK_PROFILE", risk.Default), r.Optional("RISK_SHADOW", "")
-	if r.Optional("GOMEMLIMIT", "") == "" { // else the runtime has read it
+	name, second := r.Optional("RISK_PROFILE", risk.Default), r.Optional("RISK_SHADOW", "")
+	if r.Optional("GOMEMLIMIT", "") == "" { // otherwise the runtime has read it
 		debug.SetMemoryLimit(softLimit)
 	}
 	if err := r.Err(); err != nil {
@@ -92,8 +93,8 @@ func Run(ctx context.Context, lookup env.Lookup) error {
 		return err
 	}
 	var shadow *risk.Profile
-	if beside != "" {
-		if shadow, err = risk.ProfileByName(beside); err != nil {
+	if second != "" {
+		if shadow, err = risk.ProfileByName(second); err != nil {
 			return err
 		}
 	}
@@ -109,7 +110,7 @@ func Run(ctx context.Context, lookup env.Lookup) error {
 	s := New(pool, profile, node.Topology().TrustDomain, node.Audit(), node.Log())
 	s.Shadow(shadow)
 	s.Register(node)
-	go s.keepCompany(ctx)
+	go s.refreshLoop(ctx)
 	return node.Serve(ctx)
 }
 
@@ -127,23 +128,24 @@ func (s *Scorer) Register(node *mesh.Node) {
 	node.Handle(scorerapi.RouteReset, s.Reset)
 }
 
-// away turns the error of a database that is not there, or not there any more, into a 503 with Retry-After, and logs what
-// it was. An error of a statement stays what it is.
-func (s *Scorer) away(err error) error {
+// unavailable turns a failed connection to the database into a 503 with Retry-After, and logs the cause. Other errors
+// stay as they are.
+func (s *Scorer) unavailable(err error) error {
 	var answered *httpjson.Error
-	if err == nil || errors.As(err, &answered) || !gone(err) {
+	if err == nil || errors.As(err, &answered) || !transient(err) {
 		return err
 	}
-	s.log.Warn("the database is away", "error", err)
-	return httpjson.Errorf(http.StatusServiceUnavailable, "database_away", "the database does not answer; try again").After(time.Second)
+	s.log.Warn("the database is unavailable", "error", err)
+	return httpjson.Errorf(http.StatusServiceUnavailable, "database_away", "the database does not answer; try again").
+		After(time.Second)
 }
 
-// gone says whether trying the same thing again may do.
-func gone(err error) bool {
+// transient says whether the same statement may succeed when it is tried again.
+func transient(err error) bool {
 	var refusal *pgconn.PgError
 	if errors.As(err, &refusal) {
 		switch refusal.Code[:2] {
-		case "08", "25", "40", "53", "57", "58": // connection, transaction gone, rolled back, resources, operator, system
+		case "08", "25", "40", "53", "57", "58": // connection, transaction state, rollback, resources, operator, system
 			return true
 		}
 		return false
@@ -151,5 +153,6 @@ func gone(err error) bool {
 	var connect *pgconn.ConnectError
 	var network net.Error
 	return errors.As(err, &connect) || errors.As(err, &network) || pgconn.SafeToRetry(err) ||
-		errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, io.EOF) || errors.Is(err, net.ErrClosed) || errors.Is(err, context.DeadlineExceeded)
+		errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, io.EOF) || errors.Is(err, net.ErrClosed) ||
+		errors.Is(err, context.DeadlineExceeded)
 }

@@ -49,7 +49,8 @@ func newLab(t testing.TB) *lab {
 }
 
 func replica(t testing.TB, pool *pgxpool.Pool) *lab {
-	return &lab{New(pool, risk.MustProfile(risk.Default), "security-training.example.org", nil, slog.New(slog.DiscardHandler)), t, pool}
+	return &lab{New(pool, risk.MustProfile(risk.Default), "security-training.example.org", nil,
+		slog.New(slog.DiscardHandler)), t, pool}
 }
 
 // call runs one request as caller and answers status and body, as mesh would.
@@ -63,8 +64,10 @@ func (l *lab) call(caller topology.Workload, method, target, contentType, body s
 	w := httptest.NewRecorder()
 	mux := http.NewServeMux()
 	for pattern, h := range map[string]mesh.HandlerFunc{
-		"POST /v1/events": l.Events, "GET /v1/people": l.People, "PUT /v1/people": l.PutPeople, "GET /v1/people/{person}/risk": l.Risk,
-		"GET /v1/organisation": l.Organisation, "GET /v1/watermarks": l.Watermarks, "GET /v1/clock": l.Clock, "PUT /v1/clock": l.PutClock,
+		"POST /v1/events": l.Events, "GET /v1/people": l.People, "PUT /v1/people": l.PutPeople,
+		"GET /v1/people/{person}/risk": l.Risk,
+		"GET /v1/organisation":         l.Organisation, "GET /v1/watermarks": l.Watermarks, "GET /v1/clock": l.Clock,
+		"PUT /v1/clock": l.PutClock,
 		"GET /v1/audit": l.Audit, "POST /v1/reset": l.Reset,
 	} {
 		mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) {
@@ -127,7 +130,8 @@ func ndjson(t testing.TB, from uint64, events ...activity.Event) string {
 }
 
 func person(id string, role risk.Role) risk.Person {
-	return risk.Person{ID: id, Name: strings.ToUpper(id), Email: id + "@example.org", Role: role, Team: "payments", Joined: "2025-03-01", Zone: "Europe/Berlin",
+	return risk.Person{ID: id, Name: strings.ToUpper(id), Email: id + "@example.org", Role: role, Team: "payments",
+		Joined: "2025-03-01", Zone: "Europe/Berlin",
 		Accounts: []string{"github:" + id, "email:" + id + "@example.org", "jira:" + id}}
 }
 
@@ -148,20 +152,25 @@ func (l *lab) one(query string) int64 {
 }
 
 func commit(n int, who string, verb activity.Verb, ago time.Duration) activity.Event {
-	return activity.Event{ID: fmt.Sprintf("git:%s/%s/%d", verb, who, n), At: risk.Epoch.Add(-ago).In(time.FixedZone("", 7200)), Accounts: []string{"github:nobody", "GitHub:" + strings.ToUpper(who)}, Source: activity.Git, Verb: verb, Detail: "payments"}
+	return activity.Event{ID: fmt.Sprintf("git:%s/%s/%d", verb, who, n), At: risk.Epoch.Add(-ago).In(time.FixedZone("",
+		7200)), Accounts: []string{"github:nobody", "GitHub:" + strings.ToUpper(who)}, Source: activity.Git, Verb: verb,
+		Detail: "payments"}
 }
 
 func TestEventScoreAndAuditRowCommitTogether(t *testing.T) {
 	l := newLab(t)
 	l.roster(person("mira", risk.BackendDeveloper), person("tomas", risk.BackendDeveloper))
-	code, receipts := l.send(gitCollector, 1, commit(1, "mira", activity.SecretCommitted, time.Hour), commit(2, "mira", activity.Commit, time.Hour))
-	want := []activity.Receipt{{Seq: 1, ID: "git:git.secret_committed/mira/1", Status: activity.Stored}, {Seq: 2, ID: "git:git.commit/mira/2", Status: activity.Stored}}
+	code, receipts := l.send(gitCollector, 1, commit(1, "mira", activity.SecretCommitted, time.Hour), commit(2, "mira",
+		activity.Commit, time.Hour))
+	want := []activity.Receipt{{Seq: 1, ID: "git:git.secret_committed/mira/1", Status: activity.Stored},
+		{Seq: 2, ID: "git:git.commit/mira/2", Status: activity.Stored}}
 	if d := cmp.Diff(want, receipts); d != "" || code != 200 {
 		t.Fatalf("%d, receipts differ:\n%s", code, d)
 	}
 	var a risk.Assessment
 	l.get("/v1/people/mira/risk", &a)
-	if a.Score < 100_000_000_000 || a.Score > 105_000_000_000 || len(a.Reasons) != 1 || a.Reasons[0].Verb != activity.SecretCommitted {
+	if a.Score < 100_000_000_000 || a.Score > 105_000_000_000 || len(a.Reasons) != 1 ||
+		a.Reasons[0].Verb != activity.SecretCommitted {
 		t.Errorf("assessment %+v: want 0.30 · 0.35 with its reason", a)
 	}
 	if len(a.Trend) != trendDays+1 || a.Trend[0].Score != 0 || a.Trend[trendDays].Score != a.Score {
@@ -170,11 +179,13 @@ func TestEventScoreAndAuditRowCommitTogether(t *testing.T) {
 	if a.Contributions[0].At.Format("-07:00") != "+02:00" {
 		t.Errorf("the person's own offset is lost: %v", a.Contributions[0].At)
 	}
-	if stored := l.one(`SELECT score FROM risk.score WHERE person = 'mira'`); stored < int64(a.Score) || stored > int64(a.Score)+1e9 {
+	if stored := l.one(`SELECT score FROM risk.score WHERE person = 'mira'`); stored < int64(a.Score) ||
+		stored > int64(a.Score)+1e9 {
 		t.Errorf("stored score %d, read %d", stored, a.Score)
 	}
 	var collector, serial string
-	if err := l.pool.QueryRow(t.Context(), `SELECT collector, serial FROM risk.event LIMIT 1`).Scan(&collector, &serial); err != nil || collector != "spiffe://security-training.example.org/git-collector" || serial != "2a" {
+	if err := l.pool.QueryRow(t.Context(), `SELECT collector, serial FROM risk.event LIMIT 1`).Scan(&collector,
+		&serial); err != nil || collector != "spiffe://security-training.example.org/git-collector" || serial != "2a" {
 		t.Errorf("provenance %q %q, %v", collector, serial, err)
 	}
 	_, log := l.call(instructor, "GET", "/v1/audit", "", "")
@@ -186,7 +197,7 @@ func TestEventScoreAndAuditRowCommitTogether(t *testing.T) {
 		t.Errorf("the bystander has %v", a.Score)
 	}
 	if code, _ := l.call(instructor, "GET", "/v1/people/nobody/risk", "", ""); code != 404 {
-		t.Errorf("somebody unknown: %d, want 404", code)
+		t.Errorf("an unknown person: %d, want 404", code)
 	}
 }
 
@@ -227,11 +238,13 @@ func TestForeignSourceIsRefusedWhole(t *testing.T) {
 		caller topology.Workload
 		events []activity.Event
 	}{
-		"jira sends git":                     {jiraCollector, []activity.Event{good}},
-		"the dashboard sends git":            {dashboard, []activity.Event{good}},
-		"git sends jira behind a good event": {gitCollector, []activity.Event{good, {ID: "jira:1", At: risk.Epoch, Accounts: []string{"jira:mira"}, Source: activity.Jira, Verb: activity.OverdueSecurityTicket}}},
-		"an operator sends anything":         {instructor, []activity.Event{good}},
-		"git sends training in git's name":   {gitCollector, []activity.Event{{ID: "training:1", At: risk.Epoch, Person: "mira", Source: activity.Training, Verb: activity.TrainingPassed}}},
+		"jira sends git":          {jiraCollector, []activity.Event{good}},
+		"the dashboard sends git": {dashboard, []activity.Event{good}},
+		"git sends jira behind a good event": {gitCollector, []activity.Event{good, {ID: "jira:1", At: risk.Epoch,
+			Accounts: []string{"jira:mira"}, Source: activity.Jira, Verb: activity.OverdueSecurityTicket}}},
+		"an operator sends anything": {instructor, []activity.Event{good}},
+		"git sends training in git's name": {gitCollector, []activity.Event{{ID: "training:1", At: risk.Epoch,
+			Person: "mira", Source: activity.Training, Verb: activity.TrainingPassed}}},
 	} {
 		code, body := l.call(c.caller, "POST", "/v1/events", "application/x-ndjson", ndjson(t, 1, c.events...))
 		if code != 403 || !strings.Contains(body, "foreign_source") {
@@ -260,23 +273,26 @@ func TestCollectorCannotNameAPerson(t *testing.T) {
 	e.Person = "mira"
 	l.send(gitCollector, 1, e, commit(2, "mira", activity.Commit, 0))
 	if n := l.one(`SELECT count(*) FROM risk.event WHERE person IS NOT NULL AND id = '` + e.ID + `'`); n != 0 {
-		t.Error("a collector's word made an event somebody's")
+		t.Error("a collector's word gave an event a person")
 	}
-	pass := activity.Event{ID: "training:1", At: risk.Epoch, Person: "mira", Source: activity.Training, Verb: activity.TrainingPassed}
+	pass := activity.Event{ID: "training:1", At: risk.Epoch, Person: "mira", Source: activity.Training,
+		Verb: activity.TrainingPassed}
 	if _, r := l.send(dashboard, 1, pass); r[0].Status != activity.Stored {
 		t.Errorf("training event: %+v", r)
 	}
 	if n := l.one(`SELECT count(*) FROM risk.event WHERE person = 'mira' AND source = 'training'`); n != 1 {
-		t.Error("the learning system's event is nobody's")
+		t.Error("the learning system's event has no person")
 	}
 }
 
 func TestEventAheadOfTheLabsClockIsRejected(t *testing.T) {
 	l := newLab(t)
 	l.roster(person("mira", risk.SRE))
-	ahead, near, old := commit(1, "mira", activity.ForcePush, -11*time.Minute), commit(2, "mira", activity.ForcePush, -9*time.Minute), commit(3, "mira", activity.ForcePush, 49*time.Hour)
+	ahead, near, old := commit(1, "mira", activity.ForcePush, -11*time.Minute), commit(2, "mira", activity.ForcePush,
+		-9*time.Minute), commit(3, "mira", activity.ForcePush, 49*time.Hour)
 	code, receipts := l.send(gitCollector, 1, ahead, near, old)
-	if code != 200 || receipts[0].Status != activity.Rejected || receipts[0].Reason != "too_far_ahead" || receipts[1].Status != activity.Stored || receipts[2].Status != activity.Stored {
+	if code != 200 || receipts[0].Status != activity.Rejected || receipts[0].Reason != "too_far_ahead" ||
+		receipts[1].Status != activity.Stored || receipts[2].Status != activity.Stored {
 		t.Errorf("%d %+v", code, receipts)
 	}
 	if n := l.one(`SELECT count(*) FROM risk.event WHERE late`); n != 1 {
@@ -285,7 +301,8 @@ func TestEventAheadOfTheLabsClockIsRejected(t *testing.T) {
 	if code, receipts = l.send(gitCollector, 4, ahead); code != 422 || len(receipts) != 1 {
 		t.Errorf("nothing but the future: %d %+v, want 422 with a receipt", code, receipts)
 	}
-	if code, body := l.put(instructor, "PUT", "/v1/clock", scorerapi.ClockChange{Now: risk.Epoch.Add(time.Hour)}); code != 200 {
+	if code, body := l.put(instructor, "PUT", "/v1/clock",
+		scorerapi.ClockChange{Now: risk.Epoch.Add(time.Hour)}); code != 200 {
 		t.Fatalf("clock: %d %s", code, body)
 	}
 	if _, receipts = l.send(gitCollector, 5, ahead); receipts[0].Status != activity.Stored {
@@ -300,10 +317,12 @@ func TestClockOnlyMovesForward(t *testing.T) {
 	if c.Now.Before(risk.Epoch) || c.Now.After(risk.Epoch.Add(time.Minute)) || c.Pace != 1 {
 		t.Errorf("a new lab's clock is %+v", c)
 	}
-	if code, _ := l.put(instructor, "PUT", "/v1/clock", scorerapi.ClockChange{Now: risk.Epoch.Add(-time.Second)}); code != 409 {
+	if code, _ := l.put(instructor, "PUT", "/v1/clock",
+		scorerapi.ClockChange{Now: risk.Epoch.Add(-time.Second)}); code != 409 {
 		t.Errorf("backward: %d, want 409", code)
 	}
-	if code, _ := l.put(instructor, "PUT", "/v1/clock", scorerapi.ClockChange{Now: risk.Epoch.Add(24 * time.Hour), Pace: 3600}); code != 200 {
+	if code, _ := l.put(instructor, "PUT", "/v1/clock", scorerapi.ClockChange{Now: risk.Epoch.Add(24 * time.Hour),
+		Pace: 3600}); code != 200 {
 		t.Errorf("forward: %d", code)
 	}
 	var then risk.Clock
@@ -351,15 +370,19 @@ func TestEventThatCannotBeStoredDelaysNobody(t *testing.T) {
 	poison.Detail = "a\x00b" // valid JSON, and nothing that a jsonb can hold
 	invalid := commit(3, "mira", activity.ForcePush, 0)
 	invalid.Bytes = -1
-	_, receipts := l.send(gitCollector, 1, commit(1, "mira", activity.ForcePush, 0), poison, invalid, commit(4, "mira", activity.ForcePush, 0))
+	_, receipts := l.send(gitCollector, 1, commit(1, "mira", activity.ForcePush, 0), poison, invalid, commit(4, "mira",
+		activity.ForcePush, 0))
 	var got []activity.Status
 	for _, r := range receipts {
 		got = append(got, r.Status)
 	}
-	if d := cmp.Diff([]activity.Status{activity.Stored, activity.DeadLettered, activity.DeadLettered, activity.Stored}, got); d != "" {
+	if d := cmp.Diff([]activity.Status{activity.Stored, activity.DeadLettered, activity.DeadLettered, activity.Stored},
+		got); d != "" {
 		t.Fatalf("receipts differ:\n%s", d)
 	}
-	if n := l.one(`SELECT count(*) FROM risk.dead_letter WHERE reason LIKE 'cannot_be_stored: failed 5 times%' OR reason LIKE 'invalid_event: bytes -1%'`); n != 2 {
+	if n := l.one(`
+		SELECT count(*) FROM risk.dead_letter
+		WHERE reason LIKE 'cannot_be_stored: failed 5 times%' OR reason LIKE 'invalid_event: bytes -1%'`); n != 2 {
 		t.Errorf("%d dead letters with their reason, want 2", n)
 	}
 	l.send(gitCollector, 5, poison)
@@ -376,7 +399,8 @@ func TestEventThatCannotBeStoredDelaysNobody(t *testing.T) {
 func TestAccountsOfNobodyAreKeptApartUntilTheirOwnerIsKnown(t *testing.T) {
 	l := newLab(t)
 	l.roster(person("tomas", risk.SRE))
-	l.send(gitCollector, 1, commit(1, "mira", activity.SecretCommitted, 0), commit(2, "mira", activity.SecretCommitted, time.Hour))
+	l.send(gitCollector, 1, commit(1, "mira", activity.SecretCommitted, 0), commit(2, "mira", activity.SecretCommitted,
+		time.Hour))
 	var p scorerapi.Progress
 	l.get("/v1/watermarks", &p)
 	if len(p.Unknown) != 1 || p.Unknown[0].Account != "github:nobody" || p.Unknown[0].Events != 2 {
@@ -385,7 +409,7 @@ func TestAccountsOfNobodyAreKeptApartUntilTheirOwnerIsKnown(t *testing.T) {
 	var o risk.Organisation
 	l.get("/v1/organisation", &o)
 	if o.People != 1 || o.Score != 0 || o.Accounts != 1 {
-		t.Errorf("organisation %+v: nobody's events are somebody's", o)
+		t.Errorf("organisation %+v: events without a person count", o)
 	}
 	l.roster(person("mira", risk.SRE))
 	var a risk.Assessment
@@ -404,16 +428,17 @@ func TestAccountsOfNobodyAreKeptApartUntilTheirOwnerIsKnown(t *testing.T) {
 		t.Errorf("another's account: %d %s, want 409", code, body)
 	}
 	bad := []risk.Person{{ID: "A"}, {ID: "b", Name: "B", Role: "sre", Joined: "yesterday", Zone: "UTC"}}
-	if code, body := l.put(instructor, "PUT", "/v1/people", bad); code != 422 || !strings.Contains(body, `\"A\"`) || !strings.Contains(body, "yesterday") {
+	if code, body := l.put(instructor, "PUT", "/v1/people", bad); code != 422 || !strings.Contains(body, `\"A\"`) ||
+		!strings.Contains(body, "yesterday") {
 		t.Errorf("faulty roster: %d %s", code, body)
 	}
 }
 
 func TestLeaversAndJoinersAreNotInTheOrganisation(t *testing.T) {
 	l := newLab(t)
-	gone, soon := person("gone", risk.SRE), person("soon", risk.SRE)
-	gone.Left, soon.Joined = "2026-09-01", "2026-10-05"
-	l.roster(person("mira", risk.SRE), gone, soon)
+	transient, soon := person("gone", risk.SRE), person("soon", risk.SRE)
+	transient.Left, soon.Joined = "2026-09-01", "2026-10-05"
+	l.roster(person("mira", risk.SRE), transient, soon)
 	l.send(gitCollector, 1, commit(1, "gone", activity.SecretCommitted, 0), commit(2, "mira", activity.ForcePush, 0))
 	var list []risk.Standing
 	l.get("/v1/people", &list)
@@ -427,20 +452,23 @@ func TestLeaversAndJoinersAreNotInTheOrganisation(t *testing.T) {
 	}
 }
 
-// TestReplicasAgreeWithARecomputation lets two replicas take the same events in different batches, with redeliveries, at
-// the same time, and compares every person's score with one made from what was stored.
+// TestReplicasAgreeWithARecomputation lets two replicas take the same events in different batches, with redeliveries,
+// at the same time, and compares every person's score with one made from what was stored.
 func TestReplicasAgreeWithARecomputation(t *testing.T) {
 	pool := database(t)
 	replicas := []*lab{replica(t, pool), replica(t, pool)}
-	names := []string{"ada", "bob", "cid", "dan", "eve", "fay", "gus", "hal"} // few enough to meet, many enough to stay below R_git = 1
+	// few enough to meet, many enough to stay below R_git = 1
+	names := []string{"ada", "bob", "cid", "dan", "eve", "fay", "gus", "hal"}
 	for _, n := range names {
 		replicas[0].roster(person(n, risk.BackendDeveloper))
 	}
 	r := rand.New(rand.NewPCG(1, 2))
-	verbs := []activity.Verb{activity.UnreviewedCommit, activity.ForcePush, activity.LargeFile, activity.Commit, activity.Commit, activity.Commit}
+	verbs := []activity.Verb{activity.UnreviewedCommit, activity.ForcePush, activity.LargeFile, activity.Commit,
+		activity.Commit, activity.Commit}
 	var all []activity.Event
 	for i := range 400 {
-		all = append(all, commit(i, names[r.IntN(len(names))], verbs[r.IntN(len(verbs))], time.Duration(r.IntN(40*24))*time.Hour))
+		all = append(all, commit(i, names[r.IntN(len(names))], verbs[r.IntN(len(verbs))],
+			time.Duration(r.IntN(40*24))*time.Hour))
 	}
 	var mu sync.Mutex
 	stored := 0
@@ -482,7 +510,8 @@ func TestReplicasAgreeWithARecomputation(t *testing.T) {
 			}
 			var then risk.Assessment
 			l.get("/v1/people/"+n+"/risk?profile=classic-v1&at=2026-09-20T00:00:00Z", &then)
-			if want := risk.MustProfile("classic-v1").Score(risk.BackendDeveloper, mine[n], then.At); then.Score != want || then.Profile != "classic-v1" {
+			if want := risk.MustProfile("classic-v1").Score(risk.BackendDeveloper, mine[n], then.At); then.Score != want ||
+				then.Profile != "classic-v1" {
 				t.Errorf("%s scored %d under %s, recomputed %d", n, then.Score, then.Profile, want)
 			}
 		}
@@ -504,7 +533,8 @@ func TestResetForgetsWhatCameAfter(t *testing.T) {
 	l.get("/v1/watermarks", &p)
 	l.get("/v1/people/mira/risk?at=2026-10-01T10:00:00Z", &before)
 	l.roster(person("cast", risk.SRE))
-	l.send(gitCollector, 2, commit(2, "mira", activity.SecretCommitted, time.Hour), commit(3, "cast", activity.SecretCommitted, time.Hour))
+	l.send(gitCollector, 2, commit(2, "mira", activity.SecretCommitted, time.Hour), commit(3, "cast",
+		activity.SecretCommitted, time.Hour))
 	code, body := l.put(instructor, "POST", "/v1/reset", scorerapi.ResetOrder{After: &p.Position})
 	if code != 200 || body != `{"events":2,"people":1}`+"\n" {
 		t.Fatalf("reset: %d %s", code, body)
@@ -516,7 +546,8 @@ func TestResetForgetsWhatCameAfter(t *testing.T) {
 	if code, _ := l.call(instructor, "GET", "/v1/people/cast/risk", "", ""); code != 404 {
 		t.Errorf("the cast is still there: %d", code)
 	}
-	if _, r := l.send(gitCollector, 4, commit(2, "mira", activity.SecretCommitted, time.Hour)); r[0].Status != activity.Stored {
+	if _, r := l.send(gitCollector, 4, commit(2, "mira", activity.SecretCommitted,
+		time.Hour)); r[0].Status != activity.Stored {
 		t.Errorf("the scenario played again: %+v", r)
 	}
 	l.get("/v1/people/mira/risk", &after)
@@ -528,15 +559,18 @@ func TestResetForgetsWhatCameAfter(t *testing.T) {
 func TestResetOfPeopleForgetsThemAloneWithWhatTheyDid(t *testing.T) {
 	l := newLab(t)
 	l.roster(person("mira", risk.SRE), person("cast", risk.SRE))
-	l.send(gitCollector, 1, commit(1, "mira", activity.ForcePush, time.Hour), commit(2, "cast", activity.SecretCommitted, time.Hour), commit(3, "stray", activity.ForcePush, time.Hour))
+	l.send(gitCollector, 1, commit(1, "mira", activity.ForcePush, time.Hour), commit(2, "cast", activity.SecretCommitted,
+		time.Hour), commit(3, "stray", activity.ForcePush, time.Hour))
 	var before, after risk.Assessment
 	l.get("/v1/people/mira/risk?at=2026-10-01T10:00:00Z", &before)
-	for what, order := range map[string]scorerapi.ResetOrder{"a position and people": {After: new(int64), People: []string{"cast"}}, "neither": {}} {
+	for what, order := range map[string]scorerapi.ResetOrder{"a position and people": {After: new(int64),
+		People: []string{"cast"}}, "neither": {}} {
 		if code, body := l.put(instructor, "POST", "/v1/reset", order); code != 422 {
 			t.Errorf("%s: %d %s", what, code, body)
 		}
 	}
-	if code, body := l.put(instructor, "POST", "/v1/reset", scorerapi.ResetOrder{People: []string{"cast", "nobody"}}); code != 200 ||
+	if code, body := l.put(instructor, "POST", "/v1/reset", scorerapi.ResetOrder{People: []string{"cast",
+		"nobody"}}); code != 200 ||
 		body != `{"events":1,"people":1}`+"\n" {
 		t.Fatalf("reset: %d %s", code, body)
 	}
@@ -545,7 +579,7 @@ func TestResetOfPeopleForgetsThemAloneWithWhatTheyDid(t *testing.T) {
 	}
 	l.get("/v1/people/mira/risk?at=2026-10-01T10:00:00Z", &after)
 	if d := cmp.Diff(before, after); d != "" {
-		t.Errorf("somebody else differs:\n%s", d)
+		t.Errorf("another person differs:\n%s", d)
 	}
 	if n := l.one(`SELECT count(*) FROM risk.score WHERE person = 'cast'`); n != 0 {
 		t.Errorf("%d scores of the cast are left", n)
@@ -569,8 +603,8 @@ func TestFloodCountsTwoHundredTimesAnHour(t *testing.T) {
 	}
 	var a risk.Assessment
 	l.get("/v1/people/mira/risk", &a)
-	if len(a.Reasons) != 1 || a.Reasons[0].Count != risk.FloodLimit {
-		t.Errorf("reasons %+v, want %d events to count", a.Reasons, risk.FloodLimit)
+	if len(a.Reasons) != 1 || a.Reasons[0].Count != risk.HourlyCap {
+		t.Errorf("reasons %+v, want %d events to count", a.Reasons, risk.HourlyCap)
 	}
 }
 
@@ -589,7 +623,8 @@ func TestAwayDatabaseAnswers503WithRetryAfter(t *testing.T) {
 	})
 	for _, try := range []func() (int, string){
 		func() (int, string) {
-			return l.call(gitCollector, "POST", "/v1/events", "application/x-ndjson", ndjson(t, 2, commit(2, "mira", activity.ForcePush, 0)))
+			return l.call(gitCollector, "POST", "/v1/events", "application/x-ndjson",
+				ndjson(t, 2, commit(2, "mira", activity.ForcePush, 0)))
 		},
 		func() (int, string) { return l.call(instructor, "GET", "/v1/people/mira/risk", "", "") },
 		func() (int, string) { return l.call(instructor, "GET", "/v1/clock", "", "") },
@@ -599,7 +634,7 @@ func TestAwayDatabaseAnswers503WithRetryAfter(t *testing.T) {
 			t.Errorf("%d %s, want 503 without internals", code, body)
 		}
 	}
-	if e := httpjson.FromError(l.away(context.DeadlineExceeded)); e.RetryAfter <= 0 {
+	if e := httpjson.FromError(l.unavailable(context.DeadlineExceeded)); e.RetryAfter <= 0 {
 		t.Error("no Retry-After")
 	}
 	if err := cluster.Start(); err != nil {
@@ -627,7 +662,8 @@ func BenchmarkHistory(b *testing.B) {
 		people = append(people, person(fmt.Sprintf("p%d", i), risk.SRE))
 	}
 	l.roster(people...)
-	verbs := []activity.Verb{activity.SecretCommitted, activity.ForcePush, activity.Commit, activity.Commit, activity.Commit, activity.Commit, activity.Commit}
+	verbs := []activity.Verb{activity.SecretCommitted, activity.ForcePush, activity.Commit, activity.Commit,
+		activity.Commit, activity.Commit, activity.Commit}
 	seq := uint64(1)
 	b.ResetTimer()
 	for b.Loop() { // 10,000 events of 50 people in batches of 1,000
@@ -648,18 +684,20 @@ func TestWhichOfThePastEventsCountIsFoundOnceAndAnewWhenThereAreMore(t *testing.
 	l := newLab(t)
 	l.roster(person("mira.keller", risk.BackendDeveloper))
 	for n := range 2 {
-		if code, _ := l.send(gitCollector, uint64(n+1), commit(n+1, "mira.keller", activity.UnreviewedCommit, time.Duration(n)*time.Minute)); code != 200 {
+		if code, _ := l.send(gitCollector, uint64(n+1), commit(n+1, "mira.keller", activity.UnreviewedCommit,
+			time.Duration(n)*time.Minute)); code != 200 {
 			t.Fatal(code)
 		}
 		for range 2 {
 			var a risk.Assessment
 			l.get("/v1/people/mira.keller/risk", &a)
-			if kept := l.memory.get(
+			if storedStanding := l.cache.get(
 				"mira.keller",
-				l.memory.people["mira.keller"].Value.(*held).events.era,
-			); len(kept.events) != n+1 ||
-				len(kept.counted) != n+1 {
-				t.Errorf("of %d events %d are remembered, %d of them as counted", n+1, len(kept.events), len(kept.counted))
+				l.cache.people["mira.keller"].Value.(*cacheEntry).events.era,
+			); len(storedStanding.events) != n+1 ||
+				len(storedStanding.counted) != n+1 {
+				t.Errorf("of %d events %d are remembered, %d of them as counted", n+1, len(storedStanding.events),
+					len(storedStanding.counted))
 			}
 		}
 	}
@@ -669,12 +707,14 @@ func TestTheChainIsAskedInOneWayAtATime(t *testing.T) {
 	l := newLab(t)
 	l.roster(person("mira.keller", risk.BackendDeveloper))
 	l.send(gitCollector, 1, commit(1, "mira.keller", activity.UnreviewedCommit, 0))
-	for _, bad := range []string{"event=x&after=1", "person=mira.keller", "event=x&since=2026-01-01T00:00:00Z", "after=-1"} {
+	for _, bad := range []string{"event=x&after=1", "person=mira.keller", "event=x&since=2026-01-01T00:00:00Z",
+		"after=-1"} {
 		if code, _ := l.call(instructor, "GET", "/v1/audit?"+bad, "", ""); code != 400 {
 			t.Errorf("%s: %d", bad, code)
 		}
 	}
-	if code, body := l.call(instructor, "GET", "/v1/audit?after=0&limit=1", "", ""); code != 200 || strings.Count(body, "\n") != 1 {
+	if code, body := l.call(instructor, "GET", "/v1/audit?after=0&limit=1", "", ""); code != 200 || strings.Count(body,
+		"\n") != 1 {
 		t.Errorf("one row: %d %s", code, body)
 	}
 }

@@ -44,7 +44,8 @@ func TestWhatIsNoTextIsTheCallersFaultOnEveryRoute(t *testing.T) {
 
 func TestABodyWhoseChunksCannotBeReadIsTheCallersFault(t *testing.T) {
 	s := New(database(t), risk.MustProfile(risk.Default), "example.org", nil, slog.New(slog.DiscardHandler))
-	for contentType, handler := range map[string]mesh.HandlerFunc{"application/x-ndjson": s.Events, "application/json": s.PutPeople} {
+	for contentType, handler := range map[string]mesh.HandlerFunc{"application/x-ndjson": s.Events,
+		"application/json": s.PutPeople} {
 		web := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			caller := topology.Workload{Name: "git-collector", Source: "git"}
 			if err := handler(w, r.WithContext(mesh.WithCaller(r.Context(), caller, "1f"))); err != nil {
@@ -60,7 +61,8 @@ func TestABodyWhoseChunksCannotBeReadIsTheCallersFault(t *testing.T) {
 		if err := conn.SetDeadline(time.Now().Add(10 * time.Second)); err != nil {
 			t.Fatal(err)
 		}
-		request := "POST / HTTP/1.1\r\nHost: x\r\nContent-Type: " + contentType + "\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n{}\r\n0\r\n\r\n"
+		request := "POST / HTTP/1.1\r\nHost: x\r\nContent-Type: " + contentType +
+			"\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n{}\r\n0\r\n\r\n"
 		if _, err := io.WriteString(conn, request); err != nil {
 			t.Fatal(err)
 		}

@@ -5,14 +5,14 @@ import (
 	"fmt"
 	"net/http"
 	"path"
-	"strconv"
+	"slices"
 	"strings"
 	"time"
 
 	"example.org/security-training/services/activity"
 )
 
-// GitHub webhooks. Shapes after https://docs.github.com/webhooks/webhook-events-and-payloads.
+// GitHub webhooks. Shapes from https://docs.github.com/webhooks/webhook-events-and-payloads.
 var git = Row{
 	Source: activity.Git,
 	Pushed: []Push{{
@@ -35,474 +35,21 @@ var git = Row{
 	Events: gitEvents,
 }
 
-// GitUser is GitHub's "simple user".
-type GitUser struct {
-	Login             string `json:"login"`
-	ID                int64  `json:"id"`
-	NodeID            string `json:"node_id"`
-	AvatarURL         string `json:"avatar_url"`
-	GravatarID        string `json:"gravatar_id"`
-	URL               string `json:"url"`
-	HTMLURL           string `json:"html_url"`
-	FollowersURL      string `json:"followers_url"`
-	FollowingURL      string `json:"following_url"`
-	GistsURL          string `json:"gists_url"`
-	StarredURL        string `json:"starred_url"`
-	SubscriptionsURL  string `json:"subscriptions_url"`
-	OrganizationsURL  string `json:"organizations_url"`
-	ReposURL          string `json:"repos_url"`
-	EventsURL         string `json:"events_url"`
-	ReceivedEventsURL string `json:"received_events_url"`
-	Type              string `json:"type"`
-	SiteAdmin         bool   `json:"site_admin"`
-}
-
-// NewGitUser fills in everything that GitHub derives from login and number.
-func NewGitUser(login string, id int64) GitUser {
-	u := "https://api.github.com/users/" + login
-	return GitUser{Login: login, ID: id, NodeID: "U_" + strconv.FormatInt(id, 36),
-		AvatarURL: "https://avatars.githubusercontent.com/u/" + strconv.FormatInt(id, 10), URL: u, HTMLURL: "https://github.com/" + login,
-		FollowersURL: u + "/followers", FollowingURL: u + "/following{/other_user}", GistsURL: u + "/gists{/gist_id}",
-		StarredURL: u + "/starred{/owner}{/repo}", SubscriptionsURL: u + "/subscriptions", OrganizationsURL: u + "/orgs",
-		ReposURL: u + "/repos", EventsURL: u + "/events{/privacy}", ReceivedEventsURL: u + "/received_events", Type: "User"}
-}
-
-// GitRepository is GitHub's "repository" of webhooks.
-type GitRepository struct {
-	ID               int64    `json:"id"`
-	NodeID           string   `json:"node_id"`
-	Name             string   `json:"name"`
-	FullName         string   `json:"full_name"`
-	Private          bool     `json:"private"`
-	Owner            GitUser  `json:"owner"`
-	HTMLURL          string   `json:"html_url"`
-	Description      *string  `json:"description"`
-	Fork             bool     `json:"fork"`
-	URL              string   `json:"url"`
-	ForksURL         string   `json:"forks_url"`
-	KeysURL          string   `json:"keys_url"`
-	CollaboratorsURL string   `json:"collaborators_url"`
-	TeamsURL         string   `json:"teams_url"`
-	HooksURL         string   `json:"hooks_url"`
-	IssueEventsURL   string   `json:"issue_events_url"`
-	EventsURL        string   `json:"events_url"`
-	AssigneesURL     string   `json:"assignees_url"`
-	BranchesURL      string   `json:"branches_url"`
-	TagsURL          string   `json:"tags_url"`
-	BlobsURL         string   `json:"blobs_url"`
-	GitTagsURL       string   `json:"git_tags_url"`
-	GitRefsURL       string   `json:"git_refs_url"`
-	TreesURL         string   `json:"trees_url"`
-	StatusesURL      string   `json:"statuses_url"`
-	LanguagesURL     string   `json:"languages_url"`
-	StargazersURL    string   `json:"stargazers_url"`
-	ContributorsURL  string   `json:"contributors_url"`
-	SubscribersURL   string   `json:"subscribers_url"`
-	SubscriptionURL  string   `json:"subscription_url"`
-	CommitsURL       string   `json:"commits_url"`
-	GitCommitsURL    string   `json:"git_commits_url"`
-	CommentsURL      string   `json:"comments_url"`
-	IssueCommentURL  string   `json:"issue_comment_url"`
-	ContentsURL      string   `json:"contents_url"`
-	CompareURL       string   `json:"compare_url"`
-	MergesURL        string   `json:"merges_url"`
-	ArchiveURL       string   `json:"archive_url"`
-	DownloadsURL     string   `json:"downloads_url"`
-	IssuesURL        string   `json:"issues_url"`
-	PullsURL         string   `json:"pulls_url"`
-	MilestonesURL    string   `json:"milestones_url"`
-	NotificationsURL string   `json:"notifications_url"`
-	LabelsURL        string   `json:"labels_url"`
-	ReleasesURL      string   `json:"releases_url"`
-	DeploymentsURL   string   `json:"deployments_url"`
-	CreatedAt        GitTime  `json:"created_at"`
-	UpdatedAt        string   `json:"updated_at"`
-	PushedAt         GitTime  `json:"pushed_at"`
-	GitURL           string   `json:"git_url"`
-	SSHURL           string   `json:"ssh_url"`
-	CloneURL         string   `json:"clone_url"`
-	SvnURL           string   `json:"svn_url"`
-	Homepage         *string  `json:"homepage"`
-	Size             int64    `json:"size"`
-	StargazersCount  int      `json:"stargazers_count"`
-	WatchersCount    int      `json:"watchers_count"`
-	Language         *string  `json:"language"`
-	HasIssues        bool     `json:"has_issues"`
-	HasProjects      bool     `json:"has_projects"`
-	HasDownloads     bool     `json:"has_downloads"`
-	HasWiki          bool     `json:"has_wiki"`
-	HasPages         bool     `json:"has_pages"`
-	HasDiscussions   bool     `json:"has_discussions"`
-	ForksCount       int      `json:"forks_count"`
-	MirrorURL        *string  `json:"mirror_url"`
-	Archived         bool     `json:"archived"`
-	Disabled         bool     `json:"disabled"`
-	OpenIssuesCount  int      `json:"open_issues_count"`
-	License          *string  `json:"license"`
-	AllowForking     bool     `json:"allow_forking"`
-	IsTemplate       bool     `json:"is_template"`
-	SignoffRequired  bool     `json:"web_commit_signoff_required"`
-	Topics           []string `json:"topics"`
-	Visibility       string   `json:"visibility"`
-	Forks            int      `json:"forks"`
-	OpenIssues       int      `json:"open_issues"`
-	Watchers         int      `json:"watchers"`
-	DefaultBranch    string   `json:"default_branch"`
-}
-
-// GitTime is a time in a repository: whole seconds of Unix time in a push, RFC 3339 in every other event.
-type GitTime struct {
-	time.Time
-	Text bool // the form in every event but a push
-}
-
-// MarshalJSON writes the form that Text says.
-func (t GitTime) MarshalJSON() ([]byte, error) {
-	if t.Text {
-		return json.Marshal(t.UTC().Format(time.RFC3339))
-	}
-	return strconv.AppendInt(nil, t.Unix(), 10), nil
-}
-
-// UnmarshalJSON reads either form.
-func (t *GitTime) UnmarshalJSON(b []byte) error {
-	if n, err := strconv.ParseInt(string(b), 10, 64); err == nil {
-		*t = GitTime{Time: time.Unix(n, 0).UTC()}
-		return nil
-	}
-	t.Text = true
-	return json.Unmarshal(b, &t.Time)
-}
-
-// OutsidePush is the repository as every event but a push shows it.
-func (r GitRepository) OutsidePush() GitRepository {
-	r.CreatedAt.Text, r.PushedAt.Text = true, true
-	return r
-}
-
-// NewGitRepository fills in everything that GitHub derives from owner, name and number.
-func NewGitRepository(owner, name string, id int64, pushed time.Time) GitRepository {
-	full := owner + "/" + name
-	u := "https://api.github.com/repos/" + full
-	html := "https://github.com/" + full
-	o := NewGitUser(owner, id/1000)
-	o.Type = "Organization"
-	return GitRepository{ID: id, NodeID: "R_" + strconv.FormatInt(id, 36), Name: name, FullName: full, Private: true, Owner: o, HTMLURL: html, URL: html,
-		ForksURL: u + "/forks", KeysURL: u + "/keys{/key_id}", CollaboratorsURL: u + "/collaborators{/collaborator}", TeamsURL: u + "/teams",
-		HooksURL: u + "/hooks", IssueEventsURL: u + "/issues/events{/number}", EventsURL: u + "/events", AssigneesURL: u + "/assignees{/user}",
-		BranchesURL: u + "/branches{/branch}", TagsURL: u + "/tags", BlobsURL: u + "/git/blobs{/sha}", GitTagsURL: u + "/git/tags{/sha}",
-		GitRefsURL: u + "/git/refs{/sha}", TreesURL: u + "/git/trees{/sha}", StatusesURL: u + "/statuses/{sha}", LanguagesURL: u + "/languages",
-		StargazersURL: u + "/stargazers", ContributorsURL: u + "/contributors", SubscribersURL: u + "/subscribers", SubscriptionURL: u + "/subscription",
-		CommitsURL: u + "/commits{/sha}", GitCommitsURL: u + "/git/commits{/sha}", CommentsURL: u + "/comments{/number}",
-		IssueCommentURL: u + "/issues/comments{/number}", ContentsURL: u + "/contents/{+path}", CompareURL: u + "/compare/{base}...{head}",
-		MergesURL: u + "/merges", ArchiveURL: u + "/{archive_format}{/ref}", DownloadsURL: u + "/downloads", IssuesURL: u + "/issues{/number}",
-		PullsURL: u + "/pulls{/number}", MilestonesURL: u + "/milestones{/number}", NotificationsURL: u + "/notifications{?since,all,participating}",
-		LabelsURL: u + "/labels{/name}", ReleasesURL: u + "/releases{/id}", DeploymentsURL: u + "/deployments",
-		CreatedAt: GitTime{Time: pushed.AddDate(-2, 0, 0)}, UpdatedAt: pushed.UTC().Format(time.RFC3339), PushedAt: GitTime{Time: pushed},
-		GitURL: "git://github.com/" + full + ".git", SSHURL: "git@github.com:" + full + ".git", CloneURL: html + ".git", SvnURL: html,
-		Size: 4096, HasIssues: true, HasProjects: true, HasDownloads: true, HasWiki: true, Topics: []string{}, Visibility: "private", DefaultBranch: "main"}
-}
-
-// GitAuthor is who wrote or committed; Username is absent where GitHub knows no account for the address.
-type GitAuthor struct {
-	Name     string    `json:"name"`
-	Email    string    `json:"email,omitempty"`
-	Username string    `json:"username,omitempty"`
-	Date     time.Time `json:"date,omitzero"`
-}
-
-// GitCommit is a commit of a push.
-type GitCommit struct {
-	ID        string    `json:"id"`
-	TreeID    string    `json:"tree_id"`
-	Distinct  bool      `json:"distinct"`
-	Message   string    `json:"message"`
-	Timestamp time.Time `json:"timestamp"` // with the author's own offset
-	URL       string    `json:"url"`
-	Author    GitAuthor `json:"author"`
-	Committer GitAuthor `json:"committer"`
-	Added     []string  `json:"added"`
-	Removed   []string  `json:"removed"`
-	Modified  []string  `json:"modified"`
-}
-
-// GitPush is the event "push". It has no action.
-type GitPush struct {
-	Ref        string        `json:"ref"`
-	Before     string        `json:"before"`
-	After      string        `json:"after"`
-	Created    bool          `json:"created"`
-	Deleted    bool          `json:"deleted"`
-	Forced     bool          `json:"forced"`
-	BaseRef    *string       `json:"base_ref"`
-	Compare    string        `json:"compare"`
-	Commits    []GitCommit   `json:"commits"`
-	HeadCommit *GitCommit    `json:"head_commit"`
-	Repository GitRepository `json:"repository"`
-	Pusher     GitAuthor     `json:"pusher"`
-	Sender     GitUser       `json:"sender"`
-}
-
-// GitSecretAlert is the alert inside "secret_scanning_alert" and "secret_scanning_alert_location". It names no author.
-type GitSecretAlert struct {
-	Number                int        `json:"number"`
-	CreatedAt             time.Time  `json:"created_at"`
-	UpdatedAt             *time.Time `json:"updated_at"`
-	URL                   string     `json:"url"`
-	HTMLURL               string     `json:"html_url"`
-	LocationsURL          string     `json:"locations_url"`
-	State                 string     `json:"state"` // open, resolved
-	Resolution            *string    `json:"resolution"`
-	ResolvedAt            *time.Time `json:"resolved_at"`
-	ResolvedBy            *GitUser   `json:"resolved_by"`
-	SecretType            string     `json:"secret_type"`
-	SecretTypeDisplayName string     `json:"secret_type_display_name"`
-	Secret                string     `json:"secret,omitempty"` // Scrub takes it out before anything is kept
-	Validity              string     `json:"validity"`
-	PushProtectionBypass  *bool      `json:"push_protection_bypassed"`
-	PubliclyLeaked        *bool      `json:"publicly_leaked"`
-	MultiRepo             *bool      `json:"multi_repo"`
-}
-
-// GitSecretScanningAlert is the event "secret_scanning_alert".
-type GitSecretScanningAlert struct {
-	Action     string         `json:"action"` // created, reopened, resolved, revoked …
-	Alert      GitSecretAlert `json:"alert"`
-	Repository GitRepository  `json:"repository"`
-	Sender     GitUser        `json:"sender"`
-}
-
-// GitLocation is where a secret was found.
-type GitLocation struct {
-	Type    string             `json:"type"` // commit, issue_title, …
-	Details GitLocationDetails `json:"details"`
-}
-
-// GitLocationDetails is the location of type "commit".
-type GitLocationDetails struct {
-	Path        string `json:"path"`
-	StartLine   int    `json:"start_line"`
-	EndLine     int    `json:"end_line"`
-	StartColumn int    `json:"start_column"`
-	EndColumn   int    `json:"end_column"`
-	BlobSHA     string `json:"blob_sha"`
-	BlobURL     string `json:"blob_url"`
-	CommitSHA   string `json:"commit_sha"`
-	CommitURL   string `json:"commit_url"`
-}
-
-// GitSecretScanningAlertLocation is the event "secret_scanning_alert_location".
-type GitSecretScanningAlertLocation struct {
-	Action     string         `json:"action"` // created
-	Alert      GitSecretAlert `json:"alert"`
-	Location   GitLocation    `json:"location"`
-	Repository GitRepository  `json:"repository"`
-	Sender     GitUser        `json:"sender"`
-}
-
-// GitPackage names a package of an ecosystem.
-type GitPackage struct {
-	Ecosystem string `json:"ecosystem"`
-	Name      string `json:"name"`
-}
-
-// GitDependency is what depends on the vulnerable package, and where that is written down.
-type GitDependency struct {
-	Package      GitPackage `json:"package"`
-	ManifestPath string     `json:"manifest_path"`
-	Scope        string     `json:"scope"` // runtime, development
-}
-
-// GitVersion is a version of a package.
-type GitVersion struct {
-	Identifier string `json:"identifier"`
-}
-
-// GitVulnerability is what is vulnerable.
-type GitVulnerability struct {
-	Package                GitPackage  `json:"package"`
-	Severity               string      `json:"severity"`
-	VulnerableVersionRange string      `json:"vulnerable_version_range"`
-	FirstPatchedVersion    *GitVersion `json:"first_patched_version"`
-}
-
-// GitCVSS is a score and its vector.
-type GitCVSS struct {
-	VectorString *string `json:"vector_string"`
-	Score        float64 `json:"score"`
-}
-
-// GitIdentifier is one name of an advisory.
-type GitIdentifier struct {
-	Type  string `json:"type"` // GHSA, CVE
-	Value string `json:"value"`
-}
-
-// GitReference is a page about an advisory.
-type GitReference struct {
-	URL string `json:"url"`
-}
-
-// GitAdvisory is the advisory.
-type GitAdvisory struct {
-	GHSAID          string             `json:"ghsa_id"`
-	CVEID           *string            `json:"cve_id"`
-	Summary         string             `json:"summary"`
-	Description     string             `json:"description"`
-	Severity        string             `json:"severity"`
-	CVSS            GitCVSS            `json:"cvss"`
-	CWEs            []GitCWE           `json:"cwes"`
-	Identifiers     []GitIdentifier    `json:"identifiers"`
-	References      []GitReference     `json:"references"`
-	Vulnerabilities []GitVulnerability `json:"vulnerabilities"`
-	PublishedAt     time.Time          `json:"published_at"`
-	UpdatedAt       time.Time          `json:"updated_at"`
-	WithdrawnAt     *time.Time         `json:"withdrawn_at"`
-}
-
-// GitCWE is a class of weakness.
-type GitCWE struct {
-	CWEID string `json:"cwe_id"`
-	Name  string `json:"name"`
-}
-
-// GitDependabot is the alert inside "dependabot_alert".
-type GitDependabot struct {
-	Number                int              `json:"number"`
-	State                 string           `json:"state"` // open, fixed, dismissed, auto_dismissed
-	Dependency            GitDependency    `json:"dependency"`
-	SecurityAdvisory      GitAdvisory      `json:"security_advisory"`
-	SecurityVulnerability GitVulnerability `json:"security_vulnerability"`
-	URL                   string           `json:"url"`
-	HTMLURL               string           `json:"html_url"`
-	CreatedAt             time.Time        `json:"created_at"`
-	UpdatedAt             time.Time        `json:"updated_at"`
-	DismissedAt           *time.Time       `json:"dismissed_at"`
-	DismissedBy           *GitUser         `json:"dismissed_by"`
-	DismissedReason       *string          `json:"dismissed_reason"`
-	DismissedComment      *string          `json:"dismissed_comment"`
-	FixedAt               *time.Time       `json:"fixed_at"`
-}
-
-// GitDependabotAlert is the event "dependabot_alert".
-type GitDependabotAlert struct {
-	Action     string        `json:"action"` // created, fixed, …
-	Alert      GitDependabot `json:"alert"`
-	Repository GitRepository `json:"repository"`
-	Sender     GitUser       `json:"sender"`
-}
-
-// GitReview is a review of a pull request.
-type GitReview struct {
-	ID                int64     `json:"id"`
-	NodeID            string    `json:"node_id"`
-	User              GitUser   `json:"user"`
-	Body              *string   `json:"body"`
-	CommitID          string    `json:"commit_id"`
-	SubmittedAt       time.Time `json:"submitted_at"`
-	State             string    `json:"state"` // approved, changes_requested, commented
-	HTMLURL           string    `json:"html_url"`
-	PullRequestURL    string    `json:"pull_request_url"`
-	AuthorAssociation string    `json:"author_association"`
-	Links             GitLinks  `json:"_links"` // html, pull_request
-}
-
-// GitLinks are addresses by what they lead to.
-type GitLinks map[string]GitLink
-
-// GitLink is one of them.
-type GitLink struct {
-	Href string `json:"href"`
-}
-
-// GitBranch is one end of a pull request.
-type GitBranch struct {
-	Label string        `json:"label"`
-	Ref   string        `json:"ref"`
-	SHA   string        `json:"sha"`
-	User  GitUser       `json:"user"`
-	Repo  GitRepository `json:"repo"`
-}
-
-// GitPullRequest is the reviewed pull request.
-type GitPullRequest struct {
-	ID                 int64      `json:"id"`
-	NodeID             string     `json:"node_id"`
-	Number             int        `json:"number"`
-	State              string     `json:"state"`
-	Locked             bool       `json:"locked"`
-	Title              string     `json:"title"`
-	User               GitUser    `json:"user"`
-	Body               *string    `json:"body"`
-	HTMLURL            string     `json:"html_url"`
-	URL                string     `json:"url"`
-	DiffURL            string     `json:"diff_url"`
-	PatchURL           string     `json:"patch_url"`
-	IssueURL           string     `json:"issue_url"`
-	CommitsURL         string     `json:"commits_url"`
-	ReviewCommentsURL  string     `json:"review_comments_url"`
-	ReviewCommentURL   string     `json:"review_comment_url"`
-	CommentsURL        string     `json:"comments_url"`
-	StatusesURL        string     `json:"statuses_url"`
-	Draft              bool       `json:"draft"`
-	CreatedAt          time.Time  `json:"created_at"`
-	UpdatedAt          time.Time  `json:"updated_at"`
-	ClosedAt           *time.Time `json:"closed_at"`
-	MergedAt           *time.Time `json:"merged_at"`
-	Head               GitBranch  `json:"head"`
-	Base               GitBranch  `json:"base"`
-	MergeCommitSHA     *string    `json:"merge_commit_sha"`
-	Assignee           *GitUser   `json:"assignee"`
-	Assignees          []GitUser  `json:"assignees"`
-	RequestedReviewers []GitUser  `json:"requested_reviewers"`
-	RequestedTeams     []struct{} `json:"requested_teams"`
-	Labels             []struct{} `json:"labels"`
-	Milestone          *struct{}  `json:"milestone"`
-	AuthorAssociation  string     `json:"author_association"`
-	AutoMerge          *struct{}  `json:"auto_merge"`
-	ActiveLockReason   *string    `json:"active_lock_reason"`
-	Links              GitLinks   `json:"_links"` // self, html, issue, comments, review_comments, review_comment, commits, statuses
-}
-
-// NewGitPullRequest fills in everything that GitHub derives from the repository, the number and the two ends.
-func NewGitPullRequest(repo GitRepository, number int, head, base GitBranch) GitPullRequest {
-	n := strconv.Itoa(number)
-	api, html := "https://api.github.com/repos/"+repo.FullName, repo.HTMLURL+"/pull/"+n
-	pull, issue := api+"/pulls/"+n, api+"/issues/"+n
-	repo = repo.OutsidePush()
-	head.Repo, base.Repo = repo, repo
-	p := GitPullRequest{Number: number, State: "open", HTMLURL: html, URL: pull, DiffURL: html + ".diff", PatchURL: html + ".patch", IssueURL: issue, CommitsURL: pull + "/commits",
-		ReviewCommentsURL: pull + "/comments", ReviewCommentURL: api + "/pulls/comments{/number}", CommentsURL: issue + "/comments", StatusesURL: api + "/statuses/" + head.SHA, Head: head, Base: base,
-		Assignees: []GitUser{}, RequestedReviewers: []GitUser{}, RequestedTeams: []struct{}{}, Labels: []struct{}{}, AuthorAssociation: "MEMBER"}
-	p.Links = GitLinks{"self": {p.URL}, "html": {p.HTMLURL}, "issue": {p.IssueURL}, "comments": {p.CommentsURL}, "review_comments": {p.ReviewCommentsURL}, "review_comment": {p.ReviewCommentURL},
-		"commits": {p.CommitsURL}, "statuses": {p.StatusesURL}}
-	return p
-}
-
-// GitPullRequestReview is the event "pull_request_review".
-type GitPullRequestReview struct {
-	Action      string         `json:"action"` // submitted, edited, dismissed
-	Review      GitReview      `json:"review"`
-	PullRequest GitPullRequest `json:"pull_request"`
-	Repository  GitRepository  `json:"repository"`
-	Sender      GitUser        `json:"sender"`
-}
-
-// written is what memory keeps of a commit, so that an alert that comes later finds its author.
-type written struct {
+// authorship is what is remembered of a commit, so that a later alert finds its author.
+type authorship struct {
 	At       time.Time `json:"at"`
 	Accounts []string  `json:"accounts"`
 }
 
-// Keys of the memory: commit/<repo>/<sha> → written; manifest/<repo>/<path> → the last authors; review/<repo>/<sha>;
-// await-commit/<repo>/<sha> and await-manifest/<repo>/<path> → alerts that came before their push.
+// Keys of the memory: commit/<repo>/<sha> → authorship; manifest/<repo>/<path> → the last authors; review/<repo>/<sha>;
+// await-commit/<repo>/<sha> and await-manifest/<repo>/<path> → alerts that arrived before their push.
 const (
 	awaitCommit   = "await-commit/"
 	awaitManifest = "await-manifest/"
 )
 
-// kept is how many authors of a manifest, and how many alerts waiting for one push, are remembered.
-const kept = 64
+// maxKept is how many authors of a manifest, and how many alerts that wait for one push, are remembered.
+const maxKept = 64
 
 func gitEvents(r Record, m Memory) ([]activity.Event, error) {
 	switch r.Kind {
@@ -531,13 +78,14 @@ func gitEvents(r Record, m Memory) ([]activity.Event, error) {
 		}
 		return reviewEvents(v, m)
 	case "secret_scanning_alert":
-		// It names neither commit nor author: its location, which follows, does. Still it must be one.
+		// It names neither commit nor author; the location event that follows does. Here it is only validated.
 		var a GitSecretScanningAlert
 		return nil, decode(r.Kind, r.Body, &a)
 	}
-	return nil, nil // "ping" and whatever else is switched on in the hook
+	return nil, nil // "ping", and other events of the hook
 }
 
+// pushEvents returns the events of each commit that is new in the repository, and one of the push itself.
 func pushEvents(p GitPush, m Memory) ([]activity.Event, error) {
 	repo := p.Repository.Name
 	if repo == "" || p.Ref == "" || p.After == "" {
@@ -547,16 +95,12 @@ func pushEvents(p GitPush, m Memory) ([]activity.Event, error) {
 		return nil, nil
 	}
 	branch := strings.TrimPrefix(p.Ref, "refs/heads/")
-	reviewed := !p.Forced && m.Get("review/"+printable(repo+"/"+p.After)) != nil
-	for _, c := range p.Commits {
-		reviewed = reviewed || m.Get("review/"+printable(repo+"/"+c.ID)) != nil
-	}
-
+	unreviewed := branch == p.Repository.DefaultBranch && !reviewed(p, m)
 	var events []activity.Event
 	var last time.Time
 	for _, c := range p.Commits {
 		if !c.Distinct || c.ID == "" {
-			continue // it was pushed before, on another branch, and is counted there
+			continue // it was pushed before on another branch, and was counted then
 		}
 		if c.Timestamp.IsZero() {
 			return nil, fmt.Errorf("read push: commit %.40q has no timestamp", c.ID)
@@ -566,51 +110,23 @@ func pushEvents(p GitPush, m Memory) ([]activity.Event, error) {
 		if len(who) == 0 {
 			who = accounts("github", p.Sender.Login, "github", p.Pusher.Name)
 		}
-		add := func(verb activity.Verb, kind, detail string) {
-			events = append(events, activity.Event{ID: "git:" + kind + "/" + printable(repo+"/"+c.ID), At: c.Timestamp, Accounts: who,
-				Source: activity.Git, Verb: verb, Detail: detail})
-		}
-		files := append(append([]string{}, c.Added...), c.Modified...)
-		add(activity.Commit, "commit", line("%s: %s", repo, firstOr(files, branch)))
-		if name := largeFile(c.Added); name != "" {
-			add(activity.LargeFile, "large_file", line("%s: %s", repo, name))
-		}
-		if branch == p.Repository.DefaultBranch && !reviewed {
-			add(activity.UnreviewedCommit, "unreviewed", line("%s: %s without a review", repo, branch))
-		}
-
-		w := written{At: c.Timestamp, Accounts: who}
-		remember(m, "commit/"+printable(repo+"/"+c.ID), w)
-		late, err := arrived(m, awaitCommit+printable(repo+"/"+c.ID), []written{w})
+		w := authorship{At: c.Timestamp, Accounts: who}
+		events = append(events, commitEvents(repo, branch, c, w, unreviewed)...)
+		late, err := rememberCommit(repo, c, w, m)
 		if err != nil {
 			return nil, err
 		}
 		events = append(events, late...)
-		for _, file := range files {
-			if !manifest(file) {
-				continue
-			}
-			key := printable(repo + "/" + file)
-			authors := append(recall[[]written](m, "manifest/"+key), w)
-			if len(authors) > kept {
-				authors = authors[len(authors)-kept:]
-			}
-			remember(m, "manifest/"+key, authors)
-			late, err := arrived(m, awaitManifest+key, authors)
-			if err != nil {
-				return nil, err
-			}
-			events = append(events, late...)
-		}
 	}
-
 	at := last
 	if p.HeadCommit != nil {
 		at = firstTime(at, p.HeadCommit.Timestamp)
 	}
-	at = firstTime(at, p.Repository.PushedAt.Time)
-	push := activity.Event{ID: "git:push/" + printable(repo+"/"+p.After), At: at, Accounts: accounts("github", p.Sender.Login, "github", p.Pusher.Name, "email", p.Pusher.Email),
-		Source: activity.Git, Verb: activity.Push, Detail: line("%s: %s", repo, branch)}
+	push := activity.Event{
+		ID: "git:push/" + printable(repo+"/"+p.After), At: firstTime(at, p.Repository.PushedAt.Time),
+		Accounts: accounts("github", p.Sender.Login, "github", p.Pusher.Name, "email", p.Pusher.Email),
+		Source:   activity.Git, Verb: activity.Push, Detail: line("%s: %s", repo, branch),
+	}
 	events = append(events, push)
 	if p.Forced {
 		push.ID, push.Verb = "git:force_push/"+printable(repo+"/"+p.After), activity.ForcePush
@@ -620,16 +136,73 @@ func pushEvents(p GitPush, m Memory) ([]activity.Event, error) {
 	return checked("push", events)
 }
 
-// waiting is an alert whose author is not known yet.
-type waiting struct {
-	Event activity.Event `json:"event"`
-	By    time.Time      `json:"by,omitzero"` // the alert's own time: whoever wrote after it is not its author
+// reviewed says whether the result of the push, or one of its commits, was approved in a review.
+func reviewed(p GitPush, m Memory) bool {
+	approved := func(sha string) bool { return m.Get("review/"+printable(p.Repository.Name+"/"+sha)) != nil }
+	return !p.Forced && approved(p.After) ||
+		slices.ContainsFunc(p.Commits, func(c GitCommit) bool { return approved(c.ID) })
 }
 
-// arrived ends the wait of the alerts under key, now that the authors are known.
-func arrived(m Memory, key string, authors []written) ([]activity.Event, error) {
-	var events, still = []activity.Event{}, []waiting{}
-	list := recall[[]waiting](m, key)
+// changedFiles are the files that a commit added or modified.
+func changedFiles(c GitCommit) []string { return slices.Concat(c.Added, c.Modified) }
+
+// commitEvents returns the events that a commit itself makes.
+func commitEvents(repo, branch string, c GitCommit, w authorship, unreviewed bool) []activity.Event {
+	var events []activity.Event
+	add := func(verb activity.Verb, kind, detail string) {
+		events = append(events, activity.Event{
+			ID: "git:" + kind + "/" + printable(repo+"/"+c.ID), At: w.At, Accounts: w.Accounts,
+			Source: activity.Git, Verb: verb, Detail: detail,
+		})
+	}
+	add(activity.Commit, "commit", line("%s: %s", repo, firstOr(changedFiles(c), branch)))
+	if name := largeFile(c.Added); name != "" {
+		add(activity.LargeFile, "large_file", line("%s: %s", repo, name))
+	}
+	if unreviewed {
+		add(activity.UnreviewedCommit, "unreviewed", line("%s: %s without a review", repo, branch))
+	}
+	return events
+}
+
+// rememberCommit stores the authors of the commit and of the manifests that it changed. It returns the events of alerts
+// that waited for them.
+func rememberCommit(repo string, c GitCommit, w authorship, m Memory) ([]activity.Event, error) {
+	id := printable(repo + "/" + c.ID)
+	store(m, "commit/"+id, w)
+	events, err := resolvePending(m, awaitCommit+id, []authorship{w})
+	if err != nil {
+		return nil, err
+	}
+	for _, file := range changedFiles(c) {
+		if !manifest(file) {
+			continue
+		}
+		key := printable(repo + "/" + file)
+		authors := append(load[[]authorship](m, "manifest/"+key), w)
+		if len(authors) > maxKept {
+			authors = authors[len(authors)-maxKept:]
+		}
+		store(m, "manifest/"+key, authors)
+		late, err := resolvePending(m, awaitManifest+key, authors)
+		if err != nil {
+			return nil, err
+		}
+		events = append(events, late...)
+	}
+	return events, nil
+}
+
+// pendingAlert is an alert whose author is not known yet.
+type pendingAlert struct {
+	Event activity.Event `json:"event"`
+	By    time.Time      `json:"by,omitzero"` // the alert's time: a later commit cannot have caused it
+}
+
+// resolvePending returns the events of the alerts pending under key whose author is now known, and removes them.
+func resolvePending(m Memory, key string, authors []authorship) ([]activity.Event, error) {
+	var events, still = []activity.Event{}, []pendingAlert{}
+	list := load[[]pendingAlert](m, key)
 	for _, w := range list {
 		if author, ok := lastBefore(authors, w.By); ok {
 			w.Event.Accounts = author.Accounts
@@ -644,14 +217,14 @@ func arrived(m Memory, key string, authors []written) ([]activity.Event, error) 
 	case len(still) == 0:
 		m.Delete(key)
 	default:
-		remember(m, key, still)
+		store(m, key, still)
 	}
 	return events, nil
 }
 
-// lastBefore is the author of the last of the writings that is not after by; a zero by takes the last of all.
-func lastBefore(authors []written, by time.Time) (written, bool) {
-	var best written
+// lastBefore is the last authorship that is not after by; a zero by means no limit.
+func lastBefore(authors []authorship, by time.Time) (authorship, bool) {
+	var best authorship
 	for _, a := range authors {
 		if (by.IsZero() || !a.At.After(by)) && a.At.After(best.At) {
 			best = a
@@ -667,41 +240,45 @@ func secretEvents(l GitSecretScanningAlertLocation, m Memory) ([]activity.Event,
 		return nil, fmt.Errorf("read secret_scanning_alert_location: alert.number and repository.name are required")
 	}
 	if l.Action != "created" || l.Location.Type != "commit" || d.CommitSHA == "" {
-		return nil, nil // in an issue or a comment: no commit, no author to be found
+		return nil, nil // in an issue or a comment there is no commit, and so no author
 	}
 	what := l.Alert.SecretTypeDisplayName
 	if what == "" {
 		what = l.Alert.SecretType
 	}
-	e := activity.Event{ID: fmt.Sprintf("git:secret/%s", printable(fmt.Sprintf("%s/%d/%s", repo, l.Alert.Number, d.CommitSHA))),
+	e := activity.Event{ID: fmt.Sprintf("git:secret/%s", printable(fmt.Sprintf("%s/%d/%s", repo, l.Alert.Number,
+		d.CommitSHA))),
 		Source: activity.Git, Verb: activity.SecretCommitted, Detail: line("%s: %s (%s)", repo, d.Path, what)}
 	key := printable(repo + "/" + d.CommitSHA)
-	if w := recall[*written](m, "commit/"+key); w != nil {
+	if w := load[*authorship](m, "commit/"+key); w != nil {
 		e.At, e.Accounts = w.At, w.Accounts
 		return checked("secret_scanning_alert_location", []activity.Event{e})
 	}
-	await(m, awaitCommit+key, waiting{Event: e})
+	addPending(m, awaitCommit+key, pendingAlert{Event: e})
 	return nil, nil
 }
 
 func dependabotEvents(a GitDependabotAlert, m Memory) ([]activity.Event, error) {
 	repo, file := a.Repository.Name, a.Alert.Dependency.ManifestPath
 	if repo == "" || a.Alert.Number <= 0 || file == "" {
-		return nil, fmt.Errorf("read dependabot_alert: alert.number, alert.dependency.manifest_path and repository.name are required")
+		return nil,
+			fmt.Errorf("read dependabot_alert: alert.number, alert.dependency.manifest_path and repository.name are required")
 	}
 	if a.Action != "created" && a.Action != "reintroduced" {
 		return nil, nil
 	}
 	p := a.Alert.SecurityVulnerability.Package
-	e := activity.Event{ID: "git:dependabot/" + printable(fmt.Sprintf("%s/%d", repo, a.Alert.Number)), Source: activity.Git, Verb: activity.VulnerableDependency,
-		Detail: line("%s: %s %s (%s, %s)", repo, p.Ecosystem, p.Name, a.Alert.SecurityAdvisory.GHSAID, a.Alert.SecurityAdvisory.Severity)}
-	// The alert names no author: it is whoever last changed the manifest.
+	e := activity.Event{ID: "git:dependabot/" + printable(fmt.Sprintf("%s/%d", repo, a.Alert.Number)),
+		Source: activity.Git, Verb: activity.VulnerableDependency,
+		Detail: line("%s: %s %s (%s, %s)", repo, p.Ecosystem, p.Name, a.Alert.SecurityAdvisory.GHSAID,
+			a.Alert.SecurityAdvisory.Severity)}
+	// The alert names no author. The event is attributed to the last person who changed the manifest.
 	key := printable(repo + "/" + file)
-	if w, ok := lastBefore(recall[[]written](m, "manifest/"+key), a.Alert.CreatedAt); ok {
+	if w, ok := lastBefore(load[[]authorship](m, "manifest/"+key), a.Alert.CreatedAt); ok {
 		e.At, e.Accounts = w.At, w.Accounts
 		return checked("dependabot_alert", []activity.Event{e})
 	}
-	await(m, awaitManifest+key, waiting{Event: e, By: a.Alert.CreatedAt})
+	addPending(m, awaitManifest+key, pendingAlert{Event: e, By: a.Alert.CreatedAt})
 	return nil, nil
 }
 
@@ -713,7 +290,7 @@ func reviewEvents(v GitPullRequestReview, m Memory) ([]activity.Event, error) {
 	if v.Action != "submitted" {
 		return nil, nil
 	}
-	// An author's own review is none.
+	// An author's review of their own change does not count.
 	if v.Review.State == "approved" && v.Review.User.Login != v.PullRequest.User.Login {
 		for _, sha := range []string{v.Review.CommitID, v.PullRequest.Head.SHA} {
 			if sha != "" {
@@ -724,34 +301,36 @@ func reviewEvents(v GitPullRequestReview, m Memory) ([]activity.Event, error) {
 			m.Put("review/"+printable(repo+"/"+*sha), []byte("1"))
 		}
 	}
-	return checked("pull_request_review", []activity.Event{{ID: "git:review/" + printable(fmt.Sprintf("%s/%d", repo, v.Review.ID)), At: v.Review.SubmittedAt,
-		Accounts: accounts("github", v.Review.User.Login), Source: activity.Git, Verb: activity.ReviewSubmitted, Detail: line("%s: #%d", repo, v.PullRequest.Number)}})
+	return checked("pull_request_review", []activity.Event{{ID: "git:review/" + printable(fmt.Sprintf("%s/%d", repo,
+		v.Review.ID)), At: v.Review.SubmittedAt,
+		Accounts: accounts("github", v.Review.User.Login), Source: activity.Git, Verb: activity.ReviewSubmitted,
+		Detail: line("%s: #%d", repo, v.PullRequest.Number)}})
 }
 
-func await(m Memory, key string, w waiting) {
-	list := recall[[]waiting](m, key)
+func addPending(m Memory, key string, w pendingAlert) {
+	list := load[[]pendingAlert](m, key)
 	for _, known := range list {
 		if known.Event.ID == w.Event.ID {
 			return
 		}
 	}
-	if len(list) < kept {
-		remember(m, key, append(list, w))
+	if len(list) < maxKept {
+		store(m, key, append(list, w))
 	}
 }
 
-func remember[T any](m Memory, key string, v T) {
+func store[T any](m Memory, key string, v T) {
 	b, err := json.Marshal(v)
-	if err != nil { // a time beyond year 9999, which no later record could be joined with either
+	if err != nil { // a time beyond year 9999, which no later record can match
 		return
 	}
 	m.Put(key, b)
 }
 
-func recall[T any](m Memory, key string) T {
+func load[T any](m Memory, key string) T {
 	var v T
 	if b := m.Get(key); b != nil {
-		_ = json.Unmarshal(b, &v) // only what remember wrote
+		_ = json.Unmarshal(b, &v) // only what store wrote
 	}
 	return v
 }
@@ -763,12 +342,13 @@ func firstOr(list []string, otherwise string) string {
 	return otherwise
 }
 
-// largeFile is the first added file that by its ending is an archive, an image of a disk, a dump or a model: a push says
-// no sizes, and these are what a repository grows large by.
+// largeFile is the first added file whose extension is that of an archive, a disk image, a dump or a model. A push has
+// no sizes, and these are the files that make a repository large.
 func largeFile(added []string) string {
 	for _, f := range added {
 		switch strings.ToLower(path.Ext(f)) {
-		case ".zip", ".gz", ".tgz", ".xz", ".7z", ".tar", ".iso", ".dmg", ".qcow2", ".jar", ".war", ".bin", ".exe", ".dump", ".bak", ".sqlite", ".parquet",
+		case ".zip", ".gz", ".tgz", ".xz", ".7z", ".tar", ".iso", ".dmg", ".qcow2", ".jar", ".war", ".bin", ".exe", ".dump",
+			".bak", ".sqlite", ".parquet",
 			".onnx", ".safetensors", ".mp4", ".mov", ".psd", ".core":
 			return f
 		case ".sql":
@@ -780,10 +360,11 @@ func largeFile(added []string) string {
 	return ""
 }
 
-// manifest tells whether a file lists dependencies, for the ecosystems that Dependabot reads.
+// manifest says whether a file lists dependencies, for the ecosystems that Dependabot supports.
 func manifest(file string) bool {
 	switch base := path.Base(file); base {
-	case "go.mod", "package.json", "package-lock.json", "yarn.lock", "pnpm-lock.yaml", "requirements.txt", "pyproject.toml", "poetry.lock", "Pipfile.lock",
+	case "go.mod", "package.json", "package-lock.json", "yarn.lock", "pnpm-lock.yaml", "requirements.txt",
+		"pyproject.toml", "poetry.lock", "Pipfile.lock",
 		"pom.xml", "build.gradle", "Cargo.lock", "Cargo.toml", "Gemfile.lock", "composer.lock", "Dockerfile":
 		return true
 	default:

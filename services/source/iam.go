@@ -10,8 +10,9 @@ import (
 	"example.org/security-training/services/activity"
 )
 
-// Okta's System Log, polled, and AWS CloudTrail, pushed. Shapes after https://developer.okta.com/docs/api/openapi/okta-management/management/tag/SystemLog/
-// and https://docs.aws.amazon.com/awscloudtrail/latest/userguide/cloudtrail-event-reference-record-contents.html.
+// Okta's System Log, polled, and AWS CloudTrail, pushed. Shapes from
+// https://developer.okta.com/docs/api/openapi/okta-management/management/tag/SystemLog/ and
+// https://docs.aws.amazon.com/awscloudtrail/latest/userguide/cloudtrail-event-reference-record-contents.html.
 var iam = Row{
 	Source: activity.IAM,
 	Pushed: []Push{{
@@ -67,7 +68,7 @@ func iamEvents(r Record, _ Memory) ([]activity.Event, error) {
 	return cloudTrailEvents(c)
 }
 
-// OktaActor is who did it: type "User", and alternateId the login.
+// OktaActor is an actor or target; of type "User", alternateId is the login.
 type OktaActor struct {
 	ID          string            `json:"id"`
 	Type        string            `json:"type"`
@@ -76,7 +77,7 @@ type OktaActor struct {
 	DetailEntry map[string]string `json:"detailEntry"`
 }
 
-// OktaClient is where it was done from.
+// OktaClient is the client of a request.
 type OktaClient struct {
 	UserAgent           OktaUserAgent `json:"userAgent"`
 	Zone                string        `json:"zone"`
@@ -142,12 +143,12 @@ type OktaTransaction struct {
 	Detail map[string]string `json:"detail"`
 }
 
-// OktaDebug is Okta's free map: what is in it differs by event type and org.
+// OktaDebug is Okta's free map; its keys differ by event type and organisation.
 type OktaDebug struct {
 	DebugData map[string]string `json:"debugData"`
 }
 
-// OktaRequest is the chain of addresses.
+// OktaRequest is the chain of addresses of a request.
 type OktaRequest struct {
 	IPChain []OktaHop `json:"ipChain"`
 }
@@ -181,23 +182,26 @@ type OktaEvent struct {
 	Target                []OktaActor        `json:"target"`
 }
 
-// Keys of Okta's free maps that this org fills. OktaLocalTime is the sign-in page's own clock, RFC 3339 with its offset;
-// OktaAccessWindow is the sign-on policy's finding, "outside" or "inside"; OktaSensitivity marks a target as "restricted".
+// Keys of Okta's free maps that this organisation uses. OktaLocalTime is the sign-in page's local time, RFC 3339 with
+// its offset. OktaAccessWindow is the sign-on policy's result, "outside" or "inside". OktaSensitivity marks a target as
+// "restricted".
 const (
 	OktaLocalTime    = "localTime"
 	OktaAccessWindow = "accessWindow"
 	OktaSensitivity  = "sensitivity"
 )
 
-// OffHours is the rule for access to a restricted resource: before 7, from 20 o'clock on, or on a weekend, by the time's own offset.
+// OffHours is the rule for access to a restricted resource: before 7, from 20 o'clock on, or on a weekend, by the
+// offset of the time.
 func OffHours(at time.Time) bool {
 	day := at.Weekday()
 	return at.Hour() < 7 || at.Hour() >= 20 || day == time.Saturday || day == time.Sunday
 }
 
-// oktaEvents: what was refused (outcome FAILURE or DENY) is no access. A grant counts for whoever made it, since an
-// administrator who raises others is the risk; a membership only of a group with "admin" in its name. Access to a
-// restricted target out of hours is iam.off_hours_access: as the sign-on policy found, or else by OffHours.
+// oktaEvents returns the events of one LogEvent. A refused request (outcome FAILURE or DENY) is no access. A grant of
+// privileges counts for the administrator who made it; a group membership counts only if the group has "admin" in its
+// name. Access to a restricted target out of hours is iam.off_hours_access, as decided by the sign-on policy, or else
+// by OffHours.
 func oktaEvents(o OktaEvent) ([]activity.Event, error) {
 	if o.UUID == "" || o.EventType == "" || o.Published.IsZero() {
 		return nil, fmt.Errorf("read LogEvent: uuid, eventType and published are required")
@@ -206,7 +210,8 @@ func oktaEvents(o OktaEvent) ([]activity.Event, error) {
 		return nil, nil
 	}
 	at := o.Published
-	if local, err := time.Parse(time.RFC3339, o.DebugContext.DebugData[OktaLocalTime]); err == nil && sameInstant(local, at) {
+	if local, err := time.Parse(time.RFC3339, o.DebugContext.DebugData[OktaLocalTime]); err == nil && sameInstant(local,
+		at) {
 		at = at.In(local.Location())
 	}
 	success := o.Outcome.Result == "SUCCESS" || o.Outcome.Result == "ALLOW"
@@ -249,11 +254,12 @@ func oktaEvents(o OktaEvent) ([]activity.Event, error) {
 	if target != "" {
 		detail = line("%s: %s", o.DisplayMessage, target)
 	}
-	return perVerb("LogEvent", "iam:okta/"+printable(o.UUID), verbs, activity.Event{At: at, Accounts: accounts("okta", o.Actor.AlternateID),
-		Source: activity.IAM, Detail: detail})
+	return perVerb("LogEvent", "iam:okta/"+printable(o.UUID), verbs, activity.Event{
+		At: at, Accounts: accounts("okta", o.Actor.AlternateID), Source: activity.IAM, Detail: detail,
+	})
 }
 
-// perVerb makes one event of each verb; the verb is part of the id only where there are several.
+// perVerb returns one event for each verb. The verb is part of the id only if there are several.
 func perVerb(what, id string, verbs []activity.Verb, e activity.Event) ([]activity.Event, error) {
 	if len(e.Accounts) == 0 {
 		return nil, nil
@@ -292,7 +298,7 @@ type CloudTrailIssuer struct {
 	UserName    string `json:"userName"`
 }
 
-// CloudTrailIdentity is who called.
+// CloudTrailIdentity is the identity of the caller.
 type CloudTrailIdentity struct {
 	Type           string             `json:"type"` // IAMUser, AssumedRole, Root, AWSService …
 	PrincipalID    string             `json:"principalId,omitempty"`
@@ -304,7 +310,8 @@ type CloudTrailIdentity struct {
 	SessionContext *CloudTrailSession `json:"sessionContext,omitempty"`
 }
 
-// CloudTrail is one record. Parameters differ per call, and AWS publishes no schema of them: they stay raw but for the few that are read.
+// CloudTrail is one record. Parameters differ for each call, and AWS publishes no schema of them: they stay raw except
+// for the few that are used.
 type CloudTrail struct {
 	EventVersion        string               `json:"eventVersion"`
 	UserIdentity        CloudTrailIdentity   `json:"userIdentity"`
@@ -330,14 +337,14 @@ type CloudTrail struct {
 	ServiceEventDetails json.RawMessage      `json:"serviceEventDetails,omitempty"`
 }
 
-// CloudTrailResource is what was reached.
+// CloudTrailResource is an accessed resource.
 type CloudTrailResource struct {
 	AccountID string `json:"accountId,omitempty"`
 	Type      string `json:"type"`
 	ARN       string `json:"ARN"`
 }
 
-// CloudTrailRequest are the request parameters that are read here.
+// CloudTrailRequest are the request parameters that are used.
 type CloudTrailRequest struct {
 	UserName   string `json:"userName,omitempty"`
 	PolicyARN  string `json:"policyArn,omitempty"`
@@ -349,25 +356,27 @@ type CloudTrailRequest struct {
 	Name       string `json:"name,omitempty"`
 }
 
-// CloudTrailAdditional is the additionalEventData that is read here: of S3's data events and of sign-ins.
+// CloudTrailAdditional is the additionalEventData that is used: that of S3's data events and of sign-ins.
 type CloudTrailAdditional struct {
-	BytesTransferredOut float64 `json:"bytesTransferredOut,omitempty"` // S3 writes a number, at times with a point
+	BytesTransferredOut float64 `json:"bytesTransferredOut,omitempty"` // S3 sometimes writes it with a decimal point
 	MFAUsed             string  `json:"MFAUsed,omitempty"`
 }
 
 // AccessAnalyzerFinding is the service event of IAM Access Analyzer's unused access analysis.
 type AccessAnalyzerFinding struct {
-	ID           string `json:"id"`
-	FindingType  string `json:"findingType"` // UnusedPermission, UnusedIAMRole, UnusedIAMUserAccessKey, UnusedIAMUserPassword
-	Resource     string `json:"resource"`    // arn:aws:iam::123456789012:user/mira
+	ID string `json:"id"`
+	// UnusedPermission, UnusedIAMRole, UnusedIAMUserAccessKey, UnusedIAMUserPassword
+	FindingType  string `json:"findingType"`
+	Resource     string `json:"resource"` // arn:aws:iam::123456789012:user/mira
 	ResourceType string `json:"resourceType"`
 	Status       string `json:"status"` // ACTIVE, ARCHIVED, RESOLVED
 }
 
-// cloudTrailEvents: calls that failed did nothing. Calls that widen somebody's rights, or weaken what watches over them
-// (an MFA device taken off, the trail stopped), are iam.privilege_escalation of the caller; a new access key is
-// iam.service_account_key; whatever is done in another account than the caller's own is iam.cross_account_access; bytes read
-// from S3 are iam.data_export of bucket "s3://name"; an active finding of unused access is that user's iam.unused_permission.
+// cloudTrailEvents returns the events of one record. Failed calls are ignored. Calls that extend rights or weaken their
+// supervision (an MFA device removed, the trail stopped) are iam.privilege_escalation of the caller. A new access key
+// is iam.service_account_key. Every call in another account than the caller's is iam.cross_account_access. Bytes read
+// from S3 are iam.data_export of the resource "s3://name". An active finding of unused access is iam.unused_permission
+// of its user.
 func cloudTrailEvents(c CloudTrail) ([]activity.Event, error) {
 	if c.EventID == "" || c.EventName == "" || c.EventTime.IsZero() {
 		return nil, fmt.Errorf("read CloudTrail record: eventID, eventName and eventTime are required")
@@ -385,13 +394,15 @@ func cloudTrailEvents(c CloudTrail) ([]activity.Event, error) {
 		if !ok || f.Status != "ACTIVE" || !strings.HasPrefix(f.FindingType, "Unused") {
 			return nil, nil
 		}
-		return perVerb("CloudTrail record", id, []activity.Verb{activity.UnusedPermission}, activity.Event{At: c.EventTime, Accounts: accounts("aws", user),
-			Source: activity.IAM, Detail: line("%s of %s", f.FindingType, user)})
+		return perVerb("CloudTrail record", id, []activity.Verb{activity.UnusedPermission}, activity.Event{
+			At: c.EventTime, Accounts: accounts("aws", user), Source: activity.IAM,
+			Detail: line("%s of %s", f.FindingType, user),
+		})
 	}
 
 	var request CloudTrailRequest
 	var more CloudTrailAdditional
-	// Parameters of other calls may have these names with other types: then they say nothing here.
+	// Parameters of other calls may have the same names and other types; they are ignored.
 	_ = json.Unmarshal(orNull(c.RequestParameters), &request)
 	_ = json.Unmarshal(orNull(c.AdditionalEventData), &more)
 
@@ -399,7 +410,8 @@ func cloudTrailEvents(c CloudTrail) ([]activity.Event, error) {
 	var verbs []activity.Verb
 	what := ""
 	switch c.EventName {
-	case "AttachUserPolicy", "AttachRolePolicy", "AttachGroupPolicy", "PutUserPolicy", "PutRolePolicy", "UpdateAssumeRolePolicy", "DeactivateMFADevice", "StopLogging":
+	case "AttachUserPolicy", "AttachRolePolicy", "AttachGroupPolicy", "PutUserPolicy", "PutRolePolicy",
+		"UpdateAssumeRolePolicy", "DeactivateMFADevice", "StopLogging":
 		verbs = append(verbs, activity.PrivilegeEscalation)
 		what = firstOf(request.PolicyARN, request.PolicyName, request.RoleName, request.Name, request.UserName)
 	case "CreateAccessKey":
@@ -421,7 +433,7 @@ func cloudTrailEvents(c CloudTrail) ([]activity.Event, error) {
 	case "AssumeRole":
 		what = request.RoleARN
 	}
-	if c.RecipientAccountID != "" && c.UserIdentity.AccountID != "" && c.RecipientAccountID != c.UserIdentity.AccountID {
+	if own := c.UserIdentity.AccountID; c.RecipientAccountID != "" && own != "" && c.RecipientAccountID != own {
 		verbs = append(verbs, activity.CrossAccountAccess)
 		what = firstOf(what, "account "+c.RecipientAccountID)
 	}
@@ -432,7 +444,7 @@ func cloudTrailEvents(c CloudTrail) ([]activity.Event, error) {
 	return perVerb("CloudTrail record", id, verbs, e)
 }
 
-// cloudTrailUser is the user's name; for a role it is the session's, which people's sign-in names after them.
+// cloudTrailUser is the user's name. For a role it is the name of the session, which sign-in sets to the person's.
 func cloudTrailUser(u CloudTrailIdentity) string {
 	if u.UserName != "" {
 		return u.UserName

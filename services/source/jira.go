@@ -11,7 +11,7 @@ import (
 	"example.org/security-training/services/activity"
 )
 
-// Jira Cloud webhooks. Shapes after https://developer.atlassian.com/cloud/jira/platform/webhooks/.
+// Jira Cloud webhooks. Shapes from https://developer.atlassian.com/cloud/jira/platform/webhooks/.
 var jira = Row{
 	Source: activity.Jira,
 	Pushed: []Push{{
@@ -27,7 +27,7 @@ var jira = Row{
 	Events: jiraEvents,
 }
 
-// JiraUser is a person in Jira. The address is often hidden: the accountId is the key.
+// JiraUser is a person in Jira. The address is often hidden; the accountId is the key.
 type JiraUser struct {
 	Self         string `json:"self"`
 	AccountID    string `json:"accountId"`
@@ -38,7 +38,7 @@ type JiraUser struct {
 	AccountType  string `json:"accountType"`
 }
 
-// JiraTime is Jira's way to write a time: "2026-09-01T10:11:12.000+0200".
+// JiraTime is a time in Jira's layout: "2026-09-01T10:11:12.000+0200".
 type JiraTime struct{ time.Time }
 
 const jiraLayout = "2006-01-02T15:04:05.000-0700"
@@ -60,7 +60,7 @@ func (t *JiraTime) UnmarshalJSON(b []byte) error {
 	return err
 }
 
-// JiraNamed is a thing of which the name matters: an issue type, a priority, a resolution.
+// JiraNamed is an object with a name: an issue type, a priority, a resolution.
 type JiraNamed struct {
 	Self string `json:"self"`
 	ID   string `json:"id"`
@@ -75,7 +75,7 @@ type JiraProject struct {
 	Name string `json:"name"`
 }
 
-// JiraStatus is a status and what kind of status that is.
+// JiraStatus is a status with its category.
 type JiraStatus struct {
 	Self           string             `json:"self"`
 	ID             string             `json:"id"`
@@ -105,8 +105,8 @@ type JiraFields struct {
 	Resolution *JiraNamed  `json:"resolution"`
 	Created    JiraTime    `json:"created"`
 	Updated    JiraTime    `json:"updated"`
-	// Environment says, on an export request (label data-export), what is to be exported. It is a field of every Jira site,
-	// where a custom field would have another number on each.
+	// Environment is the resource to be exported, in an export request (label data-export). Every Jira site has this
+	// field; a custom field would have a different number on each.
 	Environment string `json:"environment,omitempty"`
 }
 
@@ -145,15 +145,16 @@ type JiraWebhook struct {
 	Changelog          *JiraChangelog `json:"changelog,omitempty"`
 }
 
-// Labels that give an issue its meaning here.
+// Labels with a meaning for the collector.
 const (
 	JiraSecurityLabel = "security"    // security work: overdue counts
 	JiraExportLabel   = "data-export" // a request to export data: its approval counts
 )
 
-// jiraEvents: an update is jira.updated by whoever made it. Security work (label security) whose duedate is before the
-// webhook's own day and which is not done is overdue, and the assignee's; its id holds issue and duedate, so however many
-// updates say so it begins once. Done ends it. An export request (label data-export) that moves to Approved is the reporter's.
+// jiraEvents returns the events of one webhook. An update is jira.updated of the person who made it. Security work
+// (label security) that is not done and whose duedate is before the day of the webhook is overdue work of the assignee.
+// Its id consists of issue and duedate, so it begins once for any number of updates; status done ends it. An export
+// request (label data-export) that moves to Approved is an approval for the reporter.
 func jiraEvents(r Record, _ Memory) ([]activity.Event, error) {
 	var w JiraWebhook
 	if err := decode("webhook", r.Body, &w); err != nil {
@@ -171,7 +172,7 @@ func jiraEvents(r Record, _ Memory) ([]activity.Event, error) {
 	f := w.Issue.Fields
 	at := time.UnixMilli(w.Timestamp).UTC()
 	if d := f.Updated.Sub(at); !f.Updated.IsZero() && d > -time.Second && d < time.Second {
-		at = at.In(f.Updated.Location()) // the same instant, with the person's own offset
+		at = at.In(f.Updated.Location()) // the same time, with the person's offset
 	}
 	change := fmt.Sprintf("%s/%d", w.Issue.ID, w.Timestamp) // a creation has no changelog
 	if w.Changelog != nil && w.Changelog.ID != "" {
@@ -187,8 +188,10 @@ func jiraEvents(r Record, _ Memory) ([]activity.Event, error) {
 		if len(list) == 0 {
 			return nil
 		}
-		events = append(events, activity.Event{ID: "jira:" + printable(id), At: at, Accounts: list, Source: activity.Jira, Verb: verb,
-			Ticket: printable(w.Issue.Key), Detail: detail})
+		events = append(events, activity.Event{
+			ID: "jira:" + printable(id), At: at, Accounts: list, Source: activity.Jira, Verb: verb,
+			Ticket: printable(w.Issue.Key), Detail: detail,
+		})
 		return &events[len(events)-1]
 	}
 	add(activity.TicketUpdated, change+"/updated", w.User, line("%s: %s", w.Issue.Key, f.Summary))
@@ -213,19 +216,21 @@ func jiraEvents(r Record, _ Memory) ([]activity.Event, error) {
 			}
 		}
 	}
-	if slices.Contains(f.Labels, JiraExportLabel) && w.Changelog != nil && changedTo(w.Changelog, "status", "Approved") != nil && f.Environment != "" {
+	if slices.Contains(f.Labels, JiraExportLabel) && f.Environment != "" &&
+		w.Changelog != nil && changedTo(w.Changelog, "status", "Approved") != nil {
 		who := f.Reporter
 		if who == nil {
 			who = f.Assignee
 		}
-		if e := add(activity.ExportApproved, change+"/export", who, line("%s: export of %s approved", w.Issue.Key, f.Environment)); e != nil {
+		detail := line("%s: export of %s approved", w.Issue.Key, f.Environment)
+		if e := add(activity.ExportApproved, change+"/export", who, detail); e != nil {
 			e.Resource = line("%s", f.Environment)
 		}
 	}
 	return checked("webhook", events)
 }
 
-// changedTo is the item that changed field, to the given value unless that is empty; nil if none did.
+// changedTo is the item that changed field to the given value, or to any value if to is empty; nil if there is none.
 func changedTo(c *JiraChangelog, field, to string) *JiraChange {
 	for i, item := range c.Items {
 		if item.Field == field && (to == "" || item.ToString != nil && *item.ToString == to) {
@@ -235,16 +240,24 @@ func changedTo(c *JiraChangelog, field, to string) *JiraChange {
 	return nil
 }
 
-// NewJiraUser fills in what Jira derives.
+// NewJiraUser is the user with what Jira derives.
 func NewJiraUser(accountID, name, email, zone string) JiraUser {
-	return JiraUser{Self: "https://example.atlassian.net/rest/api/2/user?accountId=" + accountID, AccountID: accountID, DisplayName: name,
-		EmailAddress: email, Active: true, TimeZone: zone, AccountType: "atlassian"}
+	return JiraUser{
+		Self: "https://example.atlassian.net/rest/api/2/user?accountId=" + accountID, AccountID: accountID,
+		DisplayName: name, EmailAddress: email, Active: true, TimeZone: zone, AccountType: "atlassian",
+	}
 }
 
-// NewJiraStatus is one of the statuses of the simplest workflow: new "To Do", indeterminate "In Progress" or "Approved", done "Done".
+// NewJiraStatus is a status of the simplest workflow: new "To Do", indeterminate "In Progress" or "Approved", done
+// "Done".
 func NewJiraStatus(category, name string) JiraStatus {
 	number := map[string]int{"new": 2, "indeterminate": 4, "done": 3}[category]
 	id := strconv.Itoa(10000 + number)
-	return JiraStatus{Self: "https://example.atlassian.net/rest/api/2/status/" + id, ID: id, Name: name, StatusCategory: JiraStatusCategory{
-		Self: "https://example.atlassian.net/rest/api/2/statuscategory/" + strconv.Itoa(number), ID: number, Key: category, Name: name}}
+	return JiraStatus{
+		Self: "https://example.atlassian.net/rest/api/2/status/" + id, ID: id, Name: name,
+		StatusCategory: JiraStatusCategory{
+			Self: "https://example.atlassian.net/rest/api/2/statuscategory/" + strconv.Itoa(number),
+			ID:   number, Key: category, Name: name,
+		},
+	}
 }

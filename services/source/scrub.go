@@ -8,22 +8,20 @@ import (
 	"io"
 )
 
-// Scrubbed stands where a secret was.
+// Scrubbed replaces a secret.
 const Scrubbed = "[scrubbed]"
 
-// Scrub takes secrets out of a vendor's raw body before anything else looks at it: what has the shape of a token, a
-// private key, the password of an address, and the value of all that is called a secret, in the spellings of JSON, of
-// YAML, of an environment, of a query, of a header, of a connection string and of a command line. The result is JSON if
-// the body was.
+// Scrub removes secrets from a vendor's raw body before anything else reads it: text with the shape of a token, private
+// keys, passwords in addresses, and values whose name is that of a secret, in the notation of JSON, YAML, environments,
+// queries, headers, connection strings and command lines. The result is JSON if the body was.
 //
-// It reads the body once, from the beginning to the end: the time that it takes grows with the body's length and with
-// nothing else.
+// It reads the body once, from beginning to end. Its time is linear in the length of the body.
 func Scrub(body []byte) []byte {
 	out, _ := ScrubWithin(context.Background(), body)
 	return out
 }
 
-// ScrubText is Scrub for one decoded string: an escaped token in JSON is plain only once it is decoded.
+// ScrubText is Scrub for one decoded string. A token that is escaped in JSON is recognised only after decoding.
 func ScrubText(s string) string { return string(Scrub([]byte(s))) }
 
 // ScrubWithin is Scrub until ctx ends; then the error is its cause.
@@ -44,21 +42,21 @@ func ScrubWithin(ctx context.Context, body []byte) ([]byte, error) {
 	return append(s.out, body[s.kept:]...), nil
 }
 
-// scrubber goes through a body once. No function of it looks further than a fixed number of bytes ahead, unless it
-// takes out what it has looked at or remembers how far that was.
+// scrubber reads a body once. Its functions look at most a fixed number of bytes ahead, unless they remove what they
+// have read or remember how far they have looked.
 type scrubber struct {
 	in   []byte
-	out  []byte // in up to kept, without secrets; nil while nothing was taken out
+	out  []byte // in up to kept, without secrets; nil until something is removed
 	kept int
 
-	endOfKey int // where the next end of a private key is, len(in) if there is none; good for positions before it
-	seen     int // up to where endOfKey was looked for
-	valueOf  int // a "value" before here belongs to a name that was a secret's
+	endOfKey int // position of the next end of a private key, len(in) if none; valid for positions before it
+	seen     int // 1 once endOfKey was searched
+	valueOf  int // a "value" before this position belongs to the name of a secret
 
 	form form
 }
 
-// form is what a body is, as far as that was asked.
+// form is the format of a body, as far as it was determined.
 type form int
 
 const (
@@ -67,7 +65,7 @@ const (
 	values // of JSON
 )
 
-// step looks at position i and gives the next one to look at.
+// step processes position i and returns the next position.
 func (s *scrubber) step(i int) int {
 	switch c := s.in[i]; {
 	case c == '=' || c == ':':
@@ -88,7 +86,7 @@ func (s *scrubber) step(i int) int {
 	return i + 1
 }
 
-// take replaces what is between from and to.
+// take replaces the bytes in [from, to), and returns to.
 func (s *scrubber) take(from, to int, with string) int {
 	if s.out == nil {
 		s.out = make([]byte, 0, len(s.in))
@@ -98,7 +96,7 @@ func (s *scrubber) take(from, to int, with string) int {
 	return to
 }
 
-// begins says whether a word may begin at i. The letter of an escape before it, as in "\nghp_…", is no part of the
+// begins says whether a word may begin at i. The letter of an escape before it, as in "\nghp_…", is not part of the
 // word.
 func (s *scrubber) begins(i int) bool {
 	if i == 0 || !isAlnum(s.in[i-1]) {
@@ -107,7 +105,7 @@ func (s *scrubber) begins(i int) bool {
 	return i > 1 && s.in[i-2] == '\\' && bytes.IndexByte([]byte("nrtbf"), s.in[i-1]) >= 0
 }
 
-// shape takes out a token that begins at i and is known by how it looks.
+// shape removes a token that begins at i and is recognised by its shape.
 func (s *scrubber) shape(i int) int {
 	for _, t := range shapesOf[s.in[i]] {
 		if len(s.in)-i < len(t.begins) || !t.is(s.in[i:i+len(t.begins)]) {
@@ -126,14 +124,14 @@ func (s *scrubber) shape(i int) int {
 
 var (
 	keyHeader = []byte("-----BEGIN ")
-	arrow     = []byte("u003e") // of =>, as JSON has it, behind what escapes it
+	arrow     = []byte("u003e") // of => in JSON, after its backslashes
 	keyFooter = []byte("-----END ")
 	keyName   = []byte("PRIVATE KEY")
 	dashes    = []byte("-----")
 )
 
-// privateKey takes out a PEM private key. One without an end goes up to the next quote, so that JSON stays whole, or to
-// the end.
+// privateKey removes a PEM private key. One without an end extends to the next quote, so that JSON stays valid, or to
+// the end of the body.
 func (s *scrubber) privateKey(i int) int {
 	label := s.in[i+len(dashes) : min(len(s.in), i+64)]
 	at := bytes.Index(label, dashes)
@@ -141,7 +139,7 @@ func (s *scrubber) privateKey(i int) int {
 		return i + len(dashes)
 	}
 	from := i + len(dashes) + at + len(dashes)
-	if from > s.endOfKey || s.seen == 0 { // of several keys without an end, the rest is looked through once
+	if from > s.endOfKey || s.seen == 0 { // with several keys without an end, the rest is searched once
 		s.seen, s.endOfKey = 1, len(s.in)
 		if end := bytes.Index(s.in[from:], keyFooter); end >= 0 {
 			s.endOfKey = from + end
@@ -162,8 +160,8 @@ func (s *scrubber) privateKey(i int) int {
 	return s.take(i, to, Scrubbed)
 }
 
-// address takes the password out of scheme://user:password@host, and a token out of scheme://token@host. It looks as
-// far as the address goes, and no further than to the next one.
+// address removes the password from scheme://user:password@host, and a token from scheme://token@host. It reads to the
+// end of the address, or to the next one.
 func (s *scrubber) address(i int) int {
 	from := i + len("://")
 	rest := s.in[from:min(len(s.in), from+longestToken)]
@@ -180,7 +178,7 @@ func (s *scrubber) address(i int) int {
 	at := bytes.LastIndexByte(rest[:path], '@')
 	colon := bytes.IndexByte(rest[:path], ':')
 	if at < 0 && colon >= 0 && !isPort(rest[colon+1:path]) {
-		at = bytes.IndexByte(rest, '@') // a password may hold what should have been encoded
+		at = bytes.IndexByte(rest, '@') // a password may contain characters that should have been encoded
 	}
 	switch {
 	case at < 0:
@@ -202,7 +200,7 @@ func isPort(b []byte) bool {
 	return true
 }
 
-// assignment takes out the value that the '=' or ':' at i gives to what is called a secret.
+// assignment removes the value that the '=' or ':' at i assigns to a name of a secret.
 func (s *scrubber) assignment(i int) int {
 	name, quotes := s.nameBefore(i)
 	if len(name) == 0 {
@@ -229,7 +227,7 @@ func (s *scrubber) assignment(i int) int {
 	switch {
 	case placeholder(value), isScrubbed(value), bytes.HasPrefix(value, keyHeader):
 		return max(i+1, v.from)
-	case v.bare && quotes >= 0 && s.in[i] == ':': // a number or a word of JSON, which has to stay one
+	case v.bare && quotes >= 0 && s.in[i] == ':': // a number or a literal of JSON, which must stay valid
 		return max(i+1, v.from)
 	case v.bare && len(value) < 4:
 		return max(i+1, v.from)
@@ -250,16 +248,16 @@ var endsBare = func() (is [256]bool) {
 	return is
 }()
 
-// isScrubbed says whether value is what stands where a secret was; its end may be taken for a bracket around it.
+// isScrubbed says whether value is Scrubbed. Its last character may be missing, if it was taken as a bracket.
 func isScrubbed(value []byte) bool {
 	return string(value) == Scrubbed || string(value) == Scrubbed[:len(Scrubbed)-1]
 }
 
-// bare, of the quotes around a name, is none.
+// bare means that there are no quotes.
 const bare = -1
 
-// nameBefore is what the assignment at i is to; it may be of several words. The quotes around it are escaped so many
-// times, 0 if they are plain; bare if there are none.
+// nameBefore is the name that the assignment at i is for; it may have several words. quotes says how often the quotes
+// around it are escaped, 0 if not at all; it is bare if there are none.
 func (s *scrubber) nameBefore(i int) (name []byte, quotes int) {
 	end := i
 	for end > 0 && i-end < 2 && isSpace(s.in[end-1]) {
@@ -285,13 +283,13 @@ func (s *scrubber) nameBefore(i int) (name []byte, quotes int) {
 		}
 		from--
 	}
-	if from > 0 && s.in[from-1] == '\\' { // what follows it is an escape, "\n" or "\u0026", and no part of the name
+	if from > 0 && s.in[from-1] == '\\' { // an escape such as "\n" or "\u0026" is not part of the name
 		from += min(end-from, escape(s.in[from:end]))
 	}
 	return s.in[from:end], quotes
 }
 
-// escape is how long the escape of JSON is whose letter b begins with.
+// escape is the length of the JSON escape whose letter b begins with.
 func escape(b []byte) int {
 	if len(b) > 4 && b[0] == 'u' {
 		return 5
@@ -299,15 +297,14 @@ func escape(b []byte) int {
 	return 1
 }
 
-// given is what an assignment gives.
+// given is the value of an assignment.
 type given struct {
 	from, to int
 	bare     bool // it has no quotes
-	spaced   bool // it could be the next word of a sentence
+	spaced   bool // it may be the next word of a sentence
 }
 
-// given is the value behind the sign at i, within its quotes, however often those are escaped, or up to what ends a
-// bare one.
+// given finds the value after the sign at i: within its quotes, which may be escaped, or up to the end of a bare value.
 func (s *scrubber) given(i, quotes int) given {
 	j, sign := i+1, s.in[i]
 	for j < len(s.in) && j < i+3 && (s.in[j] == '=' || s.in[j] == '>' || s.in[j] == '~') {
@@ -326,14 +323,14 @@ func (s *scrubber) given(i, quotes int) given {
 	return v
 }
 
-// value is what stands at j, behind sign or, if that is 0, behind a flag.
+// value finds the value at j, after sign, or after a flag if sign is 0.
 func (s *scrubber) value(j int, sign byte, quotes int) (from, to int, isBare bool) {
 	depth := 0
 	for depth < 7 && j+depth < len(s.in) && s.in[j+depth] == '\\' {
 		depth++
 	}
 	if q := j + depth; q < len(s.in) && (s.in[q] == '"' || depth == 0 && (s.in[q] == '\'' || s.in[q] == '`')) {
-		// In JSON, a quote that is escaped less often than those around the name ends the text that the name stands in.
+		// In JSON, a quote that is escaped less often than those around the name ends the text that contains the name.
 		if s.in[q] == '"' && (quotes > depth || quotes == bare && s.ends(q+1, depth)) {
 			return j, j, true
 		}
@@ -361,8 +358,8 @@ func (s *scrubber) value(j int, sign byte, quotes int) (from, to int, isBare boo
 	return j, end, true
 }
 
-// ends says whether the quote before i, escaped depth times, behind a name that has none, ends the text that both stand
-// in.
+// ends says whether the quote before i, escaped depth times and after a name without quotes, ends the text that
+// contains both.
 func (s *scrubber) ends(i, depth int) bool {
 	if depth == 0 && s.isJSON() {
 		return true
@@ -370,7 +367,7 @@ func (s *scrubber) ends(i, depth int) bool {
 	return i == len(s.in) || bytes.IndexByte([]byte(",]} \t\r\n"), s.in[i]) >= 0
 }
 
-// behindScheme is v without the scheme of an Authorization that it begins with.
+// behindScheme is v without the authentication scheme at its beginning.
 func (s *scrubber) behindScheme(v given) given {
 	if !v.bare {
 		if scheme := bytes.IndexByte(s.in[v.from:v.to], ' '); scheme >= 0 {
@@ -386,8 +383,8 @@ func (s *scrubber) behindScheme(v given) given {
 	return v
 }
 
-// closing is where the value that begins at from ends: before its quote, escaped depth times, or before what it cannot
-// reach over.
+// closing is the end of the value that begins at from: before its quote, escaped depth times, or before a character
+// that it cannot contain.
 func (s *scrubber) closing(from int, quote byte, depth int) int {
 	escapes := 0 // right before i
 	for i := from; i < len(s.in); i++ {
@@ -407,7 +404,7 @@ func (s *scrubber) closing(from int, quote byte, depth int) int {
 	return len(s.in)
 }
 
-// isJSON says whether what is scrubbed is JSON, one value or several. It looks when that is first asked.
+// isJSON says whether the body is JSON, of one or several values. It is determined on the first call.
 func (s *scrubber) isJSON() bool {
 	if s.form == unknown {
 		s.form = text
@@ -430,8 +427,7 @@ func isJSON(b []byte) bool {
 	}
 }
 
-// prose says whether a bare value is only the next word of a sentence: of letters alone, with more behind it on the
-// line.
+// prose says whether a bare value is only the next word of a sentence: it has only letters, and the line continues.
 func (s *scrubber) prose(value []byte, to int) bool {
 	for i, c := range value {
 		if !isLetter(c) && (c != '-' || i == 0) || i > 0 && c >= 'A' && c <= 'Z' && value[i-1] >= 'a' {
@@ -442,7 +438,7 @@ func (s *scrubber) prose(value []byte, to int) bool {
 	return len(rest) > 0 && rest[0] != '\n' && rest[0] != '\r' && rest[0] != '"' && rest[0] != '\\'
 }
 
-// element takes out the text of <password>…</password>.
+// element removes the text of <password>…</password>.
 func (s *scrubber) element(i int) int {
 	from := i
 	for from > 0 && i-from < longestName && (inName(s.in[from-1]) || s.in[from-1] == ':') {
@@ -461,7 +457,7 @@ func (s *scrubber) element(i int) int {
 	return s.take(i+1, to, Scrubbed)
 }
 
-// flag takes out the value of --password VALUE. One with an equals sign is an assignment.
+// flag removes the value of --password VALUE. With an equals sign, it is an assignment.
 func (s *scrubber) flag(i int) int {
 	if i > 0 && s.in[i-1] == '-' || !bytes.HasPrefix(s.in[i:], []byte("--")) {
 		return i + 1

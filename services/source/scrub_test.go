@@ -61,7 +61,8 @@ func TestSecretsAreTakenOutInTheirUsualSpellingsAndNothingElseIs(t *testing.T) {
 		}
 		// In a body, as a vendor sends it, and in a body within a body.
 		inner := encode(t, map[string]string{"a": "b", "message": s.text, "z": "end"})
-		for depth, body := range [][]byte{inner, encode(t, map[string]string{"payload": string(inner), "z": "end"}), append(append([]byte{}, inner...), inner...)} {
+		for depth, body := range [][]byte{inner, encode(t, map[string]string{"payload": string(inner), "z": "end"}),
+			append(append([]byte{}, inner...), inner...)} {
 			got := Scrub(body)
 			if !isJSON(got) {
 				t.Errorf("%q in JSON, depth %d: no JSON any more: %s", s.text, depth, got)
@@ -95,12 +96,16 @@ func TestSecretsAreTakenOutInTheirUsualSpellingsAndNothingElseIs(t *testing.T) {
 func TestTheTimeToScrubGrowsWithTheBodyAlone(t *testing.T) {
 	const size = 2 << 20
 	for _, unit := range []string{
-		"a@", "@", "://a:b@", "://", "a://b:c@d ", "=", "a=", ":", "password=", "password = ", `password="`, `"password":"`, `"password":`, "password='", "password: ", "--password ",
-		"key=", "name: ", "name: password\n", "value: ", "<password>", "<password", ">", "-----BEGIN PRIVATE KEY-----x", `-----BEGIN PRIVATE KEY-----"`, "-----BEGIN ", "-----END ", "--", "-",
-		"eyJaaaaaaaaaaaaaaaaaaaaa", "-eyJaaaaaaaaaaaa", "eyJaaaaaaaaaa.", "ghp_", "sk-", "sk-ant-", "bearer ", "bearer aaaaaaaaaaaaaaa", "Authorization: ", "SG.", `\`, `\"`, `"`, `'`, `\\\"`, " ", "plain text, ",
+		"a@", "@", "://a:b@", "://", "a://b:c@d ", "=", "a=", ":", "password=", "password = ", `password="`, `"password":"`,
+		`"password":`, "password='", "password: ", "--password ",
+		"key=", "name: ", "name: password\n", "value: ", "<password>", "<password", ">", "-----BEGIN PRIVATE KEY-----x",
+		`-----BEGIN PRIVATE KEY-----"`, "-----BEGIN ", "-----END ", "--", "-",
+		"eyJaaaaaaaaaaaaaaaaaaaaa", "-eyJaaaaaaaaaaaa", "eyJaaaaaaaaaa.", "ghp_", "sk-", "sk-ant-", "bearer ",
+		"bearer aaaaaaaaaaaaaaa", "Authorization: ", "SG.", `\`, `\"`, `"`, `'`, `\\\"`, " ", "plain text, ",
 		"someone@example.org ", "token", "AKIA", "a b c ",
 	} {
-		for _, body := range []string{strings.Repeat(unit, size/len(unit)), `{"m":"` + strings.Repeat(unit, size/len(unit)) + `"}`} {
+		for _, body := range []string{strings.Repeat(unit, size/len(unit)), `{"m":"` + strings.Repeat(unit, size/len(unit)) +
+			`"}`} {
 			began := time.Now()
 			Scrub([]byte(body))
 			if took := time.Since(began); took > 8*time.Second {

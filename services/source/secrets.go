@@ -10,19 +10,19 @@ const (
 	longestToken = 2048
 )
 
-// shape is what a token is known by, in any text.
+// shape describes a kind of token that is recognised in any text.
 type shape struct {
 	begins string
 	fold   bool                  // in upper or lower case
-	keeps  bool                  // begins is no part of the secret
-	end    func(rest []byte) int // how many bytes of rest belong to it; 0 if it is none
+	keeps  bool                  // begins is not part of the secret
+	end    func(rest []byte) int // how many bytes of rest belong to the token; 0 if it is no token
 }
 
 func (t shape) is(b []byte) bool {
 	return string(b) == t.begins || t.fold && strings.EqualFold(string(b), t.begins)
 }
 
-// The shapes are those that the vendors document, and that the public rules of gitleaks and detect-secrets look for.
+// The shapes are those that vendors document, and those of the public rules of gitleaks and detect-secrets.
 var shapes = []shape{
 	{begins: "AKIA", end: exactly(16, upper)}, // AWS: a key's id, of a user and of a session
 	{begins: "ASIA", end: exactly(16, upper)},
@@ -109,7 +109,7 @@ func atLeast(n int, of func(byte) bool) func([]byte) int {
 	}
 }
 
-// randomOf is atLeast for what may be a word as well, which has no digit.
+// randomOf is atLeast for tokens that could also be a word: they must have a digit.
 func randomOf(n int, of func(byte) bool) func([]byte) int {
 	return func(rest []byte) int {
 		got := run(rest, of)
@@ -120,8 +120,8 @@ func randomOf(n int, of func(byte) bool) func([]byte) int {
 	}
 }
 
-// jwtLike is for two or three parts of base64 with a dot between, each of so many characters at least. Of parts that
-// are longer than a token is, the rest goes, too, since nothing ends there.
+// jwtLike is for two or three parts of base64 with dots between them, each with a minimum length. A part that reaches
+// the maximum length of a token is removed up to there.
 func jwtLike(parts ...int) func([]byte) int {
 	return func(rest []byte) int {
 		at := 0
@@ -161,19 +161,19 @@ func base64(c byte) bool     { return urlSafe(c) || c == '+' || c == '/' || c ==
 func credential(c byte) bool { return base64(c) || c == '.' || c == '~' }
 func inName(c byte) bool     { return urlSafe(c) || c == '.' }
 
-// random says whether b is no word: it has a digit.
+// random says whether b is not a word: it has a digit.
 func random(b []byte) bool { return bytes.ContainsAny(b, "0123456789") }
 
-// A kind says what stands behind a name.
+// A kind says what a name stands for.
 type kind int
 
 const (
 	harmless kind = iota
 	secret
-	header // of HTTP: a scheme, and then the secret
+	header // of HTTP: a scheme followed by the secret
 )
 
-// secretNames end the names of secrets, without what divides words, in lower case.
+// secretNames are the endings of names of secrets, in lower case and without separators.
 var secretNames = []string{
 	"password", "passwords", "passwd", "passphrase", "passcode", "passwordhash", "passwordbase64",
 	"secret", "secrets", "secretstring", "secretvalue", "secrettext", "secretbase64", "token", "tokens", "tokenbase64",
@@ -185,19 +185,19 @@ var secretNames = []string{
 // shortNames are names of secrets only as a whole word.
 var shortNames = []string{"pass", "pwd", "pw", "psk", "sig", "jwt", "apikey", "pat"}
 
-// notSecret end names that only look like one: of pages, and of what says something about a secret.
+// notSecret are endings of names that only resemble those of secrets.
 var notSecret = []string{
 	"nexttoken", "pagetoken", "continuationtoken", "publickeytoken",
 	"maxtokens", "inputtokens", "outputtokens", "prompttokens", "completiontokens",
 }
 
-// ending is what a name ends with, and what that says of it.
+// ending is the ending of a name and its kind.
 type ending struct {
 	name string
 	kind kind
 }
 
-// endings are all of them by their last byte, in the order in which they count.
+// endings are all endings by their last byte, in order of precedence.
 var endings = func() (by [256][]ending) {
 	add := func(k kind, names ...string) {
 		for _, x := range names {
@@ -211,7 +211,7 @@ var endings = func() (by [256][]ending) {
 	return by
 }()
 
-// kindOf says what stands behind a name, as it is written: DB_PASSWORD, dbPassword, db.password, "API key".
+// kindOf is the kind of a name in any spelling: DB_PASSWORD, dbPassword, db.password, "API key".
 func kindOf(name []byte) kind {
 	var flat [longestName]byte
 	n, last := 0, 0 // last: where the last word begins
@@ -253,7 +253,7 @@ func kindOf(name []byte) kind {
 	return harmless
 }
 
-// isName and isValue are the two halves of name: DB_PASSWORD, value: ….
+// isName and isValue recognise the two parts of name: DB_PASSWORD, value: ….
 func isName(name []byte) bool  { return lastWord(name, "name") || lastWord(name, "key") }
 func isValue(name []byte) bool { return lastWord(name, "value") }
 
@@ -262,7 +262,7 @@ func lastWord(name []byte, word string) bool {
 	return ok && (len(rest) == 0 || !isAlnum(rest[len(rest)-1]))
 }
 
-// placeholder says whether a value only says where the secret comes from: ${DB_PASSWORD}, {{ .token }}, <password>,
+// placeholder says whether a value stands for a secret without containing it: ${DB_PASSWORD}, {{ .token }}, <password>,
 // ****.
 func placeholder(value []byte) bool {
 	if len(value) == 0 || len(value) > 128 {

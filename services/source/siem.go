@@ -10,8 +10,9 @@ import (
 	"example.org/security-training/services/activity"
 )
 
-// Splunk's HTTP Event Collector, with OCSF Detection Findings inside. Shapes after
-// https://docs.splunk.com/Documentation/Splunk/latest/Data/FormateventsforHTTPEventCollector and https://schema.ocsf.io/1.4.0/classes/detection_finding.
+// Splunk's HTTP Event Collector, with OCSF Detection Findings as events. Shapes from
+// https://docs.splunk.com/Documentation/Splunk/latest/Data/FormateventsforHTTPEventCollector and
+// https://schema.ocsf.io/1.4.0/classes/detection_finding.
 var siem = Row{
 	Source: activity.SIEM,
 	Pushed: []Push{{
@@ -26,7 +27,7 @@ var siem = Row{
 	Events: siemEvents,
 }
 
-// OCSFVersion is the released version of the schema that findings say they follow.
+// OCSFVersion is the version of the schema that findings follow.
 const OCSFVersion = "1.4.0"
 
 // HEC is Splunk's envelope; time is in seconds with a fraction.
@@ -40,21 +41,21 @@ type HEC struct {
 	Fields     map[string]string `json:"fields,omitempty"`
 }
 
-// OCSFProduct is what found it.
+// OCSFProduct is the product that reported a finding.
 type OCSFProduct struct {
 	Name       string `json:"name"`
 	VendorName string `json:"vendor_name"`
 	Version    string `json:"version,omitempty"`
 }
 
-// OCSFMetadata pins the schema's version.
+// OCSFMetadata names the product and the version of the schema.
 type OCSFMetadata struct {
 	Version string      `json:"version"`
 	Product OCSFProduct `json:"product"`
 	UID     string      `json:"uid,omitempty"`
 }
 
-// OCSFName is a thing with a name and an id.
+// OCSFName is a name with an id.
 type OCSFName struct {
 	Name string `json:"name,omitempty"`
 	UID  string `json:"uid,omitempty"`
@@ -84,12 +85,12 @@ type OCSFUser struct {
 	EmailAddr string `json:"email_addr,omitempty"`
 }
 
-// OCSFActor is who acted.
+// OCSFActor is the actor of an evidence.
 type OCSFActor struct {
 	User *OCSFUser `json:"user,omitempty"`
 }
 
-// OCSFEvidence is what the finding rests on.
+// OCSFEvidence is evidence for a finding.
 type OCSFEvidence struct {
 	Actor *OCSFActor `json:"actor,omitempty"`
 	User  *OCSFUser  `json:"user,omitempty"`
@@ -122,7 +123,7 @@ type Finding struct {
 // DetectionFinding is OCSF's class_uid.
 const DetectionFinding = 2004
 
-// FindingKind says how a detection of a verb looks: finding_info.types, tactic and technique.
+// FindingKind describes the findings of a verb: finding_info.types, tactic and technique.
 type FindingKind struct {
 	Verb      activity.Verb
 	Type      string
@@ -131,26 +132,32 @@ type FindingKind struct {
 	Severity  int // OCSF's severity_id: 1 informational … 5 critical
 }
 
-// FindingKinds is read both ways: simulators write findings by it, collectors read them.
+// FindingKinds are the known kinds. Simulators write findings by them, and collectors read findings by them.
 var FindingKinds = []FindingKind{
 	{activity.MalwareDetected, "Malware", OCSFName{"Execution", "TA0002"}, OCSFName{"User Execution", "T1204"}, 5},
-	{activity.DataExfiltration, "Data Exfiltration", OCSFName{"Exfiltration", "TA0010"}, OCSFName{"Exfiltration Over Web Service", "T1567"}, 5},
+	{activity.DataExfiltration, "Data Exfiltration", OCSFName{"Exfiltration", "TA0010"},
+		OCSFName{"Exfiltration Over Web Service", "T1567"}, 5},
 	{activity.PhishingClick, "Phishing Click", OCSFName{"Initial Access", "TA0001"}, OCSFName{"Phishing", "T1566"}, 4},
-	{activity.FailedAuthentication, "Failed Authentication", OCSFName{"Credential Access", "TA0006"}, OCSFName{"Brute Force", "T1110"}, 3},
-	{activity.PolicyViolation, "Policy Violation", OCSFName{"Defense Evasion", "TA0005"}, OCSFName{"Impair Defenses", "T1562"}, 2},
+	{activity.FailedAuthentication, "Failed Authentication", OCSFName{"Credential Access", "TA0006"},
+		OCSFName{"Brute Force", "T1110"}, 3},
+	{activity.PolicyViolation, "Policy Violation", OCSFName{"Defense Evasion", "TA0005"}, OCSFName{"Impair Defenses",
+		"T1562"}, 2},
 	{activity.PhishingReported, "Phishing Reported", OCSFName{}, OCSFName{}, 1},
 }
 
-// techniques are the further ATT&CK techniques by which other products name the same.
+// techniques are more ATT&CK techniques that other products use for the same verbs.
 var techniques = map[string]activity.Verb{
-	"T1059": activity.MalwareDetected, "T1486": activity.MalwareDetected, "T1105": activity.MalwareDetected, "T1055": activity.MalwareDetected,
-	"T1041": activity.DataExfiltration, "T1048": activity.DataExfiltration, "T1537": activity.DataExfiltration, "T1020": activity.DataExfiltration, "T1052": activity.DataExfiltration,
+	"T1059": activity.MalwareDetected, "T1486": activity.MalwareDetected, "T1105": activity.MalwareDetected,
+	"T1055": activity.MalwareDetected,
+	"T1041": activity.DataExfiltration, "T1048": activity.DataExfiltration, "T1537": activity.DataExfiltration,
+	"T1020": activity.DataExfiltration, "T1052": activity.DataExfiltration,
 	"T1598": activity.PhishingClick,
 	"T1621": activity.FailedAuthentication,
 }
 
-// siemEvents: one event per new finding (activity_id 1) that is not suppressed. Its type says which verb, or else the first
-// technique that is known; a finding of another kind means nothing here. The person is the user of the first evidence that has one.
+// siemEvents returns one event for each new finding (activity_id 1) that is not suppressed. The verb follows from its
+// type, or else from the first known technique; other findings have no event. The person is the user of the first
+// evidence that has one.
 func siemEvents(r Record, _ Memory) ([]activity.Event, error) {
 	var envelope HEC
 	if err := decode("HEC envelope", r.Body, &envelope); err != nil {
@@ -185,8 +192,10 @@ func siemEvents(r Record, _ Memory) ([]activity.Event, error) {
 	if verb == "" || len(who) == 0 {
 		return nil, nil
 	}
-	return checked("Detection Finding", []activity.Event{{ID: "siem:" + printable(f.FindingInfo.UID), At: at, Accounts: who, Source: activity.SIEM, Verb: verb,
-		Detail: line("%s", f.FindingInfo.Title)}})
+	return checked("Detection Finding", []activity.Event{{
+		ID: "siem:" + printable(f.FindingInfo.UID), At: at, Accounts: who, Source: activity.SIEM, Verb: verb,
+		Detail: line("%s", f.FindingInfo.Title),
+	}})
 }
 
 func actorUser(a *OCSFActor) *OCSFUser {
@@ -196,7 +205,7 @@ func actorUser(a *OCSFActor) *OCSFUser {
 	return a.User
 }
 
-// findingTime is the finding's time, or the envelope's where the finding has none.
+// findingTime is the finding's time, or the envelope's if the finding has none.
 func findingTime(h HEC) (time.Time, error) {
 	ms := h.Event.Time
 	if ms == 0 && !math.IsNaN(h.Time) && h.Time > 0 && h.Time < 1e11 {
@@ -227,7 +236,7 @@ func findingVerb(info OCSFFindingInfo) activity.Verb {
 		if a.Technique == nil {
 			continue
 		}
-		uid, _, _ := strings.Cut(a.Technique.UID, ".") // T1566.002 is a T1566
+		uid, _, _ := strings.Cut(a.Technique.UID, ".") // T1566.002 is a sub-technique of T1566
 		for _, k := range FindingKinds {
 			if k.Technique.UID == uid && uid != "" {
 				return k.Verb

@@ -1,8 +1,8 @@
 // Package source turns what vendors send into activity.Event: one file per source, one row per source in Table.
 //
-// The record types are the vendors' own shapes, complete enough for their published schemas; simulators build them and
-// collectors read them, so the two cannot drift. Unknown fields are ignored, since vendors add some every month.
-// Everything here is a pure function of the record and of Memory; nothing reads a clock.
+// The record types have the vendors' shapes, complete enough for the published schemas. Simulators build them and
+// collectors read them, so the two agree. Unknown fields are ignored, since vendors add fields often. All functions
+// depend only on the record and on Memory; none reads a clock.
 package source
 
 import (
@@ -16,40 +16,42 @@ import (
 	"net/http"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"example.org/security-training/services/activity"
+	"example.org/security-training/services/audit"
 	"example.org/security-training/services/httpjson"
 	"example.org/security-training/services/topology"
 )
 
-// Row says all that a collector needs to know about one source.
+// Row is everything that a collector needs to know about one source.
 type Row struct {
 	Source activity.Source
 	// Pushed lists the routes that the vendor delivers to; the topology lists them too, and mesh compares both.
 	Pushed []Push
-	// Polled is what the collector fetches by itself, nil for most.
+	// Polled is the log that the collector polls; nil for most sources.
 	Polled *Poll
-	// Events says what one record means. It may remember what a later record needs, and answers no events for a record
-	// that means nothing. The error says what is malformed.
+	// Events returns the events of one record, none if the record means none. It may remember what a later record needs.
+	// The error says what is malformed.
 	Events func(r Record, m Memory) ([]activity.Event, error)
 }
 
 // Push is one route that a vendor delivers to.
 type Push struct {
 	Route topology.Route // "POST /webhooks/github"
-	// Verify refuses, with 401, a delivery that was not made with the secret. Nil: the vendor signs nothing, and the
-	// caller's identity has to do.
+	// Verify refuses, with 401, a delivery that was not signed with the secret. Nil: the vendor does not sign, and the
+	// caller's identity must suffice.
 	Verify func(secret []byte, h http.Header, body []byte) error
-	// Delivery is the vendor's id of this delivery, the same on each retry; nil where the vendor has none.
+	// Delivery is the vendor's id of a delivery, the same on each retry; nil if the vendor has none.
 	Delivery func(h http.Header) string
-	// Split cuts a delivery into records.
+	// Split divides a delivery into records.
 	Split func(h http.Header, body []byte) ([]Record, error)
-	// Accepted is what the vendor reads as success: status and JSON body.
+	// Status and Accepted are the answer that the vendor takes as success: status and JSON body.
 	Status   int
 	Accepted string
 }
 
-// Poll is a log with a cursor, as Okta's.
+// Poll is a log with a cursor, such as Okta's.
 type Poll struct {
 	Route topology.Route // of the vendor: "GET /api/v1/logs"
 	First string         // request URI of the first page
@@ -58,14 +60,15 @@ type Poll struct {
 	Split     func(h http.Header, body []byte) ([]Record, error)
 }
 
-// Record is one thing that a vendor reported: Kind is the vendor's name for its shape ("push", "LogEvent"), Body its JSON.
+// Record is one thing that a vendor reported: Kind is the vendor's name for its shape ("push", "LogEvent"), Body its
+// JSON.
 type Record struct {
 	Kind string
 	Body []byte
 }
 
-// Memory is what a source remembers between records, kept in the collector's own store and committed with the events.
-// Keys are printable and start with what they are for ("commit/…").
+// Memory is what a source remembers between records. The collector stores it and commits it together with the events.
+// Keys are printable and begin with their purpose ("commit/…").
 type Memory interface {
 	Get(key string) []byte // nil when there is none
 	Put(key string, value []byte)
@@ -92,7 +95,7 @@ func Sign(secret, body []byte) string {
 	return "sha256=" + hex.EncodeToString(mac.Sum(nil))
 }
 
-// Reasons of a refused signature, for the audit and the counters.
+// Reasons for refusing a signature or token.
 const (
 	SignatureMissing = "signature_missing"
 	SignatureFalse   = "signature_false"
@@ -108,7 +111,8 @@ func verifyHMAC(header string) func([]byte, http.Header, []byte) error {
 			return httpjson.Errorf(http.StatusUnauthorized, SignatureMissing, "%s is missing", header)
 		}
 		if !hmac.Equal([]byte(given), []byte(Sign(secret, body))) {
-			return httpjson.Errorf(http.StatusUnauthorized, SignatureFalse, "%s does not fit the body and this collector's secret", header)
+			return httpjson.Errorf(http.StatusUnauthorized, SignatureFalse,
+				"%s does not fit the body and this collector's secret", header)
 		}
 		return nil
 	}
@@ -120,7 +124,7 @@ func VerifyToken(scheme string, secret []byte, h http.Header) error {
 	if !ok || given == "" {
 		return httpjson.Errorf(http.StatusUnauthorized, TokenMissing, "Authorization: want %s and a token", scheme)
 	}
-	// Hashing first hides the length, which ConstantTimeCompare would tell.
+	// The hashes have equal length: ConstantTimeCompare reveals a difference in length.
 	a, b := sha256.Sum256([]byte(given)), sha256.Sum256(secret)
 	if subtle.ConstantTimeCompare(a[:], b[:]) != 1 {
 		return httpjson.Errorf(http.StatusUnauthorized, TokenFalse, "the %s token is not this source's", scheme)
@@ -128,7 +132,7 @@ func VerifyToken(scheme string, secret []byte, h http.Header) error {
 	return nil
 }
 
-// decode reads a vendor's JSON; what names the shape in the error.
+// decode reads a vendor's JSON; the error names its shape, what.
 func decode(what string, body []byte, v any) error {
 	if err := json.Unmarshal(body, v); err != nil {
 		return fmt.Errorf("read %s: %w", what, err)
@@ -136,7 +140,7 @@ func decode(what string, body []byte, v any) error {
 	return nil
 }
 
-// concatenated cuts a body of several JSON values, one after the other with or without white space, into records.
+// concatenated divides a body of several JSON values, with or without white space between them, into records.
 func concatenated(kind string, body []byte) ([]Record, error) {
 	d := json.NewDecoder(bytes.NewReader(body))
 	var records []Record
@@ -153,7 +157,7 @@ func concatenated(kind string, body []byte) ([]Record, error) {
 	return records, nil
 }
 
-// printable makes s fit for an event's id: other bytes than printable ASCII become '_', and a long one is cut.
+// printable makes s fit for an event's id: bytes other than printable ASCII become '_', and a long text is cut.
 func printable(s string) string {
 	if len(s) > 180 {
 		sum := sha256.Sum256([]byte(s))
@@ -173,19 +177,16 @@ func printable(s string) string {
 	return s
 }
 
-// line makes a detail: one line, no secret, at most 200 bytes.
+// line is a detail: one line without a secret, at most 200 bytes.
 func line(format string, args ...any) string {
 	s := ScrubText(fmt.Sprintf(format, args...))
 	s = strings.Map(func(r rune) rune {
-		if r < ' ' || r == 0x7f || r == 0xfffd {
+		if r == utf8.RuneError { // also each invalid byte
 			return ' '
 		}
 		return r
 	}, s)
-	if len(s) > 200 {
-		s = strings.ToValidUTF8(s[:200], "")
-	}
-	return s
+	return audit.OneLine(s, 200)
 }
 
 // accounts joins "system:name" pairs, leaving out those without a name.
@@ -201,7 +202,7 @@ func accounts(pairs ...string) []string {
 	return list
 }
 
-// firstTime is the first of the given times that is set.
+// firstTime is the first of the times that is not zero.
 func firstTime(times ...time.Time) time.Time {
 	for _, t := range times {
 		if !t.IsZero() {
@@ -211,7 +212,7 @@ func firstTime(times ...time.Time) time.Time {
 	return time.Time{}
 }
 
-// checked drops what an event cannot be sent with: the error names the first fault of the first bad event.
+// checked validates events; the error names the faults of the first invalid one.
 func checked(what string, events []activity.Event) ([]activity.Event, error) {
 	for _, e := range events {
 		if err := e.Validate(); err != nil {

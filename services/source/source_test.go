@@ -65,18 +65,23 @@ var berlin = time.FixedZone("", 2*3600)
 var evening = time.Date(2026, 9, 12, 22, 14, 5, 0, berlin) // a Saturday
 
 func push(sha, ref string, files ...string) GitPush {
-	c := GitCommit{ID: sha, TreeID: "t", Distinct: true, Message: "tidy up", Timestamp: evening, Author: GitAuthor{Name: "Mira", Email: "mira@example.org", Username: "mira-k"}, Added: files}
-	return GitPush{Ref: ref, Before: strings.Repeat("1", 40), After: sha, Commits: []GitCommit{c}, HeadCommit: &c, Repository: NewGitRepository("example", "payments", 7, evening),
-		Pusher: GitAuthor{Name: "mira-k"}, Sender: NewGitUser("mira-k", 9)}
+	c := GitCommit{ID: sha, TreeID: "t", Distinct: true, Message: "tidy up", Timestamp: evening,
+		Author: GitAuthor{Name: "Mira", Email: "mira@example.org", Username: "mira-k"}, Added: files}
+	return GitPush{Ref: ref, Before: strings.Repeat("1", 40), After: sha, Commits: []GitCommit{c}, HeadCommit: &c,
+		Repository: NewGitRepository("example", "payments", 7, evening),
+		Pusher:     GitAuthor{Name: "mira-k"}, Sender: NewGitUser("mira-k", 9)}
 }
 
 func location(sha string) GitSecretScanningAlertLocation {
-	return GitSecretScanningAlertLocation{Action: "created", Alert: GitSecretAlert{Number: 3, SecretType: "aws_access_key_id", Secret: "AKIAIOSFODNN7EXAMPLE"},
-		Location: GitLocation{Type: "commit", Details: GitLocationDetails{Path: "config/prod.env", CommitSHA: sha}}, Repository: NewGitRepository("example", "payments", 7, evening)}
+	return GitSecretScanningAlertLocation{Action: "created", Alert: GitSecretAlert{Number: 3,
+		SecretType: "aws_access_key_id", Secret: "AKIAIOSFODNN7EXAMPLE"},
+		Location:   GitLocation{Type: "commit", Details: GitLocationDetails{Path: "config/prod.env", CommitSHA: sha}},
+		Repository: NewGitRepository("example", "payments", 7, evening)}
 }
 
 func TestSecretIsItsAuthorsWhateverComesFirst(t *testing.T) {
-	want := activity.Event{ID: "git:secret/payments/3/abc", At: evening, Accounts: []string{"github:mira-k", "email:mira@example.org"}, Source: activity.Git,
+	want := activity.Event{ID: "git:secret/payments/3/abc", At: evening, Accounts: []string{"github:mira-k",
+		"email:mira@example.org"}, Source: activity.Git,
 		Verb: activity.SecretCommitted, Detail: "payments: config/prod.env (aws_access_key_id)"}
 	for _, order := range []string{"push first", "alert first"} {
 		m := memory{}
@@ -109,12 +114,14 @@ func TestSecretIsItsAuthorsWhateverComesFirst(t *testing.T) {
 }
 
 func TestVulnerableDependencyIsWhoeverLastChangedTheManifestBeforeTheAlert(t *testing.T) {
-	alert := GitDependabotAlert{Action: "created", Alert: GitDependabot{Number: 8, Dependency: GitDependency{ManifestPath: "web/package.json"}, CreatedAt: evening.Add(time.Minute)},
+	alert := GitDependabotAlert{Action: "created", Alert: GitDependabot{Number: 8,
+		Dependency: GitDependency{ManifestPath: "web/package.json"}, CreatedAt: evening.Add(time.Minute)},
 		Repository: NewGitRepository("example", "payments", 7, evening)}
 	later := push("later", "refs/heads/topic", "web/package.json")
 	later.Commits[0].Timestamp = evening.Add(time.Hour)
 	later.Commits[0].Author = GitAuthor{Username: "tomas"}
-	for _, order := range [][]any{{push("a", "refs/heads/topic", "web/package.json"), later, alert}, {alert, later, push("a", "refs/heads/topic", "web/package.json")}} {
+	for _, order := range [][]any{{push("a", "refs/heads/topic", "web/package.json"), later, alert},
+		{alert, later, push("a", "refs/heads/topic", "web/package.json")}} {
 		m := memory{}
 		var events []activity.Event
 		for _, r := range order {
@@ -124,7 +131,8 @@ func TestVulnerableDependencyIsWhoeverLastChangedTheManifestBeforeTheAlert(t *te
 			}
 			events = append(events, means(t, git, m, kind, r)...)
 		}
-		if got := only(t, events, activity.VulnerableDependency); got.Accounts[0] != "github:mira-k" || got.ID != "git:dependabot/payments/8" {
+		if got := only(t, events, activity.VulnerableDependency); got.Accounts[0] != "github:mira-k" ||
+			got.ID != "git:dependabot/payments/8" {
 			t.Errorf("got %+v, want mira's", got)
 		}
 	}
@@ -132,14 +140,17 @@ func TestVulnerableDependencyIsWhoeverLastChangedTheManifestBeforeTheAlert(t *te
 
 func TestCommitOnTheDefaultBranchNeedsSomebodyElsesReview(t *testing.T) {
 	review := func(by string) GitPullRequestReview {
-		return GitPullRequestReview{Action: "submitted", Review: GitReview{ID: 5, User: NewGitUser(by, 4), CommitID: "abc", SubmittedAt: evening, State: "approved"},
-			PullRequest: GitPullRequest{Number: 12, User: NewGitUser("mira-k", 9)}, Repository: NewGitRepository("example", "payments", 7, evening)}
+		return GitPullRequestReview{Action: "submitted", Review: GitReview{ID: 5, User: NewGitUser(by, 4), CommitID: "abc",
+			SubmittedAt: evening, State: "approved"},
+			PullRequest: GitPullRequest{Number: 12, User: NewGitUser("mira-k", 9)}, Repository: NewGitRepository("example",
+				"payments", 7, evening)}
 	}
 	for _, c := range []struct {
 		name, ref, reviewer string
 		unreviewed          int
 	}{
-		{"no review", "refs/heads/main", "", 1}, {"own review", "refs/heads/main", "mira-k", 1}, {"reviewed", "refs/heads/main", "tomas", 0}, {"topic branch", "refs/heads/topic", "", 0},
+		{"no review", "refs/heads/main", "", 1}, {"own review", "refs/heads/main", "mira-k", 1},
+		{"reviewed", "refs/heads/main", "tomas", 0}, {"topic branch", "refs/heads/topic", "", 0},
 	} {
 		m := memory{}
 		if c.reviewer != "" {
@@ -161,7 +172,8 @@ func TestPushSaysForceAndLargeFiles(t *testing.T) {
 	p := push("abc", "refs/heads/topic", "dump/customers.dump")
 	p.Forced = true
 	got := verbs(means(t, git, memory{}, "push", p))
-	if diff := cmp.Diff([]activity.Verb{activity.Commit, activity.ForcePush, activity.LargeFile, activity.Push}, got); diff != "" {
+	if diff := cmp.Diff([]activity.Verb{activity.Commit, activity.ForcePush, activity.LargeFile, activity.Push},
+		got); diff != "" {
 		t.Error(diff)
 	}
 	p.Deleted = true
@@ -173,8 +185,10 @@ func TestPushSaysForceAndLargeFiles(t *testing.T) {
 func issue(category, name, due string, labels ...string) JiraWebhook {
 	mira := NewJiraUser("5b10a", "Mira", "mira@example.org", "Europe/Berlin")
 	status := "Approved"
-	return JiraWebhook{Timestamp: evening.UnixMilli(), WebhookEvent: "jira:issue_updated", User: &mira, Changelog: &JiraChangelog{ID: "77", Items: []JiraChange{{Field: "status", ToString: &status}}},
-		Issue: &JiraIssue{ID: "10042", Key: "SEC-42", Fields: JiraFields{Summary: "Rotate the key", Status: NewJiraStatus(category, name), Labels: labels, DueDate: due,
+	return JiraWebhook{Timestamp: evening.UnixMilli(), WebhookEvent: "jira:issue_updated", User: &mira,
+		Changelog: &JiraChangelog{ID: "77", Items: []JiraChange{{Field: "status", ToString: &status}}},
+		Issue: &JiraIssue{ID: "10042", Key: "SEC-42", Fields: JiraFields{Summary: "Rotate the key",
+			Status: NewJiraStatus(category, name), Labels: labels, DueDate: due,
 			Assignee: &mira, Reporter: &mira, Updated: JiraTime{evening}, Environment: "s3://customers"}}}
 }
 
@@ -184,11 +198,14 @@ func TestOverdueSecurityWorkBeginsOnceAndEnds(t *testing.T) {
 		w    JiraWebhook
 		want []activity.Verb
 	}{
-		{"overdue", issue("new", "To Do", "2026-09-11", "security"), []activity.Verb{activity.OverdueSecurityTicket, activity.TicketUpdated}},
+		{"overdue", issue("new", "To Do", "2026-09-11", "security"), []activity.Verb{activity.OverdueSecurityTicket,
+			activity.TicketUpdated}},
 		{"due today", issue("new", "To Do", "2026-09-12", "security"), []activity.Verb{activity.TicketUpdated}},
 		{"not security", issue("new", "To Do", "2026-09-11"), []activity.Verb{activity.TicketUpdated}},
-		{"done", issue("done", "Done", "2026-09-11", "security"), []activity.Verb{activity.SecurityTicketClosed, activity.TicketUpdated}},
-		{"approved export", issue("indeterminate", "Approved", "", "data-export"), []activity.Verb{activity.ExportApproved, activity.TicketUpdated}},
+		{"done", issue("done", "Done", "2026-09-11", "security"), []activity.Verb{activity.SecurityTicketClosed,
+			activity.TicketUpdated}},
+		{"approved export", issue("indeterminate", "Approved", "", "data-export"), []activity.Verb{activity.ExportApproved,
+			activity.TicketUpdated}},
 	} {
 		got := means(t, jira, memory{}, "webhook", c.w)
 		if diff := cmp.Diff(c.want, verbs(got)); diff != "" {
@@ -214,9 +231,12 @@ func TestOverdueSecurityWorkBeginsOnceAndEnds(t *testing.T) {
 }
 
 func okta(kind string, at time.Time, sensitivity string) OktaEvent {
-	return OktaEvent{UUID: "u-1", EventType: kind, Published: at.UTC(), Actor: OktaActor{Type: "User", AlternateID: "mira@example.org"}, Outcome: OktaOutcome{Result: "SUCCESS"},
-		DebugContext: OktaDebug{map[string]string{OktaLocalTime: at.Format(time.RFC3339)}}, DisplayMessage: "User accessing app",
-		Target: []OktaActor{{Type: "AppInstance", DisplayName: "vault", DetailEntry: map[string]string{OktaSensitivity: sensitivity}}}}
+	return OktaEvent{UUID: "u-1", EventType: kind, Published: at.UTC(), Actor: OktaActor{Type: "User",
+		AlternateID: "mira@example.org"}, Outcome: OktaOutcome{Result: "SUCCESS"},
+		DebugContext:   OktaDebug{map[string]string{OktaLocalTime: at.Format(time.RFC3339)}},
+		DisplayMessage: "User accessing app",
+		Target: []OktaActor{{Type: "AppInstance", DisplayName: "vault",
+			DetailEntry: map[string]string{OktaSensitivity: sensitivity}}}}
 }
 
 func TestOffHoursIsByThePersonsOwnClock(t *testing.T) {
@@ -227,7 +247,8 @@ func TestOffHoursIsByThePersonsOwnClock(t *testing.T) {
 		sensitivity string
 		want        int
 	}{
-		{"6:30", monday(6), "restricted", 1}, {"7:30", monday(7), "restricted", 0}, {"19:30", monday(19), "restricted", 0}, {"20:30", monday(20), "restricted", 1},
+		{"6:30", monday(6), "restricted", 1}, {"7:30", monday(7), "restricted", 0}, {"19:30", monday(19), "restricted", 0},
+		{"20:30", monday(20), "restricted", 1},
 		{"saturday noon", evening.Add(-10 * time.Hour), "restricted", 1}, {"at night, nothing restricted", monday(2), "", 0},
 	} {
 		got := means(t, iam, nil, "okta", okta("user.authentication.sso", c.at, c.sensitivity))
@@ -249,8 +270,9 @@ func TestOffHoursIsByThePersonsOwnClock(t *testing.T) {
 
 func TestCloudTrailCallsMeanWhatTheyDid(t *testing.T) {
 	record := func(name string, change func(*CloudTrail)) CloudTrail {
-		c := CloudTrail{EventVersion: "1.11", EventID: "e-1", EventName: name, EventTime: evening, EventType: "AwsApiCall", RecipientAccountID: "111",
-			UserIdentity: CloudTrailIdentity{Type: "IAMUser", AccountID: "111", UserName: "mira"}}
+		c := CloudTrail{EventVersion: "1.11", EventID: "e-1", EventName: name, EventTime: evening, EventType: "AwsApiCall",
+			RecipientAccountID: "111",
+			UserIdentity:       CloudTrailIdentity{Type: "IAMUser", AccountID: "111", UserName: "mira"}}
 		if change != nil {
 			change(&c)
 		}
@@ -269,11 +291,13 @@ func TestCloudTrailCallsMeanWhatTheyDid(t *testing.T) {
 		{record("AttachUserPolicy", foreign), []activity.Verb{activity.CrossAccountAccess, activity.PrivilegeEscalation}},
 		{record("DescribeInstances", nil), nil},
 		{record("GetObject", func(c *CloudTrail) {
-			c.RequestParameters, c.AdditionalEventData = []byte(`{"bucketName":"customers","key":"all.csv"}`), []byte(`{"bytesTransferredOut":2147483648}`)
+			c.RequestParameters, c.AdditionalEventData = []byte(`{"bucketName":"customers","key":"all.csv"}`),
+				[]byte(`{"bytesTransferredOut":2147483648}`)
 		}), []activity.Verb{activity.DataExport}},
 		{record("UnusedAccessFinding", func(c *CloudTrail) {
 			c.EventType, c.EventSource = "AwsServiceEvent", "access-analyzer.amazonaws.com"
-			c.ServiceEventDetails = []byte(`{"findingType":"UnusedPermission","resource":"arn:aws:iam::111:user/mira","status":"ACTIVE"}`)
+			c.ServiceEventDetails = []byte(
+				`{"findingType":"UnusedPermission","resource":"arn:aws:iam::111:user/mira","status":"ACTIVE"}`)
 		}), []activity.Verb{activity.UnusedPermission}},
 	} {
 		got := means(t, iam, nil, "cloudtrail", c.record)
@@ -299,8 +323,9 @@ func TestCloudTrailCallsMeanWhatTheyDid(t *testing.T) {
 func TestFindingsAreReadByTypeOrTechnique(t *testing.T) {
 	finding := func(change func(*Finding)) HEC {
 		offset := 120
-		f := Finding{ActivityID: 1, ClassUID: 2004, TypeUID: 200401, Time: evening.UnixMilli(), TimezoneOffset: &offset, FindingInfo: OCSFFindingInfo{UID: "f-1", Title: "x"},
-			Evidences: []OCSFEvidence{{Actor: &OCSFActor{User: &OCSFUser{EmailAddr: "mira@example.org"}}}}}
+		f := Finding{ActivityID: 1, ClassUID: 2004, TypeUID: 200401, Time: evening.UnixMilli(), TimezoneOffset: &offset,
+			FindingInfo: OCSFFindingInfo{UID: "f-1", Title: "x"},
+			Evidences:   []OCSFEvidence{{Actor: &OCSFActor{User: &OCSFUser{EmailAddr: "mira@example.org"}}}}}
 		change(&f)
 		return HEC{Event: f}
 	}
@@ -335,13 +360,15 @@ func TestForeignSignatureIsRefused(t *testing.T) {
 		header, prefix string
 		good           string
 	}{
-		{git, "X-Hub-Signature-256", "", Sign(secret, body)}, {jira, "X-Hub-Signature", "", Sign(secret, body)}, {siem, "Authorization", "", "Splunk s3cr3t"},
+		{git, "X-Hub-Signature-256", "", Sign(secret, body)}, {jira, "X-Hub-Signature", "", Sign(secret, body)},
+		{siem, "Authorization", "", "Splunk s3cr3t"},
 	} {
 		verify := c.row.Pushed[0].Verify
 		if err := verify(secret, http.Header{c.header: {c.good}}, body); err != nil {
 			t.Errorf("%s: its own signature: %v", c.row.Source, err)
 		}
-		for _, bad := range []string{"", "sha256=", c.good[:len(c.good)-1], c.good + "0", Sign([]byte("old"), body), "Splunk ", "Splunk other", "Bearer s3cr3t"} {
+		for _, bad := range []string{"", "sha256=", c.good[:len(c.good)-1], c.good + "0", Sign([]byte("old"), body),
+			"Splunk ", "Splunk other", "Bearer s3cr3t"} {
 			if err := verify(secret, http.Header{c.header: {bad}}, body); err == nil {
 				t.Errorf("%s: %s %q was accepted", c.row.Source, c.header, bad)
 			}
@@ -356,10 +383,14 @@ func TestForeignSignatureIsRefused(t *testing.T) {
 
 func TestScrubTakesSecretsAndLeavesJSON(t *testing.T) {
 	key := "-----BEGIN RSA PRIVATE KEY-----\nMIIEvQ\n-----END RSA PRIVATE KEY-----"
-	secrets := []string{"AKIAIOSFODNN7EXAMPLE", "ghp_0123456789abcdefghijABCDEFGHIJ012345", "MIIEvQ", "bearerTokenThatIsLong", "hunter2hunter2", "xoxb-123456789012-abcdef", "alert's own \\\" secret"}
-	body := encode(t, map[string]any{"message": "use AKIAIOSFODNN7EXAMPLE and ghp_0123456789abcdefghijABCDEFGHIJ012345", "key": key, "half": "-----BEGIN PRIVATE KEY-----\nMIIEvQ",
-		"auth": "Authorization: Bearer bearerTokenThatIsLong", "url": "postgres://mira:hunter2hunter2@db/payments", "chat": "xoxb-123456789012-abcdef",
-		"alert": map[string]string{"secret": `alert's own " secret`}, "mail": "mira@example.org", "ssh": "git@github.com:example/payments.git", "web": "https://example.org:8443/a@b"})
+	secrets := []string{"AKIAIOSFODNN7EXAMPLE", "ghp_0123456789abcdefghijABCDEFGHIJ012345", "MIIEvQ",
+		"bearerTokenThatIsLong", "hunter2hunter2", "xoxb-123456789012-abcdef", "alert's own \\\" secret"}
+	body := encode(t, map[string]any{"message": "use AKIAIOSFODNN7EXAMPLE and ghp_0123456789abcdefghijABCDEFGHIJ012345",
+		"key": key, "half": "-----BEGIN PRIVATE KEY-----\nMIIEvQ",
+		"auth": "Authorization: Bearer bearerTokenThatIsLong", "url": "postgres://mira:hunter2hunter2@db/payments",
+		"chat":  "xoxb-123456789012-abcdef",
+		"alert": map[string]string{"secret": `alert's own " secret`}, "mail": "mira@example.org",
+		"ssh": "git@github.com:example/payments.git", "web": "https://example.org:8443/a@b"})
 	got := Scrub(body)
 	if !json.Valid(got) {
 		t.Fatalf("not JSON any more: %s", got)
@@ -369,7 +400,8 @@ func TestScrubTakesSecretsAndLeavesJSON(t *testing.T) {
 			t.Errorf("%q survived: %s", s, got)
 		}
 	}
-	for _, s := range []string{"mira@example.org", "git@github.com:example/payments.git", "https://example.org:8443/a@b", "postgres://mira:" + Scrubbed + "@db"} {
+	for _, s := range []string{"mira@example.org", "git@github.com:example/payments.git", "https://example.org:8443/a@b",
+		"postgres://mira:" + Scrubbed + "@db"} {
 		if !strings.Contains(string(got), s) {
 			t.Errorf("%q was taken as well: %s", s, got)
 		}
@@ -386,18 +418,28 @@ func TestScrubTakesSecretsAndLeavesJSON(t *testing.T) {
 	}
 }
 
-// Ten thousand mutilated deliveries per source: an error or events that may be sent, never a panic, never JSON with a secret.
+// Ten thousand mutilated deliveries per source: an error or events that may be sent, never a panic, never JSON with a
+// secret.
 func TestMalformedDeliveriesNeitherPanicNorYieldBadEvents(t *testing.T) {
 	r := rand.New(rand.NewPCG(1, 2))
 	good := map[activity.Source][]Record{
-		activity.Git: {{"push", encode(t, push("abc", "refs/heads/main", "go.mod", "a.zip"))}, {"secret_scanning_alert_location", encode(t, location("abc"))},
-			{"dependabot_alert", encode(t, GitDependabotAlert{Action: "created", Alert: GitDependabot{Number: 1, Dependency: GitDependency{ManifestPath: "go.mod"}}, Repository: NewGitRepository("e", "payments", 1, evening)})},
-			{"pull_request_review", encode(t, GitPullRequestReview{Action: "submitted", Review: GitReview{ID: 4, SubmittedAt: evening, State: "approved"}, Repository: NewGitRepository("e", "p", 1, evening)})}},
-		activity.Jira: {{"webhook", encode(t, issue("new", "To Do", "2026-09-11", "security"))}, {"webhook", encode(t, issue("indeterminate", "Approved", "", "data-export"))}},
-		activity.IAM:  {{"okta", encode(t, okta("user.session.start", evening, "restricted"))}, {"cloudtrail", encode(t, CloudTrail{EventID: "1", EventName: "CreateAccessKey", EventTime: evening, UserIdentity: CloudTrailIdentity{UserName: "m"}})}},
-		activity.SIEM: {{"HEC", encode(t, HEC{Time: 1.5, Event: Finding{ClassUID: 2004, ActivityID: 1, TypeUID: 200401, FindingInfo: OCSFFindingInfo{UID: "1", Types: []string{"Malware"}}, Evidences: []OCSFEvidence{{User: &OCSFUser{UID: "x"}}}}})}},
+		activity.Git: {{"push", encode(t, push("abc", "refs/heads/main", "go.mod", "a.zip"))},
+			{"secret_scanning_alert_location", encode(t, location("abc"))},
+			{"dependabot_alert", encode(t, GitDependabotAlert{Action: "created", Alert: GitDependabot{Number: 1,
+				Dependency: GitDependency{ManifestPath: "go.mod"}}, Repository: NewGitRepository("e", "payments", 1, evening)})},
+			{"pull_request_review", encode(t, GitPullRequestReview{Action: "submitted", Review: GitReview{ID: 4,
+				SubmittedAt: evening, State: "approved"}, Repository: NewGitRepository("e", "p", 1, evening)})}},
+		activity.Jira: {{"webhook", encode(t, issue("new", "To Do", "2026-09-11", "security"))},
+			{"webhook", encode(t, issue("indeterminate", "Approved", "", "data-export"))}},
+		activity.IAM: {{"okta", encode(t, okta("user.session.start", evening, "restricted"))},
+			{"cloudtrail", encode(t, CloudTrail{EventID: "1", EventName: "CreateAccessKey", EventTime: evening,
+				UserIdentity: CloudTrailIdentity{UserName: "m"}})}},
+		activity.SIEM: {{"HEC", encode(t, HEC{Time: 1.5, Event: Finding{ClassUID: 2004, ActivityID: 1, TypeUID: 200401,
+			FindingInfo: OCSFFindingInfo{UID: "1", Types: []string{"Malware"}},
+			Evidences:   []OCSFEvidence{{User: &OCSFUser{UID: "x"}}}}})}},
 	}
-	pieces := []string{"null", "{}", "[]", `""`, "-1", "1e999", "1e300", "0", `"\u0000"`, `"\ud800"`, "true", `"9999-99-99"`, `"0001-01-01T00:00:00Z"`, strings.Repeat("[", 200), `"` + strings.Repeat("é", 400) + `"`, "\xff"}
+	pieces := []string{"null", "{}", "[]", `""`, "-1", "1e999", "1e300", "0", `"\u0000"`, `"\ud800"`, "true",
+		`"9999-99-99"`, `"0001-01-01T00:00:00Z"`, strings.Repeat("[", 200), `"` + strings.Repeat("é", 400) + `"`, "\xff"}
 	accepted, refused := 0, 0
 	for _, row := range Table {
 		for range 10_000 {
@@ -461,7 +503,8 @@ func BenchmarkPush(b *testing.B) {
 	b.SetBytes(int64(len(body)))
 	m := memory{}
 	for b.Loop() {
-		if err := git.Pushed[0].Verify([]byte("k"), http.Header{"X-Hub-Signature-256": {Sign([]byte("k"), body)}}, body); err != nil {
+		if err := git.Pushed[0].Verify([]byte("k"), http.Header{"X-Hub-Signature-256": {Sign([]byte("k"), body)}},
+			body); err != nil {
 			b.Fatal(err)
 		}
 		if _, err := git.Events(Record{"push", Scrub(body)}, m); err != nil {

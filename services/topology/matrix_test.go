@@ -15,7 +15,7 @@ import (
 	"example.org/security-training/services/topology"
 )
 
-var update = flag.Bool("update", false, "write golden files anew")
+var update = flag.Bool("update", false, "rewrite golden files")
 
 func product(t *testing.T) *topology.Topology {
 	t.Helper()
@@ -27,7 +27,8 @@ func product(t *testing.T) *topology.Topology {
 }
 
 // cells calls f for every caller on every route of every callee.
-func cells(topo *topology.Topology, f func(caller, callee topology.Workload, route topology.Route, outcome topology.Outcome)) {
+func cells(topo *topology.Topology, f func(caller, callee topology.Workload, route topology.Route,
+	outcome topology.Outcome)) {
 	for _, caller := range topo.Workloads {
 		for _, callee := range topo.Workloads {
 			for _, route := range callee.Routes() {
@@ -41,7 +42,8 @@ func cells(topo *topology.Topology, f func(caller, callee topology.Workload, rou
 func TestMatrixGoldenIsReviewed(t *testing.T) {
 	topo := product(t)
 	var b strings.Builder
-	b.WriteString("# caller callee method path outcome; every other call is Refused. Written by `make golden`, read by people.\n")
+	b.WriteString("# caller callee method path outcome; every other call is Refused. " +
+		"Written by `make golden`, read by people.\n")
 	cells(topo, func(caller, callee topology.Workload, route topology.Route, outcome topology.Outcome) {
 		if outcome != topology.Refused {
 			fmt.Fprintf(&b, "%s %s %s %s\n", caller.Name, callee.Name, route, outcome)
@@ -68,11 +70,12 @@ func TestMatrixGoldenIsReviewed(t *testing.T) {
 		t.Fatal(err)
 	}
 	if diff := cmp.Diff(strings.Split(string(want), "\n"), strings.Split(b.String(), "\n")); diff != "" {
-		t.Errorf("the matrix changed; if that is meant, `make golden` and have the difference reviewed (-golden +topology):\n%s", diff)
+		t.Errorf("the matrix changed; if that is meant, `make golden` and "+
+			"have the difference reviewed (-golden +topology):\n%s", diff)
 	}
 }
 
-// The invariants below say what the matrix is for. They hold whatever rows and routes are added.
+// The invariants below say what the matrix is for. They hold for any rows and routes that are added.
 
 func TestOnlyTheDashboardMayHaveTextGenerated(t *testing.T) {
 	topo := product(t)
@@ -108,7 +111,7 @@ func TestEachSimulatorFeedsTheOneCollectorOfItsSource(t *testing.T) {
 	})
 	for _, c := range topo.OfKind(topology.KindCollector) {
 		if fed[c.Name] == "" {
-			t.Errorf("nobody feeds %s", c.Name)
+			t.Errorf("no one feeds %s", c.Name)
 		}
 	}
 	if len(topo.OfKind(topology.KindSimulator)) != len(fed) {
@@ -132,7 +135,8 @@ func TestOnlyOwnersOfSchemasReachTheDatabaseAndNoSchemaHasTwo(t *testing.T) {
 			owner[s] = w.Name
 		}
 	}
-	for _, kind := range []string{topology.KindGateway, topology.KindCollector, topology.KindSimulator, topology.KindModel, topology.KindOperator} {
+	for _, kind := range []string{topology.KindGateway, topology.KindCollector, topology.KindSimulator, topology.KindModel,
+		topology.KindOperator} {
 		for _, w := range topo.OfKind(kind) {
 			if len(w.Database) > 0 {
 				t.Errorf("%s, a %s, owns schemas", w.Name, kind)
@@ -143,7 +147,8 @@ func TestOnlyOwnersOfSchemasReachTheDatabaseAndNoSchemaHasTwo(t *testing.T) {
 
 func TestOnlyTheInstructorChangesRosterClockAndData(t *testing.T) {
 	cells(product(t), func(caller, callee topology.Workload, route topology.Route, outcome topology.Outcome) {
-		power := route.Method() == "PUT" || route.Method() == "DELETE" || strings.HasSuffix(route.Path(), "/reset") || strings.HasSuffix(route.Path(), "/plays")
+		power := route.Method() == "PUT" || route.Method() == "DELETE" || strings.HasSuffix(route.Path(), "/reset") ||
+			strings.HasSuffix(route.Path(), "/plays")
 		if power && outcome == topology.Allowed && caller.Kind != topology.KindOperator {
 			t.Errorf("%s may %s at %s", caller.Name, route, callee.Name)
 		}
@@ -157,7 +162,8 @@ func TestWhatTheSimulatedWorldKnowsOfTheProduct(t *testing.T) {
 				return
 			}
 			if callee.Kind != topology.KindScorer || route != "GET /v1/clock" {
-				t.Errorf("%s may %s at %s: the world outside delivers to its collector and reads the clock", from.Name, route, callee.Name)
+				t.Errorf("%s may %s at %s: the world outside delivers to its collector and reads the clock", from.Name, route,
+					callee.Name)
 			}
 		})
 	}
@@ -170,7 +176,8 @@ func TestNobodyCallsItself(t *testing.T) {
 			t.Errorf("%s admits itself", w.Name)
 		}
 	}
-	if slices.ContainsFunc(topo.OfKind(topology.KindOperator), func(w topology.Workload) bool { return len(w.Serves) > 0 }) {
+	if slices.ContainsFunc(topo.OfKind(topology.KindOperator),
+		func(w topology.Workload) bool { return len(w.Serves) > 0 }) {
 		t.Error("an operator serves routes")
 	}
 }

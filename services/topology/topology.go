@@ -4,13 +4,10 @@
 package topology
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
-	"net/http"
 	"net/url"
 	"os"
-	"regexp"
 	"slices"
 	"strings"
 
@@ -26,7 +23,7 @@ type Topology struct {
 	byName map[string]*Workload
 }
 
-// Workload is one row.
+// Workload is one row of the file.
 type Workload struct {
 	Name     string            `json:"name"`
 	Kind     string            `json:"kind"`
@@ -44,20 +41,21 @@ type Workload struct {
 // Route is a pattern of net/http's ServeMux with a method: "GET /v1/people/{person}/risk".
 type Route string
 
-// Callers are names and kinds. The empty list admits no one.
+// Callers are names and kinds of workloads. The empty list admits no one.
 type Callers []string
 
-// Outcome is what a call comes to.
+// Outcome is the decision on a call.
 type Outcome string
 
-// The three outcomes. Forbidden: the connection is admitted and stays, the request is answered 403. Refused: there is no session.
+// The three outcomes. Forbidden: the connection is admitted and stays open, the request is answered 403. Refused: no
+// session is established.
 const (
 	Allowed   Outcome = "Allowed"
 	Forbidden Outcome = "Forbidden"
 	Refused   Outcome = "Refused"
 )
 
-// The kinds that code needs to tell apart.
+// The kinds that the code distinguishes.
 const (
 	KindOperator  = "operator"
 	KindCollector = "collector"
@@ -153,7 +151,7 @@ func (c Callers) Admits(w Workload) bool {
 	return slices.Contains(c, w.Name) || slices.Contains(c, w.Kind)
 }
 
-// Decide says what a call from caller to a route of callee comes to. Names that are not listed are Refused.
+// Decide says whether caller may call a route of callee. Names that are not listed are Refused.
 func (t *Topology) Decide(caller, callee string, route Route) Outcome {
 	from, ok := t.byName[caller]
 	if !ok || !t.Admits(caller, callee) {
@@ -193,7 +191,7 @@ func (w Workload) Routes() []Route {
 	return out
 }
 
-// Host is the name that a cluster knows w by.
+// Host is the name of w in a cluster.
 func (w Workload) Host() string {
 	if w.Service != "" {
 		return w.Service
@@ -201,13 +199,13 @@ func (w Workload) Host() string {
 	return w.Name + "-svc"
 }
 
-// Method and path of a route.
+// Method is the HTTP method.
 func (r Route) Method() string { m, _, _ := strings.Cut(string(r), " "); return m }
 
 // Path is the pattern after the method.
 func (r Route) Path() string { _, p, _ := strings.Cut(string(r), " "); return p }
 
-// For is the path with its placeholders filled by values, in their order, each escaped.
+// For is the path with its placeholders replaced by values, in order, each escaped.
 func (r Route) For(values ...string) string {
 	n := 0
 	return placeholder.ReplaceAllStringFunc(r.Path(), func(string) string {
@@ -216,10 +214,11 @@ func (r Route) For(values ...string) string {
 	})
 }
 
-// Example is the path with every placeholder filled by "probe".
+// Example is the path with every placeholder replaced by "probe".
 func (r Route) Example() string { return placeholder.ReplaceAllString(r.Path(), "probe") }
 
-// SameShape says why other cannot replace t while processes run: names, kinds, ports and routes must stay; callers may change.
+// SameShape says why other cannot replace t while processes run. Names, kinds, ports and routes must stay; callers may
+// change.
 func (t *Topology) SameShape(other *Topology) error {
 	var faults []error
 	if t.TrustDomain != other.TrustDomain {
@@ -244,129 +243,4 @@ func (t *Topology) SameShape(other *Topology) error {
 		}
 	}
 	return errors.Join(faults...)
-}
-
-var (
-	namePattern   = regexp.MustCompile(`^[a-z][a-z0-9]*(-[a-z0-9]+)*$`)
-	schemaPattern = regexp.MustCompile(`^[a-z][a-z_]*$`)
-	unknownKey    = regexp.MustCompile(`unknown field "([^"]+)"`)
-	placeholder   = regexp.MustCompile(`\{[^}]*\}`)
-	methods       = []string{http.MethodGet, http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete}
-)
-
-// validate joins every fault of t, with the line of text where it stands if that can be told.
-func (t *Topology) validate(text []byte) error {
-	var faults []error
-	add := func(needle, format string, args ...any) {
-		msg := fmt.Sprintf(format, args...)
-		if n := lineOf(text, needle); n > 0 {
-			msg = fmt.Sprintf("line %d: %s", n, msg)
-		}
-		faults = append(faults, errors.New(msg))
-	}
-	if _, err := spiffeid.TrustDomainFromString(t.TrustDomain); err != nil || strings.Contains(t.TrustDomain, "/") {
-		add("trustDomain:", "trustDomain %q is not a trust domain's name", t.TrustDomain)
-	}
-	if len(t.Workloads) == 0 {
-		faults = append(faults, errors.New("workloads: none"))
-	}
-	known := map[string]string{} // name or kind → what it is
-	for _, w := range t.Workloads {
-		if _, twice := known[w.Name]; twice {
-			add("name: "+w.Name, "workload %s stands twice", w.Name)
-		}
-		known[w.Name] = "name"
-	}
-	for _, w := range t.Workloads {
-		if known[w.Kind] == "name" {
-			add("name: "+w.Name, "kind %q of %s is also a workload's name", w.Kind, w.Name)
-		}
-	}
-	for _, w := range t.Workloads {
-		if w.Kind != "" {
-			known[w.Kind] = "kind"
-		}
-	}
-	ports := map[int]string{}
-	for _, w := range t.Workloads {
-		at := "name: " + w.Name
-		if !namePattern.MatchString(w.Name) || len(w.Name) > 40 {
-			add(at, "name %q: want lower-case letters, digits and single dashes, 40 at most", w.Name)
-		}
-		if w.Kind == "" {
-			add(at, "workload %s has no kind", w.Name)
-		}
-		if w.Kind == KindOperator && (w.Binary != "" || w.Port != 0 || len(w.Serves) > 0) {
-			add(at, "workload %s is an operator: it runs nothing and serves nothing", w.Name)
-		}
-		if w.Kind != KindOperator && (w.Binary == "" || w.Port == 0 || w.Health == 0) {
-			add(at, "workload %s lacks its binary, port or health port", w.Name)
-		}
-		if w.Kind != KindOperator && w.Kind != KindDatabase && len(w.Serves) == 0 {
-			add(at, "workload %s serves nothing", w.Name)
-		}
-		for _, p := range []int{w.Port, w.Health, w.Web, w.WebTLS} {
-			if p == 0 {
-				continue
-			}
-			if p < 1024 || p > 65535 {
-				add(at, "workload %s: port %d is outside 1024 to 65535", w.Name, p)
-			}
-			if other, taken := ports[p]; taken {
-				add(at, "workload %s: port %d is already of %s", w.Name, p, other)
-			}
-			ports[p] = w.Name
-		}
-		for _, s := range w.Database {
-			if !schemaPattern.MatchString(s) {
-				add(at, "workload %s: schema %q: want lower-case letters", w.Name, s)
-			}
-		}
-		mux := http.NewServeMux()
-		for _, route := range w.Routes() {
-			method, path, ok := strings.Cut(string(route), " ")
-			if !ok || !slices.Contains(methods, method) || !strings.HasPrefix(path, "/") || strings.ContainsAny(path, "* ") || strings.Contains(path, "...") {
-				add(string(route), "workload %s: route %q: want a method and a path without wildcards", w.Name, route)
-			} else if err := register(mux, string(route)); err != nil {
-				add(string(route), "workload %s: route %q: %v", w.Name, route, err)
-			}
-			callers := w.Serves[route]
-			if callers == nil {
-				add(string(route), "workload %s: route %q lists no caller: want [] where it is to admit no one", w.Name, route)
-			}
-			for i, c := range callers {
-				switch {
-				case strings.Contains(c, "*"):
-					add(string(route), "workload %s: route %q: a wildcard caller is not a policy", w.Name, route)
-				case known[c] == "":
-					add(string(route), "workload %s: route %q: caller %q is neither a workload nor a kind", w.Name, route, c)
-				case c == w.Name:
-					add(string(route), "workload %s: route %q lists the workload itself", w.Name, route)
-				case slices.Contains(callers[:i], c):
-					add(string(route), "workload %s: route %q lists caller %q twice", w.Name, route, c)
-				}
-			}
-		}
-	}
-	return errors.Join(faults...)
-}
-
-// register reports what ServeMux would panic with.
-func register(mux *http.ServeMux, pattern string) (err error) {
-	defer func() {
-		if p := recover(); p != nil {
-			err = fmt.Errorf("%v", p)
-		}
-	}()
-	mux.HandleFunc(pattern, func(http.ResponseWriter, *http.Request) {})
-	return nil
-}
-
-// lineOf is the number of the first line of text that holds needle, 0 if there is none.
-func lineOf(text []byte, needle string) int {
-	i := bytes.Index(text, []byte(needle))
-	if i < 0 {
-		return 0
-	}
-	return bytes.Count(text[:i], []byte("\n")) + 1
 }

@@ -73,10 +73,10 @@ func TestDecideIsAllowedForbiddenOrRefused(t *testing.T) {
 		{"dashboard", "back", "POST /y", topology.Refused},     // a kind is not a name
 		{"leaf", "back", "GET /w", topology.Refused},           // nor is it here
 		{"front", "nobody", "POST /y", topology.Refused},       // no such callee
-		{"", "back", "POST /y", topology.Refused},              // nobody at all
+		{"", "back", "POST /y", topology.Refused},              // no name
 		{"FRONT", "back", "POST /y", topology.Refused},         // names are as they stand
 		{"front", "store", "POST /y", topology.Forbidden},      // the database admits owners, and has no routes
-		{"leaf-one", "store", "POST /y", topology.Refused},     // and nobody else
+		{"leaf-one", "store", "POST /y", topology.Refused},     // and no one else
 		{"boss", "leaf-one", "GET /l", topology.Allowed},       // a name with a dash
 		{"leaf-one", "leaf-one", "GET /l", topology.Refused},   // not even oneself
 		{"back", "leaf-one", "GET /l", topology.Refused},       // no way back
@@ -272,7 +272,7 @@ func TestExamplesOfRoutesReachTheirRoute(t *testing.T) {
 				t.Errorf("%s: %q has the example %q", w.Name, r, r.Example())
 			}
 			if got := topo.Serving(r); len(got) == 0 {
-				t.Errorf("nobody serves %s", r)
+				t.Errorf("no workload serves %s", r)
 			}
 		}
 		if w.Host() == "" {
@@ -289,7 +289,8 @@ func TestNoTextMakesTheParserPanic(t *testing.T) {
 		text := strings.Join(keep, "")
 		if rapid.Bool().Draw(t, "whole") {
 			at := rapid.IntRange(0, len(small)-1).Draw(t, "at")
-			text = small[:at] + rapid.SampledFrom([]string{"*", "{", "}", ":", "\n", " ", "[", "é", "0"}).Draw(t, "noise") + small[at:]
+			text = small[:at] + rapid.SampledFrom([]string{"*", "{", "}", ":", "\n", " ", "[", "é", "0"}).Draw(t, "noise") +
+				small[at:]
 		}
 		topo, err := topology.FromYAML([]byte(text))
 		if err != nil {

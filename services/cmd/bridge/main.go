@@ -1,4 +1,4 @@
-// Command bridge joins its standard streams to a unix socket; it runs beside a SPIRE server.
+// Command bridge joins its standard streams to a unix socket; it runs in the pod of a SPIRE server.
 package main
 
 import (

@@ -1,4 +1,4 @@
-// Command collector takes in what one vendor reports; its row in the topology says which.
+// Command collector receives the records of one vendor; its row in the topology says which.
 package main
 
 import (

@@ -1,4 +1,4 @@
-// Command registrar registers the topology's workloads with the SPIRE server of the cluster that it runs in, and ends.
+// Command registrar registers the topology's workloads with the SPIRE server of its cluster, and ends.
 package main
 
 import (

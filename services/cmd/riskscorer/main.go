@@ -1,4 +1,4 @@
-// Command riskscorer turns what people did into risk.
+// Command riskscorer turns people's activity into risk.
 package main
 
 import (

@@ -1,9 +1,8 @@
-// Package needtest holds what a test needs of the machine that it runs on. Where that is missing, the test is skipped with its
-// reason, or fails if LAB_REQUIRE has the reason's word: so a CI that has a Docker engine cannot lose the tests that use it
-// without anybody seeing.
+// Package needtest checks what a test needs of its machine. If that is missing, the test is skipped with the reason, or
+// fails if LAB_REQUIRE lists the reason: so a CI with a Docker engine does not lose the tests that use it unnoticed.
 //
-// Every conditional skip of the repository goes through here. Its message begins with the word in brackets, by which lab/tally
-// counts.
+// Every conditional skip of the repository uses this package. Its message begins with the reason in brackets, by which
+// lab/cmd/tally counts skips.
 package needtest
 
 import (
@@ -39,7 +38,7 @@ const (
 	PodNetwork    Reason = "podnetwork"    // the network of a pod may be entered
 	NetworkPolicy Reason = "networkpolicy" // the cluster enforces NetworkPolicies
 	DevFull       Reason = "devfull"       // there is a /dev/full
-	Team          Reason = "team"          // somebody in the company leads five people
+	Team          Reason = "team"          // a manager with five people
 	Root          Reason = "root"          // the tests run as root, where each workload has a uid of its own
 	Shells        Reason = "shells"        // a shell other than sh, to complete commands in
 	Delve         Reason = "delve"         // dlv
@@ -48,12 +47,13 @@ const (
 )
 
 var reasons = map[Reason]bool{
-	Docker: true, Image: true, Kind: true, Local: true, SPIRE: true, Chromium: true, NPM: true, NSS: true, Policies: true, XZ: true, Memory: true,
-	PodNetwork: true, NetworkPolicy: true, DevFull: true, Team: true, Root: true, Shells: true, Delve: true, Release: true,
-	Time: true,
+	Docker: true, Image: true, Kind: true, Local: true, SPIRE: true, Chromium: true, NPM: true, NSS: true, Policies: true,
+	XZ: true, Memory: true,
+	PodNetwork: true, NetworkPolicy: true, DevFull: true, Team: true, Root: true, Time: true,
+	Shells: true, Delve: true, Release: true,
 }
 
-// Required reads LAB_REQUIRE: words with commas between them. A word that is no reason is an error.
+// Required reads LAB_REQUIRE: reasons separated by commas. An unknown reason is an error.
 func Required(lookup env.Lookup) (map[Reason]bool, error) {
 	text, _ := lookup("LAB_REQUIRE")
 	out := map[Reason]bool{}
@@ -70,13 +70,13 @@ func Required(lookup env.Lookup) (map[Reason]bool, error) {
 	return out, nil
 }
 
-// Lacks ends t because the machine lacks what it needs: skipped, or failed where LAB_REQUIRE demands it.
+// Lacks ends t because the machine lacks something: it is skipped, or fails if LAB_REQUIRE lists the reason.
 func Lacks(t testing.TB, r Reason, format string, args ...any) {
 	t.Helper()
 	lacks(t, env.Process, r, fmt.Sprintf(format, args...))
 }
 
-// ender is what of a test ends it.
+// ender is the part of testing.TB that ends a test.
 type ender interface {
 	Helper()
 	Fatalf(format string, args ...any)
@@ -98,7 +98,7 @@ func lacks(t ender, lookup env.Lookup, r Reason, why string) {
 	}
 }
 
-// Unhurried demands a run without -short; what says why the test takes its time.
+// Unhurried requires a run without -short; what says why the test takes long.
 func Unhurried(t testing.TB, what string) {
 	t.Helper()
 	if testing.Short() {
@@ -143,7 +143,8 @@ func program(t testing.TB, r Reason, mend string, names ...string) string {
 	return ""
 }
 
-// WebCheck is the content of a file below tools/web/node_modules, which is not shipped; root is the way to the checkout's.
+// WebCheck is the content of a file below tools/web/node_modules, which is not shipped; root is the way to the
+// checkout's.
 func WebCheck(t testing.TB, root, path string) []byte {
 	t.Helper()
 	text, err := os.ReadFile(root + "/tools/web/node_modules/" + path)
@@ -185,7 +186,7 @@ func docker(ctx context.Context, args ...string) (string, error) {
 // not. It is removed when t ends.
 func PrivateDir(t testing.TB) string {
 	t.Helper()
-	parent := "/var/cache" // of root's, and open to the uids of a lab's workloads
+	parent := "/var/cache" // it is root's, and the uids of a lab's workloads can enter it
 	if os.Geteuid() != 0 {
 		var err error
 		if parent, err = os.UserHomeDir(); err != nil {

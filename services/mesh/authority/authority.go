@@ -1,5 +1,5 @@
-// Package authority signs X.509-SVIDs for one trust domain. It is what the lab's own issuer and the mesh's tests are made of;
-// no service links it.
+// Package authority signs X.509-SVIDs for one trust domain. The lab's issuer and the mesh's tests use it; no service
+// does.
 package authority
 
 import (
@@ -19,7 +19,7 @@ import (
 	"github.com/spiffe/go-spiffe/v2/svid/x509svid"
 )
 
-// backdate is how far NotBefore is set back, as SPIRE does, for clocks that differ a little.
+// backdate is how far NotBefore lies in the past, as in SPIRE, to tolerate clock differences.
 const backdate = 10 * time.Second
 
 // CA is a certificate authority: the root of a trust domain, or an intermediate below one.
@@ -27,11 +27,11 @@ type CA struct {
 	Domain spiffeid.TrustDomain
 	Cert   *x509.Certificate
 	Key    crypto.Signer
-	above  []*x509.Certificate // intermediates that a leaf's chain needs after Cert, when Cert is not a root
+	above  []*x509.Certificate // the intermediates after Cert in a leaf's chain, if Cert is not a root
 	root   bool
 }
 
-// New makes a root that lives for ttl from now.
+// New creates a root that is valid for ttl from now.
 func New(domain spiffeid.TrustDomain, now time.Time, ttl time.Duration) (*CA, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -51,8 +51,9 @@ func New(domain spiffeid.TrustDomain, now time.Time, ttl time.Duration) (*CA, er
 
 func caTemplate(domain spiffeid.TrustDomain, serial *big.Int, now time.Time, ttl time.Duration) *x509.Certificate {
 	return &x509.Certificate{
-		SerialNumber:          serial,
-		Subject:               pkix.Name{Organization: []string{domain.Name()}, CommonName: fmt.Sprintf("CA %x", serial.Bytes()[:4])},
+		SerialNumber: serial,
+		Subject: pkix.Name{Organization: []string{domain.Name()}, CommonName: fmt.Sprintf("CA %x",
+			serial.Bytes()[:4])},
 		URIs:                  []*url.URL{{Scheme: "spiffe", Host: domain.Name()}},
 		NotBefore:             now.Add(-backdate),
 		NotAfter:              now.Add(ttl),
@@ -62,7 +63,7 @@ func caTemplate(domain spiffeid.TrustDomain, serial *big.Int, now time.Time, ttl
 	}
 }
 
-// Intermediate makes a CA below ca. Edit, which may be nil, changes the certificate before it is signed.
+// Intermediate creates a CA below ca. edit, which may be nil, changes the certificate before it is signed.
 func (ca *CA) Intermediate(now time.Time, ttl time.Duration, edit func(*x509.Certificate)) (*CA, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -87,10 +88,11 @@ func (ca *CA) Intermediate(now time.Time, ttl time.Duration, edit func(*x509.Cer
 	return out, nil
 }
 
-// Issue signs an SVID for id that lives for ttl from now. The common name and first DNS name are the ID's path without its
-// slash, because PostgreSQL maps certificates to roles by common name. Edit, which may be nil, changes the certificate before
-// it is signed; production code never passes one.
-func (ca *CA) Issue(id spiffeid.ID, now time.Time, ttl time.Duration, edit func(*x509.Certificate)) (*x509svid.SVID, error) {
+// Issue signs an SVID for id that is valid for ttl from now. The common name and first DNS name are the ID's path
+// without its slash, because PostgreSQL maps certificates to roles by common name. edit, which may be nil, changes the
+// certificate before it is signed; only tests pass one.
+func (ca *CA) Issue(id spiffeid.ID, now time.Time, ttl time.Duration, edit func(*x509.Certificate)) (*x509svid.SVID,
+	error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		return nil, fmt.Errorf("issue %s: %w", id, err)
@@ -131,7 +133,7 @@ func (ca *CA) Issue(id spiffeid.ID, now time.Time, ttl time.Duration, edit func(
 	return svid, nil
 }
 
-// PEM is the certificate and the key of a root, for a file that only its owner may read.
+// PEM is the certificate and the private key of a root, for a file that only its owner may read.
 func (ca *CA) PEM() ([]byte, error) {
 	key, err := x509.MarshalPKCS8PrivateKey(ca.Key)
 	if err != nil {
@@ -141,7 +143,7 @@ func (ca *CA) PEM() ([]byte, error) {
 	return append(out, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: key})...), nil
 }
 
-// FromPEM reads what PEM wrote.
+// FromPEM reads the output of PEM.
 func FromPEM(domain spiffeid.TrustDomain, text []byte) (*CA, error) {
 	certBlock, rest := pem.Decode(text)
 	keyBlock, _ := pem.Decode(rest)

@@ -1,5 +1,5 @@
-// Package bare is mutual TLS without the mesh, by the same curve and the same certificates: what `lab bench` measures the mesh's
-// new connections beside. No service links it.
+// Package bare is mutual TLS without the mesh, with the same curve and certificates. `lab bench` compares the mesh's
+// new connections with it. No service uses it.
 package bare
 
 import (
@@ -21,16 +21,16 @@ import (
 	"example.org/security-training/services/mesh"
 )
 
-// patience is how long one connection may take.
+// patience is the time limit of one connection.
 const patience = 10 * time.Second
 
-// settings is an empty SETTINGS frame (RFC 9113, 6.5): the first that a server of HTTP/2 says, and here the proof that it has
-// admitted the caller, which in TLS 1.3 the end of the caller's own handshake is not.
+// settings is an empty SETTINGS frame (RFC 9113, 6.5), the first frame of an HTTP/2 server. It proves that the server
+// has admitted the caller; in TLS 1.3 the end of the caller's own handshake does not.
 var settings = []byte{0, 0, 0, frameSettings, 0, 0, 0, 0, 0}
 
 const frameSettings = 4
 
-// config is what both sides share.
+// config is the configuration that both sides share.
 func config(svid *x509svid.SVID) *tls.Config {
 	own := tls.Certificate{PrivateKey: svid.PrivateKey, Leaf: svid.Certificates[0]}
 	for _, c := range svid.Certificates {
@@ -53,7 +53,7 @@ func pool(trusts *x509bundle.Bundle) *x509.CertPool {
 	return p
 }
 
-// Server admits whoever has a certificate of its CA.
+// Server admits every caller with a certificate of its CA.
 type Server struct {
 	listener net.Listener
 	config   *tls.Config
@@ -83,7 +83,7 @@ func (s *Server) accept() {
 	}
 }
 
-// admit says what a server of HTTP/2 says first, and waits for the caller to hang up.
+// admit sends the first frame of an HTTP/2 server, and waits until the caller closes the connection.
 func (s *Server) admit(raw net.Conn) {
 	defer raw.Close()
 	if err := raw.SetDeadline(time.Now().Add(patience)); err != nil {
@@ -93,20 +93,20 @@ func (s *Server) admit(raw net.Conn) {
 	if err := conn.Handshake(); err != nil {
 		return
 	}
-	s.admitted.Add(1) // before the caller can know
+	s.admitted.Add(1) // before the caller is told
 	if _, err := conn.Write(settings); err != nil {
 		return
 	}
-	_, _ = io.Copy(io.Discard, conn) // however the caller goes
+	_, _ = io.Copy(io.Discard, conn) // any end of the connection will do
 }
 
 // Addr is where the server listens.
 func (s *Server) Addr() string { return s.listener.Addr().String() }
 
-// Admitted is how many connections were made and admitted so far.
+// Admitted is the number of admitted connections.
 func (s *Server) Admitted() int64 { return s.admitted.Load() }
 
-// Close ends the server and waits for its connections, none of which outlives patience.
+// Close ends the server and waits for its connections, at most for the time of patience.
 func (s *Server) Close() error {
 	err := s.listener.Close()
 	s.group.Wait()
@@ -120,15 +120,15 @@ type Caller struct {
 	config func() *tls.Config
 }
 
-// Call is a caller that knows nothing of the mesh: it believes the CA, and the peer's name in its certificate.
+// Call is a caller without the mesh: it trusts the CA and checks the peer's name in its certificate.
 func Call(addr string, peer spiffeid.ID, svid *x509svid.SVID, trusts *x509bundle.Bundle) Caller {
 	c := config(svid)
 	c.RootCAs, c.ServerName = pool(trusts), peer.Path()[1:]
 	return Caller{addr: addr, peer: peer, config: func() *tls.Config { return c }}
 }
 
-// CallByMesh is a caller that makes its connections as node does, with what node makes for each: its identity of that moment,
-// and the mesh's own check of the peer. The peer is the row of node's topology that is the database.
+// CallByMesh is a caller that opens connections as node does: with its current identity and the mesh's check of the
+// peer. The peer must be the database of node's topology.
 func CallByMesh(addr string, peer spiffeid.ID, node *mesh.Node) Caller {
 	return Caller{addr: addr, peer: peer, config: func() *tls.Config {
 		c := node.Database()
@@ -137,8 +137,8 @@ func CallByMesh(addr string, peer spiffeid.ID, node *mesh.Node) Caller {
 	}}
 }
 
-// Knock makes one connection, proves that it is what it should be, and hangs up: TLS 1.3 by X25519MLKEM768, no resumed session, the
-// peer that was called, and a peer that has admitted the caller.
+// Knock opens one connection, checks it, and closes it: it must be TLS 1.3 with X25519MLKEM768, not resumed, and to the
+// right peer, which must have admitted the caller.
 func (c Caller) Knock(ctx context.Context) error {
 	dialer := net.Dialer{Timeout: patience}
 	raw, err := dialer.DialContext(ctx, "tcp", c.addr)
@@ -174,8 +174,9 @@ func (c Caller) proves(s tls.ConnectionState) error {
 		return fmt.Errorf("agreed on %s, want X25519MLKEM768", s.CurveID)
 	case s.DidResume:
 		return errors.New("resumed a session")
-	case len(s.PeerCertificates) == 0 || len(s.PeerCertificates[0].URIs) != 1 || s.PeerCertificates[0].URIs[0].String() != c.peer.String():
-		return fmt.Errorf("found somebody else, want %s", c.peer)
+	case len(s.PeerCertificates) == 0 || len(s.PeerCertificates[0].URIs) != 1 ||
+		s.PeerCertificates[0].URIs[0].String() != c.peer.String():
+		return fmt.Errorf("found another peer, want %s", c.peer)
 	}
 	return nil
 }

@@ -13,8 +13,8 @@ import (
 
 var pathValue = regexp.MustCompile(`\{[^}]*\}`)
 
-// RefusesWhatIsNoText calls every route that name serves, as a caller that may, with paths, queries and bodies that no
-// column of text holds. Each is a fault of the caller's: 400, and never 500.
+// RefusesWhatIsNoText calls every route of name, as an allowed caller, with paths, queries and bodies that a text
+// column cannot hold. Each must be answered as the caller's fault: 400, never 500.
 func (n *Net) RefusesWhatIsNoText(t *testing.T, name string, bodies map[string][]string) {
 	t.Helper()
 	w, ok := n.Topology.Workload(name)

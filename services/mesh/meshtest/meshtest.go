@@ -41,7 +41,7 @@ type Net struct {
 	cas []*x509.Certificate // the bundle
 }
 
-// Start makes a net of the topology in text. Nothing runs until Join.
+// Start creates a net from the topology in text. Nothing runs before Join.
 func Start(t testing.TB, text []byte) *Net {
 	t.Helper()
 	topo, err := topology.FromYAML(text)
@@ -57,7 +57,8 @@ func Start(t testing.TB, text []byte) *Net {
 	if err != nil {
 		t.Fatal(err)
 	}
-	n := &Net{Topology: topo, CA: ca, Foreign: foreign, Now: time.Now, dir: t.TempDir(), ids: map[string]*mesh.Held{}, cas: []*x509.Certificate{ca.Cert}}
+	n := &Net{Topology: topo, CA: ca, Foreign: foreign, Now: time.Now, dir: t.TempDir(), ids: map[string]*mesh.Held{},
+		cas: []*x509.Certificate{ca.Cert}}
 	n.Host = freeHost(t, topo)
 	n.File = filepath.Join(n.dir, "topology.yaml")
 	if err := os.WriteFile(n.File, text, 0o600); err != nil {
@@ -66,17 +67,17 @@ func Start(t testing.TB, text []byte) *Net {
 	return n
 }
 
-// given holds the addresses of this process's nets: parallel tests look for one in the same microsecond.
-var given sync.Map
+// hostsInUse are the addresses of this process's nets, since parallel tests look for one at the same time.
+var hostsInUse sync.Map
 
-// freeHost finds a loopback address on which every port of the topology is free: the ports are fixed, so each net and each
-// lab has an address of its own.
+// freeHost finds a loopback address on which every port of the topology is free. The ports are fixed, so each net and
+// each lab has its own address.
 func freeHost(t testing.TB, topo *topology.Topology) string {
 	t.Helper()
 	for try := range 200 {
 		x := os.Getpid()*131 + int(time.Now().UnixNano()/1000) + try*7919
 		host := fmt.Sprintf("127.%d.%d.%d", 64+x%120, x/120%250, 2+x/30000%250)
-		if _, taken := given.LoadOrStore(host, true); !taken && free(host, topo) {
+		if _, taken := hostsInUse.LoadOrStore(host, true); !taken && free(host, topo) {
 			return host
 		}
 	}
@@ -100,7 +101,7 @@ func free(host string, topo *topology.Topology) bool {
 	return true
 }
 
-// Bundles is what every member verifies others by: one bundle for each domain, never merged.
+// Bundles are what members verify others with: one bundle for each domain, never merged.
 func (n *Net) Bundles() *x509bundle.Set {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -137,7 +138,7 @@ func (n *Net) Mint(t testing.TB, name string, ttl time.Duration, edit func(*x509
 	return svid
 }
 
-// Identity is what the member called name holds; tests replace or clear it.
+// Identity is the identity of the member called name; tests replace or clear it.
 func (n *Net) Identity(name string) *mesh.Held {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -195,7 +196,7 @@ func (n *Net) Serve(t testing.TB, node *mesh.Node) {
 	name := node.Self().Name
 	AwaitPort(t, net.JoinHostPort(n.Host, strconv.Itoa(node.Self().Health)))
 	AwaitPort(t, n.Addr(name))
-	// That knock is itself a caller who hung up; what comes after this line is the test's own.
+	// AwaitPort is itself a caller that closed its connection; later entries are the test's own.
 	n.AwaitAudit(t, name, "the first knock", func(e audit.Entry) bool { return e.Reason == string(mesh.HungUp) })
 }
 
@@ -214,7 +215,7 @@ func (n *Net) ServeStubs(t testing.TB, node *mesh.Node) {
 	n.Serve(t, node)
 }
 
-// Addr is where name's mesh port is.
+// Addr is the address of name's mesh port.
 func (n *Net) Addr(name string) string {
 	w, _ := n.Topology.Workload(name)
 	return net.JoinHostPort(n.Host, strconv.Itoa(w.Port))
@@ -232,7 +233,7 @@ func AwaitPort(t testing.TB, addr string) {
 	})
 }
 
-// Await asks cond every few milliseconds, for thirty seconds at most.
+// Await calls cond every few milliseconds until it is true, for at most thirty seconds.
 func Await(t testing.TB, what string, cond func() bool) {
 	t.Helper()
 	tick := time.NewTicker(5 * time.Millisecond)
@@ -263,7 +264,7 @@ func (n *Net) AwaitAudit(t testing.TB, name, what string, match func(audit.Entry
 	return found
 }
 
-// Entries reads name's chain as far as it is written.
+// Entries reads what name has written to its audit chain.
 func (n *Net) Entries(t testing.TB, name string) []audit.Entry {
 	t.Helper()
 	f, err := os.Open(n.AuditFile(name))
@@ -278,5 +279,5 @@ func (n *Net) Entries(t testing.TB, name string) []audit.Entry {
 	return entries
 }
 
-// NoPeople answers everybody that there is nothing here, where a test needs a web port and no pages.
+// NoPeople answers 404 to every request, for tests that need a web port and no pages.
 var NoPeople = http.NotFoundHandler()

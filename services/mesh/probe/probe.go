@@ -1,8 +1,8 @@
-// Package probe calls a workload as anybody, honest or not, and says what came of it. It is what the matrix, the scenarios
-// and the tests of refusals knock with; it verifies nothing about the server but, where told, that it is the right one.
+// Package probe calls a workload as any caller, honest or not, and reports the outcome. The matrix, the scenarios and
+// the tests of refusals use it. It does not verify the server.
 //
-// A probe changes nothing: it carries no body and a media type that no handler takes, so that 415 proves Allowed. Where nobody
-// decided, the result is Undecided, which is no refusal.
+// A probe changes nothing: it has no body and a media type that no handler accepts, so that 415 proves Allowed. If the
+// callee made no decision, the result is Undecided, which is no refusal.
 package probe
 
 import (
@@ -22,10 +22,10 @@ import (
 	"example.org/security-training/services/topology"
 )
 
-// MediaType is what a probe's requests carry.
+// MediaType is the media type of a probe's requests.
 const MediaType = "application/x-probe"
 
-// Caller is who knocks, and how.
+// Caller is the calling side of a probe.
 type Caller struct {
 	SVID    *x509svid.SVID // nil: no certificate
 	Manner  Manner
@@ -33,7 +33,7 @@ type Caller struct {
 	Bearer  string   // a token in the header Authorization, as if it could stand for a certificate
 }
 
-// Manner is how a caller speaks.
+// Manner is how a caller uses a connection.
 type Manner int
 
 // The manners. TLS13 is the honest one.
@@ -41,29 +41,29 @@ const (
 	TLS13 Manner = iota
 	TLS12
 	Plaintext
-	HalfOpen // connects and says nothing
+	HalfOpen // connects and sends nothing
 )
 
-// Tickets keeps sessions between connections, as a client that resumes would.
+// Tickets keeps sessions between connections, to resume them.
 type Tickets struct{ cache tls.ClientSessionCache }
 
-// NewTickets makes an empty store of sessions.
+// NewTickets returns an empty store of sessions.
 func NewTickets() *Tickets { return &Tickets{cache: tls.NewLRUClientSessionCache(8)} }
 
-// Undecided is the outcome of a call that nobody decided: the callee could not be reached, did not say a word of TLS, did not
-// answer in time, or cannot record what it decides. It is none of topology's words, so that a callee that is down
+// Undecided is the outcome of a call without a decision: the callee could not be reached, did not speak TLS, did not
+// answer in time, or cannot record its decisions. It is not one of topology's outcomes, so that a callee that is down
 // is not taken for one that refuses.
 const Undecided topology.Outcome = "Undecided"
 
-// ErrNobody is in the error of Open, and in that of a Result, when nobody decided.
+// ErrNobody is in the error of Open, and in that of a Result, when there was no decision.
 var ErrNobody = errors.New("nobody decided")
 
-// Result is what the caller's side saw.
+// Result is what the calling side saw.
 type Result struct {
 	Outcome topology.Outcome // one of topology's, or Undecided
 	Reason  string           // the header Mesh-Reason, when there was an answer
 	Status  int              // of the answer, 0 if there was none
-	Err     error            // what the connection ended with, when it did
+	Err     error            // of the connection, if it ended
 	Resumed bool             // the session was resumed, which must never be
 }
 
@@ -75,14 +75,14 @@ type Conn struct {
 	state  tls.ConnectionState
 }
 
-// How long a peer may take. Who has shaken hands is alive, and an answer may want work: an organisation's figures, say.
+// How long a peer may take. After the handshake it is known to be alive, and an answer may need work.
 const (
 	patience       = 5 * time.Second
 	answerPatience = 20 * time.Second
 )
 
-// Open connects as c. A refusal often shows only at the first answer: TLS 1.3 lets a client finish before the server has
-// looked at its certificate. An error that is ErrNobody is no refusal.
+// Open connects as c. A refusal often shows only at the first answer: in TLS 1.3, a client finishes its handshake
+// before the server checks its certificate. An error that is ErrNobody is no refusal.
 func Open(ctx context.Context, addr string, c Caller) (*Conn, error) {
 	dialer := net.Dialer{Timeout: patience}
 	raw, err := dialer.DialContext(ctx, "tcp", addr)
@@ -92,7 +92,7 @@ func Open(ctx context.Context, addr string, c Caller) (*Conn, error) {
 	return Over(ctx, raw, c)
 }
 
-// Over is Open on a connection that is there already, which it closes if it fails.
+// Over is Open on an existing connection, which it closes if it fails.
 func Over(ctx context.Context, raw net.Conn, c Caller) (*Conn, error) {
 	if c.Manner == Plaintext || c.Manner == HalfOpen {
 		return &Conn{Conn: raw, reader: bufio.NewReader(raw)}, nil
@@ -100,7 +100,7 @@ func Over(ctx context.Context, raw net.Conn, c Caller) (*Conn, error) {
 	config := &tls.Config{
 		MinVersion:         tls.VersionTLS12,
 		MaxVersion:         tls.VersionTLS13,
-		InsecureSkipVerify: true, // the one who knocks is the one under test
+		InsecureSkipVerify: true, // the calling side is under test
 		VerifyConnection:   func(tls.ConnectionState) error { return nil },
 		NextProtos:         []string{"http/1.1"},
 		ServerName:         "probe", // sessions are kept by this name
@@ -123,7 +123,7 @@ func Over(ctx context.Context, raw net.Conn, c Caller) (*Conn, error) {
 	defer cancel()
 	if err := conn.HandshakeContext(ctx); err != nil {
 		raw.Close()
-		var alert *net.OpError // who refuses says so by one
+		var alert *net.OpError // a refusal is an alert
 		if !errors.As(err, &alert) || alert.Op != "remote error" {
 			err = fmt.Errorf("%w: %w", ErrNobody, err)
 		}
@@ -132,7 +132,7 @@ func Over(ctx context.Context, raw net.Conn, c Caller) (*Conn, error) {
 	return &Conn{Conn: conn, reader: bufio.NewReader(conn), bearer: c.Bearer, state: conn.ConnectionState()}, nil
 }
 
-// silent says that err is of waiting in vain.
+// silent says whether err means that no answer came in time.
 func silent(err error) bool {
 	var timeout net.Error
 	return errors.As(err, &timeout) && timeout.Timeout() || errors.Is(err, context.Canceled)
@@ -167,7 +167,7 @@ func (c *Conn) Send(ctx context.Context, method, path, mediaType string) Result 
 		r.Outcome, r.Err = Undecided, fmt.Errorf("%w: %w", ErrNobody, err)
 		return r
 	}
-	req.Host = c.RemoteAddr().String() // who serves people answers for its own host alone
+	req.Host = c.RemoteAddr().String() // the ports for people answer only for their own host
 	if method != http.MethodGet {
 		req.Header.Set("Content-Type", mediaType)
 	}
@@ -190,7 +190,7 @@ func (c *Conn) Send(ctx context.Context, method, path, mediaType string) Result 
 	r.Status, r.Reason = resp.StatusCode, resp.Header.Get("Mesh-Reason")
 	switch {
 	case r.Reason == "" && resp.TLS == nil && c.state.Version == 0:
-		// An answer in plaintext: whatever it says, there is no session.
+		// An answer in plaintext: there is no session.
 	case r.Reason == "":
 		r.Outcome = topology.Allowed
 	case resp.StatusCode == http.StatusForbidden:
@@ -224,18 +224,20 @@ func Once(ctx context.Context, addr string, c Caller, route topology.Route) Resu
 	return conn.Try(ctx, route)
 }
 
-// Serve answers every connection to l with svid and no check at all, as an impostor would, until ctx ends. It is for tests of
-// the calling side.
+// Serve answers every connection to l with svid and without any check, as an impostor would, until ctx ends. It is for
+// tests of the calling side.
 func Serve(ctx context.Context, l net.Listener, svid *x509svid.SVID) error {
 	cert := tls.Certificate{PrivateKey: svid.PrivateKey}
 	for _, x := range svid.Certificates {
 		cert.Certificate = append(cert.Certificate, x.Raw)
 	}
-	config := &tls.Config{MinVersion: tls.VersionTLS13, Certificates: []tls.Certificate{cert}, ClientAuth: tls.RequestClientCert}
+	config := &tls.Config{MinVersion: tls.VersionTLS13, Certificates: []tls.Certificate{cert},
+		ClientAuth: tls.RequestClientCert}
 	s := &http.Server{
 		ReadHeaderTimeout: patience,
 		Handler:           http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "impostor") }),
-		ErrorLog:          slog.NewLogLogger(slog.DiscardHandler, slog.LevelError), // that it is turned away is the caller's to tell
+		// The caller reports that it refused the impostor.
+		ErrorLog: slog.NewLogLogger(slog.DiscardHandler, slog.LevelError),
 	}
 	stop := context.AfterFunc(ctx, func() { s.Close() })
 	defer stop()

@@ -20,7 +20,7 @@ import (
 
 const route = topology.Route("GET /x")
 
-// wantUndecided demands an outcome that nobody can take for one of topology's.
+// wantUndecided requires an outcome that is different from topology's.
 func wantUndecided(t *testing.T, got probe.Result) {
 	t.Helper()
 	decisions := []topology.Outcome{topology.Allowed, topology.Forbidden, topology.Refused}

@@ -1,5 +1,5 @@
-// Package audited writes to the database so that whatever changes commits together with the rows of the audit that say
-// so, or not at all. Each workload has a chain of its own there, and reads no other.
+// Package audited writes to the database so that a change commits together with its audit rows, or not at all. Each
+// workload has its own chain there, and reads only that.
 package audited
 
 import (
@@ -16,20 +16,19 @@ import (
 	"example.org/security-training/services/audit"
 )
 
-// Row is an entry to be written. The database adds its number, its time and the hashes.
+// Row is an entry to be written. The database adds its number, time and hashes.
 type Row struct {
 	Kind   string `json:"kind"`             // what happened: "lesson.asked"
-	Person string `json:"person,omitempty"` // whom it is about
+	Person string `json:"person,omitempty"` // the person it is about
 	Event  string `json:"event,omitempty"`  // the event that caused it
 	Detail string `json:"detail,omitempty"` // a JSON object, of a type for each kind
 }
 
-// Note makes a row whose detail is v as JSON. V is a struct of the caller's that can always be encoded; what cannot is
-// a fault of the program, and panics.
+// Note returns a row whose detail is v as JSON. It panics if v cannot be encoded, which is a bug.
 func Note(kind, person, event string, v any) Row {
 	var b bytes.Buffer
 	line := json.NewEncoder(&b)
-	line.SetEscapeHTML(false) // ids stand in it as PostgreSQL writes them as JSON
+	line.SetEscapeHTML(false) // so that ids have the same form as in PostgreSQL's JSON
 	if err := line.Encode(v); err != nil {
 		panic(fmt.Sprintf("detail of %s: %v", kind, err))
 	}
@@ -41,8 +40,8 @@ type Beginner interface {
 	Begin(ctx context.Context) (pgx.Tx, error)
 }
 
-// Write runs act in a transaction, appends the rows that it returns, and commits. It returns the rows that have committed.
-// Rows are appended last, so that the chain is locked briefly.
+// Write runs act in a transaction, appends the rows that it returns, and commits. It returns the rows that have
+// committed. Rows are appended last, so that the chain is locked briefly.
 func Write(ctx context.Context, db Beginner, act func(pgx.Tx) ([]Row, error)) ([]Row, error) {
 	var rows []Row
 	err := pgx.BeginFunc(ctx, db, func(tx pgx.Tx) error {
@@ -58,8 +57,8 @@ func Write(ctx context.Context, db Beginner, act func(pgx.Tx) ([]Row, error)) ([
 	return rows, nil
 }
 
-// Append adds rows to the writer's chain. It has to be the last statement of its transaction: it locks the chain until
-// the transaction ends.
+// Append adds rows to the writer's chain. It must be the last statement of its transaction, since it locks the chain
+// until the transaction ends.
 func Append(ctx context.Context, tx pgx.Tx, rows []Row) error {
 	if len(rows) == 0 {
 		return nil
@@ -74,12 +73,12 @@ func Append(ctx context.Context, tx pgx.Tx, rows []Row) error {
 	return nil
 }
 
-// Querier asks: a pool, a connection or a transaction.
+// Querier runs queries: a pool, a connection or a transaction.
 type Querier interface {
 	Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error)
 }
 
-// Export reads the writer's own chain behind the row after, in order, limit rows at most (0: all).
+// Export reads the writer's own chain after the row after, in order, at most limit rows (0: all).
 func Export(ctx context.Context, db Querier, after, limit int64) iter.Seq2[audit.Row, error] {
 	return read(
 		ctx, db,
@@ -89,15 +88,15 @@ func Export(ctx context.Context, db Querier, after, limit int64) iter.Seq2[audit
 	)
 }
 
-// Subject is what a story is about: an event, a person, or those rows about a person that name the event. Rows about the
-// person are those from Since to Until; zero: without that bound.
+// Subject selects rows for Story: those about an event, about a person, or those about the person that name the event.
+// Rows about the person are limited to Since and Until, if these are not zero.
 type Subject struct {
 	Event, Person string
 	Since, Until  time.Time
 }
 
-// Story reads what the writer's own chain says of a subject, in order, most rows at most. It finds them by indexes,
-// however long the chain is.
+// Story reads the rows of the writer's own chain about a subject, in order, at most most rows. It uses indexes, so its
+// cost does not depend on the length of the chain.
 func Story(ctx context.Context, db Querier, s Subject, most int64) iter.Seq2[audit.Row, error] {
 	bound := func(t time.Time) *time.Time {
 		if t.IsZero() {
@@ -114,7 +113,7 @@ func Story(ctx context.Context, db Querier, s Subject, most int64) iter.Seq2[aud
 	)
 }
 
-// read asks when its rows are gone through, not before.
+// read runs the query when its rows are iterated.
 func read(ctx context.Context, db Querier, query string, args ...any) iter.Seq2[audit.Row, error] {
 	return func(yield func(audit.Row, error) bool) {
 		rows, err := db.Query(ctx, query, args...)

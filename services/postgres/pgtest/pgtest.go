@@ -1,5 +1,5 @@
-// Package pgtest gives tests a real PostgreSQL: one server for a test binary, on a unix socket, and a database of its own for
-// each test, prepared by the same code that prepares a lab's.
+// Package pgtest provides a real PostgreSQL for tests: one server for each test binary, on a unix socket, and a
+// separate database for each test, prepared by the same code as a lab's.
 package pgtest
 
 import (
@@ -27,14 +27,14 @@ import (
 	"example.org/security-training/services/topology"
 )
 
-// Server is one running PostgreSQL. It trusts its socket: who may sign in how is tested elsewhere, what a role may do is not
-// changed by it.
+// Server is one running PostgreSQL. It trusts its socket: authentication is tested elsewhere, and privileges are not
+// affected.
 type Server struct {
 	folder, bin string
-	owner       *syscall.Credential // set for root, as whom the server refuses to run
+	owner       *syscall.Credential // set if the tests run as root, since the server refuses to
 	next        atomic.Int64
 	once        sync.Once
-	first       error // of making the database that the others are copies of
+	first       error // of creating the database that the others are copies of
 }
 
 const port = 5432
@@ -83,7 +83,8 @@ func (s *Server) open() error {
 			return err
 		}
 	}
-	if err := s.run("initdb", "-D", s.data(), "-U", "postgres", "--auth=trust", "--no-sync", "--encoding=UTF8", "--locale=C"); err != nil {
+	if err := s.run("initdb", "-D", s.data(), "-U", "postgres", "--auth=trust", "--no-sync", "--encoding=UTF8",
+		"--locale=C"); err != nil {
 		return err
 	}
 	return s.Start()
@@ -97,7 +98,7 @@ func (s *Server) Start() error {
 	return s.run("pg_ctl", "-D", s.data(), "-o", options, "-l", filepath.Join(s.folder, "log"), "-w", "start")
 }
 
-// Stop ends the server at once, as a power cut would.
+// Stop ends the server at once, like a power failure.
 func (s *Server) Stop() error {
 	return s.run("pg_ctl", "-D", s.data(), "-m", "immediate", "-w", "stop")
 }
@@ -126,17 +127,18 @@ func (s *Server) Config(t testing.TB, database, role string) *pgxpool.Config {
 	return config
 }
 
-// prepared is the database that has every migration and no row; the others are copies of it.
+// prepared is the database with all migrations and no rows; the others are copies of it.
 const prepared = "prepared"
 
-// copy makes a database of the prepared one, in a fifth of the time that the migrations take, and gives it who may do what with
-// it, which a copy does not inherit.
+// copy creates a copy of the prepared database, which takes a fifth of the time of the migrations, and grants the
+// privileges on the database, which a copy does not inherit.
 func (s *Server) copy(ctx context.Context, name string, topo *topology.Topology) error {
 	s.once.Do(func() { s.first = dbkeeper.Prepare(ctx, s.folder, port, prepared, topo) })
 	if s.first != nil {
 		return s.first
 	}
-	admin, err := pgx.Connect(ctx, fmt.Sprintf("sslmode=disable host=%s port=%d dbname=postgres user=postgres", s.folder, port))
+	admin, err := pgx.Connect(ctx, fmt.Sprintf("sslmode=disable host=%s port=%d dbname=postgres user=postgres", s.folder,
+		port))
 	if err != nil {
 		return err
 	}
@@ -144,11 +146,13 @@ func (s *Server) copy(ctx context.Context, name string, topo *topology.Topology)
 	if _, err := admin.Exec(ctx, "CREATE DATABASE "+name+" OWNER owner TEMPLATE "+prepared); err != nil {
 		return err
 	}
-	_, err = admin.Exec(ctx, "UPDATE pg_database SET datacl = (SELECT datacl FROM pg_database WHERE datname = $1) WHERE datname = $2", prepared, name)
+	_, err = admin.Exec(ctx,
+		"UPDATE pg_database SET datacl = (SELECT datacl FROM pg_database WHERE datname = $1) WHERE datname = $2", prepared,
+		name)
 	return err
 }
 
-// Database makes a database with every role and migration of the lab, and a pool for the one workload of a kind.
+// Database creates a database with all roles and migrations of the lab, and a pool for the only workload of a kind.
 func (s *Server) Database(t testing.TB, kind string) *pgxpool.Pool {
 	t.Helper()
 	topo, err := topology.FromYAML(manifests.Topology())

@@ -1,5 +1,5 @@
-// Package bridge joins a process's standard streams to a unix socket or a file, for a pod whose image has neither shell, netcat nor
-// tail: who may exec into the pod may speak to the socket or read the file, and nobody else.
+// Package bridge connects a process's standard streams to a unix socket or a file, for a pod whose image has no shell,
+// netcat or tail. Only those who may exec into the pod can use the socket or read the file.
 package bridge
 
 import (
@@ -10,9 +10,9 @@ import (
 	"net"
 )
 
-// Run does what args say. "wait": nothing, until ctx ends; it keeps a container there to exec into. "connect PATH": copies in to
-// the socket at PATH and what the socket says to out, until either side ends. "tail PATH OFFSET": copies the file at PATH to out,
-// from OFFSET bytes on, and goes on as it grows.
+// Run executes args. "wait" does nothing until ctx ends, to keep a container running. "connect PATH" copies in to the
+// unix socket at PATH and the socket's output to out, until either side ends. "tail PATH OFFSET" copies the file at
+// PATH to out from OFFSET bytes on, and continues as it grows.
 func Run(ctx context.Context, args []string, in io.Reader, out io.Writer) error {
 	switch {
 	case len(args) == 1 && args[0] == "wait":
@@ -23,7 +23,7 @@ func Run(ctx context.Context, args []string, in io.Reader, out io.Writer) error 
 	case len(args) == 3 && args[0] == "tail":
 		ctx, cancel := context.WithCancel(ctx)
 		defer cancel()
-		go func() { // whoever wanted to read on has gone when the input ends
+		go func() { // the reader is gone when the input ends
 			_, _ = io.Copy(io.Discard, in)
 			cancel()
 		}()
@@ -39,7 +39,7 @@ func connect(ctx context.Context, path string, in io.Reader, out io.Writer) erro
 		return fmt.Errorf("connect to the socket: %w", err)
 	}
 	defer conn.Close()
-	// The copy that is left behind when the other ends goes with the process: a read of stdin cannot be interrupted.
+	// The other copy ends with the process, since a read of stdin cannot be interrupted.
 	ended := make(chan error, 2)
 	go func() {
 		_, err := io.Copy(conn, in)

@@ -83,12 +83,14 @@ func TestWaitingEndsWithItsContext(t *testing.T) {
 
 func TestAnythingElseIsRefusedWithWhatIsWanted(t *testing.T) {
 	for _, args := range [][]string{nil, {"connect"}, {"wait", "x"}, {"/etc/passwd"}} {
-		if err := bridge.Run(t.Context(), args, strings.NewReader(""), io.Discard); err == nil || !strings.Contains(err.Error(), "want: wait, connect PATH, or tail PATH OFFSET") {
+		if err := bridge.Run(t.Context(), args, strings.NewReader(""), io.Discard); err == nil ||
+			!strings.Contains(err.Error(), "want: wait, connect PATH, or tail PATH OFFSET") {
 			t.Errorf("%v: %v", args, err)
 		}
 	}
 	missing := filepath.Join(t.TempDir(), "nobody")
-	if err := bridge.Run(t.Context(), []string{"connect", missing}, strings.NewReader(""), io.Discard); err == nil || !strings.Contains(err.Error(), "connect to the socket") {
+	if err := bridge.Run(t.Context(), []string{"connect", missing}, strings.NewReader(""), io.Discard); err == nil ||
+		!strings.Contains(err.Error(), "connect to the socket") {
 		t.Errorf("got %v", err)
 	}
 }

@@ -11,8 +11,8 @@ import (
 	"time"
 )
 
-// tail copies the file at path to out from an offset on, and goes on as it grows, until ctx or out ends. A file that is not there
-// yet is waited for; one that is shorter than the offset is not the one that was meant.
+// tail copies the file at path to out from an offset on, and continues as it grows, until ctx or out ends. It waits for
+// a file that does not exist yet. A file shorter than the offset is an error, since it is another one.
 func tail(ctx context.Context, path, offset string, out io.Writer) error {
 	at, err := strconv.ParseInt(offset, 10, 64)
 	if err != nil || at < 0 {

@@ -9,7 +9,7 @@ import (
 	"example.org/security-training/services/registrar"
 )
 
-// InCluster dials the SPIRE server at s as the service account of the pod that it is called in.
+// InCluster dials the SPIRE server at s with the service account of the calling pod.
 func InCluster(s registrar.Server) registrar.Dial {
 	return func(ctx context.Context, addr string) (net.Conn, error) {
 		config, err := rest.InClusterConfig()

@@ -1,5 +1,5 @@
-// Package podexec makes a network connection of a command that runs in a pod: what is written goes to its standard input, what it
-// says on its standard output is read.
+// Package podexec turns a command in a pod into a network connection: writes go to its standard input, and reads come
+// from its standard output.
 package podexec
 
 import (
@@ -20,13 +20,15 @@ import (
 	"k8s.io/streaming/pkg/httpstream"
 )
 
-// Dial returns what starts command in a container and hands its standard streams out as a connection, as grpc.WithContextDialer
-// wants it; the address is ignored. The connection is there at once: what keeps the command from running, and what it said on its
-// standard error before it ended, is the error of Read and Write. ctx bounds nothing but the preparation; Close ends the
-// command's input, and the stream soon after.
-func Dial(config *rest.Config, namespace, pod, container string, command ...string) func(ctx context.Context, _ string) (net.Conn, error) {
+// Dial returns a dialer for grpc.WithContextDialer that starts command in a container and returns its standard streams
+// as a connection; the address is ignored. It does not wait for the command: if the command cannot run or fails, Read
+// and Write return the error, with its standard error output. ctx limits only the preparation. Close ends the command's
+// input, and the stream shortly after.
+func Dial(config *rest.Config, namespace, pod, container string, command ...string) func(ctx context.Context,
+	_ string) (net.Conn, error) {
 	return func(ctx context.Context, _ string) (net.Conn, error) {
-		run, err := executor(config, namespace, pod, &v1.PodExecOptions{Container: container, Command: command, Stdin: true, Stdout: true, Stderr: true})
+		run, err := executor(config, namespace, pod, &v1.PodExecOptions{Container: container, Command: command, Stdin: true,
+			Stdout: true, Stderr: true})
 		if err != nil {
 			return nil, fmt.Errorf("exec in %s/%s: %w", namespace, pod, err)
 		}
@@ -34,15 +36,17 @@ func Dial(config *rest.Config, namespace, pod, container string, command ...stri
 	}
 }
 
-// executor speaks websocket, and SPDY where a server or a proxy on the way refuses that, as kubectl does.
+// executor uses websocket, and SPDY if the server or a proxy refuses it, like kubectl.
 func executor(config *rest.Config, namespace, pod string, options *v1.PodExecOptions) (remotecommand.Executor, error) {
 	config = rest.CopyConfig(config)
-	config.APIPath, config.GroupVersion, config.NegotiatedSerializer = "/api", &v1.SchemeGroupVersion, scheme.Codecs.WithoutConversion()
+	config.APIPath, config.GroupVersion, config.NegotiatedSerializer = "/api", &v1.SchemeGroupVersion,
+		scheme.Codecs.WithoutConversion()
 	client, err := rest.RESTClientFor(config)
 	if err != nil {
 		return nil, err
 	}
-	url := client.Post().Resource("pods").Namespace(namespace).Name(pod).SubResource("exec").VersionedParams(options, scheme.ParameterCodec).URL()
+	url := client.Post().Resource("pods").Namespace(namespace).Name(pod).SubResource("exec").VersionedParams(options,
+		scheme.ParameterCodec).URL()
 	websocket, err := remotecommand.NewWebSocketExecutor(config, http.MethodGet, url.String())
 	if err != nil {
 		return nil, err
@@ -56,14 +60,14 @@ func executor(config *rest.Config, namespace, pod string, options *v1.PodExecOpt
 	})
 }
 
-// linger is how long a stream may take to end by itself once its input has ended.
+// linger is how long a stream may take to end after its input has ended.
 const linger = 2 * time.Second
 
-// conn is one end of a pipe, whose other end a command reads and writes.
+// conn is one end of a pipe; a command uses the other end.
 type conn struct {
 	net.Conn
 	what   string
-	ended  chan struct{} // closed when the command has
+	ended  chan struct{} // closed when the command has ended
 	err    error         // why, once ended
 	cancel context.CancelFunc
 	once   sync.Once
@@ -71,7 +75,7 @@ type conn struct {
 
 func open(ctx context.Context, what string, run remotecommand.Executor) net.Conn {
 	near, far := net.Pipe()
-	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx)) // a dialer's context ends before its connection does
+	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx)) // a dialer's context ends before its connection
 	c := &conn{Conn: near, what: what, ended: make(chan struct{}), cancel: cancel}
 	go func() {
 		defer cancel()
@@ -136,7 +140,7 @@ func (c *conn) LocalAddr() net.Addr { return address(c.what) }
 // RemoteAddr implements net.Conn.
 func (c *conn) RemoteAddr() net.Addr { return address(c.what) }
 
-// input is what a command reads. Its end is no fault, whichever side brought it about.
+// input is the standard input of a command. Its end is not an error, whichever side causes it.
 type input struct{ from io.Reader }
 
 // Read implements io.Reader.
@@ -148,7 +152,7 @@ func (i input) Read(b []byte) (int, error) {
 	return n, err
 }
 
-// address is the name of a connection that has none on any network.
+// address is the name of a connection without a network address.
 type address string
 
 // Network implements net.Addr.
@@ -157,7 +161,7 @@ func (address) Network() string { return "exec" }
 // String implements net.Addr.
 func (a address) String() string { return string(a) }
 
-// tail keeps the end of what a command complains about.
+// tail keeps the end of a command's standard error output.
 type tail struct {
 	mu   sync.Mutex
 	text []byte
@@ -172,7 +176,7 @@ func (t *tail) Write(b []byte) (int, error) {
 	return len(b), nil
 }
 
-// String is what was kept, in one piece.
+// String is the kept text on one line.
 func (t *tail) String() string {
 	t.mu.Lock()
 	defer t.mu.Unlock()

@@ -20,9 +20,8 @@ const dueWithin = time.Minute
 // near says whether two scores differ by no more than a moment's decay.
 func near(a, b risk.Score) bool { return max(a-b, b-a) < risk.One/1e5 }
 
-// What stands in the list, and in the company's trend, is what each person's events come to, arriving in
-// any order: late events, passes, another role, owners found later, days that go by, people and events that are
-// forgotten.
+// The list of people and the organisation's trend show what each person's events come to, in any order of arrival: late
+// events, passes, another role, owners found later, days that pass, people and events that are deleted.
 func TestStandingsAreWhatTheEventsComeTo(t *testing.T) {
 	l := newLab(t)
 	l.Shadow(risk.MustProfile("decay-v1"))
@@ -68,7 +67,7 @@ func TestStandingsAreWhatTheEventsComeTo(t *testing.T) {
 			}
 			l.get("/v1/people/"+s.ID+"/risk?profile=decay-v1", &a)
 			if s.Shadow == nil || !near(s.Shadow.Score, a.Score) {
-				t.Fatalf("%s: beside, %s stands at %+v, want %d", what, s.ID, s.Shadow, a.Score)
+				t.Fatalf("%s: as shadow, %s stands at %+v, want %d", what, s.ID, s.Shadow, a.Score)
 			}
 			for i, p := range o.Trend[:trendDays] {
 				l.get("/v1/people/"+s.ID+"/risk?at="+p.At.Format(time.RFC3339), &a)
@@ -145,7 +144,7 @@ func TestStandingsAreWhatTheEventsComeTo(t *testing.T) {
 	check("half of it forgotten")
 }
 
-// Who was made for a run of an exercise counts in no figure of the company.
+// People who were created for a run of an exercise count in no figure of the organisation.
 func TestPeopleOfARunDoNotCountInTheCompany(t *testing.T) {
 	l := newLab(t)
 	l.roster(person("mira", risk.SRE), person("tomas", risk.SRE))
@@ -189,25 +188,26 @@ func TestPeopleOfARunDoNotCountInTheCompany(t *testing.T) {
 	}
 }
 
-// What is remembered is bounded, and what was used last is kept.
+// The cache is bounded, and keeps what was used last.
 func TestWhatIsRememberedOfPeopleIsBoundedByBytes(t *testing.T) {
-	m := newMemory(1 << 20)
+	m := newCache(1 << 20)
 	events := make([]activity.Event, 100)
 	for i := range events {
 		events[i] = commit(i, "mira", activity.ForcePush, time.Duration(i)*time.Minute)
 	}
 	for i := range 200 {
 		id := fmt.Sprint(i)
-		m.keep(map[string]remembered{id: {era: 1, position: 1, events: events, since: make([]int64, 100)}}, makeRoom)
-		m.put(map[string]*book{id: {Book: risk.BookOf(risk.Profiles(), events, risk.Epoch), era: 1, position: 1}})
+		m.keep(map[string]personEvents{id: {era: 1, position: 1, events: events, since: make([]int64, 100)}}, evictOldest)
+		m.put(map[string]*personState{id: {PersonState: risk.PersonStateOf(risk.Profiles(), events, risk.Epoch), era: 1,
+			position: 1}})
 		if r := m.get("0", 1); len(r.events) != 100 { // used all the time
 			t.Fatalf("after %d people what is used is forgotten", i)
 		}
 		sum := 0
 		for e := m.recent.Front(); e != nil; e = e.Next() {
-			sum += e.Value.(*held).bytes
+			sum += e.Value.(*cacheEntry).bytes
 		}
-		if m.bytes > m.most || m.bytes != sum || m.recent.Len() != len(m.people)+len(m.books) {
+		if m.bytes > m.most || m.bytes != sum || m.recent.Len() != len(m.people)+len(m.states) {
 			t.Fatalf(
 				"after %d people %d bytes are remembered, counted as %d, of at most %d, in %d things of %d",
 				i,
@@ -215,26 +215,26 @@ func TestWhatIsRememberedOfPeopleIsBoundedByBytes(t *testing.T) {
 				m.bytes,
 				m.most,
 				m.recent.Len(),
-				len(m.people)+len(m.books),
+				len(m.people)+len(m.states),
 			)
 		}
 	}
-	if len(m.people) < 2 || m.books["199"] == nil || m.books["1"] != nil {
-		t.Errorf("%d people, the last book %v, an early one %v", len(m.people), m.books["199"], m.books["1"])
+	if len(m.people) < 2 || m.states["199"] == nil || m.states["1"] != nil {
+		t.Errorf("%d people, the last state %v, an early one %v", len(m.people), m.states["199"], m.states["1"])
 	}
 	full := m.bytes
-	m.keep(map[string]remembered{"passing": {era: 1, position: 1, events: events}}, ifThereIsRoom)
+	m.keep(map[string]personEvents{"passing": {era: 1, position: 1, events: events}}, evictNothing)
 	if m.people["passing"] != nil && m.bytes < full {
-		t.Error("who looks through everybody drives out what is used")
+		t.Error("reading the whole roster removes what is used")
 	}
 }
 
 // stored are the standings as they are stored, by person.
-func (l *lab) stored() map[string]kept {
+func (l *lab) stored() map[string]storedStanding {
 	l.t.Helper()
-	of := map[string]kept{}
-	if err := l.look(l.t.Context(), func(tx pgx.Tx, _ risk.Clock) error {
-		list, err := l.kept(l.t.Context(), tx, l.profile)
+	of := map[string]storedStanding{}
+	if err := l.inSnapshot(l.t.Context(), func(tx pgx.Tx, _ risk.Clock) error {
+		list, err := l.storedStandings(l.t.Context(), tx, l.profile)
 		for _, k := range list {
 			of[k.ID] = k
 		}
@@ -245,8 +245,8 @@ func (l *lab) stored() map[string]kept {
 	return of
 }
 
-// Between the making of standings and their reading, a late event may come: then no due is stored, which is not a due
-// of long ago.
+// A late event may arrive between the refresh of standings and their reading: then no due date is stored, which must
+// not read as a due date long ago.
 func TestAPersonOfWhomAnEventCameAMomentAgoIsNotOverdue(t *testing.T) {
 	l := newLab(t)
 	l.roster(person("mira", risk.SRE), person("tomas", risk.SRE))
@@ -254,7 +254,7 @@ func TestAPersonOfWhomAnEventCameAMomentAgoIsNotOverdue(t *testing.T) {
 	l.get("/v1/people", &before)
 	l.send(gitCollector, 1, commit(1, "mira", activity.SecretCommitted, 48*time.Hour))
 	of := l.stored()
-	list := []kept{of["mira"], of["tomas"]}
+	list := []storedStanding{of["mira"], of["tomas"]}
 	if !list[0].due.IsZero() || list[1].due.IsZero() {
 		t.Fatalf("a due is stored: %s, %s: this proves nothing", list[0].due, list[1].due)
 	}
@@ -262,7 +262,7 @@ func TestAPersonOfWhomAnEventCameAMomentAgoIsNotOverdue(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := l.complete(t.Context(), l.profile, clock.Now, list); err != nil {
+	if err := l.completeStandings(t.Context(), l.profile, clock.Now, list); err != nil {
 		t.Fatal(err)
 	}
 	var a risk.Assessment
@@ -278,7 +278,7 @@ func TestAPersonOfWhomAnEventCameAMomentAgoIsNotOverdue(t *testing.T) {
 	}
 }
 
-// What happened at midnight is in that midnight's score.
+// An event at midnight counts in the score of that midnight.
 func TestAnEventOfMidnightIsInTheTrend(t *testing.T) {
 	l := newLab(t)
 	l.roster(person("mira", risk.SRE))
@@ -312,7 +312,7 @@ func TestAnEventOfMidnightIsInTheTrend(t *testing.T) {
 	}
 }
 
-// A standing that was begun earlier and is done later does not know what was ahead of its time.
+// A standing whose computation began earlier and ends later does not include events that were ahead of its time.
 func TestAStandingOfAnEarlierTimeDoesNotReplaceALaterOne(t *testing.T) {
 	l := newLab(t)
 	l.roster(person("mira", risk.SRE))
@@ -321,11 +321,11 @@ func TestAStandingOfAnEarlierTimeDoesNotReplaceALaterOne(t *testing.T) {
 	l.send(gitCollector, 1, e)
 	later := l.stored()["mira"]
 	p := employee{Person: person("mira", risk.SRE), position: later.upTo, era: later.in}
-	earlier := made(l.profile, p, []activity.Event{e}, risk.Epoch.Add(-time.Second), nil)
+	earlier := computeStanding(l.profile, p, []activity.Event{e}, risk.Epoch.Add(-time.Second), nil)
 	if earlier.score >= later.score {
 		t.Fatalf("%d, later %d: this proves nothing", earlier.score, later.score)
 	}
-	if err := l.keep(t.Context(), l.profile, []kept{earlier}); err != nil {
+	if err := l.storeStandings(t.Context(), l.profile, []storedStanding{earlier}); err != nil {
 		t.Fatal(err)
 	}
 	if now := l.stored()["mira"]; now.score != later.score || !now.at.Equal(later.at) {

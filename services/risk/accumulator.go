@@ -9,45 +9,48 @@ import (
 	"example.org/security-training/services/activity"
 )
 
-// Ledger is one person's events as far as one profile needs them, kept so that a new event costs the same however long the
-// history is: what decays is summed up, and only the window is remembered event by event. It scores exactly as
-// Profile.Score does from all events. It does not explain, and knows nothing of floods (see Counted). Ids are the caller's to keep
-// distinct.
-type Ledger struct {
+// Accumulator holds one person's events as far as one profile needs them, so that the cost of a new event does not
+// depend on the length of the history: decaying events are summed, and only the window is kept event by event. It
+// scores exactly as Profile.Score does from all events. It does not explain the score, and does not apply the hourly
+// cap (see Capped). The caller keeps ids distinct.
+type Accumulator struct {
 	profile *Profile
 	newest  time.Time
-	sums    map[activity.Verb][]lessoning
+	sums    map[activity.Verb][]lessonGroup
 	states  []activity.Event // that have not ended
-	window  []activity.Event // by time and id; and before it as far as patterns look back
+	window  []activity.Event // by time and id; it also reaches back as far as patterns look
 	pass    time.Time
 	passed  map[string]time.Time
 	closed  map[string]time.Time
 	teaches map[activity.Verb]map[string]time.Time
 }
 
-// lessoning is the events of one verb after which the same modules were passed.
-type lessoning struct {
-	modules []string // in order
-	sum     tally    // as if no lesson had followed
+// lessonGroup is the sum of those events of one verb after which the same modules were passed.
+type lessonGroup struct {
+	modules []string    // in order
+	sum     decayingSum // before the effect of lessons
 	newest  time.Time
 }
 
-// NewLedger begins a ledger without events.
-func NewLedger(p *Profile) *Ledger {
-	return &Ledger{profile: p, sums: map[activity.Verb][]lessoning{}, passed: map[string]time.Time{}, closed: map[string]time.Time{}, teaches: map[activity.Verb]map[string]time.Time{}}
+// NewAccumulator returns an accumulator without events.
+func NewAccumulator(p *Profile) *Accumulator {
+	return &Accumulator{
+		profile: p, sums: map[activity.Verb][]lessonGroup{}, passed: map[string]time.Time{}, closed: map[string]time.Time{},
+		teaches: map[activity.Verb]map[string]time.Time{},
+	}
 }
 
-// LedgerOf is the ledger of a person's events, in any order.
-func LedgerOf(p *Profile, events []activity.Event) *Ledger {
-	l := NewLedger(p)
+// AccumulatorOf returns the accumulator of a person's events, in any order.
+func AccumulatorOf(p *Profile, events []activity.Event) *Accumulator {
+	l := NewAccumulator(p)
 	for _, e := range passesFirst(events) {
 		l.Add(*e)
 	}
 	return l
 }
 
-// passesFirst is events by time; of one moment the passes come first: they act on what was before it, and not on the
-// rest of it.
+// passesFirst is events by time. Of events at the same time, passes come first: a pass acts on events before it and not
+// on those at its own time.
 func passesFirst(events []activity.Event) []*activity.Event {
 	sorted := make([]*activity.Event, len(events))
 	for i := range events {
@@ -63,15 +66,15 @@ func passesFirst(events []activity.Event) []*activity.Event {
 		if d := a.At.Compare(b.At); d != 0 {
 			return d
 		}
-		return cmp.Or(cmp.Compare(rank(a), rank(b)), byTime(a, b))
+		return cmp.Or(cmp.Compare(rank(a), rank(b)), compareByTime(a, b))
 	})
 	return sorted
 }
 
-// Scores is Profile.Score at each of the times, which ascend, of events that count (see Counted) and whose ids are
-// distinct. It goes through the events once.
-func (p *Profile) Scores(role Role, counted []activity.Event, times []time.Time) []Score {
-	l, rest := NewLedger(p), passesFirst(counted)
+// Scores is Profile.Score at each of the times, which must ascend. The events must be capped (see Capped) and have
+// distinct ids. It reads the events once.
+func (p *Profile) Scores(role Role, capped []activity.Event, times []time.Time) []Score {
+	l, rest := NewAccumulator(p), passesFirst(capped)
 	scores := make([]Score, len(times))
 	for i, at := range times {
 		for len(rest) > 0 && !rest[0].At.After(at) {
@@ -83,8 +86,8 @@ func (p *Profile) Scores(role Role, counted []activity.Event, times []time.Time)
 	return scores
 }
 
-// Bytes is about how much memory the ledger takes.
-func (l *Ledger) Bytes() int {
+// Bytes estimates how much memory the accumulator takes.
+func (l *Accumulator) Bytes() int {
 	const event = int(unsafe.Sizeof(activity.Event{})) + 64 // with its id and verb
 	n := 1 << 10
 	for _, list := range l.sums {
@@ -93,9 +96,9 @@ func (l *Ledger) Bytes() int {
 	return n + event*(cap(l.window)+len(l.states)) + 64*(len(l.passed)+len(l.closed))
 }
 
-// Add takes one more event, late ones too. It answers false, and takes nothing, when the event is a pass that acts on some of what has been summed up and not on all of it: then the ledger has
-// to be made anew, by LedgerOf.
-func (l *Ledger) Add(e activity.Event) bool {
+// Add adds one more event, which may be late. It returns false, and adds nothing, when the event is a pass that acts on
+// only a part of what has been summed: then the accumulator has to be rebuilt by AccumulatorOf.
+func (l *Accumulator) Add(e activity.Event) bool {
 	if e.Verb == activity.TrainingPassed && !l.teach(e) {
 		return false
 	}
@@ -103,12 +106,12 @@ func (l *Ledger) Add(e activity.Event) bool {
 		l.newest = e.At
 	}
 	if e.Verb == activity.SecurityTicketClosed {
-		after(l.closed, e.Ticket, e.At)
+		keepLater(l.closed, e.Ticket, e.At)
 		l.states = slices.DeleteFunc(l.states, l.ended)
 	}
 	if alpha := l.profile.Severities[e.Verb]; alpha > 0 {
 		switch {
-		case (weighed{event: &e}).state():
+		case (weightedEvent{event: &e}).state():
 			if !l.ended(e) {
 				l.states = append(l.states, e)
 			}
@@ -116,22 +119,22 @@ func (l *Ledger) Add(e activity.Event) bool {
 			l.take(e, uint64(alpha))
 		}
 	}
-	// Nothing is kept that scores do not need: a company's windows are in memory.
+	// Fields that scores do not need are dropped: the windows of a whole organisation are held in memory.
 	e.Detail, e.Person, e.Accounts, e.Source = "", "", nil, e.Verb.Source()
-	i, _ := slices.BinarySearchFunc(l.window, e, inTime)
+	i, _ := slices.BinarySearchFunc(l.window, e, byTimeValue)
 	l.window = slices.Insert(l.window, i, e)
 	begin := l.newest.Add(-time.Duration(l.profile.Window) - l.profile.Patterns.lookBack())
 	old := 0
 	for old < len(l.window) && l.window[old].At.Before(begin) {
 		old++
 	}
-	clear(l.window[:old]) // what is before the window is let go; nothing is moved for that
+	clear(l.window[:old]) // releases what is before the window without moving the rest
 	l.window = l.window[old:]
 	return true
 }
 
-// take sums up an event that decays, with the lessons that followed it.
-func (l *Ledger) take(e activity.Event, alpha uint64) {
+// take adds a decaying event to the sum of the events with the same later lessons.
+func (l *Accumulator) take(e activity.Event, alpha uint64) {
 	var modules []string
 	for m, t := range l.teaches[e.Verb] {
 		if t.After(e.At) {
@@ -139,25 +142,25 @@ func (l *Ledger) take(e activity.Event, alpha uint64) {
 		}
 	}
 	slices.Sort(modules)
-	s := l.lessoning(e.Verb, modules)
-	s.sum.grow(alpha, e.At, time.Duration(l.profile.HalfLife), 0)
+	s := l.lessonGroup(e.Verb, modules)
+	s.sum.addDecaying(alpha, e.At, time.Duration(l.profile.HalfLife), 0)
 	if e.At.After(s.newest) {
 		s.newest = e.At
 	}
 }
 
-func (l *Ledger) lessoning(v activity.Verb, modules []string) *lessoning {
+func (l *Accumulator) lessonGroup(v activity.Verb, modules []string) *lessonGroup {
 	for i := range l.sums[v] {
 		if slices.Equal(l.sums[v][i].modules, modules) {
 			return &l.sums[v][i]
 		}
 	}
-	l.sums[v] = append(l.sums[v], lessoning{modules: modules})
+	l.sums[v] = append(l.sums[v], lessonGroup{modules: modules})
 	return &l.sums[v][len(l.sums[v])-1]
 }
 
-// teach lets a pass act on what was summed up; false when some of that was not before it.
-func (l *Ledger) teach(e activity.Event) bool {
+// teach applies a pass to what was summed; it returns false when some of that was not before the pass.
+func (l *Accumulator) teach(e activity.Event) bool {
 	for _, v := range e.Teaches {
 		for _, s := range l.sums[v] {
 			if !slices.Contains(s.modules, e.Module) && !s.newest.Before(e.At) {
@@ -174,7 +177,7 @@ func (l *Ledger) teach(e activity.Event) bool {
 				modules = append(slices.Clone(modules), e.Module)
 				slices.Sort(modules)
 			}
-			into := l.lessoning(v, modules)
+			into := l.lessonGroup(v, modules)
 			into.sum.merge(&s.sum)
 			if s.newest.After(into.newest) {
 				into.newest = s.newest
@@ -183,18 +186,18 @@ func (l *Ledger) teach(e activity.Event) bool {
 		if l.teaches[v] == nil {
 			l.teaches[v] = map[string]time.Time{}
 		}
-		after(l.teaches[v], e.Module, e.At)
+		keepLater(l.teaches[v], e.Module, e.At)
 	}
 	if e.At.After(l.pass) {
 		l.pass = e.At
 	}
-	after(l.passed, e.Module, e.At)
+	keepLater(l.passed, e.Module, e.At)
 	l.states = slices.DeleteFunc(l.states, l.ended)
 	return true
 }
 
-// ended says whether a state has.
-func (l *Ledger) ended(e activity.Event) bool {
+// ended says whether a state has ended.
+func (l *Accumulator) ended(e activity.Event) bool {
 	switch e.Verb {
 	case activity.TrainingStale:
 		return l.pass.After(e.At)
@@ -207,16 +210,16 @@ func (l *Ledger) ended(e activity.Event) bool {
 }
 
 // Score is the score at τ, which must not be before the newest event.
-func (l *Ledger) Score(role Role, at time.Time) Score {
+func (l *Accumulator) Score(role Role, at time.Time) Score {
 	p := l.profile
 	h := &history{at: at, events: make([]*activity.Event, len(l.window))}
 	begin := at.Add(-time.Duration(p.Window))
-	var t tallies
+	var t decayingSums
 	for i := range l.window {
 		e := &l.window[i]
 		h.events[i] = e
 		alpha := p.Severities[e.Verb]
-		if p.HalfLife > 0 || alpha == 0 || !e.At.After(begin) || (weighed{event: e}).state() {
+		if p.HalfLife > 0 || alpha == 0 || !e.At.After(begin) || (weightedEvent{event: e}).state() {
 			continue
 		}
 		lessons := 0
@@ -225,10 +228,10 @@ func (l *Ledger) Score(role Role, at time.Time) Score {
 				lessons++
 			}
 		}
-		t[e.Source.Group()].plain[min(lessons, 2)].add(uint64(alpha), one)
+		t[e.Source.Group()].plain[min(lessons, 2)].addProduct(uint64(alpha), one)
 	}
 	for _, e := range l.states {
-		t[e.Source.Group()].plain[0].add(uint64(p.Severities[e.Verb]), one)
+		t[e.Source.Group()].plain[0].addProduct(uint64(p.Severities[e.Verb]), one)
 	}
 	for v, list := range l.sums {
 		into := &t[v.Source().Group()]

@@ -12,25 +12,29 @@ import (
 	"example.org/security-training/services/activity"
 )
 
-// Events come in the order of time or out of it: at each step the ledger scores exactly as all events do.
-func TestLedgerScoresExactlyAsTheWholeHistory(t *testing.T) {
-	anew := 0
+// Events come in the order of time or out of it: at each step the accumulator scores exactly as all events do.
+func TestAccumulatorScoresExactlyAsTheWholeHistory(t *testing.T) {
+	rebuilt := 0
 	check := func(t *rapid.T) {
 		events, role := lives(t), anyRole.Draw(t, "role")
 		events = slices.DeleteFunc(events, func(e activity.Event) bool { return e.At.After(t0) })
 		seen := map[string]bool{}
-		mixed := slices.DeleteFunc(slices.Clone(events), func(e activity.Event) bool { twice := seen[e.ID]; seen[e.ID] = true; return twice })
+		mixed := slices.DeleteFunc(slices.Clone(events),
+			func(e activity.Event) bool { twice := seen[e.ID]; seen[e.ID] = true; return twice })
 		if rapid.Bool().Draw(t, "in order") {
 			slices.SortStableFunc(mixed, func(a, b activity.Event) int { return a.At.Compare(b.At) })
 		} else {
-			rand.New(rand.NewPCG(rapid.Uint64().Draw(t, "order"), 1)).Shuffle(len(mixed), func(i, j int) { mixed[i], mixed[j] = mixed[j], mixed[i] })
+			rand.New(rand.NewPCG(rapid.Uint64().Draw(t, "order"), 1)).Shuffle(len(mixed), func(i, j int) {
+				mixed[i],
+					mixed[j] = mixed[j], mixed[i]
+			})
 		}
 		for _, p := range Profiles() {
-			l := NewLedger(p)
+			l := NewAccumulator(p)
 			for i, e := range mixed {
 				if !l.Add(e) {
-					anew++
-					l = LedgerOf(p, mixed[:i+1])
+					rebuilt++
+					l = AccumulatorOf(p, mixed[:i+1])
 				}
 				at := l.newest
 				if i == len(mixed)-1 {
@@ -39,7 +43,7 @@ func TestLedgerScoresExactlyAsTheWholeHistory(t *testing.T) {
 					continue
 				}
 				if want, got := p.Score(role, mixed[:i+1], at), l.Score(role, at); got != want {
-					t.Fatalf("%s after %d events: %d by the ledger, %d by all of them", p.Name, i+1, got, want)
+					t.Fatalf("%s after %d events: %d by the accumulator, %d by all of them", p.Name, i+1, got, want)
 				}
 			}
 		}
@@ -47,12 +51,12 @@ func TestLedgerScoresExactlyAsTheWholeHistory(t *testing.T) {
 	for range 5 {
 		rapid.Check(t, check)
 	}
-	if anew == 0 {
-		t.Error("no pass came late enough for a ledger to be made anew")
+	if rebuilt == 0 {
+		t.Error("no pass came late enough for an accumulator to be rebuilt")
 	}
 }
 
-// Scores at midnights that the caller has already change nothing in when training falls due, however many they are.
+// Scores at midnights that the caller passes do not change when training is due, for any number of them.
 func TestDueIsTheSameWithAndWithoutKnownScores(t *testing.T) {
 	walked := 0
 	rapid.Check(t, func(t *rapid.T) {
@@ -81,7 +85,7 @@ func TestDueIsTheSameWithAndWithoutKnownScores(t *testing.T) {
 		}
 	})
 	if walked == 0 {
-		t.Error("everybody's level was LOW")
+		t.Error("every level was LOW")
 	}
 }
 
@@ -94,10 +98,12 @@ func TestLateAndRepeatedPassesActOnWhatWasBeforeThem(t *testing.T) {
 		return e
 	}
 	events := []activity.Event{
-		event(1, activity.SecretCommitted, 9*day), pass(2, "secret-hygiene", 8*day), event(3, activity.SecretCommitted, 7*day), pass(4, "keys-and-service-accounts", 6*day),
-		event(5, activity.SecretCommitted, 5*day), pass(6, "secret-hygiene", 4*day), event(7, activity.SecretCommitted, 8*day), event(8, activity.SecretCommitted, 4*day),
+		event(1, activity.SecretCommitted, 9*day), pass(2, "secret-hygiene", 8*day), event(3, activity.SecretCommitted,
+			7*day), pass(4, "keys-and-service-accounts", 6*day),
+		event(5, activity.SecretCommitted, 5*day), pass(6, "secret-hygiene", 4*day), event(7, activity.SecretCommitted,
+			8*day), event(8, activity.SecretCommitted, 4*day),
 	}
-	l := NewLedger(p)
+	l := NewAccumulator(p)
 	for i, e := range events {
 		if !l.Add(e) {
 			t.Fatalf("event %d needs the whole history", i)
@@ -115,11 +121,11 @@ func TestLateAndRepeatedPassesActOnWhatWasBeforeThem(t *testing.T) {
 	}
 }
 
-// BenchmarkLedger shows what one more event costs, score included, by the length of the history before it.
-func BenchmarkLedger(b *testing.B) {
+// BenchmarkAccumulator shows what one more event costs, score included, by the length of the history before it.
+func BenchmarkAccumulator(b *testing.B) {
 	for _, n := range []int{100, 10_000, 100_000} {
 		b.Run(fmt.Sprint(n), func(b *testing.B) {
-			l := NewLedger(MustProfile(Default))
+			l := NewAccumulator(MustProfile(Default))
 			for i := range n { // a year and more, 100 of them in the window
 				ago := time.Duration(n-i) * 400 * day / time.Duration(n)
 				if n-i <= 100 {
@@ -130,7 +136,7 @@ func BenchmarkLedger(b *testing.B) {
 					e.At = e.At.Add(40 * day)
 				}
 				e.Module, e.Ticket = "phishing", fmt.Sprintf("SEC-%d", i%10)
-				if (weighed{event: &e}).state() {
+				if (weightedEvent{event: &e}).state() {
 					e.Verb, e.Source = activity.PolicyViolation, activity.SIEM
 				}
 				l.Add(e)
