@@ -89,24 +89,24 @@ var kinds = []string{
 var kindPattern = regexp.MustCompile(`^[a-z_.]{0,40}$`)
 
 // Show is the page: PageRows entries at a time, the newest first, of a person, an event or a kind.
-func (l *Log) Show(v *site.Request) error {
-	q := v.R.URL.Query()
+func (l *Log) Show(req *site.Request) error {
+	q := req.R.URL.Query()
 	query, err := queryOf(q)
 	if err != nil {
 		return err
 	}
 	if query.Person != "" || query.Event != "" {
 		// Looking a person up is an act, and the audit says so as well.
-		if err := l.Store.Record(v.Ctx(), audited.Note("search", "", "", struct {
+		if err := l.Store.Record(req.Ctx(), audited.Note("search", "", "", struct {
 			By     site.Principal `json:"by"`
 			Person string         `json:"person,omitempty"`
 			Event  string         `json:"event,omitempty"`
-		}{v.Viewer.Principal, query.Person, query.Event})); err != nil {
+		}{req.Viewer.Principal, query.Person, query.Event})); err != nil {
 			return err
 		}
 	}
 	m := pageView{Query: query}
-	entries, err := l.Store.Search(v.Ctx(), query)
+	entries, err := l.Store.Search(req.Ctx(), query)
 	if err != nil {
 		return err
 	}
@@ -129,7 +129,7 @@ func (l *Log) Show(v *site.Request) error {
 			Value: k, Name: words.Sentence(words.Spaced.Replace(k)), Chosen: k == query.Kind,
 		})
 	}
-	return l.site.Render(v, "audit", "Audit", "/audit", m)
+	return l.site.Render(req, "audit", "Audit", "/audit", m)
 }
 
 // queryOf reads a query of one page and an entry more, which shows that there are older ones.

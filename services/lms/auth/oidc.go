@@ -155,16 +155,16 @@ func endSignIn(key cipher.AEAD, cookie string, now time.Time) (s pendingSignIn, 
 
 // DoProvider sends the browser to the provider. It begins with a link, not with a form: the policy lets forms lead
 // nowhere else.
-func (a *Auth) DoProvider(v *site.Request) error {
+func (a *Auth) DoProvider(req *site.Request) error {
 	p := a.cfg.Provider
 	if p == nil {
 		return site.NotFound()
 	}
-	_, flow, err := p.discover(v.Ctx())
+	_, flow, err := p.discover(req.Ctx())
 	if err != nil {
 		return providerAway(err)
 	}
-	key, err := a.Store.SignInKey(v.Ctx())
+	key, err := a.Store.SignInKey(req.Ctx())
 	if err != nil {
 		return err
 	}
@@ -173,12 +173,12 @@ func (a *Auth) DoProvider(v *site.Request) error {
 		return err
 	}
 	// Lax, because the browser comes back from another site. It is good for this one sign-in and nothing else.
-	http.SetCookie(v.W, &http.Cookie{
-		Name: providerCookie, Value: cookie, Path: providerPath, MaxAge: int(providerEnd.Seconds()), HttpOnly: true, Secure: v.R.TLS != nil, SameSite: http.SameSiteLaxMode,
+	http.SetCookie(req.W, &http.Cookie{
+		Name: providerCookie, Value: cookie, Path: providerPath, MaxAge: int(providerEnd.Seconds()), HttpOnly: true, Secure: req.R.TLS != nil, SameSite: http.SameSiteLaxMode,
 	})
 	http.Redirect(
-		v.W,
-		v.R,
+		req.W,
+		req.R,
 		flow.AuthCodeURL(s.State, oidc.Nonce(s.Nonce), oauth2.S256ChallengeOption(s.Verifier)),
 		http.StatusSeeOther,
 	)
@@ -199,45 +199,45 @@ func clip(claim string) string {
 }
 
 // DoCallback takes the browser back from the provider.
-func (a *Auth) DoCallback(v *site.Request) error {
+func (a *Auth) DoCallback(req *site.Request) error {
 	p := a.cfg.Provider
 	if p == nil {
 		return site.NotFound()
 	}
 	refuse := func(reason, words string) error {
-		v.Wrong = reason == "bad_state" || reason == "bad_token"
-		a.site.RecordRefusal(v, "", reason)
+		req.Wrong = reason == "bad_state" || reason == "bad_token"
+		a.site.RecordRefusal(req, "", reason)
 		return httpjson.Errorf(http.StatusForbidden, reason, "%s", words)
 	}
 	const again = "This sign-in was not begun here, or too long ago. Begin again."
-	cookie, err := v.R.Cookie(providerCookie)
+	cookie, err := req.R.Cookie(providerCookie)
 	if err != nil {
 		return refuse("bad_state", again)
 	}
 	http.SetCookie(
-		v.W,
+		req.W,
 		&http.Cookie{
 			Name:     providerCookie,
 			Path:     providerPath,
 			MaxAge:   -1,
 			HttpOnly: true,
-			Secure:   v.R.TLS != nil,
+			Secure:   req.R.TLS != nil,
 			SameSite: http.SameSiteLaxMode,
 		},
 	)
-	key, err := a.Store.SignInKey(v.Ctx())
+	key, err := a.Store.SignInKey(req.Ctx())
 	if err != nil {
 		return err
 	}
 	s, ok := endSignIn(key, cookie.Value, a.cfg.Now())
-	q := v.R.URL.Query()
+	q := req.R.URL.Query()
 	if !ok || subtle.ConstantTimeCompare([]byte(q.Get("state")), []byte(s.State)) != 1 {
 		return refuse("bad_state", again)
 	}
 	if q.Get("error") != "" || q.Get("code") == "" {
 		return refuse("provider_refused", "The provider did not sign you in.")
 	}
-	who, err := p.exchange(v.Ctx(), q.Get("code"), s)
+	who, err := p.exchange(req.Ctx(), q.Get("code"), s)
 	var bad *badToken
 	if errors.As(err, &bad) {
 		a.cfg.Log.Warn("sign in by provider", "error", err.Error())
@@ -268,16 +268,16 @@ func (a *Auth) DoCallback(v *site.Request) error {
 		}
 		signed.Role, signed.Person = site.RolePerson, people[i].ID
 	}
-	if err := a.Store.Record(v.Ctx(), audited.Note("sign_in", signed.Person, "", signed)); err != nil {
+	if err := a.Store.Record(req.Ctx(), audited.Note("sign_in", signed.Person, "", signed)); err != nil {
 		return err
 	}
-	if err := a.signIn(v.Ctx(), signed); err != nil {
+	if err := a.signIn(req.Ctx(), signed); err != nil {
 		return err
 	}
 	// A redirect would still be the other site's navigation, on which the session's cookie is not sent: the page itself goes on.
-	v.W.Header().Set("Refresh", "0; url=/")
-	v.Viewer = nil
-	return a.site.Render(v, "signin", "Signed in", "", signInView{Done: true})
+	req.W.Header().Set("Refresh", "0; url=/")
+	req.Viewer = nil
+	return a.site.Render(req, "signin", "Signed in", "", signInView{Done: true})
 }
 
 // badToken is an answer of the provider that does not hold.

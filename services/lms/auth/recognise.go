@@ -13,25 +13,25 @@ import (
 
 // recognise finds who asks, by the session and a roster that is ten seconds old at most, ten minutes while the scorer
 // is away. Somebody who has left is nobody.
-func (a *Auth) recognise(v *site.Request) error {
-	p, ok := a.signedIn(v.Ctx())
+func (a *Auth) recognise(req *site.Request) error {
+	p, ok := a.signedIn(req.Ctx())
 	if !ok {
 		return nil
 	}
 	if p.Certificate != "" {
-		if c, shown := a.site.Certificate(v.R); !shown || c.Serial != p.Certificate {
+		if c, shown := a.site.Certificate(req.R); !shown || c.Serial != p.Certificate {
 			return nil // a stolen cookie alone is nobody
 		}
 	}
 	if p.Role != site.RolePerson {
-		v.Viewer = &site.Viewer{Principal: p, Name: words.Sentence(p.Role)}
+		req.Viewer = &site.Viewer{Principal: p, Name: words.Sentence(p.Role)}
 		return nil
 	}
 	people, err := a.scorer.People()
-	if err != nil && !errors.As(err, &v.Stale) {
+	if err != nil && !errors.As(err, &req.Stale) {
 		// Who the session stands for is known all the same; what the roster would grant beyond that is not.
-		v.Viewer = &site.Viewer{Principal: p, Name: p.Person}
-		v.Stale = &riskclient.Stale{Cause: err}
+		req.Viewer = &site.Viewer{Principal: p, Name: p.Person}
+		req.Stale = &riskclient.Stale{Cause: err}
 		return nil
 	}
 	who := &site.Viewer{Principal: p}
@@ -54,20 +54,20 @@ func (a *Auth) recognise(v *site.Request) error {
 		}
 	}
 	if who.Self == nil {
-		if err := a.sessions.Destroy(v.Ctx()); err != nil {
+		if err := a.sessions.Destroy(req.Ctx()); err != nil {
 			return fmt.Errorf("end session: %w", err)
 		}
-		a.site.RecordRefusal(v, p.Person, "left")
+		a.site.RecordRefusal(req, p.Person, "left")
 		return httpjson.Errorf(http.StatusForbidden, "left", "The roster does not list you any more, so you were signed out.")
 	}
-	v.Viewer = who
+	req.Viewer = who
 	return nil
 }
 
 // Recognise finds who asks; somebody whose certificate was revoked is refused.
-func (a *Auth) Recognise(v *site.Request) error {
-	if err := a.unrevoked(v); err != nil {
+func (a *Auth) Recognise(req *site.Request) error {
+	if err := a.unrevoked(req); err != nil {
 		return err
 	}
-	return a.recognise(v)
+	return a.recognise(req)
 }

@@ -87,17 +87,17 @@ func (s *Store) Revoked(ctx context.Context, c mesh.Certificate) (bool, error) {
 // unrevoked refuses whoever shows a revoked certificate, whatever the page and whoever the session is, and ends the session that it
 // began. It asks the database each time, so that a revocation holds from the next request on, in each replica, on a connection that
 // is open, and after a restart.
-func (a *Auth) unrevoked(v *site.Request) error {
-	c, ok := a.site.Certificate(v.R)
+func (a *Auth) unrevoked(req *site.Request) error {
+	c, ok := a.site.Certificate(req.R)
 	if !ok {
 		return nil
 	}
-	revoked, err := a.Store.Revoked(v.Ctx(), c)
+	revoked, err := a.Store.Revoked(req.Ctx(), c)
 	if err != nil || !revoked {
 		return err
 	}
-	if p, ok := a.signedIn(v.Ctx()); ok && p.Certificate == c.Serial {
-		if err := a.sessions.Destroy(v.Ctx()); err != nil {
+	if p, ok := a.signedIn(req.Ctx()); ok && p.Certificate == c.Serial {
+		if err := a.sessions.Destroy(req.Ctx()); err != nil {
 			return fmt.Errorf("end session: %w", err)
 		}
 	}
@@ -105,7 +105,7 @@ func (a *Auth) unrevoked(v *site.Request) error {
 	if c.Role == site.RolePerson {
 		person = c.Name
 	}
-	a.site.RecordRefusal(v, person, "certificate_revoked")
-	v.W.Header().Set("Connection", "close") // so that the next one can be made with another certificate
+	a.site.RecordRefusal(req, person, "certificate_revoked")
+	req.W.Header().Set("Connection", "close") // so that the next one can be made with another certificate
 	return httpjson.Errorf(http.StatusForbidden, "certificate_revoked", "The certificate that your browser shows was revoked. Remove it, ask your instructor for a new one, and come again.")
 }

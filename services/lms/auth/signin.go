@@ -57,35 +57,35 @@ type signInView struct {
 var tokenPattern = regexp.MustCompile(`^[A-Z2-7]{26,64}$`)
 
 // ShowSignIn shows a button. Only pressing it uses the link up: previews of links, and scanners of mail, only look.
-func (a *Auth) ShowSignIn(v *site.Request) error {
-	token := v.R.URL.Query().Get("token")
-	if token == "" && v.Viewer != nil {
-		return v.Redirect("/")
+func (a *Auth) ShowSignIn(req *site.Request) error {
+	token := req.R.URL.Query().Get("token")
+	if token == "" && req.Viewer != nil {
+		return req.Redirect("/")
 	}
-	m := a.door(v)
+	m := a.door(req)
 	if tokenPattern.MatchString(token) {
 		m.Token = token
 	} else if token != "" {
 		m.Used = true
 	}
-	v.Viewer = nil // whoever is signed in already: this page is about the link
-	return a.site.Render(v, "signin", "Sign in", "", m)
+	req.Viewer = nil // whoever is signed in already: this page is about the link
+	return a.site.Render(req, "signin", "Sign in", "", m)
 }
 
 // door is how else one may come in.
-func (a *Auth) door(v *site.Request) signInView {
+func (a *Auth) door(req *site.Request) signInView {
 	m := signInView{Provider: a.cfg.Provider.Host()}
-	if c, ok := a.site.Certificate(v.R); ok {
+	if c, ok := a.site.Certificate(req.R); ok {
 		m.Certificate = c.Name
 	}
 	return m
 }
 
 // DoCertificate signs in whom the browser's certificate names: somebody of the roster, or a role that is nobody's own.
-func (a *Auth) DoCertificate(v *site.Request) error {
-	c, ok := a.site.Certificate(v.R)
+func (a *Auth) DoCertificate(req *site.Request) error {
+	c, ok := a.site.Certificate(req.R)
 	if !ok {
-		a.site.RecordRefusal(v, "", "no_certificate")
+		a.site.RecordRefusal(req, "", "no_certificate")
 		return httpjson.Errorf(
 			http.StatusForbidden,
 			"no_certificate",
@@ -102,7 +102,7 @@ func (a *Auth) DoCertificate(v *site.Request) error {
 			return site.Unavailable(err)
 		}
 		if !slices.ContainsFunc(people, func(s risk.Standing) bool { return s.ID == c.Name }) {
-			a.site.RecordRefusal(v, c.Name, "not_in_roster")
+			a.site.RecordRefusal(req, c.Name, "not_in_roster")
 			return httpjson.Errorf(
 				http.StatusForbidden,
 				"not_in_roster",
@@ -110,52 +110,52 @@ func (a *Auth) DoCertificate(v *site.Request) error {
 			)
 		}
 	default:
-		a.site.RecordRefusal(v, c.Name, "no_role")
+		a.site.RecordRefusal(req, c.Name, "no_role")
 		return httpjson.Errorf(http.StatusForbidden, "no_role", "Your certificate names no role.")
 	}
-	return a.welcome(v, p)
+	return a.welcome(req, p)
 }
 
 // welcome begins a session, with its audit row.
-func (a *Auth) welcome(v *site.Request, p site.Principal) error {
-	if err := a.Store.Record(v.Ctx(), audited.Note("sign_in", p.Person, "", p)); err != nil {
+func (a *Auth) welcome(req *site.Request, p site.Principal) error {
+	if err := a.Store.Record(req.Ctx(), audited.Note("sign_in", p.Person, "", p)); err != nil {
 		return err
 	}
-	if err := a.signIn(v.Ctx(), p); err != nil {
+	if err := a.signIn(req.Ctx(), p); err != nil {
 		return err
 	}
-	return v.Redirect("/")
+	return req.Redirect("/")
 }
 
 // DoSignIn uses a link up and begins a session; 403 for one that is unknown, used or too old.
-func (a *Auth) DoSignIn(v *site.Request) error {
-	token := v.R.PostForm.Get("token")
+func (a *Auth) DoSignIn(req *site.Request) error {
+	token := req.R.PostForm.Get("token")
 	p, err := site.Principal{}, store.ErrNotFound
 	if tokenPattern.MatchString(token) {
-		p, err = a.Store.useLink(v.Ctx(), token, a.cfg.Now())
+		p, err = a.Store.useLink(req.Ctx(), token, a.cfg.Now())
 	}
 	if errors.Is(err, store.ErrNotFound) {
-		v.Wrong = true
-		a.site.RecordRefusal(v, "", "bad_link")
-		v.Status, v.Viewer = http.StatusForbidden, nil
-		return a.site.Render(v, "signin", "Sign in", "", signInView{Used: true})
+		req.Wrong = true
+		a.site.RecordRefusal(req, "", "bad_link")
+		req.Status, req.Viewer = http.StatusForbidden, nil
+		return a.site.Render(req, "signin", "Sign in", "", signInView{Used: true})
 	}
 	if err != nil {
 		return err
 	}
-	if err := a.signIn(v.Ctx(), p); err != nil {
+	if err := a.signIn(req.Ctx(), p); err != nil {
 		return err
 	}
-	return v.Redirect("/")
+	return req.Redirect("/")
 }
 
 // DoSignOut ends the session.
-func (a *Auth) DoSignOut(v *site.Request) error {
-	if err := a.Store.Record(v.Ctx(), audited.Note("sign_out", v.Viewer.Person, "", v.Viewer.Principal)); err != nil {
+func (a *Auth) DoSignOut(req *site.Request) error {
+	if err := a.Store.Record(req.Ctx(), audited.Note("sign_out", req.Viewer.Person, "", req.Viewer.Principal)); err != nil {
 		return err
 	}
-	if err := a.sessions.Destroy(v.Ctx()); err != nil {
+	if err := a.sessions.Destroy(req.Ctx()); err != nil {
 		return fmt.Errorf("end session: %w", err)
 	}
-	return v.Redirect("/sign-in")
+	return req.Redirect("/sign-in")
 }

@@ -29,12 +29,12 @@ type claims struct {
 type truth bool
 
 // UnmarshalJSON implements json.Unmarshaler.
-func (f *truth) UnmarshalJSON(b []byte) error {
+func (t *truth) UnmarshalJSON(b []byte) error {
 	switch string(b) {
 	case "true", `"true"`:
-		*f = true
+		*t = true
 	case "false", `"false"`, "null":
-		*f = false
+		*t = false
 	default:
 		return errors.New("neither true nor false")
 	}

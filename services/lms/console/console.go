@@ -79,7 +79,7 @@ func Words() template.FuncMap {
 	}
 }
 
-func (c *Console) frameOf(v *site.Request, here string) pageFrame {
+func (c *Console) frameOf(req *site.Request, here string) pageFrame {
 	c.hub.mu.Lock()
 	defer c.hub.mu.Unlock()
 	now := c.cfg.Now()
@@ -89,7 +89,7 @@ func (c *Console) frameOf(v *site.Request, here string) pageFrame {
 	}
 	c.hub.looked = now
 	return pageFrame{
-		Here: here, Projector: v.R.URL.Query().Get("view") == "projector", Admin: v.Viewer.Admin(), Again: v.R.URL.RequestURI(),
+		Here: here, Projector: req.R.URL.Query().Get("view") == "projector", Admin: req.Viewer.Admin(), Again: req.R.URL.RequestURI(),
 		Listening: !c.hub.asked.IsZero() && now.Sub(c.hub.asked) < 40*time.Second,
 	}
 }
@@ -140,29 +140,29 @@ var actKinds = []string{
 }
 
 // Show is the console's first page: what can be played, the exercise that is on, and the feed.
-func (c *Console) Show(v *site.Request) error {
-	m := view{pageFrame: c.frameOf(v, "/console")}
-	err := c.recall(v.Ctx())
+func (c *Console) Show(req *site.Request) error {
+	m := view{pageFrame: c.frameOf(req, "/console")}
+	err := c.recall(req.Ctx())
 	if err != nil {
 		return err
 	}
-	if m.Scenarios, err = c.store.scenarios(v.Ctx()); err != nil {
+	if m.Scenarios, err = c.store.scenarios(req.Ctx()); err != nil {
 		return err
 	}
-	exercises, err := c.store.exercises(v.Ctx())
+	exercises, err := c.store.exercises(req.Ctx())
 	if err != nil {
 		return err
 	}
 	if len(exercises) > 0 {
-		if m.Run, err = c.run(v, exercises[0], m.Scenarios); err != nil {
+		if m.Run, err = c.run(req, exercises[0], m.Scenarios); err != nil {
 			return err
 		}
 		m.Busy = m.Run.Live
 	}
-	if m.Orders, err = c.store.orders(v.Ctx(), 6, actKinds...); err != nil {
+	if m.Orders, err = c.store.orders(req.Ctx(), 6, actKinds...); err != nil {
 		return err
 	}
-	open, err := c.store.stuck(v.Ctx(), 12)
+	open, err := c.store.stuck(req.Ctx(), 12)
 	if err != nil {
 		return err
 	}
@@ -170,10 +170,10 @@ func (c *Console) Show(v *site.Request) error {
 		m.Stuck = append(m.Stuck, stuckRow{s, c.cfg.Now().Sub(s.Since)})
 	}
 	m.Feed = c.feedRows(40)
-	return c.site.Render(v, "console", "Console", "/console", m)
+	return c.site.Render(req, "console", "Console", "/console", m)
 }
 
-func (c *Console) run(v *site.Request, e exercise.Exercise, scenarios []exercise.Scenario) (*runView, error) {
+func (c *Console) run(req *site.Request, e exercise.Exercise, scenarios []exercise.Scenario) (*runView, error) {
 	r := &runView{exerciseRow: exerciseRow{Exercise: e, Live: e.State.On()}, Points: 100}
 	for _, s := range e.Steps {
 		step := stepRow{Step: s, Mark: markOf(s.Outcome)}
@@ -191,7 +191,7 @@ func (c *Console) run(v *site.Request, e exercise.Exercise, scenarios []exercise
 	if i < 0 {
 		return r, nil
 	}
-	given, err := c.store.hintsGiven(v.Ctx(), e.ID)
+	given, err := c.store.hintsGiven(req.Ctx(), e.ID)
 	if err != nil {
 		return nil, err
 	}
@@ -210,17 +210,17 @@ func (c *Console) run(v *site.Request, e exercise.Exercise, scenarios []exercise
 }
 
 // DoHint shows a hint of an exercise, and takes its cost off the points.
-func (c *Console) DoHint(v *site.Request) error {
-	id := v.R.PostForm.Get("exercise")
-	n, err := strconv.Atoi(v.R.PostForm.Get("number"))
+func (c *Console) DoHint(req *site.Request) error {
+	id := req.R.PostForm.Get("exercise")
+	n, err := strconv.Atoi(req.R.PostForm.Get("number"))
 	if err != nil {
 		return badOrder("Which hint?")
 	}
-	all, err := c.store.scenarios(v.Ctx())
+	all, err := c.store.scenarios(req.Ctx())
 	if err != nil {
 		return err
 	}
-	exercises, err := c.store.exercises(v.Ctx())
+	exercises, err := c.store.exercises(req.Ctx())
 	if err != nil {
 		return err
 	}
@@ -230,19 +230,19 @@ func (c *Console) DoHint(v *site.Request) error {
 	}
 	for _, s := range all {
 		if j := strings.LastIndexByte(id, '-'); j > 0 && s.Name == id[:j] && n >= 1 && n <= len(s.Hints) {
-			if err := c.store.giveHint(v.Ctx(), id, n, s.Hints[n-1], v.Viewer.Principal); err != nil {
+			if err := c.store.giveHint(req.Ctx(), id, n, s.Hints[n-1], req.Viewer.Principal); err != nil {
 				return err
 			}
-			return back(v, "/console")
+			return back(req, "/console")
 		}
 	}
 	return site.NotFound()
 }
 
 // ShowEvents says that something has changed, as often as it does. What has, the page itself tells.
-func (c *Console) ShowEvents(v *site.Request) error {
+func (c *Console) ShowEvents(req *site.Request) error {
 	const longest, settle = 5 * time.Minute, 120 * time.Millisecond
-	out := site.NewStream(v.W)
+	out := site.NewStream(req.W)
 	c.hub.update(func() { c.hub.viewers++ })
 	defer c.hub.update(func() { c.hub.viewers-- })
 	end := time.NewTimer(longest) // then the browser asks again, and who it is for is looked up again
@@ -256,7 +256,7 @@ func (c *Console) ShowEvents(v *site.Request) error {
 			return nil //nolint:nilerr // the reader has gone, or asks again
 		}
 		select {
-		case <-v.Ctx().Done():
+		case <-req.Ctx().Done():
 			return nil
 		case <-end.C:
 			return nil
@@ -269,7 +269,7 @@ func (c *Console) ShowEvents(v *site.Request) error {
 			return nil
 		}
 		select { // a burst is one change
-		case <-v.Ctx().Done():
+		case <-req.Ctx().Done():
 			return nil
 		case <-time.After(settle):
 		}

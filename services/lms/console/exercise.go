@@ -38,8 +38,8 @@ func markOf(outcome string) string {
 }
 
 // ShowExercises lists the exercises with their steps, the latest first.
-func (c *Console) ShowExercises(v *site.Request) error {
-	all, err := c.store.exercises(v.Ctx())
+func (c *Console) ShowExercises(req *site.Request) error {
+	all, err := c.store.exercises(req.Ctx())
 	if err != nil {
 		return err
 	}
@@ -59,5 +59,5 @@ func (c *Console) ShowExercises(v *site.Request) error {
 		row.Bar = chart.Bar(float64(row.Done)/float64(max(1, len(e.Steps))), "accent")
 		m.Rows = append(m.Rows, row)
 	}
-	return c.site.Render(v, "exercises", "Exercises", "/exercises", m)
+	return c.site.Render(req, "exercises", "Exercises", "/exercises", m)
 }

@@ -22,8 +22,8 @@ type identityRow struct {
 }
 
 // ShowIdentities lists the workloads' identities, with what can be done to them.
-func (c *Console) ShowIdentities(v *site.Request) error {
-	m := identitiesView{pageFrame: c.frameOf(v, "/console/identities")}
+func (c *Console) ShowIdentities(req *site.Request) error {
+	m := identitiesView{pageFrame: c.frameOf(req, "/console/identities")}
 	c.hub.mu.Lock()
 	known := slices.Clone(c.hub.identities)
 	c.hub.mu.Unlock()
@@ -37,15 +37,15 @@ func (c *Console) ShowIdentities(v *site.Request) error {
 		}
 	}
 	var err error
-	if m.Orders, err = c.store.orders(v.Ctx(), 6, exercise.OrderRotate, exercise.OrderWithdraw, exercise.OrderReturn); err != nil {
+	if m.Orders, err = c.store.orders(req.Ctx(), 6, exercise.OrderRotate, exercise.OrderWithdraw, exercise.OrderReturn); err != nil {
 		return err
 	}
-	return c.site.Render(v, "console_identities", "Identities", "/console", m)
+	return c.site.Render(req, "console_identities", "Identities", "/console", m)
 }
 
 // DoIdentity takes orders about identities, which only an admin may give.
-func (c *Console) DoIdentity(v *site.Request) error {
-	o := exercise.Order{Kind: v.R.PostForm.Get("kind"), Workload: v.R.PostForm.Get("workload")}
+func (c *Console) DoIdentity(req *site.Request) error {
+	o := exercise.Order{Kind: req.R.PostForm.Get("kind"), Workload: req.R.PostForm.Get("workload")}
 	if !slices.Contains([]string{exercise.OrderRotate, exercise.OrderWithdraw, exercise.OrderReturn}, o.Kind) {
 		return badOrder("The console cannot do %q to an identity.", o.Kind)
 	}
@@ -63,10 +63,10 @@ func (c *Console) DoIdentity(v *site.Request) error {
 			o.Workload,
 		)
 	}
-	if _, err := c.placeOrder(v.Ctx(), v.Viewer.Principal, o); err != nil {
+	if _, err := c.placeOrder(req.Ctx(), req.Viewer.Principal, o); err != nil {
 		return err
 	}
-	return back(v, "/console/identities")
+	return back(req, "/console/identities")
 }
 
 func withdrawable(w topology.Workload) bool {

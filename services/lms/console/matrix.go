@@ -45,13 +45,13 @@ type matrixCell struct {
 }
 
 // ShowMatrix shows one callee's routes by caller: what is expected, and what the latest try measured.
-func (c *Console) ShowMatrix(v *site.Request) error {
-	m := matrixView{pageFrame: c.frameOf(v, "/console/matrix")}
+func (c *Console) ShowMatrix(req *site.Request) error {
+	m := matrixView{pageFrame: c.frameOf(req, "/console/matrix")}
 	topo := c.topology()
 	if topo == nil {
-		return c.site.Render(v, "console_matrix", "Who may call what", "/console", m)
+		return c.site.Render(req, "console_matrix", "Who may call what", "/console", m)
 	}
-	m.Callee = v.R.URL.Query().Get("callee")
+	m.Callee = req.R.URL.Query().Get("callee")
 	if w, ok := topo.Workload(m.Callee); !ok || len(w.Serves) == 0 {
 		m.Callee = ""
 		for _, w := range topo.OfKind(topology.KindGateway) {
@@ -70,7 +70,7 @@ func (c *Console) ShowMatrix(v *site.Request) error {
 			)
 		}
 	}
-	tries, err := c.store.orders(v.Ctx(), 400, exercise.OrderTry)
+	tries, err := c.store.orders(req.Ctx(), 400, exercise.OrderTry)
 	if err != nil {
 		return err
 	}
@@ -118,7 +118,7 @@ func (c *Console) ShowMatrix(v *site.Request) error {
 	for _, r := range revoked {
 		m.Revoked = append(m.Revoked, revokedRow{r, cellOf(r.Caller, r.Callee, r.Route)})
 	}
-	return c.site.Render(v, "console_matrix", "Who may call what", "/console", m)
+	return c.site.Render(req, "console_matrix", "Who may call what", "/console", m)
 }
 
 func cellOf(caller, callee string, route topology.Route) string {

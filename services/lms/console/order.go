@@ -32,13 +32,13 @@ var formPages = []string{
 }
 
 // back leads to the page that a form came from.
-func back(v *site.Request, otherwise string) error {
-	to := v.R.PostForm.Get("back")
+func back(req *site.Request, otherwise string) error {
+	to := req.R.PostForm.Get("back")
 	u, err := url.Parse(to)
 	if err != nil || u.Scheme != "" || u.Host != "" || !slices.Contains(formPages, u.Path) {
 		to = otherwise
 	}
-	return v.Redirect(to)
+	return req.Redirect(to)
 }
 
 func badOrder(format string, args ...any) error {
@@ -46,14 +46,14 @@ func badOrder(format string, args ...any) error {
 }
 
 // DoOrder takes what an instructor asks for: everything but identities.
-func (c *Console) DoOrder(v *site.Request) error {
-	f := v.R.PostForm
+func (c *Console) DoOrder(req *site.Request) error {
+	f := req.R.PostForm
 	o := exercise.Order{Kind: f.Get("kind")}
 	home := "/console"
 	switch o.Kind {
 	case exercise.OrderPlay:
 		o.Scenario, o.Stepwise = f.Get("scenario"), f.Get("stepwise") == "yes"
-		all, err := c.store.scenarios(v.Ctx())
+		all, err := c.store.scenarios(req.Ctx())
 		if err != nil {
 			return err
 		}
@@ -90,10 +90,10 @@ func (c *Console) DoOrder(v *site.Request) error {
 	default:
 		return badOrder("The console cannot do %q.", o.Kind)
 	}
-	if _, err := c.placeOrder(v.Ctx(), v.Viewer.Principal, o); err != nil {
+	if _, err := c.placeOrder(req.Ctx(), req.Viewer.Principal, o); err != nil {
 		return err
 	}
-	return back(v, home)
+	return back(req, home)
 }
 
 func (c *Console) checkCell(o exercise.Order) error {

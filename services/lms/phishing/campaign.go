@@ -87,8 +87,8 @@ type drillPerson struct {
 	Last  time.Time
 }
 
-func (d *Drills) campaignViewOf(c campaign) campaignView {
-	x, known := d.templates.byID(c.LureID)
+func (cs *Drills) campaignViewOf(c campaign) campaignView {
+	x, known := cs.templates.byID(c.LureID)
 	if !known {
 		x = Template{ID: c.LureID, Subject: c.LureID}
 	}
@@ -105,17 +105,17 @@ func (d *Drills) campaignViewOf(c campaign) campaignView {
 }
 
 // ShowDrills lists the drills, and the form that begins one.
-func (d *Drills) ShowDrills(v *site.Request) error {
-	people, err := d.scorer.Staff()
-	if err != nil && !errors.As(err, &v.Stale) {
-		return site.Canceled(v.Ctx(), err)
+func (cs *Drills) ShowDrills(req *site.Request) error {
+	people, err := cs.scorer.Staff()
+	if err != nil && !errors.As(err, &req.Stale) {
+		return site.Canceled(req.Ctx(), err)
 	}
-	all, err := d.Store.campaigns(v.Ctx())
+	all, err := cs.Store.campaigns(req.Ctx())
 	if err != nil {
 		return err
 	}
 	m := drillsView{}
-	for _, x := range d.templates {
+	for _, x := range cs.templates {
 		if !x.Ordinary {
 			m.Lures = append(m.Lures, x)
 		}
@@ -126,26 +126,26 @@ func (d *Drills) ShowDrills(v *site.Request) error {
 	}
 	m.Teams = site.Choices(teams, "")
 	for _, c := range all {
-		m.Campaigns = append(m.Campaigns, d.campaignViewOf(c))
+		m.Campaigns = append(m.Campaigns, cs.campaignViewOf(c))
 	}
-	return d.site.Render(v, "drills", "Drills", "/drills", m)
+	return cs.site.Render(req, "drills", "Drills", "/drills", m)
 }
 
 // DoDrill begins a campaign for a team, or for everybody.
-func (d *Drills) DoDrill(v *site.Request) error {
-	x, known := d.templates.byID(v.R.PostForm.Get("lure"))
+func (cs *Drills) DoDrill(req *site.Request) error {
+	x, known := cs.templates.byID(req.R.PostForm.Get("lure"))
 	if !known || x.Ordinary {
 		return httpjson.Errorf(http.StatusUnprocessableEntity, "unknown_lure", "There is no such mail to send.")
 	}
-	people, err := d.scorer.Staff()
+	people, err := cs.scorer.Staff()
 	if err != nil {
 		return site.Unavailable(err)
 	}
-	at, err := d.scorer.NowIn(v.Ctx(), "UTC")
+	at, err := cs.scorer.NowIn(req.Ctx(), "UTC")
 	if err != nil {
 		return site.Unavailable(err)
 	}
-	team := v.R.PostForm.Get("team")
+	team := req.R.PostForm.Get("team")
 	var to []string
 	for _, p := range people {
 		if team == "" || p.Team == team {
@@ -155,36 +155,36 @@ func (d *Drills) DoDrill(v *site.Request) error {
 	if len(to) == 0 {
 		return httpjson.Errorf(http.StatusUnprocessableEntity, "nobody", "Nobody is in this team.")
 	}
-	ordinary := slices.DeleteFunc(slices.Clone(d.templates), func(x Template) bool { return !x.Ordinary })
-	id, err := d.Store.beginCampaign(v.Ctx(), x, ordinary[len(to)%len(ordinary)], team, to, at, v.Viewer.Principal)
+	ordinary := slices.DeleteFunc(slices.Clone(cs.templates), func(x Template) bool { return !x.Ordinary })
+	id, err := cs.Store.beginCampaign(req.Ctx(), x, ordinary[len(to)%len(ordinary)], team, to, at, req.Viewer.Principal)
 	if err != nil {
 		return err
 	}
-	return v.Redirect("/drills/" + id.String())
+	return req.Redirect("/drills/" + id.String())
 }
 
 // ShowDrill shows who did what with the mails of a drill.
-func (d *Drills) ShowDrill(v *site.Request) error {
-	id, err := uuid.Parse(v.R.PathValue("campaign"))
+func (cs *Drills) ShowDrill(req *site.Request) error {
+	id, err := uuid.Parse(req.R.PathValue("campaign"))
 	if err != nil {
 		return site.NotFound()
 	}
-	c, mails, err := d.Store.campaign(v.Ctx(), id)
+	c, mails, err := cs.Store.campaign(req.Ctx(), id)
 	if errors.Is(err, store.ErrNotFound) {
 		return site.NotFound()
 	}
 	if err != nil {
 		return err
 	}
-	people, err := d.scorer.People()
-	if err != nil && !errors.As(err, &v.Stale) {
-		return site.Canceled(v.Ctx(), err)
+	people, err := cs.scorer.People()
+	if err != nil && !errors.As(err, &req.Stale) {
+		return site.Canceled(req.Ctx(), err)
 	}
 	names := map[string]string{}
 	for _, p := range people {
 		names[p.ID] = p.Name
 	}
-	m := d.campaignViewOf(c)
+	m := cs.campaignViewOf(c)
 	for _, x := range mails {
 		row := drillPerson{Message: x, Name: names[x.Person]}
 		for _, s := range []struct {
@@ -205,7 +205,7 @@ func (d *Drills) ShowDrill(v *site.Request) error {
 		}
 	}
 	m.More = c.Sent - len(mails)
-	return d.site.Render(v, "drill", "Drill: "+m.Lure.Subject, "/drills", m)
+	return cs.site.Render(req, "drill", "Drill: "+m.Lure.Subject, "/drills", m)
 }
 
 // OfDrill says whether a reason is about a drill, which the lesson about phishing is about as well.

@@ -24,7 +24,7 @@ type mailView struct {
 	Module   risk.Module
 }
 
-func (d *Drills) mailViewOf(m Message, x Template, loc *time.Location) mailView {
+func (cs *Drills) mailViewOf(m Message, x Template, loc *time.Location) mailView {
 	module, _ := risk.ModuleByID(drillModule)
 	return mailView{
 		ID:       m.ID.String(),
@@ -41,35 +41,35 @@ func (d *Drills) mailViewOf(m Message, x Template, loc *time.Location) mailView 
 type mailboxView struct{ Mails []mailView }
 
 // ShowMailbox lists the viewer's mails.
-func (d *Drills) ShowMailbox(v *site.Request) error {
-	all, err := d.Store.mailsOf(v.Ctx(), v.Viewer.Person)
+func (cs *Drills) ShowMailbox(req *site.Request) error {
+	all, err := cs.Store.mailsOf(req.Ctx(), req.Viewer.Person)
 	if err != nil {
 		return err
 	}
 	var m mailboxView
 	for _, x := range all {
-		if lure, known := d.templates.byID(x.LureID); known {
-			m.Mails = append(m.Mails, d.mailViewOf(x, lure, words.Location(v.Viewer.Zone())))
+		if lure, known := cs.templates.byID(x.LureID); known {
+			m.Mails = append(m.Mails, cs.mailViewOf(x, lure, words.Location(req.Viewer.Zone())))
 		}
 	}
-	return d.site.Render(v, "mailbox", "Mailbox", "/mailbox", m)
+	return cs.site.Render(req, "mailbox", "Mailbox", "/mailbox", m)
 }
 
 // ownMail is the mail that the path names, if it is the viewer's.
-func (d *Drills) ownMail(v *site.Request) (Message, Template, error) {
-	id, err := uuid.Parse(v.R.PathValue("mail"))
+func (cs *Drills) ownMail(req *site.Request) (Message, Template, error) {
+	id, err := uuid.Parse(req.R.PathValue("mail"))
 	if err != nil {
 		return Message{}, Template{}, site.NotFound()
 	}
-	m, err := d.Store.mail(v.Ctx(), id, v.Viewer.Person)
+	m, err := cs.Store.mail(req.Ctx(), id, req.Viewer.Person)
 	if errors.Is(err, store.ErrNotFound) {
-		v.Wrong = true
-		return m, Template{}, d.site.DenyAsNotFound(v, "not_own")
+		req.Wrong = true
+		return m, Template{}, cs.site.DenyAsNotFound(req, "not_own")
 	}
 	if err != nil {
 		return m, Template{}, err
 	}
-	x, known := d.templates.byID(m.LureID)
+	x, known := cs.templates.byID(m.LureID)
 	if !known {
 		return m, x, site.NotFound()
 	}
@@ -77,36 +77,36 @@ func (d *Drills) ownMail(v *site.Request) (Message, Template, error) {
 }
 
 // record records a step of the viewer's, by the lab's clock.
-func (d *Drills) record(v *site.Request, m Message, x Template, step string) error {
-	at, err := d.scorer.NowIn(v.Ctx(), v.Viewer.Zone())
+func (cs *Drills) record(req *site.Request, m Message, x Template, step string) error {
+	at, err := cs.scorer.NowIn(req.Ctx(), req.Viewer.Zone())
 	if err != nil {
 		return site.Unavailable(err)
 	}
-	if err := d.Store.happened(v.Ctx(), m, x, step, at); err != nil {
+	if err := cs.Store.happened(req.Ctx(), m, x, step, at); err != nil {
 		return err
 	}
-	d.outbox.Kick()
+	cs.outbox.Kick()
 	return nil
 }
 
 // ShowMail shows one mail, and records that it was opened.
-func (d *Drills) ShowMail(v *site.Request) error {
-	m, x, err := d.ownMail(v)
+func (cs *Drills) ShowMail(req *site.Request) error {
+	m, x, err := cs.ownMail(req)
 	if err != nil {
 		return err
 	}
 	if m.Opened == nil {
-		if err := d.record(v, m, x, mailOpened); err != nil {
+		if err := cs.record(req, m, x, mailOpened); err != nil {
 			return err
 		}
 	}
-	model := d.mailViewOf(m, x, words.Location(v.Viewer.Zone()))
-	return d.site.Render(v, "mail", x.Subject, "/mailbox", model)
+	model := cs.mailViewOf(m, x, words.Location(req.Viewer.Zone()))
+	return cs.site.Render(req, "mail", x.Subject, "/mailbox", model)
 }
 
 // ShowLink is what the mail's link opens. Following it is what the drill is about, so looking is the act here.
-func (d *Drills) ShowLink(v *site.Request) error {
-	m, x, err := d.ownMail(v)
+func (cs *Drills) ShowLink(req *site.Request) error {
+	m, x, err := cs.ownMail(req)
 	if err != nil {
 		return err
 	}
@@ -114,42 +114,42 @@ func (d *Drills) ShowLink(v *site.Request) error {
 		return site.NotFound()
 	}
 	if m.Clicked == nil {
-		if err := d.record(v, m, x, mailClicked); err != nil {
+		if err := cs.record(req, m, x, mailClicked); err != nil {
 			return err
 		}
 	}
 	if !x.Form || m.Submitted != nil {
-		return v.Redirect("/mailbox/" + m.ID.String())
+		return req.Redirect("/mailbox/" + m.ID.String())
 	}
-	model := d.mailViewOf(m, x, words.Location(v.Viewer.Zone()))
-	v.Viewer = nil // it looks like somebody else's page
-	return d.site.Render(v, "lure", x.From, "", model)
+	model := cs.mailViewOf(m, x, words.Location(req.Viewer.Zone()))
+	req.Viewer = nil // it looks like somebody else's page
+	return cs.site.Render(req, "lure", x.From, "", model)
 }
 
 // DoSubmit notes that the form was sent. Its fields have no names, so a browser sends nothing of what was typed, and
 // nothing of what is sent is read.
-func (d *Drills) DoSubmit(v *site.Request) error {
-	m, x, err := d.ownMail(v)
+func (cs *Drills) DoSubmit(req *site.Request) error {
+	m, x, err := cs.ownMail(req)
 	if err != nil {
 		return err
 	}
 	if x.Ordinary || !x.Form {
 		return site.NotFound()
 	}
-	if err := d.record(v, m, x, mailSubmitted); err != nil {
+	if err := cs.record(req, m, x, mailSubmitted); err != nil {
 		return err
 	}
-	return v.Redirect("/mailbox/" + m.ID.String())
+	return req.Redirect("/mailbox/" + m.ID.String())
 }
 
 // DoReport takes the report of a mail as suspicious.
-func (d *Drills) DoReport(v *site.Request) error {
-	m, x, err := d.ownMail(v)
+func (cs *Drills) DoReport(req *site.Request) error {
+	m, x, err := cs.ownMail(req)
 	if err != nil {
 		return err
 	}
-	if err := d.record(v, m, x, mailReported); err != nil {
+	if err := cs.record(req, m, x, mailReported); err != nil {
 		return err
 	}
-	return v.Redirect("/mailbox/" + m.ID.String())
+	return req.Redirect("/mailbox/" + m.ID.String())
 }

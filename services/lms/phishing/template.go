@@ -50,9 +50,9 @@ func (p premise) Rating() int {
 }
 
 // CueCount is how many cues a reader could find.
-func (l Template) CueCount() int {
+func (t Template) CueCount() int {
 	n := 0
-	for _, c := range l.Cues {
+	for _, c := range t.Cues {
 		n += c.Count
 	}
 	return n
@@ -60,7 +60,7 @@ func (l Template) CueCount() int {
 
 // Difficulty is how hard the mail is to detect, by the NIST Phish Scale User Guide (Technical Note 2276, 2023): few cues are
 // up to 8, many from 15; a premise fits well from 18 and badly up to 10.
-func (l Template) Difficulty() string { return phishScale(l.CueCount(), l.Premise.Rating()) }
+func (t Template) Difficulty() string { return phishScale(t.CueCount(), t.Premise.Rating()) }
 
 func phishScale(cues, premise int) string {
 	row := 1
@@ -87,12 +87,12 @@ func phishScale(cues, premise int) string {
 // templates are the catalogue in its own order.
 type templates []Template
 
-func (l templates) byID(id string) (Template, bool) {
-	i := slices.IndexFunc(l, func(x Template) bool { return x.ID == id })
+func (t templates) byID(id string) (Template, bool) {
+	i := slices.IndexFunc(t, func(x Template) bool { return x.ID == id })
 	if i < 0 {
 		return Template{}, false
 	}
-	return l[i], true
+	return t[i], true
 }
 
 // readTemplates reads the catalogue and reports all its faults at once.

@@ -32,15 +32,15 @@ type comparisonRow struct {
 
 // compare compares with the profile that ?shadow= names, else with the one that the scorer has beside anyway: who would
 // be scored how, the biggest differences first. own is the scorer's own profile.
-func (r *Reports) compare(v *site.Request, people []risk.Standing, own string) (comparison, error) {
-	name := v.R.URL.Query().Get("shadow")
+func (r *Reports) compare(req *site.Request, people []risk.Standing, own string) (comparison, error) {
+	name := req.R.URL.Query().Get("shadow")
 	var m comparison
 	if name != "" {
 		if _, err := risk.ProfileByName(name); err != nil {
 			return m, httpjson.Errorf(http.StatusBadRequest, "unknown_profile", "There is no such profile.")
 		}
 		var err error
-		if people, err = r.scorer.PeopleWith(name); err != nil && !errors.As(err, &v.Stale) {
+		if people, err = r.scorer.PeopleWith(name); err != nil && !errors.As(err, &req.Stale) {
 			r.cfg.Log.Warn("compare profiles", "error", err.Error())
 			m.Away = true
 		}

@@ -62,14 +62,14 @@ type causeRow struct {
 }
 
 // ShowOrganisation shows the organisation's score with its parts, groups, overdue trainings and reasons.
-func (r *Reports) ShowOrganisation(v *site.Request) error {
+func (r *Reports) ShowOrganisation(req *site.Request) error {
 	o, err := r.scorer.Organisation()
-	if err != nil && !errors.As(err, &v.Stale) {
-		return site.Canceled(v.Ctx(), err)
+	if err != nil && !errors.As(err, &req.Stale) {
+		return site.Canceled(req.Ctx(), err)
 	}
 	people, err := r.scorer.Staff()
-	if err != nil && !errors.As(err, &v.Stale) {
-		return site.Canceled(v.Ctx(), err)
+	if err != nil && !errors.As(err, &req.Stale) {
+		return site.Canceled(req.Ctx(), err)
 	}
 	m := organisationView{O: o, Levels: chart.DrawDistribution(o.Levels), Asked: min(riskclient.MostAsked, len(people))}
 	p := chart.ProfileOf(o.Profile)
@@ -97,14 +97,14 @@ func (r *Reports) ShowOrganisation(v *site.Request) error {
 		m.Teams = append(m.Teams, rowOfGroup("team", t.Team, words.Sentence(t.Team), t.People, t.Mean, t.High, personal))
 	}
 	m.Late, m.Told = lateOf(people)
-	if m.Beside, err = r.compare(v, people, o.Profile); err != nil {
+	if m.Beside, err = r.compare(req, people, o.Profile); err != nil {
 		return err
 	}
 	for _, s := range people[:min(10, len(people))] {
 		m.Top = append(m.Top, rowOfStanding(s))
 	}
 	causes, err := r.scorer.Reasons()
-	if err != nil && !errors.As(err, &v.Stale) {
+	if err != nil && !errors.As(err, &req.Stale) {
 		r.cfg.Log.Warn("show organisation's reasons", "error", err.Error())
 	}
 	most := int64(1)
@@ -122,7 +122,7 @@ func (r *Reports) ShowOrganisation(v *site.Request) error {
 			},
 		)
 	}
-	return r.site.Render(v, "organisation", "Organisation", "/organisation", m)
+	return r.site.Render(req, "organisation", "Organisation", "/organisation", m)
 }
 
 func rowOfStanding(s risk.Standing) standingRow {

@@ -30,12 +30,12 @@ type peopleView struct {
 }
 
 // ShowPeople lists people, the highest score first, as the search and the filters say.
-func (r *Reports) ShowPeople(v *site.Request) error {
+func (r *Reports) ShowPeople(req *site.Request) error {
 	people, err := r.scorer.Staff()
-	if err != nil && !errors.As(err, &v.Stale) {
-		return site.Canceled(v.Ctx(), err)
+	if err != nil && !errors.As(err, &req.Stale) {
+		return site.Canceled(req.Ctx(), err)
 	}
-	q := v.R.URL.Query()
+	q := req.R.URL.Query()
 	m := peopleView{Query: strings.TrimSpace(q.Get("q")), Role: q.Get("role"), Team: q.Get("team"), Level: q.Get("level")}
 	from, err := strconv.Atoi(cmp.Or(q.Get("from"), "0"))
 	if err != nil || from < 0 {
@@ -81,7 +81,7 @@ func (r *Reports) ShowPeople(v *site.Request) error {
 	if to < m.Found {
 		m.Later = page(to)
 	}
-	return r.site.Render(v, "people", "People", "/people", m)
+	return r.site.Render(req, "people", "People", "/people", m)
 }
 
 // inTraining says whether a training is as pressing as that; what is escalated is overdue as well.

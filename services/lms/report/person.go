@@ -25,85 +25,85 @@ type personView struct {
 }
 
 // ShowHome shows learners their own risk, and leads an instructor to the organisation's.
-func (r *Reports) ShowHome(v *site.Request) error {
-	if v.Viewer.Instructor() {
-		return v.Redirect("/organisation")
+func (r *Reports) ShowHome(req *site.Request) error {
+	if req.Viewer.Instructor() {
+		return req.Redirect("/organisation")
 	}
-	return r.showRisk(v, v.Viewer.Self, "/", "My risk")
+	return r.showRisk(req, req.Viewer.Self, "/", "My risk")
 }
 
 // showRisk shows one person's risk to that person or an instructor. While the scorer is away it says so, and keeps the
 // rest.
-func (r *Reports) showRisk(v *site.Request, p *risk.Standing, at, title string) error {
-	lessons, err := r.training.Store.Lessons(v.Ctx(), personOf(v, p), 50)
+func (r *Reports) showRisk(req *site.Request, p *risk.Standing, at, title string) error {
+	lessons, err := r.training.Store.Lessons(req.Ctx(), personOf(req, p), 50)
 	if err != nil {
 		return err
 	}
 	model := personView{}
 	if p == nil {
-		err = v.Stale
+		err = req.Stale
 	} else {
 		model.Person = *p
 		var a risk.Assessment
-		if a, err = r.scorer.Risk(v.Ctx(), p.ID); err == nil {
+		if a, err = r.scorer.Risk(req.Ctx(), p.ID); err == nil {
 			model.View = riskview.Explain(*p, a)
 			model.Shorten()
 		}
 	}
 	switch {
 	case errors.Is(err, riskclient.ErrUnknownPerson):
-		return r.site.DenyAsNotFound(v, "no_such_person")
+		return r.site.DenyAsNotFound(req, "no_such_person")
 	case err != nil:
 		r.cfg.Log.Warn("show risk", "error", err.Error())
-		v.Status = 503
-		v.W.Header().Set("Retry-After", "5")
+		req.Status = 503
+		req.W.Header().Set("Retry-After", "5")
 		model.Away = "The risk scorer does not answer at the moment, so your score cannot be shown. What you have learnt is safe."
 	}
-	if model.Mine = v.Viewer.Learner(); !model.Mine {
+	if model.Mine = req.Viewer.Learner(); !model.Mine {
 		model.Base = "/people/" + model.Person.ID
 	}
 	model.History = training.HistoryOf(lessons, words.Location(model.Person.Zone))
 	training.LinkOpen(model.First, model.History)
-	return r.site.Render(v, "risk", title, at, model)
+	return r.site.Render(req, "risk", title, at, model)
 }
 
-func personOf(v *site.Request, p *risk.Standing) string {
+func personOf(req *site.Request, p *risk.Standing) string {
 	if p != nil {
 		return p.ID
 	}
-	return v.Viewer.Person
+	return req.Viewer.Person
 }
 
 // ShowPerson shows anybody to an instructor, and everybody their own page.
-func (r *Reports) ShowPerson(v *site.Request) error {
-	id := v.R.PathValue("person")
-	if !v.Viewer.Instructor() {
-		if id == v.Viewer.Person {
-			return v.Redirect("/")
+func (r *Reports) ShowPerson(req *site.Request) error {
+	id := req.R.PathValue("person")
+	if !req.Viewer.Instructor() {
+		if id == req.Viewer.Person {
+			return req.Redirect("/")
 		}
-		r.site.RecordRefusal(v, v.Viewer.Person, "not_own")
+		r.site.RecordRefusal(req, req.Viewer.Person, "not_own")
 		return site.NotOwn()
 	}
-	p, err := r.lookAt(v, id)
+	p, err := r.lookAt(req, id)
 	if err != nil {
 		return err
 	}
-	return r.showRisk(v, &p, "/people", p.Name)
+	return r.showRisk(req, &p, "/people", p.Name)
 }
 
 // lookAt is somebody of the roster, for an instructor. That they looked is in the audit.
-func (r *Reports) lookAt(v *site.Request, id string) (risk.Standing, error) {
+func (r *Reports) lookAt(req *site.Request, id string) (risk.Standing, error) {
 	people, err := r.scorer.People()
-	if err != nil && !errors.As(err, &v.Stale) {
+	if err != nil && !errors.As(err, &req.Stale) {
 		return risk.Standing{}, site.Unavailable(err)
 	}
 	i := slices.IndexFunc(people, func(s risk.Standing) bool { return s.ID == id })
 	if i < 0 {
 		return risk.Standing{}, site.NotFound()
 	}
-	return people[i], r.store.Record(v.Ctx(), audited.Note("view", id, "", struct {
+	return people[i], r.store.Record(req.Ctx(), audited.Note("view", id, "", struct {
 		By site.Principal `json:"by"`
-	}{v.Viewer.Principal}))
+	}{req.Viewer.Principal}))
 }
 
 // reasonView is all events of one reason, or of the pattern, as many at a time as fit on a page.
@@ -123,28 +123,28 @@ type reasonView struct {
 const patternReason = "pattern"
 
 // ShowOwnReason shows the viewer all events of one of their reasons.
-func (r *Reports) ShowOwnReason(v *site.Request) error {
-	if v.Viewer.Self == nil {
-		return site.Unavailable(v.Stale)
+func (r *Reports) ShowOwnReason(req *site.Request) error {
+	if req.Viewer.Self == nil {
+		return site.Unavailable(req.Stale)
 	}
-	return r.showReason(v, *v.Viewer.Self, "/")
+	return r.showReason(req, *req.Viewer.Self, "/")
 }
 
 // ShowPersonsReason shows an instructor all events of somebody's reason.
-func (r *Reports) ShowPersonsReason(v *site.Request) error {
-	p, err := r.lookAt(v, v.R.PathValue("person"))
+func (r *Reports) ShowPersonsReason(req *site.Request) error {
+	p, err := r.lookAt(req, req.R.PathValue("person"))
 	if err != nil {
 		return err
 	}
-	return r.showReason(v, p, "/people/"+p.ID)
+	return r.showReason(req, p, "/people/"+p.ID)
 }
 
-func (r *Reports) showReason(v *site.Request, p risk.Standing, home string) error {
-	from, err := strconv.Atoi(cmp.Or(v.R.URL.Query().Get("from"), "0"))
+func (r *Reports) showReason(req *site.Request, p risk.Standing, home string) error {
+	from, err := strconv.Atoi(cmp.Or(req.R.URL.Query().Get("from"), "0"))
 	if err != nil || from < 0 {
 		return httpjson.Errorf(http.StatusBadRequest, "bad_number", "There is no such page of the list.")
 	}
-	a, err := r.scorer.Risk(v.Ctx(), p.ID)
+	a, err := r.scorer.Risk(req.Ctx(), p.ID)
 	if errors.Is(err, riskclient.ErrUnknownPerson) {
 		return site.NotFound()
 	}
@@ -152,8 +152,8 @@ func (r *Reports) showReason(v *site.Request, p risk.Standing, home string) erro
 		return site.Unavailable(err)
 	}
 	why := riskview.Explain(p, a)
-	m := reasonView{Person: p, Mine: v.Viewer.Learner(), Home: home}
-	name := v.R.PathValue("reason")
+	m := reasonView{Person: p, Mine: req.Viewer.Learner(), Home: home}
+	name := req.R.PathValue("reason")
 	if i := slices.IndexFunc(why.Reasons, func(r riskview.ReasonRow) bool { return string(r.Verb) == name }); i >= 0 {
 		r := why.Reasons[i]
 		m.Title, m.Part, m.Events, m.Light = words.Sentence(risk.Words(r.Verb, r.Count)), r.Part, r.Events, r.Light
@@ -168,14 +168,14 @@ func (r *Reports) showReason(v *site.Request, p risk.Standing, home string) erro
 	m.Events = riskview.Fitting(m.Events[from:], riskview.TextOfPage)
 	m.From, m.To = from+1, from+len(m.Events)
 	if from > 0 {
-		m.First = v.R.URL.Path
+		m.First = req.R.URL.Path
 	}
 	if m.To < m.All {
-		m.Later = v.R.URL.Path + "?" + url.Values{"from": {strconv.Itoa(m.To)}}.Encode()
+		m.Later = req.R.URL.Path + "?" + url.Values{"from": {strconv.Itoa(m.To)}}.Encode()
 	}
 	at := "/"
 	if !m.Mine {
 		at = "/people"
 	}
-	return r.site.Render(v, "reason", m.Title, at, m)
+	return r.site.Render(req, "reason", m.Title, at, m)
 }

@@ -247,33 +247,33 @@ type needRow struct {
 }
 
 // ShowTeam shows a leader the team: its mean, trend and needs, and no one's acts.
-func (r *Reports) ShowTeam(v *site.Request) error {
-	reports := v.Viewer.Reports
+func (r *Reports) ShowTeam(req *site.Request) error {
+	reports := req.Viewer.Reports
 	m, profile := teamView{People: len(reports), Fewest: site.SmallestGroup}, ""
-	if o, err := r.scorer.Organisation(); err == nil || errors.As(err, &v.Stale) {
+	if o, err := r.scorer.Organisation(); err == nil || errors.As(err, &req.Stale) {
 		m.Company, profile = &o, o.Profile
 	}
 	if len(reports) < site.SmallestGroup {
 		m.Hidden = true
-		return r.site.Render(v, "team", "My team", "/team", m)
+		return r.site.Render(req, "team", "My team", "/team", m)
 	}
 	m.Mean, m.Levels = risk.Mean(reports), chart.DrawDistribution(chart.CountLevels(reports))
 	levels := chart.BoundsOf(chart.ProfileOf(profile).Levels)
 	m.Level, m.Roles = levels.Level(m.Mean), rolesOf(reports, m.Company, levels)
-	facts, err := r.teamFacts(v.Viewer)
-	if err != nil && !errors.As(err, &v.Stale) {
+	facts, err := r.teamFacts(req.Viewer)
+	if err != nil && !errors.As(err, &req.Stale) {
 		r.cfg.Log.Warn("show team", "error", err.Error())
 		m.Away = "The risk scorer does not answer at the moment, so what each person needs cannot be shown."
-		v.Status = http.StatusServiceUnavailable
-		v.W.Header().Set("Retry-After", "5")
+		req.Status = http.StatusServiceUnavailable
+		req.W.Header().Set("Retry-After", "5")
 	}
-	m.Trend, m.Repeats = chart.DrawTrend(facts.trend, levels, words.Location(v.Viewer.Zone())), facts.repeats
+	m.Trend, m.Repeats = chart.DrawTrend(facts.trend, levels, words.Location(req.Viewer.Zone())), facts.repeats
 	needs := map[string]int{}
 	for _, p := range reports {
 		row := teamRow{
 			Person: p,
 			Bar:    chart.Bar(p.Score.Float(), strings.ToLower(string(p.Level))),
-			Due:    riskview.DueOfStanding(p, words.Location(v.Viewer.Zone())),
+			Due:    riskview.DueOfStanding(p, words.Location(req.Viewer.Zone())),
 		}
 		row.Due.To = toYou[p.Escalation]
 		switch row.Due.State {
@@ -298,5 +298,5 @@ func (r *Reports) ShowTeam(v *site.Request) error {
 	}
 	slices.SortStableFunc(m.Rows, func(a, b teamRow) int { return urgency[b.Due.State] - urgency[a.Due.State] })
 	slices.SortFunc(m.Needs, func(a, b needRow) int { return cmp.Or(b.People-a.People, cmp.Compare(a.Module, b.Module)) })
-	return r.site.Render(v, "team", "My team", "/team", m)
+	return r.site.Render(req, "team", "My team", "/team", m)
 }

@@ -43,84 +43,84 @@ func (s *Stale) Error() string {
 func (s *Stale) Unwrap() error { return s.Cause }
 
 // Get answers with the value and nil, an older value and *stale, or no value and the error of ask.
-func (m *Cache[T]) Get(now func() time.Time, ask func(context.Context) (T, error)) (T, error) {
-	m.mu.Lock()
-	age := now().Sub(m.at)
+func (c *Cache[T]) Get(now func() time.Time, ask func(context.Context) (T, error)) (T, error) {
+	c.mu.Lock()
+	age := now().Sub(c.at)
 	// What takes long to ask for is renewed behind the readers' backs for longer: in a large company a page does not wait
 	// for it, and in a small one a page shows nothing that is older than a moment.
-	if !m.at.IsZero() && age < max(m.Usable, min(askAhead*m.took, m.AtMost)) {
-		defer m.mu.Unlock()
-		if age >= max(m.Fresh, min(askRarely*m.took, m.AtMost/2)) {
-			m.begin(now, ask)
+	if !c.at.IsZero() && age < max(c.Usable, min(askAhead*c.took, c.AtMost)) {
+		defer c.mu.Unlock()
+		if age >= max(c.Fresh, min(askRarely*c.took, c.AtMost/2)) {
+			c.begin(now, ask)
 		}
-		return m.value, nil
+		return c.value, nil
 	}
-	asking := m.begin(now, ask)
-	m.mu.Unlock()
+	asking := c.begin(now, ask)
+	c.mu.Unlock()
 	timer := time.NewTimer(AskWithin)
 	defer timer.Stop()
 	select {
 	case <-asking:
 	case <-timer.C: // the asking goes on: a scorer that has just started reads everything first
 	}
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	err := m.err
-	if m.asking == asking { // not ended: of an answer and the timer that come at once, the answer is taken
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	err := c.err
+	if c.asking == asking { // not ended: of an answer and the timer that come at once, the answer is taken
 		err = fmt.Errorf("no answer yet: %w", context.DeadlineExceeded)
 	}
-	if err != nil && !m.at.IsZero() && now().Sub(m.at) < m.Last {
-		return m.value, &Stale{Since: m.at, Cause: err}
+	if err != nil && !c.at.IsZero() && now().Sub(c.at) < c.Last {
+		return c.value, &Stale{Since: c.at, Cause: err}
 	}
 	if err != nil {
 		var none T
 		return none, err
 	}
-	return m.value, nil
+	return c.value, nil
 }
 
 // begin asks, unless a call is under way: many readers ask once, and not for the first of them alone. The caller holds
 // mu.
-func (m *Cache[T]) begin(now func() time.Time, ask func(context.Context) (T, error)) <-chan struct{} {
-	if m.asking != nil {
-		return m.asking
+func (c *Cache[T]) begin(now func() time.Time, ask func(context.Context) (T, error)) <-chan struct{} {
+	if c.asking != nil {
+		return c.asking
 	}
 	done := make(chan struct{})
-	m.asking = done
+	c.asking = done
 	begun := now()
 	go func() {
 		ctx, cancel := context.WithTimeout(context.Background(), askAtMost)
 		defer cancel()
 		next, err := ask(ctx)
-		m.mu.Lock()
-		defer m.mu.Unlock()
-		if m.err = err; err == nil {
-			m.value, m.at, m.took = next, now(), now().Sub(begun)
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		if c.err = err; err == nil {
+			c.value, c.at, c.took = next, now(), now().Sub(begun)
 		}
-		m.asking = nil
+		c.asking = nil
 		close(done)
 	}()
 	return done
 }
 
 // Forget drops what is remembered, also what is being asked for at this moment.
-func (m *Cache[T]) Forget() {
+func (c *Cache[T]) Forget() {
 	for {
-		m.mu.Lock()
-		asking := m.asking
+		c.mu.Lock()
+		asking := c.asking
 		if asking == nil {
-			m.at, m.err = time.Time{}, nil
-			m.mu.Unlock()
+			c.at, c.err = time.Time{}, nil
+			c.mu.Unlock()
 			return
 		}
-		m.mu.Unlock()
+		c.mu.Unlock()
 		<-asking
 	}
 }
 
 // Took says how long asking took, the last time.
-func (m *Cache[T]) Took() time.Duration {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	return m.took
+func (c *Cache[T]) Took() time.Duration {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.took
 }

@@ -63,15 +63,15 @@ const (
 )
 
 // get asks the scorer; a request of a page gives up after askWithin.
-func (s *Client) get(ctx context.Context, path string, v any) error {
+func (c *Client) get(ctx context.Context, path string, v any) error {
 	ctx, cancel := context.WithTimeout(ctx, AskWithin)
 	defer cancel()
-	return s.fetch(ctx, path, v)
+	return c.fetch(ctx, path, v)
 }
 
 // fetch asks the scorer for as long as ctx lasts.
-func (s *Client) fetch(ctx context.Context, path string, v any) error {
-	resp, err := s.call(ctx, http.MethodGet, path, "", nil)
+func (c *Client) fetch(ctx context.Context, path string, v any) error {
+	resp, err := c.call(ctx, http.MethodGet, path, "", nil)
 	if err != nil {
 		return err
 	}
@@ -80,8 +80,8 @@ func (s *Client) fetch(ctx context.Context, path string, v any) error {
 
 // Staff is everybody who works here, the highest score first, without those who were made for a run of an exercise: the
 // company's figures and lists are of them alone. With *stale the list is an old one.
-func (s *Client) Staff() ([]risk.Standing, error) {
-	people, err := s.People()
+func (c *Client) Staff() ([]risk.Standing, error) {
+	people, err := c.People()
 	own := make([]risk.Standing, 0, len(people))
 	for _, p := range people {
 		if p.Run == "" {
@@ -93,10 +93,10 @@ func (s *Client) Staff() ([]risk.Standing, error) {
 
 // People is everybody whom the roster lists, those of runs among them, the highest score first. With *stale the list is
 // an old one.
-func (s *Client) People() ([]risk.Standing, error) {
-	return s.Roster.Get(s.wall, func(ctx context.Context) ([]risk.Standing, error) {
+func (c *Client) People() ([]risk.Standing, error) {
+	return c.Roster.Get(c.wall, func(ctx context.Context) ([]risk.Standing, error) {
 		var list []risk.Standing
-		if err := s.fetch(ctx, scorerapi.RoutePeople.Path()+"?runs=all", &list); err != nil {
+		if err := c.fetch(ctx, scorerapi.RoutePeople.Path()+"?runs=all", &list); err != nil {
 			return nil, fmt.Errorf("read roster: %w", err)
 		}
 		return list, nil
@@ -104,10 +104,10 @@ func (s *Client) People() ([]risk.Standing, error) {
 }
 
 // Organisation is the organisation's figures. With *Stale they are old ones.
-func (s *Client) Organisation() (risk.Organisation, error) {
-	return s.Company.Get(s.wall, func(ctx context.Context) (risk.Organisation, error) {
+func (c *Client) Organisation() (risk.Organisation, error) {
+	return c.Company.Get(c.wall, func(ctx context.Context) (risk.Organisation, error) {
 		var o risk.Organisation
-		if err := s.fetch(ctx, scorerapi.RouteOrganisation.Path(), &o); err != nil {
+		if err := c.fetch(ctx, scorerapi.RouteOrganisation.Path(), &o); err != nil {
 			return o, fmt.Errorf("read organisation: %w", err)
 		}
 		return o, nil
@@ -118,9 +118,9 @@ func (s *Client) Organisation() (risk.Organisation, error) {
 var ErrUnknownPerson = errors.New("the roster does not list this person")
 
 // Risk is a person's assessment of this moment.
-func (s *Client) Risk(ctx context.Context, person string) (risk.Assessment, error) {
+func (c *Client) Risk(ctx context.Context, person string) (risk.Assessment, error) {
 	var a risk.Assessment
-	err := s.get(ctx, scorerapi.RouteRisk.For(person), &a)
+	err := c.get(ctx, scorerapi.RouteRisk.For(person), &a)
 	var answered *httpjson.Error
 	if errors.As(err, &answered) && answered.Status == http.StatusNotFound {
 		return a, ErrUnknownPerson
@@ -132,13 +132,13 @@ func (s *Client) Risk(ctx context.Context, person string) (risk.Assessment, erro
 }
 
 // Risks are the assessments of several people, in their order. A person who has left meanwhile has an empty one.
-func (s *Client) Risks(ctx context.Context, people []risk.Standing) ([]risk.Assessment, error) {
+func (c *Client) Risks(ctx context.Context, people []risk.Standing) ([]risk.Assessment, error) {
 	list := make([]risk.Assessment, len(people))
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(8)
 	for i, p := range people {
 		g.Go(func() error {
-			a, err := s.Risk(ctx, p.ID)
+			a, err := c.Risk(ctx, p.ID)
 			if errors.Is(err, ErrUnknownPerson) {
 				return nil
 			}
@@ -161,32 +161,32 @@ type Cause struct {
 const MostAsked = 60
 
 // Reasons are the company's causes, the weightiest first, over the mostAsked people with the highest scores.
-func (s *Client) Reasons() ([]Cause, error) {
-	return s.Causes.Get(s.wall, func(ctx context.Context) ([]Cause, error) {
-		people, err := s.Staff()
+func (c *Client) Reasons() ([]Cause, error) {
+	return c.Causes.Get(c.wall, func(ctx context.Context) ([]Cause, error) {
+		people, err := c.Staff()
 		if err != nil {
 			return nil, err
 		}
-		all, err := s.Risks(ctx, people[:min(MostAsked, len(people))])
+		all, err := c.Risks(ctx, people[:min(MostAsked, len(people))])
 		if err != nil {
 			return nil, err
 		}
 		sum := map[activity.Verb]*Cause{}
 		for _, a := range all {
 			for _, r := range a.Reasons {
-				c := sum[r.Verb]
-				if c == nil {
-					c = &Cause{Verb: r.Verb}
-					sum[r.Verb] = c
+				cause := sum[r.Verb]
+				if cause == nil {
+					cause = &Cause{Verb: r.Verb}
+					sum[r.Verb] = cause
 				}
-				c.People++
-				c.Count += r.Count
-				c.Part += r.Part
+				cause.People++
+				cause.Count += r.Count
+				cause.Part += r.Part
 			}
 		}
 		list := make([]Cause, 0, len(sum))
-		for _, c := range sum {
-			list = append(list, *c)
+		for _, cause := range sum {
+			list = append(list, *cause)
 		}
 		slices.SortFunc(list, func(a, b Cause) int {
 			if a.Part != b.Part {
@@ -199,23 +199,23 @@ func (s *Client) Reasons() ([]Cause, error) {
 }
 
 // now is the lab's time: asked for, or carried on from the last answer by its pace while the scorer is away.
-func (s *Client) now(ctx context.Context) (time.Time, error) {
-	var c risk.Clock
-	err := s.get(ctx, scorerapi.RouteClock.Path(), &c)
-	s.mu.Lock()
-	defer s.mu.Unlock()
+func (c *Client) now(ctx context.Context) (time.Time, error) {
+	var read risk.Clock
+	err := c.get(ctx, scorerapi.RouteClock.Path(), &read)
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	if err == nil {
-		s.clock, s.read = &c, s.wall()
-		return c.Now, nil
+		c.clock, c.read = &read, c.wall()
+		return read.Now, nil
 	}
-	if s.clock == nil {
+	if c.clock == nil {
 		return time.Time{}, err
 	}
-	return s.clock.Now.Add(time.Duration(float64(s.wall().Sub(s.read)) * s.clock.Pace)), nil
+	return c.clock.Now.Add(time.Duration(float64(c.wall().Sub(c.read)) * c.clock.Pace)), nil
 }
 
 // Send hands in events, and answers with their receipts in the same order.
-func (s *Client) Send(ctx context.Context, entries []activity.Entry) ([]activity.Receipt, error) {
+func (c *Client) Send(ctx context.Context, entries []activity.Entry) ([]activity.Receipt, error) {
 	var body bytes.Buffer
 	line := json.NewEncoder(&body)
 	for _, e := range entries {
@@ -225,7 +225,7 @@ func (s *Client) Send(ctx context.Context, entries []activity.Entry) ([]activity
 	}
 	ctx, cancel := context.WithTimeout(ctx, AskWithin)
 	defer cancel()
-	resp, err := s.call(ctx, http.MethodPost, scorerapi.RouteEvents.Path(), "application/x-ndjson", body.Bytes())
+	resp, err := c.call(ctx, http.MethodPost, scorerapi.RouteEvents.Path(), "application/x-ndjson", body.Bytes())
 	if err != nil {
 		return nil, err
 	}
@@ -259,8 +259,8 @@ func (s *Client) Send(ctx context.Context, entries []activity.Entry) ([]activity
 }
 
 // NowIn is the lab's time, in the zone given (UTC where it is unknown).
-func (s *Client) NowIn(ctx context.Context, zone string) (time.Time, error) {
-	now, err := s.now(ctx)
+func (c *Client) NowIn(ctx context.Context, zone string) (time.Time, error) {
+	now, err := c.now(ctx)
 	if err != nil {
 		return time.Time{}, fmt.Errorf("ask the lab's clock: %w", err)
 	}
@@ -271,9 +271,9 @@ func (s *Client) NowIn(ctx context.Context, zone string) (time.Time, error) {
 type named struct{ Name, Zone string }
 
 // Names looks persons up in the roster as it is now; whom it does not list is called by the id.
-func (s *Client) Names() func(person string) named {
+func (c *Client) Names() func(person string) named {
 	all := map[string]named{}
-	people, err := s.People()
+	people, err := c.People()
 	var old *Stale
 	if err == nil || errors.As(err, &old) {
 		for _, p := range people {
@@ -289,25 +289,25 @@ func (s *Client) Names() func(person string) named {
 }
 
 // PeopleWith is everybody with what another profile says of them. Few ask, so each answer is kept for a while.
-func (s *Client) PeopleWith(profile string) ([]risk.Standing, error) {
-	s.mu.Lock()
-	if s.compared == nil {
-		s.compared = map[string]*Cache[[]risk.Standing]{}
+func (c *Client) PeopleWith(profile string) ([]risk.Standing, error) {
+	c.mu.Lock()
+	if c.compared == nil {
+		c.compared = map[string]*Cache[[]risk.Standing]{}
 	}
-	kept := s.compared[profile]
+	kept := c.compared[profile]
 	if kept == nil {
 		kept = &Cache[[]risk.Standing]{
-			Fresh:  s.Roster.Fresh,
-			Usable: s.Roster.Usable,
+			Fresh:  c.Roster.Fresh,
+			Usable: c.Roster.Usable,
 			AtMost: time.Minute,
-			Last:   s.Roster.Last,
+			Last:   c.Roster.Last,
 		}
-		s.compared[profile] = kept
+		c.compared[profile] = kept
 	}
-	s.mu.Unlock()
-	return kept.Get(s.wall, func(ctx context.Context) ([]risk.Standing, error) {
+	c.mu.Unlock()
+	return kept.Get(c.wall, func(ctx context.Context) ([]risk.Standing, error) {
 		var list []risk.Standing
-		if err := s.fetch(ctx, scorerapi.RoutePeople.Path()+"?"+url.Values{"shadow": {profile}}.Encode(), &list); err != nil {
+		if err := c.fetch(ctx, scorerapi.RoutePeople.Path()+"?"+url.Values{"shadow": {profile}}.Encode(), &list); err != nil {
 			return nil, fmt.Errorf("compare profiles: %w", err)
 		}
 		return list, nil

@@ -112,9 +112,9 @@ type LowerRow struct {
 }
 
 // Starts says whether the act is a module, which can be begun here.
-func (l LowerRow) Starts() bool { return l.Act == risk.PassModule && l.known() }
+func (r LowerRow) Starts() bool { return r.Act == risk.PassModule && r.known() }
 
-func (l LowerRow) known() bool { _, ok := risk.ModuleByID(l.ID); return ok }
+func (r LowerRow) known() bool { _, ok := risk.ModuleByID(r.ID); return ok }
 
 type patternRow struct {
 	Name, Words string

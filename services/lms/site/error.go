@@ -19,8 +19,8 @@ import (
 var errSignIn = httpjson.Errorf(http.StatusUnauthorized, "sign_in", "Open your sign-in link to see this page.")
 
 // DenyAsNotFound refuses an object: whoever may not see it does not learn whether it is there.
-func (s *Site) DenyAsNotFound(v *Request, reason string) error {
-	s.RecordRefusal(v, v.Viewer.Person, reason)
+func (s *Site) DenyAsNotFound(req *Request, reason string) error {
+	s.RecordRefusal(req, req.Viewer.Person, reason)
 	return NotFound()
 }
 
@@ -78,22 +78,22 @@ func Typed(err error) error {
 }
 
 // Fail shows an error as a page.
-func (s *Site) Fail(v *Request, err error) {
+func (s *Site) Fail(req *Request, err error) {
 	err = Typed(err)
 	e := httpjson.FromError(err)
 	switch {
 	case e.Status == http.StatusForbidden && e.Code == "cross_site":
-		s.RecordRefusal(v, "", e.Code)
-	case e.Status >= 500 && v.Ctx().Err() == nil:
-		s.cfg.Log.Error("answer page", "route", v.R.Pattern, "status", e.Status, "error", err.Error())
+		s.RecordRefusal(req, "", e.Code)
+	case e.Status >= 500 && req.Ctx().Err() == nil:
+		s.cfg.Log.Error("answer page", "route", req.R.Pattern, "status", e.Status, "error", err.Error())
 	}
 	if e.Status == http.StatusRequestEntityTooLarge {
 		e.Message = "The form is too long."
 	}
 	if e.RetryAfter > 0 {
-		v.W.Header().Set("Retry-After", strconv.Itoa(int((e.RetryAfter+time.Second-1)/time.Second)))
+		req.W.Header().Set("Retry-After", strconv.Itoa(int((e.RetryAfter+time.Second-1)/time.Second)))
 	}
-	v.Status = e.Status
+	req.Status = e.Status
 	m := errorView{Status: e.Status, Message: e.Message, Code: e.Code, Wait: e.RetryAfter}
 	switch e.Status {
 	case http.StatusUnauthorized:
@@ -112,7 +112,7 @@ func (s *Site) Fail(v *Request, err error) {
 	if e.Status == http.StatusInternalServerError {
 		m.Title, m.Message = "Something went wrong", "The service's log says what. Nothing was half done."
 	}
-	if err := s.Render(v, "error", m.Title, "", m); err != nil {
+	if err := s.Render(req, "error", m.Title, "", m); err != nil {
 		s.cfg.Log.Error("show error page", "error", err.Error())
 	}
 }

@@ -11,10 +11,10 @@ type NDJSONWriter struct {
 }
 
 // Write implements io.Writer; the first one sets the media type.
-func (b *NDJSONWriter) Write(p []byte) (int, error) {
-	if !b.Wrote {
-		b.Wrote = true
-		b.W.Header().Set("Content-Type", "application/x-ndjson")
+func (w *NDJSONWriter) Write(p []byte) (int, error) {
+	if !w.Wrote {
+		w.Wrote = true
+		w.W.Header().Set("Content-Type", "application/x-ndjson")
 	}
-	return b.W.Write(p)
+	return w.W.Write(p)
 }

@@ -67,7 +67,7 @@ type Request struct {
 }
 
 // Ctx is the request's context.
-func (v *Request) Ctx() context.Context { return v.R.Context() }
+func (req *Request) Ctx() context.Context { return req.R.Context() }
 
 // Policy lets a page load its own style, picture and script, ask its own address again and send its own forms, and
 // nothing else.
@@ -146,18 +146,18 @@ func (s *Site) page(p Page, guessable bool) http.Handler {
 }
 
 // braked shows p, unless it could be guessed at and too much failed there from where v comes.
-func (s *Site) braked(p Page, guessable bool, v *Request) error {
+func (s *Site) braked(p Page, guessable bool, req *Request) error {
 	if !guessable {
-		return p.Show(v)
+		return p.Show(req)
 	}
-	right, err := s.brake.begin(v.R.RemoteAddr)
+	right, err := s.brake.begin(req.R.RemoteAddr)
 	if err != nil {
-		v.Viewer = nil
-		s.RecordRefusal(v, "", "too_many_failures")
+		req.Viewer = nil
+		s.RecordRefusal(req, "", "too_many_failures")
 		return err
 	}
-	err = p.Show(v)
-	if !v.Wrong {
+	err = p.Show(req)
+	if !req.Wrong {
 		right()
 	}
 	return err
@@ -184,67 +184,67 @@ func readForm(w http.ResponseWriter, r *http.Request) error {
 	return httpjson.Values(r.PostForm)
 }
 
-func (s *Site) admit(p Page, v *Request) error {
-	if v.Viewer.may(p.Access) {
+func (s *Site) admit(p Page, req *Request) error {
+	if req.Viewer.may(p.Access) {
 		return nil
 	}
-	if v.Viewer == nil {
+	if req.Viewer == nil {
 		return errSignIn
 	}
-	s.RecordRefusal(v, v.Viewer.Person, "not_for_this_role")
+	s.RecordRefusal(req, req.Viewer.Person, "not_for_this_role")
 	return httpjson.Errorf(http.StatusForbidden, "not_for_this_role", "This page is not for your role.")
 }
 
 // RecordRefusal records that somebody was turned away.
-func (s *Site) RecordRefusal(v *Request, person, reason string) {
+func (s *Site) RecordRefusal(req *Request, person, reason string) {
 	if s.cfg.Decisions == nil {
 		return
 	}
-	route := v.R.Pattern
+	route := req.R.Pattern
 	if route == "" {
-		route = v.R.Method
+		route = req.R.Method
 	}
 	e := audit.Entry{Kind: "page", Person: person, Route: route, Outcome: "Forbidden", Reason: reason}
-	if c, ok := s.Certificate(v.R); ok {
+	if c, ok := s.Certificate(req.R); ok {
 		e.Serial = c.Serial // of what was shown: the person's certificate
 	}
-	if v.Viewer == nil && person == "" && s.cfg.Turned != nil {
-		s.cfg.Turned(v.R.RemoteAddr, e)
+	if req.Viewer == nil && person == "" && s.cfg.Turned != nil {
+		s.cfg.Turned(req.R.RemoteAddr, e)
 		return
 	}
 	s.cfg.Decisions(e)
 }
 
 // Render answers with a page: title and which entry of the navigation it belongs to.
-func (s *Site) Render(v *Request, name, title, at string, model any) error {
+func (s *Site) Render(req *Request, name, title, at string, model any) error {
 	var b bytes.Buffer
-	frame := frame{Title: title, Viewer: v.Viewer, Model: model}
-	if v.Stale != nil {
+	frame := frame{Title: title, Viewer: req.Viewer, Model: model}
+	if req.Stale != nil {
 		frame.Stale = "The risk scorer does not answer at the moment. What it would say is missing here."
-		if !v.Stale.Since.IsZero() {
-			frame.Stale = "The risk scorer does not answer at the moment. Names and scores are those of " + v.Stale.Since.UTC().
+		if !req.Stale.Since.IsZero() {
+			frame.Stale = "The risk scorer does not answer at the moment. Names and scores are those of " + req.Stale.Since.UTC().
 				Format("15:04:05") +
 				" UTC."
 		}
 	}
-	if v.Viewer != nil {
-		frame.Nav = navigation(v.Viewer, at)
+	if req.Viewer != nil {
+		frame.Nav = navigation(req.Viewer, at)
 	}
 	if err := s.pages.execute(&b, name, frame); err != nil {
 		return err
 	}
-	v.W.Header().Set("Content-Type", "text/html; charset=utf-8")
-	v.W.WriteHeader(max(v.Status, http.StatusOK))
-	_, err := v.W.Write(plainly(b.Bytes()))
-	if err != nil && v.Ctx().Err() == nil {
+	req.W.Header().Set("Content-Type", "text/html; charset=utf-8")
+	req.W.WriteHeader(max(req.Status, http.StatusOK))
+	_, err := req.W.Write(plainly(b.Bytes()))
+	if err != nil && req.Ctx().Err() == nil {
 		s.cfg.Log.Debug("send page", "error", err.Error())
 	}
 	return nil // the status is out: nothing more can be told
 }
 
 // Redirect sends the browser on, by GET.
-func (v *Request) Redirect(path string) error {
-	http.Redirect(v.W, v.R, path, http.StatusSeeOther)
+func (req *Request) Redirect(path string) error {
+	http.Redirect(req.W, req.R, path, http.StatusSeeOther)
 	return nil
 }
 

@@ -85,12 +85,12 @@ func loadTemplates(more ...template.FuncMap) (*templates, error) {
 	return p, nil
 }
 
-func (p *templates) execute(b *bytes.Buffer, name string, f frame) error {
-	t, ok := p.byName[name]
+func (t *templates) execute(b *bytes.Buffer, name string, f frame) error {
+	page, ok := t.byName[name]
 	if !ok {
 		return fmt.Errorf("show page %s: no such template", name)
 	}
-	if err := t.ExecuteTemplate(b, "layout", f); err != nil {
+	if err := page.ExecuteTemplate(b, "layout", f); err != nil {
 		return fmt.Errorf("show page %s: %w", name, err)
 	}
 	return nil
@@ -112,8 +112,8 @@ func plainly(page []byte) []byte {
 	}, page)
 }
 
-func (p *templates) serveAsset(w http.ResponseWriter, r *http.Request) {
-	a, ok := p.assets[r.PathValue("file")]
+func (t *templates) serveAsset(w http.ResponseWriter, r *http.Request) {
+	a, ok := t.assets[r.PathValue("file")]
 	if !ok {
 		http.Error(w, "no such file", http.StatusNotFound)
 		return
@@ -129,10 +129,10 @@ func (p *templates) serveAsset(w http.ResponseWriter, r *http.Request) {
 }
 
 // words are the functions that templates know.
-func (p *templates) words() template.FuncMap {
+func (t *templates) words() template.FuncMap {
 	return template.FuncMap{
 		"asset": func(name string) (string, error) {
-			served, ok := p.names[name]
+			served, ok := t.names[name]
 			if !ok {
 				return "", fmt.Errorf("no asset %s", name)
 			}
@@ -144,11 +144,11 @@ func (p *templates) words() template.FuncMap {
 		"lower":    func(s any) string { return strings.ToLower(fmt.Sprint(s)) },
 		"words":    func(s any) string { return words.Sentence(words.Spaced.Replace(fmt.Sprint(s))) },
 		"role":     words.RoleName,
-		"day":      func(t time.Time) string { return t.Format("Mon 2 Jan 2006") },
-		"short":    func(t time.Time) string { return t.Format("2 Jan, 15:04") },
-		"moment":   func(t time.Time) string { return t.Format("Mon 2 Jan 2006, 15:04:05") },
-		"clock":    func(t time.Time) string { return t.Format("2 Jan 15:04:05") },
-		"exact":    func(t time.Time) string { return t.Format(time.RFC3339) },
+		"day":      func(at time.Time) string { return at.Format("Mon 2 Jan 2006") },
+		"short":    func(at time.Time) string { return at.Format("2 Jan, 15:04") },
+		"moment":   func(at time.Time) string { return at.Format("Mon 2 Jan 2006, 15:04:05") },
+		"clock":    func(at time.Time) string { return at.Format("2 Jan 15:04:05") },
+		"exact":    func(at time.Time) string { return at.Format(time.RFC3339) },
 		"score":    func(s risk.Score) string { return s.String() },
 		"raw":      func(s risk.Score) (string, error) { b, err := s.MarshalJSON(); return string(b), err },
 		"part":     func(micro int64) string { return words.Signed(micro) },

@@ -88,25 +88,25 @@ func LinkOpen(l *riskview.LowerRow, lessons []LessonRow) {
 }
 
 // ShowTraining lists the modules, and which of them would lower the viewer's score by how much.
-func (l *Training) ShowTraining(v *site.Request) error {
-	loc := words.Location(v.Viewer.Zone())
-	lessons, err := l.Store.Lessons(v.Ctx(), v.Viewer.Person, 100)
+func (tr *Training) ShowTraining(req *site.Request) error {
+	loc := words.Location(req.Viewer.Zone())
+	lessons, err := tr.Store.Lessons(req.Ctx(), req.Viewer.Person, 100)
 	if err != nil {
 		return err
 	}
 	m := trainingView{History: HistoryOf(lessons, loc)}
 	var explained riskview.View
-	a, err := l.scorer.Risk(v.Ctx(), v.Viewer.Person)
-	if err == nil && v.Viewer.Self != nil {
-		explained = riskview.Explain(*v.Viewer.Self, a)
+	a, err := tr.scorer.Risk(req.Ctx(), req.Viewer.Person)
+	if err == nil && req.Viewer.Self != nil {
+		explained = riskview.Explain(*req.Viewer.Self, a)
 		m.Due, m.Known, m.First, m.Score, m.Level = explained.Due, true, explained.First, a.Score, a.Level
 		if m.Due.State == riskview.DueEscalated {
-			m.Escalated = v.Viewer.Escalated(a.Escalation)
+			m.Escalated = req.Viewer.Escalated(a.Escalation)
 		}
 	} else {
 		m.Away = "The risk scorer does not answer at the moment, so no new lesson can be chosen for you. Open lessons and what you have learnt are here."
-		v.Status = http.StatusServiceUnavailable
-		v.W.Header().Set("Retry-After", "5")
+		req.Status = http.StatusServiceUnavailable
+		req.W.Header().Set("Retry-After", "5")
 	}
 	LinkOpen(m.First, m.History)
 	for _, module := range risk.Modules {
@@ -144,5 +144,5 @@ func (l *Training) ShowTraining(v *site.Request) error {
 		}
 		return 0
 	})
-	return l.site.Render(v, "training", "My training", "/training", m)
+	return tr.site.Render(req, "training", "My training", "/training", m)
 }

@@ -72,7 +72,7 @@ type certificateView struct {
 	Deleted bool // it was given out, and its record was deleted since; On is zero if its date is not known
 }
 
-func (l *Training) certificateOf(t Taught, holder, zone string) certificateView {
+func (tr *Training) certificateOf(t Taught, holder, zone string) certificateView {
 	m, _ := risk.ModuleByID(t.Module)
 	c := certificateView{
 		Holder:  holder,
@@ -89,27 +89,27 @@ func (l *Training) certificateOf(t Taught, holder, zone string) certificateView 
 
 // ShowCertificate shows a page to be printed, to the learner or an instructor; there is none for a lesson that was not
 // passed.
-func (l *Training) ShowCertificate(v *site.Request) error {
-	t, err := l.ownLesson(v)
+func (tr *Training) ShowCertificate(req *site.Request) error {
+	t, err := tr.ownLesson(req)
 	if err != nil {
 		return err
 	}
 	if t.Completion == nil || !t.Completion.Passed {
 		return site.NotFound()
 	}
-	key, err := l.Store.CertificateKey(v.Ctx())
+	key, err := tr.Store.CertificateKey(req.Ctx())
 	if err != nil {
 		return err
 	}
-	name, zone := l.holder(t.Person)
-	m := l.certificateOf(t, name, zone)
+	name, zone := tr.holder(t.Person)
+	m := tr.certificateOf(t, name, zone)
 	m.Number = CertificateNumber(key, t.ID)
-	return l.site.Render(v, "certificate", "Certificate", "/training", m)
+	return tr.site.Render(req, "certificate", "Certificate", "/training", m)
 }
 
 // holder is a person's name and zone by the roster, or the id where the roster does not say.
-func (l *Training) holder(person string) (name, zone string) {
-	people, err := l.scorer.People()
+func (tr *Training) holder(person string) (name, zone string) {
+	people, err := tr.scorer.People()
 	var old *riskclient.Stale
 	if err == nil || errors.As(err, &old) {
 		for _, p := range people {
@@ -123,37 +123,37 @@ func (l *Training) holder(person string) (name, zone string) {
 
 // ShowVerify says to anybody who has a certificate's number whether it is valid, and what it says. Whoever has no
 // number learns nothing.
-func (l *Training) ShowVerify(v *site.Request) error {
-	m := certificateView{Asked: strings.TrimSpace(v.R.URL.Query().Get("number"))}
+func (tr *Training) ShowVerify(req *site.Request) error {
+	m := certificateView{Asked: strings.TrimSpace(req.R.URL.Query().Get("number"))}
 	if m.Asked == "" {
-		return l.site.Render(v, "verify", "Verify a certificate", "", m)
+		return tr.site.Render(req, "verify", "Verify a certificate", "", m)
 	}
 	if len(m.Asked) > 100 {
 		m.Asked = ""
 	}
-	key, err := l.Store.CertificateKey(v.Ctx())
+	key, err := tr.Store.CertificateKey(req.Ctx())
 	if err != nil {
 		return err
 	}
 	m.Known = true
 	if id, ok := readNumber(key, m.Asked); ok {
-		t, err := l.Store.lesson(v.Ctx(), id)
+		t, err := tr.Store.lesson(req.Ctx(), id)
 		if err != nil && !errors.Is(err, store.ErrNotFound) {
 			return err
 		}
 		if errors.Is(err, store.ErrNotFound) { // only a certificate that was given out has a seal
 			m.Deleted = true
-			if m.On, err = l.Store.deletedCertificate(v.Ctx(), id); err != nil {
+			if m.On, err = tr.Store.deletedCertificate(req.Ctx(), id); err != nil {
 				return err
 			}
 			m.Number = CertificateNumber(key, id)
 		} else if t.Completion != nil && t.Completion.Passed {
-			name, zone := l.holder(t.Person)
+			name, zone := tr.holder(t.Person)
 			asked := m.Asked
-			m = l.certificateOf(t, name, zone)
+			m = tr.certificateOf(t, name, zone)
 			m.Asked, m.Number, m.Known, m.Valid = asked, CertificateNumber(key, id), true, true
 		}
 	}
-	v.Wrong = !m.Valid
-	return l.site.Render(v, "verify", "Verify a certificate", "", m)
+	req.Wrong = !m.Valid
+	return tr.site.Render(req, "verify", "Verify a certificate", "", m)
 }

@@ -16,7 +16,7 @@ import (
 // PutTraining is PUT /v1/training: takes training records over and answers 204 when the scorer has them all. A record that is
 // known already is known. 422 names every fault; 503 when the scorer does not take them in time: they are kept and delivered
 // later.
-func (l *Training) PutTraining(w http.ResponseWriter, r *http.Request) error {
+func (tr *Training) PutTraining(w http.ResponseWriter, r *http.Request) error {
 	var records lmsapi.TrainingRecords
 	if err := httpjson.Read(w, r, 32<<20, &records); err != nil {
 		return err
@@ -36,7 +36,7 @@ func (l *Training) PutTraining(w http.ResponseWriter, r *http.Request) error {
 	if len(faults) > 0 {
 		return httpjson.Errorf(http.StatusUnprocessableEntity, "bad_records", "%v", errors.Join(faults...))
 	}
-	if err := l.outbox.Add(r.Context(), records.Events, mesh.Caller(r.Context()).Name); err != nil {
+	if err := tr.outbox.Add(r.Context(), records.Events, mesh.Caller(r.Context()).Name); err != nil {
 		return err
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), 30*time.Second)
@@ -45,8 +45,8 @@ func (l *Training) PutTraining(w http.ResponseWriter, r *http.Request) error {
 	defer tick.Stop()
 	left := int64(len(ids))
 	for {
-		l.outbox.Kick()
-		if n, err := l.outbox.Undelivered(ctx, ids); err == nil {
+		tr.outbox.Kick()
+		if n, err := tr.outbox.Undelivered(ctx, ids); err == nil {
 			left = n
 		}
 		if left == 0 {

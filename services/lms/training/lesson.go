@@ -93,36 +93,36 @@ var fallbackWords = map[lesson.Fallback]string{
 }
 
 // DoStart begins a lesson of a module, or of what would lower the score most, or finds the open one.
-func (l *Training) DoStart(v *site.Request) error {
-	person := v.Viewer.Person
-	module := v.R.PostForm.Get("module")
+func (tr *Training) DoStart(req *site.Request) error {
+	person := req.Viewer.Person
+	module := req.R.PostForm.Get("module")
 	if _, known := risk.ModuleByID(module); module != "" && !known {
 		return httpjson.Errorf(http.StatusUnprocessableEntity, "unknown_module", "There is no such module in the catalogue.")
 	}
-	if v.Viewer.Self == nil {
-		return site.Unavailable(v.Stale)
+	if req.Viewer.Self == nil {
+		return site.Unavailable(req.Stale)
 	}
-	a, err := l.scorer.Risk(v.Ctx(), person)
+	a, err := tr.scorer.Risk(req.Ctx(), person)
 	if err != nil {
 		return site.Unavailable(err)
 	}
 	if module == "" {
 		module = riskview.Recommended(a)
 	}
-	id, err := l.Store.openLesson(v.Ctx(), person, module)
+	id, err := tr.Store.openLesson(req.Ctx(), person, module)
 	if errors.Is(err, store.ErrNotFound) {
-		id, err = l.newLesson(v, a, module)
+		id, err = tr.newLesson(req, a, module)
 	}
 	if err != nil {
 		return err
 	}
-	l.await(v.Ctx(), l.WriteLesson(id), showWithin)
-	return v.Redirect("/training/" + id.String())
+	tr.await(req.Ctx(), tr.WriteLesson(id), showWithin)
+	return req.Redirect("/training/" + id.String())
 }
 
-func (l *Training) newLesson(v *site.Request, a risk.Assessment, module string) (uuid.UUID, error) {
-	person := v.Viewer.Person
-	n, err := l.Store.lessonsSince(v.Ctx(), person, time.Hour)
+func (tr *Training) newLesson(req *site.Request, a risk.Assessment, module string) (uuid.UUID, error) {
+	person := req.Viewer.Person
+	n, err := tr.Store.lessonsSince(req.Ctx(), person, time.Hour)
 	if err != nil {
 		return uuid.Nil, err
 	}
@@ -130,27 +130,27 @@ func (l *Training) newLesson(v *site.Request, a risk.Assessment, module string) 
 		return uuid.Nil, httpjson.Errorf(http.StatusTooManyRequests, "too_many_lessons", "You have begun %d lessons within an hour. Finish one of them, or come back later.", n).
 			After(10 * time.Minute)
 	}
-	subject, err := l.Store.subject(v.Ctx(), person)
+	subject, err := tr.Store.subject(req.Ctx(), person)
 	if err != nil {
 		return uuid.Nil, err
 	}
-	people, err := l.scorer.People()
+	people, err := tr.scorer.People()
 	if err != nil && people == nil {
 		return uuid.Nil, site.Unavailable(err)
 	}
-	req := ask(subject, a, module, people)
-	if err := req.Validate(); err != nil {
+	wanted := lessonRequest(subject, a, module, people)
+	if err := wanted.Validate(); err != nil {
 		return uuid.Nil, fmt.Errorf("ask for lesson: %w", err)
 	}
-	return l.Store.begin(v.Ctx(), person, req, a.At)
+	return tr.Store.begin(req.Ctx(), person, wanted, a.At)
 }
 
 // mostReasons is how many reasons a lesson is about.
 const mostReasons = 6
 
-// ask makes the request for a lesson of a module: the reasons that it is about, under a pseudonym and without any name
+// lessonRequest makes the request for a lesson of a module: the reasons that it is about, under a pseudonym and without any name
 // of the roster.
-func ask(subject string, a risk.Assessment, module string, people []risk.Standing) lesson.Request {
+func lessonRequest(subject string, a risk.Assessment, module string, people []risk.Standing) lesson.Request {
 	req := lesson.Request{Subject: subject, Role: string(a.Role), Level: a.Level, Module: module, Language: "en"}
 	m, _ := risk.ModuleByID(module)
 	for _, r := range a.Reasons {
@@ -167,42 +167,42 @@ func ask(subject string, a risk.Assessment, module string, people []risk.Standin
 
 // WriteLesson has the gateway write a lesson that is not written yet; the channel is closed when that has ended. Asking
 // twice writes once.
-func (l *Training) WriteLesson(id uuid.UUID) <-chan struct{} {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if c, ok := l.writing[id]; ok {
+func (tr *Training) WriteLesson(id uuid.UUID) <-chan struct{} {
+	tr.mu.Lock()
+	defer tr.mu.Unlock()
+	if c, ok := tr.writing[id]; ok {
 		return c
 	}
 	c := make(chan struct{})
-	l.writing[id] = c
+	tr.writing[id] = c
 	go func() {
 		ctx, cancel := context.WithTimeout(context.Background(), writeWithin) // the learner may look elsewhere meanwhile
 		defer cancel()
-		if err := l.generate(ctx, id); err != nil {
-			l.cfg.Log.Error("write lesson", "lesson", id.String(), "error", err.Error())
+		if err := tr.generate(ctx, id); err != nil {
+			tr.cfg.Log.Error("write lesson", "lesson", id.String(), "error", err.Error())
 		}
-		l.mu.Lock()
-		delete(l.writing, id)
-		l.mu.Unlock()
+		tr.mu.Lock()
+		delete(tr.writing, id)
+		tr.mu.Unlock()
 		close(c)
 	}()
 	return c
 }
 
-func (l *Training) generate(ctx context.Context, id uuid.UUID) error {
-	t, err := l.Store.lesson(ctx, id)
+func (tr *Training) generate(ctx context.Context, id uuid.UUID) error {
+	t, err := tr.Store.lesson(ctx, id)
 	if err != nil || t.State != stateWriting {
 		return err
 	}
-	written, err := l.askGateway(ctx, t.Request)
+	written, err := tr.askGateway(ctx, t.Request)
 	var answered *httpjson.Error
 	switch {
 	case err == nil:
 	case errors.As(err, &answered) && answered.Status == http.StatusTooManyRequests:
 		wait := max(answered.RetryAfter, time.Second)
-		return l.Store.refuse(ctx, id, l.cfg.Now().Add(wait), answered.Code)
+		return tr.Store.refuse(ctx, id, tr.cfg.Now().Add(wait), answered.Code)
 	default:
-		l.cfg.Log.Warn(
+		tr.cfg.Log.Warn(
 			"the gateway did not write the lesson; the built-in one is used",
 			"lesson",
 			id.String(),
@@ -215,16 +215,16 @@ func (l *Training) generate(ctx context.Context, id uuid.UUID) error {
 	// The gateway may have taken all the time there was; keeping the lesson gets its own.
 	keep, cancel := context.WithTimeout(context.WithoutCancel(ctx), riskclient.AskWithin)
 	defer cancel()
-	return l.Store.written(keep, id, written)
+	return tr.Store.written(keep, id, written)
 }
 
-func (l *Training) askGateway(ctx context.Context, req lesson.Request) (lesson.Lesson, error) {
+func (tr *Training) askGateway(ctx context.Context, req lesson.Request) (lesson.Lesson, error) {
 	var written lesson.Lesson
 	body, err := json.Marshal(req)
 	if err != nil {
 		return written, fmt.Errorf("encode lesson request: %w", err)
 	}
-	resp, err := l.cfg.Gateway(ctx, http.MethodPost, gatewayapi.RouteGenerate.Path(), "application/json", body)
+	resp, err := tr.cfg.Gateway(ctx, http.MethodPost, gatewayapi.RouteGenerate.Path(), "application/json", body)
 	if err != nil {
 		return written, err
 	}
@@ -242,7 +242,7 @@ func (l *Training) askGateway(ctx context.Context, req lesson.Request) (lesson.L
 }
 
 // await waits for c, at most for d.
-func (l *Training) await(ctx context.Context, c <-chan struct{}, d time.Duration) {
+func (tr *Training) await(ctx context.Context, c <-chan struct{}, d time.Duration) {
 	timer := time.NewTimer(d)
 	defer timer.Stop()
 	select {
@@ -253,20 +253,20 @@ func (l *Training) await(ctx context.Context, c <-chan struct{}, d time.Duration
 }
 
 // ownLesson reads the lesson that the path names, for whoever may see it: the learner, or an instructor who reads.
-func (l *Training) ownLesson(v *site.Request) (Taught, error) {
-	id, err := uuid.Parse(v.R.PathValue("lesson"))
+func (tr *Training) ownLesson(req *site.Request) (Taught, error) {
+	id, err := uuid.Parse(req.R.PathValue("lesson"))
 	if err != nil {
 		return Taught{}, site.NotFound()
 	}
-	t, err := l.Store.lesson(v.Ctx(), id)
+	t, err := tr.Store.lesson(req.Ctx(), id)
 	if errors.Is(err, store.ErrNotFound) {
 		return t, site.NotFound()
 	}
 	if err != nil {
 		return t, err
 	}
-	if !v.Viewer.Instructor() && t.Person != v.Viewer.Person {
-		return Taught{}, l.site.DenyAsNotFound(v, "not_own")
+	if !req.Viewer.Instructor() && t.Person != req.Viewer.Person {
+		return Taught{}, tr.site.DenyAsNotFound(req, "not_own")
 	}
 	return t, nil
 }
@@ -287,14 +287,14 @@ type LessonView struct {
 }
 
 // ShowLesson shows a lesson, or that it is being written.
-func (l *Training) ShowLesson(v *site.Request) error {
-	t, err := l.ownLesson(v)
+func (tr *Training) ShowLesson(req *site.Request) error {
+	t, err := tr.ownLesson(req)
 	if err != nil {
 		return err
 	}
 	if t.State == stateWriting {
-		l.await(v.Ctx(), l.WriteLesson(t.ID), showWithin)
-		if t, err = l.ownLesson(v); err != nil {
+		tr.await(req.Ctx(), tr.WriteLesson(t.ID), showWithin)
+		if t, err = tr.ownLesson(req); err != nil {
 			return err
 		}
 	}
@@ -306,17 +306,17 @@ func (l *Training) ShowLesson(v *site.Request) error {
 		Reasons: t.Request.Reasons,
 		Left:    MostAttempts - len(t.Attempts),
 	}
-	if v.Viewer.Instructor() {
+	if req.Viewer.Instructor() {
 		model.Of = t.Person
 	}
 	switch t.State {
 	case stateWriting:
-		model.Note = noteAt(t.Made, l.cfg.Now())
-		return l.site.Render(v, "writing", "Your lesson is being written", "/training", model)
+		model.Note = noteAt(t.Made, tr.cfg.Now())
+		return tr.site.Render(req, "writing", "Your lesson is being written", "/training", model)
 	case stateRefused:
 		wait := time.Duration(0)
 		if t.Again != nil {
-			wait = max(time.Second, t.Again.Sub(l.cfg.Now()))
+			wait = max(time.Second, t.Again.Sub(tr.cfg.Now()))
 		}
 		return httpjson.Errorf(http.StatusTooManyRequests, "over_quota", "So many lessons were written lately that the quota is used up. Begin again in a little while.").
 			After(wait)
@@ -326,7 +326,7 @@ func (l *Training) ShowLesson(v *site.Request) error {
 	model.Origin = OriginWords(*t.Lesson)
 	model.Why = fallbackWords[t.Lesson.Fallback]
 	model.Minutes = minutesOf(*t.Lesson)
-	return l.site.Render(v, "lesson", t.Lesson.Title, "/training", model)
+	return tr.site.Render(req, "lesson", t.Lesson.Title, "/training", model)
 }
 
 // minutesOf is how long a lesson takes to read and answer, at 200 words a minute and half a minute a question.

@@ -40,12 +40,12 @@ func noteAt(begun, now time.Time) progressNote {
 
 // ShowProgress is a feed of server-sent events about a lesson that is being written: "writing" with a progressNote as
 // JSON, then one "done". It ends then, when the reader goes, or a little after the gateway's time is up.
-func (l *Training) ShowProgress(v *site.Request) error {
-	t, err := l.ownLesson(v)
+func (tr *Training) ShowProgress(req *site.Request) error {
+	t, err := tr.ownLesson(req)
 	if err != nil {
 		return err
 	}
-	out := site.NewStream(v.W)
+	out := site.NewStream(req.W)
 	say := func(event string, m any) bool {
 		b, err := json.Marshal(m)
 		if err != nil {
@@ -55,13 +55,13 @@ func (l *Training) ShowProgress(v *site.Request) error {
 	}
 	begun := t.Made
 	if t.State == stateWriting {
-		written := l.WriteLesson(t.ID)
+		written := tr.WriteLesson(t.ID)
 		tick := time.NewTicker(progressEvery)
 		defer tick.Stop()
 		end := time.NewTimer(writeWithin + riskclient.AskWithin)
 		defer end.Stop()
 		for waiting := true; waiting; {
-			if !say("writing", noteAt(begun, l.cfg.Now())) {
+			if !say("writing", noteAt(begun, tr.cfg.Now())) {
 				return nil
 			}
 			select {
@@ -69,7 +69,7 @@ func (l *Training) ShowProgress(v *site.Request) error {
 				waiting = false
 			case <-end.C:
 				waiting = false
-			case <-v.Ctx().Done():
+			case <-req.Ctx().Done():
 				return nil
 			case <-tick.C:
 			}

@@ -65,8 +65,8 @@ func QuizOf(t Taught, chosen []int) QuizView {
 }
 
 // openQuiz is a lesson whose quiz is open, or where to go instead.
-func (l *Training) openQuiz(v *site.Request) (t Taught, elsewhere string, err error) {
-	t, err = l.ownLesson(v)
+func (tr *Training) openQuiz(req *site.Request) (t Taught, elsewhere string, err error) {
+	t, err = tr.ownLesson(req)
 	switch {
 	case err != nil:
 		return t, "", err
@@ -79,27 +79,27 @@ func (l *Training) openQuiz(v *site.Request) (t Taught, elsewhere string, err er
 }
 
 // ShowQuiz shows the questions, without their key.
-func (l *Training) ShowQuiz(v *site.Request) error {
-	t, elsewhere, err := l.openQuiz(v)
+func (tr *Training) ShowQuiz(req *site.Request) error {
+	t, elsewhere, err := tr.openQuiz(req)
 	if err != nil {
 		return err
 	}
 	if elsewhere != "" {
-		return v.Redirect(elsewhere)
+		return req.Redirect(elsewhere)
 	}
-	return l.site.Render(v, "quiz", "Quiz", "/training", QuizOf(t, nil))
+	return tr.site.Render(req, "quiz", "Quiz", "/training", QuizOf(t, nil))
 }
 
 // DoQuiz grades an attempt. The same attempt sent twice counts once.
-func (l *Training) DoQuiz(v *site.Request) error {
-	t, elsewhere, err := l.openQuiz(v)
+func (tr *Training) DoQuiz(req *site.Request) error {
+	t, elsewhere, err := tr.openQuiz(req)
 	if err != nil {
 		return err
 	}
 	if elsewhere != "" {
-		return v.Redirect(elsewhere)
+		return req.Redirect(elsewhere)
 	}
-	number, err := strconv.Atoi(v.R.PostForm.Get("attempt"))
+	number, err := strconv.Atoi(req.R.PostForm.Get("attempt"))
 	if err != nil || number < 1 || number > MostAttempts {
 		return httpjson.Errorf(
 			http.StatusUnprocessableEntity,
@@ -109,7 +109,7 @@ func (l *Training) DoQuiz(v *site.Request) error {
 	}
 	answers, missing := make([]int, len(t.Lesson.Quiz)), false
 	for i, q := range t.Lesson.Quiz {
-		text := v.R.PostForm.Get("q" + strconv.Itoa(i+1))
+		text := req.R.PostForm.Get("q" + strconv.Itoa(i+1))
 		if text == "" {
 			answers[i], missing = -1, true
 			continue
@@ -124,18 +124,18 @@ func (l *Training) DoQuiz(v *site.Request) error {
 		}
 	}
 	if missing && number > len(t.Attempts) {
-		v.Status = http.StatusUnprocessableEntity
-		return l.site.Render(v, "quiz", "Quiz", "/training", QuizOf(t, answers))
+		req.Status = http.StatusUnprocessableEntity
+		return tr.site.Render(req, "quiz", "Quiz", "/training", QuizOf(t, answers))
 	}
-	at, err := l.scorer.NowIn(v.Ctx(), v.Viewer.Zone())
+	at, err := tr.scorer.NowIn(req.Ctx(), req.Viewer.Zone())
 	if err != nil {
 		return site.Unavailable(err)
 	}
 	var before *risk.Score
-	if a, err := l.scorer.Risk(v.Ctx(), v.Viewer.Person); err == nil {
+	if a, err := tr.scorer.Risk(req.Ctx(), req.Viewer.Person); err == nil {
 		before = &a.Score
 	}
-	g, err := l.Store.grade(v.Ctx(), t.ID, v.Viewer.Person, number, answers, before, at)
+	g, err := tr.Store.grade(req.Ctx(), t.ID, req.Viewer.Person, number, answers, before, at)
 	switch {
 	case errors.Is(err, store.ErrNotFound):
 		return site.NotFound()
@@ -143,7 +143,7 @@ func (l *Training) DoQuiz(v *site.Request) error {
 	case err != nil:
 		return err
 	case g.Event != "":
-		l.outbox.Kick()
+		tr.outbox.Kick()
 	}
-	return v.Redirect("/training/" + t.ID.String() + "/result")
+	return req.Redirect("/training/" + t.ID.String() + "/result")
 }

@@ -48,40 +48,40 @@ type answerRow struct {
 }
 
 // ShowResult shows the latest attempt, and what passing did to the score once the scorer has said so.
-func (l *Training) ShowResult(v *site.Request) error {
-	t, err := l.ownLesson(v)
+func (tr *Training) ShowResult(req *site.Request) error {
+	t, err := tr.ownLesson(req)
 	if err != nil {
 		return err
 	}
 	if len(t.Attempts) == 0 {
-		return v.Redirect("/training/" + t.ID.String())
+		return req.Redirect("/training/" + t.ID.String())
 	}
 	owed := false
 	if c := t.Completion; c != nil && c.After == nil {
-		if t, owed, err = l.awaitScore(v, c.Event); err != nil {
+		if t, owed, err = tr.awaitScore(req, c.Event); err != nil {
 			return err
 		}
 	}
-	m := ResultOf(t, v.Viewer)
+	m := ResultOf(t, req.Viewer)
 	m.Waiting, m.Unscored = m.Waiting && owed, m.Waiting && !owed
-	return l.site.Render(v, "result", "Result", "/training", m)
+	return tr.site.Render(req, "result", "Result", "/training", m)
 }
 
 // awaitScore waits a moment for the score after the lesson that the path names, and says whether the scorer has yet to
 // hear of it.
-func (l *Training) awaitScore(v *site.Request, event string) (t Taught, owed bool, err error) {
-	done, leave := l.outbox.Expect(event)
+func (tr *Training) awaitScore(req *site.Request, event string) (t Taught, owed bool, err error) {
+	done, leave := tr.outbox.Expect(event)
 	defer leave()
-	left, err := l.outbox.Undelivered(v.Ctx(), []string{event})
+	left, err := tr.outbox.Undelivered(req.Ctx(), []string{event})
 	if err == nil && left > 0 {
-		l.outbox.Kick()
-		l.await(v.Ctx(), done, scoreWithin)
-		left, err = l.outbox.Undelivered(v.Ctx(), []string{event})
+		tr.outbox.Kick()
+		tr.await(req.Ctx(), done, scoreWithin)
+		left, err = tr.outbox.Undelivered(req.Ctx(), []string{event})
 	}
 	if err != nil {
 		return t, false, err
 	}
-	t, err = l.ownLesson(v) // after it: a score is kept before its event counts as delivered
+	t, err = tr.ownLesson(req) // after it: a score is kept before its event counts as delivered
 	return t, left > 0, err
 }
 

@@ -21,17 +21,17 @@ import (
 // exercises does not touch them. They are deleted only by name, with the mark of the results that were kept before.
 
 // results are the records as they are, with names by the roster.
-func (l *Training) results(ctx context.Context) (exercise.Results, error) {
-	r := exercise.Results{At: l.cfg.Now().UTC(), Lessons: []exercise.LessonResult{}, Drills: []exercise.DrillResult{}}
-	key, err := l.Store.CertificateKey(ctx)
+func (tr *Training) results(ctx context.Context) (exercise.Results, error) {
+	r := exercise.Results{At: tr.cfg.Now().UTC(), Lessons: []exercise.LessonResult{}, Drills: []exercise.DrillResult{}}
+	key, err := tr.Store.CertificateKey(ctx)
 	if err != nil {
 		return r, err
 	}
-	name := l.scorer.Names()
-	if r.Mark, err = RecordsMark(ctx, l.Store.Pool); err != nil { // first: what comes after it makes it another
+	name := tr.scorer.Names()
+	if r.Mark, err = RecordsMark(ctx, tr.Store.Pool); err != nil { // first: what comes after it makes it another
 		return r, err
 	}
-	err = l.Store.eachLesson(ctx, time.Time{}, func(t Taught) error {
+	err = tr.Store.eachLesson(ctx, time.Time{}, func(t Taught) error {
 		x := exercise.LessonResult{
 			Person: t.Person, Name: name(t.Person).Name, Module: t.Module, State: t.State, Asked: t.Asked.UTC(),
 			Attempts: []exercise.AttemptResult{},
@@ -53,7 +53,7 @@ func (l *Training) results(ctx context.Context) (exercise.Results, error) {
 	if err != nil {
 		return r, err
 	}
-	drills, err := l.drills.Store.DrillResults(ctx)
+	drills, err := tr.drills.Store.DrillResults(ctx)
 	for i := range drills {
 		drills[i].Name = name(drills[i].Person).Name
 	}
@@ -62,12 +62,12 @@ func (l *Training) results(ctx context.Context) (exercise.Results, error) {
 }
 
 // GetResults is GET /v1/results: Results.
-func (l *Training) GetResults(w http.ResponseWriter, r *http.Request) error {
-	results, err := l.results(r.Context())
+func (tr *Training) GetResults(w http.ResponseWriter, r *http.Request) error {
+	results, err := tr.results(r.Context())
 	if err != nil {
 		return err
 	}
-	if err := l.Store.Record(r.Context(), resultsRow(mesh.Caller(r.Context()).Name)); err != nil {
+	if err := tr.Store.Record(r.Context(), resultsRow(mesh.Caller(r.Context()).Name)); err != nil {
 		return err
 	}
 	return httpjson.Write(w, http.StatusOK, results)
@@ -81,25 +81,25 @@ func resultsRow[By string | site.Principal](by By) audited.Row {
 }
 
 // ShowResults is the same for an instructor's browser, to be saved: results.csv or results.json.
-func (l *Training) ShowResults(v *site.Request) error {
-	file := v.R.PathValue("file")
+func (tr *Training) ShowResults(req *site.Request) error {
+	file := req.R.PathValue("file")
 	if file != "results.csv" && file != "results.json" {
 		return site.NotFound()
 	}
-	results, err := l.results(v.Ctx())
+	results, err := tr.results(req.Ctx())
 	if err != nil {
 		return err
 	}
-	if err := l.Store.Record(v.Ctx(), resultsRow(v.Viewer.Principal)); err != nil {
+	if err := tr.Store.Record(req.Ctx(), resultsRow(req.Viewer.Principal)); err != nil {
 		return err
 	}
-	v.W.Header().Set("Content-Disposition", `attachment; filename="`+file+`"`)
+	req.W.Header().Set("Content-Disposition", `attachment; filename="`+file+`"`)
 	if file == "results.csv" {
-		v.W.Header().Set("Content-Type", "text/csv; charset=utf-8")
-		return results.WriteCSV(v.W)
+		req.W.Header().Set("Content-Type", "text/csv; charset=utf-8")
+		return results.WriteCSV(req.W)
 	}
-	v.W.Header().Set("Content-Type", "application/json")
-	return json.NewEncoder(v.W).Encode(results)
+	req.W.Header().Set("Content-Type", "application/json")
+	return json.NewEncoder(req.W).Encode(results)
 }
 
 // querier is a pool or a transaction.

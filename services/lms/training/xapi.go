@@ -164,16 +164,16 @@ func IsoDuration(d time.Duration) string {
 
 // GetXAPI is GET /v1/xapi?since=RFC3339: every statement of lessons begun at or after since (wall clock; all without it), in
 // the order in which they were begun, as NDJSON. It names no person.
-func (l *Training) GetXAPI(w http.ResponseWriter, r *http.Request) error {
-	return l.exportStatements(w, r, func(since time.Time) audited.Row {
+func (tr *Training) GetXAPI(w http.ResponseWriter, r *http.Request) error {
+	return tr.exportStatements(w, r, func(since time.Time) audited.Row {
 		return exportRow(mesh.Caller(r.Context()).Name, since)
 	})
 }
 
 // ShowXAPI is the same for an instructor's browser, to be saved as a file.
-func (l *Training) ShowXAPI(v *site.Request) error {
-	v.W.Header().Set("Content-Disposition", `attachment; filename="training.xapi.ndjson"`)
-	return l.exportStatements(v.W, v.R, func(since time.Time) audited.Row { return exportRow(v.Viewer.Principal, since) })
+func (tr *Training) ShowXAPI(req *site.Request) error {
+	req.W.Header().Set("Content-Disposition", `attachment; filename="training.xapi.ndjson"`)
+	return tr.exportStatements(req.W, req.R, func(since time.Time) audited.Row { return exportRow(req.Viewer.Principal, since) })
 }
 
 // exportRow is the audit's word of an export: by a workload's name, or by who is signed in.
@@ -185,7 +185,7 @@ func exportRow[By string | site.Principal](by By, since time.Time) audited.Row {
 	}{by, "xapi", since})
 }
 
-func (l *Training) exportStatements(
+func (tr *Training) exportStatements(
 	w http.ResponseWriter,
 	r *http.Request,
 	row func(since time.Time) audited.Row,
@@ -197,14 +197,14 @@ func (l *Training) exportStatements(
 			return httpjson.Errorf(http.StatusBadRequest, "bad_time", "since %q: want a time as in 2026-10-01T10:00:00Z", text)
 		}
 	}
-	if err := l.Store.Record(r.Context(), row(since)); err != nil {
+	if err := tr.Store.Record(r.Context(), row(since)); err != nil {
 		return err
 	}
 	w.Header().Set("X-Experience-API-Version", xapiVersion)
 	out := &site.NDJSONWriter{W: w}
 	line := json.NewEncoder(out)
-	err := l.Store.eachLesson(r.Context(), since, func(t Taught) error {
-		for _, s := range statements(l.cfg.Home, t) {
+	err := tr.Store.eachLesson(r.Context(), since, func(t Taught) error {
+		for _, s := range statements(tr.cfg.Home, t) {
 			if err := line.Encode(s); err != nil {
 				return fmt.Errorf("send statement: %w", err)
 			}
