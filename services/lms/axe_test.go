@@ -176,10 +176,10 @@ type pass struct {
 	client *browser
 }
 
-// TestEveryPageHoldsInABrowser signs in by pressing the button and opens every page. It looks at what a page weighs, at what its
-// policy refused, at WCAG 2.2 AA by axe-core in light and dark, at tables that are cut off, at the 320 pixels that 400 % zoom
-// leaves, and at whether the tab key reaches every control. Everybody has a session and a tab of their own, so that they look at
-// the same time.
+// TestEveryPageHoldsInABrowser signs in by pressing the button and opens every page. It looks at what a page weighs, at
+// what its policy refused, at WCAG 2.2 AA by axe-core in light and dark, at tables that are cut off, at the 320 pixels
+// that 400 % zoom leaves, and at whether the tab key reaches every control. Everybody has a session and a tab of their
+// own, so that they look at the same time.
 func TestEveryPageHoldsInABrowser(t *testing.T) {
 	t.Parallel() // it mostly waits, or keeps a core busy for seconds
 	unhurried(t)
@@ -295,7 +295,8 @@ func (p *pass) weight(t *testing.T, path string) int {
 	return sum
 }
 
-// wcag runs axe-core by the rules of WCAG 2.2 at levels A and AA; in dark, by those about colour, since nothing else changes.
+// wcag runs axe-core by the rules of WCAG 2.2 at levels A and AA; in dark, by those about colour, since nothing else
+// changes.
 func (p *pass) wcag(t *testing.T, page sight, scheme string) {
 	t.Helper()
 	if p.axe == "" {
@@ -320,8 +321,8 @@ func (p *pass) shoot(t *testing.T, name string) {
 	}
 }
 
-// tab presses the tab key from the page's beginning to its end: it stops at every control, in the order of the page and visibly,
-// at the link to the content first. Of a group of radio buttons it reaches the chosen one, or the first.
+// tab presses the tab key from the page's beginning to its end: it stops at every control, in the order of the page and
+// visibly, at the link to the content first. Of a group of radio buttons it reaches the chosen one, or the first.
 //
 // A page that puts news in place while the key is pressed is tried again: what was counted is not there any more.
 func (p *pass) tab(t *testing.T, page sight) {

@@ -202,7 +202,7 @@ func TestReportingAMailCountsForThePersonAndForgivesNoFailedQuiz(t *testing.T) {
 		return list[len(list)-1]
 	}
 	s.campaign("mfa-reset", "")
-	if e := report("tom.brandt"); e.Verb != activity.TrainingPassed || e.Module != words.DrillReported ||
+	if e := report("tom.brandt"); e.Verb != activity.TrainingPassed || e.Module != words.ReportModule ||
 		!slices.Equal(e.Teaches, []activity.Verb{activity.PhishingClick}) {
 		t.Errorf("reporting means %+v", e)
 	}

@@ -135,7 +135,7 @@ func TestTrainingIsExportedAsXAPIUnderPseudonyms(t *testing.T) {
 		t.Errorf("the instructor's file: %d %v", p.status, p.header)
 	}
 	for d, want := range map[time.Duration]string{-1: "PT0S", 0: "PT0S", 90 * time.Second: "PT1M30S", 26*time.Hour + 5*time.Millisecond: "PT26H0.01S", 2 * time.Minute: "PT2M"} {
-		if got := training.IsoDuration(d); got != want {
+		if got := training.ISODuration(d); got != want {
 			t.Errorf("%v: %s, want %s", d, got, want)
 		}
 	}

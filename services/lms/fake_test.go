@@ -218,7 +218,8 @@ type school struct {
 	decisions []audit.Entry
 }
 
-// company: mira, who did things; tom, who did not; vera, who leads six people, mira and tom among them; otto, who leads two.
+// company: mira, who did things; tom, who did not; vera, who leads six people, mira and tom among them; otto, who leads
+// two.
 func newSchool(t testing.TB, change ...func(*school, *Config)) *school {
 	t.Helper()
 	s := &school{t: t, scorer: newFakeScorer(t), gateway: &fakeGateway{}}
@@ -240,7 +241,7 @@ func newSchool(t testing.TB, change ...func(*school, *Config)) *school {
 	}
 	// Tests change the company between two requests, so nothing is remembered, however long asking takes.
 	l.scorer.Roster.Fresh, l.scorer.Roster.Usable, l.scorer.Roster.AtMost = 0, 0, 0
-	l.scorer.Company.Fresh, l.scorer.Company.Usable, l.scorer.Company.AtMost = 0, 0, 0
+	l.scorer.Figures.Fresh, l.scorer.Figures.Usable, l.scorer.Figures.AtMost = 0, 0, 0
 	l.scorer.Causes.Fresh, l.scorer.Causes.Usable, l.scorer.Causes.AtMost = 0, 0, 0 // and what is known of teams
 	s.LMS = l
 	ctx, stop := context.WithCancel(context.Background())

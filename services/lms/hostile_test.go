@@ -22,8 +22,8 @@ import (
 	"example.org/security-training/services/risk"
 )
 
-// attacks are what somebody writes who wants a page to do something: elements, addresses, invisible and turning characters,
-// breaking out of attributes, of templates, of SVG, of JSON.
+// attacks are what somebody writes who wants a page to do something: elements, addresses, invisible and turning
+// characters, breaking out of attributes, of templates, of SVG, of JSON.
 var attacks = []string{
 	`<script>alert(1)</script>`, `"><script src=https://evil.example/x.js></script>`, `<img src=x onerror=alert(1)>`, `<svg onload=alert(1)>`, `</title><script>x()</script>`, `javascript:alert(1)`,
 	`<a href="javascript:alert(1)">x</a>`, `<iframe src="https://evil.example"></iframe>`, `<form action="https://evil.example"><input name=q></form>`, `<meta http-equiv="refresh" content="0;url=https://evil.example">`,
@@ -89,7 +89,8 @@ func harmless(body string) error {
 	}
 }
 
-// TestAThousandHostileLessonsShowNothingActive renders what a model might have written, as the lesson, its quiz and its result.
+// TestAThousandHostileLessonsShowNothingActive renders what a model might have written, as the lesson, its quiz and its
+// result.
 func TestAThousandHostileLessonsShowNothingActive(t *testing.T) {
 	t.Parallel() // it mostly waits, or keeps a core busy for seconds
 	pages, err := site.New(site.Config{Words: []template.FuncMap{console.Words()}})
@@ -147,8 +148,8 @@ func TestAThousandHostileLessonsShowNothingActive(t *testing.T) {
 	}
 }
 
-// TestTwoHundredInjectionsIntoNamesTitlesAndDetailsShowNothingActive puts them where strangers write: names, teams, details of
-// events, exercises, searches.
+// TestTwoHundredInjectionsIntoNamesTitlesAndDetailsShowNothingActive puts them where strangers write: names, teams,
+// details of events, exercises, searches.
 func TestTwoHundredInjectionsIntoNamesTitlesAndDetailsShowNothingActive(t *testing.T) {
 	t.Parallel() // it mostly waits, or keeps a core busy for seconds
 	s := newSchool(t)

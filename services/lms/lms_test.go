@@ -671,7 +671,7 @@ func TestLessonIsBuiltInAndSaysSoWhenTheGatewayFails(t *testing.T) {
 	}
 	s.gateway.set(func() { s.gateway.fail = httpjson.Errorf(429, "over_quota", "used up").After(90 * time.Second) })
 	p := b.get(b.start("authentication"))
-	if wait, _ := strconv.Atoi(p.header.Get("Retry-After")); p.status != 429 || wait < 80 || wait > 90 || !strings.Contains(p.text(), "A little slower, please") {
+	if wait, _ := strconv.Atoi(p.header.Get("Retry-After")); p.status != 429 || wait < 80 || wait > 90 || !strings.Contains(p.text(), "Too many requests") {
 		t.Errorf("over quota: %d, Retry-After %d", p.status, wait)
 	}
 	s.gateway.set(func() { s.gateway.fail = nil })
@@ -851,7 +851,7 @@ func TestASilentSourceIsShownAsMissingAndNotAsInnocence(t *testing.T) {
 		}
 	}
 	s.scorer.set(func() { s.scorer.missing = []activity.Source{activity.SIEM, activity.Git} })
-	s.LMS.scorer.Company.Forget()
+	s.LMS.scorer.Figures.Forget()
 	if text := learner.get("/").text(); !strings.Contains(text, words+"alerts, code.") {
 		t.Errorf("my risk does not name the silent sources: %.600s", text)
 	}

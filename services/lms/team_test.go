@@ -181,21 +181,7 @@ func TestLookingAtATeamAgainAsksTheScorerForNobodyAgain(t *testing.T) {
 	}
 }
 
-func TestALearnerIsToldOfAnEscalationWhatIsSo(t *testing.T) {
-	for _, c := range []struct {
-		who  site.Viewer
-		to   risk.Escalation
-		want string
-	}{
-		{site.Viewer{Manager: "vera.holm", Peers: 7}, risk.ToManager, "It is overdue by half of its interval or more. Your manager's page lists it among the first."},
-		{site.Viewer{Manager: "otto.lang", Peers: 2}, risk.ToManager, "It is overdue by half of its interval or more. Your manager's page hides a team of fewer than 5, so it is an instructor who sees that."},
-		{site.Viewer{}, risk.ToManager, "It is overdue by half of its interval or more. The roster lists no manager of yours, so it is an instructor who sees that."},
-		{site.Viewer{Manager: "vera.holm", Peers: 7}, risk.ToSecurity, "It is overdue by its whole interval or more. Your manager's page lists it among the first. To an instructor it is marked for the security team as well."},
-	} {
-		if got := c.who.Escalated(c.to); got != c.want {
-			t.Errorf("%+v, %s: %s", c.who, c.to, got)
-		}
-	}
+func TestALearnersPageSaysWhoSeesAnEscalation(t *testing.T) {
 	s := newSchool(t)
 	s.scorer.set(func() { s.scorer.later = 150 * 24 * time.Hour })
 	for who, want := range map[string]string{"jonas.weber": "page lists it among the first.", "noah.petit": "hides a team of fewer than 5", "sara.lindqvist": "The roster lists no manager of yours"} {

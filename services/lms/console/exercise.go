@@ -12,8 +12,8 @@ type exercisesView struct{ Rows []exerciseRow }
 
 type exerciseRow struct {
 	exercise.Exercise
-	Done   int // steps with an outcome
-	Failed int
+	Done   int // number of steps with an outcome
+	Failed int // number of steps that failed
 	Bar    chart.Share
 	Steps  []stepRow
 	Live   bool
@@ -24,7 +24,7 @@ type stepRow struct {
 	Mark string // ok, failed, pending or said
 }
 
-// markOf classes an outcome's words.
+// markOf classifies an outcome.
 func markOf(outcome string) string {
 	switch strings.ToLower(strings.TrimSpace(outcome)) {
 	case "":

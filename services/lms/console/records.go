@@ -7,17 +7,17 @@ import (
 	"example.org/security-training/services/lms/site"
 )
 
-// recordsView is the page on which learners' records are deleted.
+// recordsView is the model of the page on which learners' records are deleted.
 type recordsView struct {
 	pageFrame
 	Learners, Lessons, Attempts, Certificates, Mails int
 	Orders                                           []placed
 }
 
-// deleteWord is what is to be typed before learners' records are deleted.
+// deleteWord is the word that confirms the deletion.
 const deleteWord = "delete"
 
-// ShowRecords is the page on which an instructor has learners' records deleted.
+// ShowRecords shows the number of learners' records, with a form that deletes them.
 func (c *Console) ShowRecords(req *site.Request) error {
 	m := recordsView{pageFrame: c.frameOf(req, "/console/records")}
 	err := c.store.Pool.QueryRow(req.Ctx(), `SELECT

@@ -18,13 +18,13 @@ type storyView struct {
 	Recent  []string
 }
 
-// ShowStory is the page on which an event is followed through the lab.
+// ShowStory is the page that follows an event through the lab.
 func (c *Console) ShowStory(req *site.Request) error {
 	m := storyView{
 		pageFrame: c.frameOf(req, "/console/story"),
 		Event:     strings.TrimSpace(req.R.URL.Query().Get("event")),
 	}
-	if err := c.recall(req.Ctx()); err != nil {
+	if err := c.restoreFeed(req.Ctx()); err != nil {
 		return err
 	}
 	stories, err := c.store.orders(req.Ctx(), 100, exercise.OrderStory)

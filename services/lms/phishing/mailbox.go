@@ -12,23 +12,23 @@ import (
 	"example.org/security-training/services/risk"
 )
 
-type mailView struct {
+// messageView is a message as a learner sees it. Until Over, it does not tell that it is a simulation.
+type messageView struct {
 	ID       string
-	Lure     Template
+	Template Template
 	Sent     time.Time
 	Unread   bool
-	Over     bool // the learner clicked or reported: what it was may be told
+	Over     bool // the learner clicked or reported it
 	Clicked  bool
 	Reported bool
-	Score    bool // whether the score has heard of it
 	Module   risk.Module
 }
 
-func (cs *Drills) mailViewOf(m Message, x Template, loc *time.Location) mailView {
-	module, _ := risk.ModuleByID(drillModule)
-	return mailView{
+func (cs *Campaigns) viewOfMessage(m Message, x Template, loc *time.Location) messageView {
+	module, _ := risk.ModuleByID(phishingModule)
+	return messageView{
 		ID:       m.ID.String(),
-		Lure:     x,
+		Template: x,
 		Sent:     m.Sent.In(loc),
 		Unread:   m.Opened == nil,
 		Clicked:  m.Clicked != nil,
@@ -38,30 +38,30 @@ func (cs *Drills) mailViewOf(m Message, x Template, loc *time.Location) mailView
 	}
 }
 
-type mailboxView struct{ Mails []mailView }
+type mailboxView struct{ Mails []messageView }
 
-// ShowMailbox lists the viewer's mails.
-func (cs *Drills) ShowMailbox(req *site.Request) error {
-	all, err := cs.Store.mailsOf(req.Ctx(), req.Viewer.Person)
+// ShowMailbox lists the viewer's messages.
+func (cs *Campaigns) ShowMailbox(req *site.Request) error {
+	all, err := cs.Store.messagesOf(req.Ctx(), req.Viewer.Person)
 	if err != nil {
 		return err
 	}
 	var m mailboxView
 	for _, x := range all {
-		if lure, known := cs.templates.byID(x.LureID); known {
-			m.Mails = append(m.Mails, cs.mailViewOf(x, lure, words.Location(req.Viewer.Zone())))
+		if template, known := cs.templates.byID(x.TemplateID); known {
+			m.Mails = append(m.Mails, cs.viewOfMessage(x, template, words.Location(req.Viewer.Zone())))
 		}
 	}
 	return cs.site.Render(req, "mailbox", "Mailbox", "/mailbox", m)
 }
 
-// ownMail is the mail that the path names, if it is the viewer's.
-func (cs *Drills) ownMail(req *site.Request) (Message, Template, error) {
+// ownMessage returns the viewer's message that the path names. For another person's it counts a failed guess.
+func (cs *Campaigns) ownMessage(req *site.Request) (Message, Template, error) {
 	id, err := uuid.Parse(req.R.PathValue("mail"))
 	if err != nil {
 		return Message{}, Template{}, site.NotFound()
 	}
-	m, err := cs.Store.mail(req.Ctx(), id, req.Viewer.Person)
+	m, err := cs.Store.message(req.Ctx(), id, req.Viewer.Person)
 	if errors.Is(err, store.ErrNotFound) {
 		req.Wrong = true
 		return m, Template{}, cs.site.DenyAsNotFound(req, "not_own")
@@ -69,44 +69,45 @@ func (cs *Drills) ownMail(req *site.Request) (Message, Template, error) {
 	if err != nil {
 		return m, Template{}, err
 	}
-	x, known := cs.templates.byID(m.LureID)
+	x, known := cs.templates.byID(m.TemplateID)
 	if !known {
 		return m, x, site.NotFound()
 	}
 	return m, x, nil
 }
 
-// record records a step of the viewer's, by the lab's clock.
-func (cs *Drills) record(req *site.Request, m Message, x Template, step string) error {
+// record stores a step of the viewer at the lab's time.
+func (cs *Campaigns) record(req *site.Request, m Message, x Template, step string) error {
 	at, err := cs.scorer.NowIn(req.Ctx(), req.Viewer.Zone())
 	if err != nil {
 		return site.Unavailable(err)
 	}
-	if err := cs.Store.happened(req.Ctx(), m, x, step, at); err != nil {
+	if err := cs.Store.recordStep(req.Ctx(), m, x, step, at); err != nil {
 		return err
 	}
 	cs.outbox.Kick()
 	return nil
 }
 
-// ShowMail shows one mail, and records that it was opened.
-func (cs *Drills) ShowMail(req *site.Request) error {
-	m, x, err := cs.ownMail(req)
+// ShowMessage shows a message, and records that it was opened.
+func (cs *Campaigns) ShowMessage(req *site.Request) error {
+	m, x, err := cs.ownMessage(req)
 	if err != nil {
 		return err
 	}
 	if m.Opened == nil {
-		if err := cs.record(req, m, x, mailOpened); err != nil {
+		if err := cs.record(req, m, x, stepOpened); err != nil {
 			return err
 		}
 	}
-	model := cs.mailViewOf(m, x, words.Location(req.Viewer.Zone()))
+	model := cs.viewOfMessage(m, x, words.Location(req.Viewer.Zone()))
 	return cs.site.Render(req, "mail", x.Subject, "/mailbox", model)
 }
 
-// ShowLink is what the mail's link opens. Following it is what the drill is about, so looking is the act here.
-func (cs *Drills) ShowLink(req *site.Request) error {
-	m, x, err := cs.ownMail(req)
+// ShowLink shows the page behind the message's link, and records the click. A GET has this effect because following the
+// link is what the campaign measures.
+func (cs *Campaigns) ShowLink(req *site.Request) error {
+	m, x, err := cs.ownMessage(req)
 	if err != nil {
 		return err
 	}
@@ -114,41 +115,41 @@ func (cs *Drills) ShowLink(req *site.Request) error {
 		return site.NotFound()
 	}
 	if m.Clicked == nil {
-		if err := cs.record(req, m, x, mailClicked); err != nil {
+		if err := cs.record(req, m, x, stepClicked); err != nil {
 			return err
 		}
 	}
 	if !x.Form || m.Submitted != nil {
 		return req.Redirect("/mailbox/" + m.ID.String())
 	}
-	model := cs.mailViewOf(m, x, words.Location(req.Viewer.Zone()))
-	req.Viewer = nil // it looks like somebody else's page
+	model := cs.viewOfMessage(m, x, words.Location(req.Viewer.Zone()))
+	req.Viewer = nil // the page looks like another site's
 	return cs.site.Render(req, "lure", x.From, "", model)
 }
 
-// DoSubmit notes that the form was sent. Its fields have no names, so a browser sends nothing of what was typed, and
-// nothing of what is sent is read.
-func (cs *Drills) DoSubmit(req *site.Request) error {
-	m, x, err := cs.ownMail(req)
+// DoSubmit records that the form behind the link was sent. It does not read the form. The fields have no names, so that
+// browsers do not send what was typed.
+func (cs *Campaigns) DoSubmit(req *site.Request) error {
+	m, x, err := cs.ownMessage(req)
 	if err != nil {
 		return err
 	}
 	if x.Ordinary || !x.Form {
 		return site.NotFound()
 	}
-	if err := cs.record(req, m, x, mailSubmitted); err != nil {
+	if err := cs.record(req, m, x, stepSubmitted); err != nil {
 		return err
 	}
 	return req.Redirect("/mailbox/" + m.ID.String())
 }
 
-// DoReport takes the report of a mail as suspicious.
-func (cs *Drills) DoReport(req *site.Request) error {
-	m, x, err := cs.ownMail(req)
+// DoReport records that the learner reported the message as suspicious.
+func (cs *Campaigns) DoReport(req *site.Request) error {
+	m, x, err := cs.ownMessage(req)
 	if err != nil {
 		return err
 	}
-	if err := cs.record(req, m, x, mailReported); err != nil {
+	if err := cs.record(req, m, x, stepReported); err != nil {
 		return err
 	}
 	return req.Redirect("/mailbox/" + m.ID.String())

@@ -3,12 +3,10 @@ package report
 import (
 	"cmp"
 	"errors"
-	"net/http"
 	"net/url"
 	"slices"
 	"strconv"
 
-	"example.org/security-training/services/httpjson"
 	"example.org/security-training/services/lms/riskclient"
 	"example.org/security-training/services/lms/riskview"
 	"example.org/security-training/services/lms/site"
@@ -18,13 +16,13 @@ import (
 	"example.org/security-training/services/risk"
 )
 
-// personView is a person's page.
+// personView is the model of a person's page.
 type personView struct {
 	riskview.View
 	History []training.LessonRow
 }
 
-// ShowHome shows learners their own risk, and leads an instructor to the organisation's.
+// ShowHome shows a learner their own risk, and redirects an instructor to the organisation's page.
 func (r *Reports) ShowHome(req *site.Request) error {
 	if req.Viewer.Instructor() {
 		return req.Redirect("/organisation")
@@ -32,8 +30,8 @@ func (r *Reports) ShowHome(req *site.Request) error {
 	return r.showRisk(req, req.Viewer.Self, "/", "My risk")
 }
 
-// showRisk shows one person's risk to that person or an instructor. While the scorer is away it says so, and keeps the
-// rest.
+// showRisk shows a person's risk to that person or an instructor. p is nil while the roster is unknown. While the risk
+// scorer cannot be reached, the page has the training only.
 func (r *Reports) showRisk(req *site.Request, p *risk.Standing, at, title string) error {
 	lessons, err := r.training.Store.Lessons(req.Ctx(), personOf(req, p), 50)
 	if err != nil {
@@ -55,11 +53,10 @@ func (r *Reports) showRisk(req *site.Request, p *risk.Standing, at, title string
 		return r.site.DenyAsNotFound(req, "no_such_person")
 	case err != nil:
 		r.cfg.Log.Warn("show risk", "error", err.Error())
-		req.Status = 503
-		req.W.Header().Set("Retry-After", "5")
-		model.Away = "The risk scorer does not answer at the moment, so your score cannot be shown. What you have learnt is safe."
+		req.MarkUnavailable()
+		model.Missing = site.ScorerUnavailable + ", so your score cannot be shown. What you have learnt is safe."
 	}
-	if model.Mine = req.Viewer.Learner(); !model.Mine {
+	if model.Own = req.Viewer.Learner(); !model.Own {
 		model.Base = "/people/" + model.Person.ID
 	}
 	model.History = training.HistoryOf(lessons, words.Location(model.Person.Zone))
@@ -74,7 +71,7 @@ func personOf(req *site.Request, p *risk.Standing) string {
 	return req.Viewer.Person
 }
 
-// ShowPerson shows anybody to an instructor, and everybody their own page.
+// ShowPerson shows any person to an instructor, and redirects a learner to their own page. 403 for another person's.
 func (r *Reports) ShowPerson(req *site.Request) error {
 	id := req.R.PathValue("person")
 	if !req.Viewer.Instructor() {
@@ -84,15 +81,15 @@ func (r *Reports) ShowPerson(req *site.Request) error {
 		r.site.RecordRefusal(req, req.Viewer.Person, "not_own")
 		return site.NotOwn()
 	}
-	p, err := r.lookAt(req, id)
+	p, err := r.lookUp(req, id)
 	if err != nil {
 		return err
 	}
 	return r.showRisk(req, &p, "/people", p.Name)
 }
 
-// lookAt is somebody of the roster, for an instructor. That they looked is in the audit.
-func (r *Reports) lookAt(req *site.Request, id string) (risk.Standing, error) {
+// lookUp returns a person of the roster and writes an audit row that the instructor viewed this person.
+func (r *Reports) lookUp(req *site.Request, id string) (risk.Standing, error) {
 	people, err := r.scorer.People()
 	if err != nil && !errors.As(err, &req.Stale) {
 		return risk.Standing{}, site.Unavailable(err)
@@ -106,20 +103,20 @@ func (r *Reports) lookAt(req *site.Request, id string) (risk.Standing, error) {
 	}{req.Viewer.Principal}))
 }
 
-// reasonView is all events of one reason, or of the pattern, as many at a time as fit on a page.
+// reasonView is the model of the page with the events of one reason, or of the pattern.
 type reasonView struct {
 	Person       risk.Standing
-	Mine         bool
+	Own          bool // the viewer is this person
 	Title, Words string
 	Part         int64
 	Events       []riskview.EventRow
-	From, To     int // of how many
-	All, Light   int
-	Home         string // the page that it belongs to
-	First, Later string // addresses of other pages, if there are any
+	From, To     int    // of All, from 1
+	All, Light   int    // as in riskview.ReasonRow
+	Home         string // path of the person's page
+	First, Later string // paths of other pages of the list, if any
 }
 
-// patternReason stands for the pattern where a verb stands for a reason.
+// patternReason is the name of the pattern in a path, where a reason has its verb.
 const patternReason = "pattern"
 
 // ShowOwnReason shows the viewer all events of one of their reasons.
@@ -130,19 +127,20 @@ func (r *Reports) ShowOwnReason(req *site.Request) error {
 	return r.showReason(req, *req.Viewer.Self, "/")
 }
 
-// ShowPersonsReason shows an instructor all events of somebody's reason.
+// ShowPersonsReason shows an instructor all events of a person's reason.
 func (r *Reports) ShowPersonsReason(req *site.Request) error {
-	p, err := r.lookAt(req, req.R.PathValue("person"))
+	p, err := r.lookUp(req, req.R.PathValue("person"))
 	if err != nil {
 		return err
 	}
 	return r.showReason(req, p, "/people/"+p.ID)
 }
 
+// showReason shows the events of one reason, as many as fit on a page from ?from= on. 404 for a verb that is no reason.
 func (r *Reports) showReason(req *site.Request, p risk.Standing, home string) error {
-	from, err := strconv.Atoi(cmp.Or(req.R.URL.Query().Get("from"), "0"))
-	if err != nil || from < 0 {
-		return httpjson.Errorf(http.StatusBadRequest, "bad_number", "There is no such page of the list.")
+	from, err := offsetOf(req)
+	if err != nil {
+		return err
 	}
 	a, err := r.scorer.Risk(req.Ctx(), p.ID)
 	if errors.Is(err, riskclient.ErrUnknownPerson) {
@@ -151,31 +149,46 @@ func (r *Reports) showReason(req *site.Request, p risk.Standing, home string) er
 	if err != nil {
 		return site.Unavailable(err)
 	}
-	why := riskview.Explain(p, a)
-	m := reasonView{Person: p, Mine: req.Viewer.Learner(), Home: home}
-	name := req.R.PathValue("reason")
-	if i := slices.IndexFunc(why.Reasons, func(r riskview.ReasonRow) bool { return string(r.Verb) == name }); i >= 0 {
+	m, ok := reasonViewOf(riskview.Explain(p, a), req.R.PathValue("reason"))
+	if !ok {
+		return site.NotFound() // or it was a reason until a moment ago
+	}
+	m.Own, m.Home = req.Viewer.Learner(), home
+	m.page(from, req.R.URL.Path)
+	at := "/"
+	if !m.Own {
+		at = "/people"
+	}
+	return r.site.Render(req, "reason", m.Title, at, m)
+}
+
+// reasonViewOf is the reason of a verb, or the pattern; false if the view has neither.
+func reasonViewOf(why riskview.View, name string) (reasonView, bool) {
+	m := reasonView{Person: why.Person}
+	isNamed := func(r riskview.ReasonRow) bool { return string(r.Verb) == name }
+	if i := slices.IndexFunc(why.Reasons, isNamed); i >= 0 {
 		r := why.Reasons[i]
 		m.Title, m.Part, m.Events, m.Light = words.Sentence(risk.Words(r.Verb, r.Count)), r.Part, r.Events, r.Light
 		m.Words = cmp.Or(r.Lasts, why.Weighs)
-	} else if name == patternReason && why.Pattern != nil {
-		m.Title, m.Words, m.Part, m.Events = "Pattern: "+why.Pattern.Name+", "+why.Pattern.How, why.Pattern.Words, why.Pattern.Part, why.Pattern.Events
-	} else {
-		return site.NotFound() // also what was a reason a moment ago
+		return m, true
 	}
+	if p := why.Pattern; p != nil && name == patternReason {
+		m.Title, m.Words, m.Part, m.Events = "Pattern: "+p.Name+", "+p.How, p.Words, p.Part, p.Events
+		return m, true
+	}
+	return m, false
+}
+
+// page keeps the events that fit on the page that begins at from, and links to the others by path.
+func (m *reasonView) page(from int, path string) {
 	m.All = len(m.Events)
 	from = min(from, max(0, m.All-1))
 	m.Events = riskview.Fitting(m.Events[from:], riskview.TextOfPage)
 	m.From, m.To = from+1, from+len(m.Events)
 	if from > 0 {
-		m.First = req.R.URL.Path
+		m.First = path
 	}
 	if m.To < m.All {
-		m.Later = req.R.URL.Path + "?" + url.Values{"from": {strconv.Itoa(m.To)}}.Encode()
+		m.Later = path + "?" + url.Values{"from": {strconv.Itoa(m.To)}}.Encode()
 	}
-	at := "/"
-	if !m.Mine {
-		at = "/people"
-	}
-	return r.site.Render(req, "reason", m.Title, at, m)
 }

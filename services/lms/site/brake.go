@@ -9,17 +9,17 @@ import (
 	"example.org/security-training/services/httpjson"
 )
 
-// A brake holds up those who guess: at links, at drills' links, at certificates' numbers, at the states of sign-ins.
-// Only failures count, so that a class behind one address signs in at once, and one that fails now and then does as
-// well.
+// Limits on guesses: at sign-in links, links of messages, certificate numbers and sign-in states. Only failures count,
+// so a whole class behind one address can sign in at once.
 const (
-	FailuresOfAddress = 60 // at once
-	failuresAgain     = time.Second
-	failuresInAll     = 1200 // at once, of all addresses
-	failuresInAllGain = 50 * time.Millisecond
-	addressesBraked   = 4096 // remembered
+	FailuresOfAddress = 60                    // burst of one address
+	failuresAgain     = time.Second           // one more failure is allowed to an address after this time
+	failuresInAll     = 1200                  // burst of all addresses together
+	failuresInAllGain = 50 * time.Millisecond // one more failure is allowed to all addresses after this time
+	addressesBraked   = 4096                  // most addresses in memory
 )
 
+// brake is a rate limiter that counts failed guesses, by address and in total.
 type brake struct {
 	now func() time.Time
 
@@ -28,7 +28,7 @@ type brake struct {
 	of  map[netip.Addr]*allowance
 }
 
-// allowance is how many failures are left, of most, as of a time; one more comes each gain.
+// allowance is a token bucket: the failures left at a time.
 type allowance struct {
 	left float64
 	at   time.Time
@@ -38,6 +38,7 @@ func newBrake(now func() time.Time) *brake {
 	return &brake{now: now, all: allowance{failuresInAll, now()}, of: map[netip.Addr]*allowance{}}
 }
 
+// fill adds one failure for each gain that has passed, up to most.
 func (a *allowance) fill(now time.Time, most float64, gain time.Duration) {
 	if passed := now.Sub(a.at); passed > 0 {
 		a.left = min(most, a.left+float64(passed)/float64(gain))
@@ -45,8 +46,8 @@ func (a *allowance) fill(now time.Time, most float64, gain time.Duration) {
 	}
 }
 
-// begin takes a failure from what the address at remote may have; 429 if nothing is left. The guess was no failure if
-// right is called.
+// begin takes one failure from the allowance of the address in remote, and from that of all addresses. It returns a 429
+// if either is empty. The caller calls right if the guess did not fail: that gives both failures back.
 func (b *brake) begin(remote string) (right func(), err error) {
 	address := addressOf(remote)
 	now := b.now()
@@ -74,8 +75,8 @@ func (b *brake) begin(remote string) (right func(), err error) {
 	}, nil
 }
 
-// forget makes room for an address: by those that may fail as often as a new one, else by the one that may fail most
-// often.
+// forget makes room for an address. It drops the addresses whose allowance is full, and if there are none the one with
+// the largest allowance. b.mu must be held.
 func (b *brake) forget(now time.Time) {
 	if len(b.of) < addressesBraked {
 		return
@@ -94,8 +95,8 @@ func (b *brake) forget(now time.Time) {
 	}
 }
 
-// addressOf is where a request comes from: the address, or the network of IPv6 or of loopback, in which one machine has
-// as many as it likes.
+// addressOf is the address that a request is counted for. Loopback addresses count as one, and so do those of an IPv6
+// network of 64 bits: one machine can use them all.
 func addressOf(remote string) netip.Addr {
 	at, err := netip.ParseAddrPort(remote)
 	if err != nil {

@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// clocked is a brake with a clock of the test's own.
+// clocked returns a brake and the clock that it reads.
 func clocked() (*brake, *time.Time) {
 	now := time.Unix(1_800_000_000, 0)
 	return newBrake(func() time.Time { return now }), &now

@@ -13,7 +13,7 @@ var gzips = sync.Pool{New: func() any {
 	return z
 }}
 
-// compressed gzips answers of text for those who take it.
+// compressed compresses text and SVG with gzip for clients that accept it.
 func compressed(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Add("Vary", "Accept-Encoding")
@@ -27,6 +27,7 @@ func compressed(next http.Handler) http.Handler {
 	})
 }
 
+// accepts reports whether a header Accept-Encoding lists gzip.
 func accepts(encodings string) bool {
 	return slices.ContainsFunc(strings.Split(encodings, ","), func(e string) bool {
 		name, q, _ := strings.Cut(strings.TrimSpace(e), ";")
@@ -34,6 +35,7 @@ func accepts(encodings string) bool {
 	})
 }
 
+// zipped is a ResponseWriter that decides at the header whether the body is compressed.
 type zipped struct {
 	http.ResponseWriter
 	z       *gzip.Writer
@@ -67,7 +69,7 @@ func (z *zipped) Write(b []byte) (int, error) {
 	return z.ResponseWriter.Write(b)
 }
 
-// EventStream is the media type of what is sent bit by bit: packing it would hold it back.
+// EventStream is the media type of server-sent events. They are not compressed: gzip would delay them.
 const EventStream = "text/event-stream"
 
 // Unwrap lets http.ResponseController reach the connection.
@@ -77,6 +79,6 @@ func (z *zipped) close() {
 	if z.z == nil {
 		return
 	}
-	_ = z.z.Close() // the reader is gone if this fails
+	_ = z.z.Close() // fails only if the client has disconnected
 	gzips.Put(z.z)
 }

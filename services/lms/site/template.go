@@ -24,11 +24,11 @@ import (
 //go:embed templates/*.html static/*
 var files embed.FS
 
-// templates are the parsed templates and the assets, each under a name that changes with its content.
+// templates are the parsed templates and the assets. The name of an asset contains a hash of its content.
 type templates struct {
 	byName map[string]*template.Template
-	assets map[string]asset  // by served name
-	names  map[string]string // file name → served name
+	assets map[string]asset  // by name
+	names  map[string]string // path by file name
 }
 
 type asset struct {
@@ -37,9 +37,13 @@ type asset struct {
 	etag string
 }
 
-var assetKinds = map[string]string{".css": "text/css; charset=utf-8", ".js": "text/javascript; charset=utf-8", ".svg": "image/svg+xml"}
+var assetKinds = map[string]string{
+	".css": "text/css; charset=utf-8",
+	".js":  "text/javascript; charset=utf-8",
+	".svg": "image/svg+xml",
+}
 
-// loadTemplates parses the templates, which know more besides the words.
+// loadTemplates parses the templates. They can call the functions in more and those of templates.words.
 func loadTemplates(more ...template.FuncMap) (*templates, error) {
 	p := &templates{byName: map[string]*template.Template{}, assets: map[string]asset{}, names: map[string]string{}}
 	list, err := fs.ReadDir(files, "static")
@@ -54,7 +58,7 @@ func loadTemplates(more ...template.FuncMap) (*templates, error) {
 		ext := path.Ext(f.Name())
 		kind, known := assetKinds[ext]
 		if !known {
-			return nil, fmt.Errorf("read assets: %s is of no kind that is served", f.Name())
+			return nil, fmt.Errorf("read assets: the extension of %s has no media type", f.Name())
 		}
 		sum := sha256.Sum256(body)
 		hash := hex.EncodeToString(sum[:8])
@@ -96,8 +100,8 @@ func (t *templates) execute(b *bytes.Buffer, name string, f frame) error {
 	return nil
 }
 
-// plainly is a page without what nobody can see: controls, format characters that hide or turn text, private and tag
-// characters, fillers. Templates have none; whoever wrote a name, a title or a lesson may have.
+// plainly removes invisible characters from a page: control, format, private-use and tag characters, and fillers.
+// Templates contain none, but names, titles and lessons may, where they could hide or reorder text.
 func plainly(page []byte) []byte {
 	return bytes.Map(func(r rune) rune {
 		switch {
@@ -125,10 +129,10 @@ func (t *templates) serveAsset(w http.ResponseWriter, r *http.Request) {
 		w.WriteHeader(http.StatusNotModified)
 		return
 	}
-	_, _ = w.Write(a.body) // a reader who has gone needs nothing
+	_, _ = w.Write(a.body) // fails only if the client has disconnected
 }
 
-// words are the functions that templates know.
+// words are the functions that every template can call.
 func (t *templates) words() template.FuncMap {
 	return template.FuncMap{
 		"asset": func(name string) (string, error) {

@@ -1,5 +1,5 @@
-// Package training is the lessons: a catalogue, lessons that the gateway writes about what a person did, quizzes and
-// their grades, certificates that anybody can verify, records from elsewhere, and what is exported of all of it.
+// Package training serves lessons: the catalogue of modules, lessons that the LLM gateway writes about a person's acts,
+// quizzes, certificates, the import of training records and exports.
 package training
 
 import (
@@ -36,41 +36,41 @@ type Config struct {
 	Log     *slog.Logger
 }
 
-// Training serves lessons and what comes of them. Its methods are safe for concurrent use.
+// Training serves the pages and routes about lessons. Its methods are safe for concurrent use.
 type Training struct {
-	Store  *Store
-	cfg    Config
-	scorer *riskclient.Client
-	site   *site.Site
-	outbox *outbox.Outbox
-	drills *phishing.Drills
+	Store     *Store
+	cfg       Config
+	scorer    *riskclient.Client
+	site      *site.Site
+	outbox    *outbox.Outbox
+	campaigns *phishing.Campaigns
 
 	mu      sync.Mutex
-	writing map[uuid.UUID]chan struct{} // lessons that the gateway is writing; closed when done
+	writing map[uuid.UUID]chan struct{} // lessons that the gateway is writing; a channel is closed when its lesson is done
 }
 
-// New makes the training.
+// New returns a Training.
 func New(
 	cfg Config,
 	db *store.Store,
 	scorer *riskclient.Client,
 	pages *site.Site,
 	events *outbox.Outbox,
-	drills *phishing.Drills,
+	campaigns *phishing.Campaigns,
 ) *Training {
 	return &Training{
-		Store: &Store{db}, cfg: cfg, scorer: scorer, site: pages, outbox: events, drills: drills,
+		Store: &Store{db}, cfg: cfg, scorer: scorer, site: pages, outbox: events, campaigns: campaigns,
 		writing: map[uuid.UUID]chan struct{}{},
 	}
 }
 
 const (
-	mostLessons = 20                      // asked for by one person within an hour
-	writeWithin = 75 * time.Second        // a lesson, with whatever the gateway tries
+	mostLessons = 20                      // that one person may begin within an hour
+	writeWithin = 75 * time.Second        // timeout of writing a lesson, with the gateway's retries
 	showWithin  = 1500 * time.Millisecond // how long a page waits for a lesson before it shows progress
 )
 
-// OriginWords says who wrote a lesson.
+// OriginWords says by what a lesson was written.
 func OriginWords(l lesson.Lesson) string {
 	switch l.Origin {
 	case lesson.Gemini:
@@ -81,6 +81,7 @@ func OriginWords(l lesson.Lesson) string {
 	return "Built-in lesson"
 }
 
+// fallbackWords says why a lesson is the built-in one.
 var fallbackWords = map[lesson.Fallback]string{
 	lesson.ModelQuota:       "the model's quota is used up",
 	lesson.ModelSafety:      "the model declined to write it",
@@ -92,12 +93,13 @@ var fallbackWords = map[lesson.Fallback]string{
 	lesson.ModelRefused:     "the model refused the request",
 }
 
-// DoStart begins a lesson of a module, or of what would lower the score most, or finds the open one.
+// DoStart begins a lesson of a module, without one of the recommended module, and redirects to it. If the person has an
+// open lesson of the module, it redirects to that one.
 func (tr *Training) DoStart(req *site.Request) error {
 	person := req.Viewer.Person
 	module := req.R.PostForm.Get("module")
 	if _, known := risk.ModuleByID(module); module != "" && !known {
-		return httpjson.Errorf(http.StatusUnprocessableEntity, "unknown_module", "There is no such module in the catalogue.")
+		return httpjson.Errorf(http.StatusUnprocessableEntity, "unknown_module", "The catalogue has no such module.")
 	}
 	if req.Viewer.Self == nil {
 		return site.Unavailable(req.Stale)
@@ -116,10 +118,11 @@ func (tr *Training) DoStart(req *site.Request) error {
 	if err != nil {
 		return err
 	}
-	tr.await(req.Ctx(), tr.WriteLesson(id), showWithin)
+	await(req.Ctx(), tr.WriteLesson(id), showWithin)
 	return req.Redirect("/training/" + id.String())
 }
 
+// newLesson stores a new lesson of a module; 429 if the person has begun too many.
 func (tr *Training) newLesson(req *site.Request, a risk.Assessment, module string) (uuid.UUID, error) {
 	person := req.Viewer.Person
 	n, err := tr.Store.lessonsSince(req.Ctx(), person, time.Hour)
@@ -127,7 +130,8 @@ func (tr *Training) newLesson(req *site.Request, a risk.Assessment, module strin
 		return uuid.Nil, err
 	}
 	if n >= mostLessons {
-		return uuid.Nil, httpjson.Errorf(http.StatusTooManyRequests, "too_many_lessons", "You have begun %d lessons within an hour. Finish one of them, or come back later.", n).
+		return uuid.Nil, httpjson.Errorf(http.StatusTooManyRequests, "too_many_lessons",
+			"You have begun %d lessons within an hour. Finish one of them, or come back later.", n).
 			After(10 * time.Minute)
 	}
 	subject, err := tr.Store.subject(req.Ctx(), person)
@@ -145,16 +149,16 @@ func (tr *Training) newLesson(req *site.Request, a risk.Assessment, module strin
 	return tr.Store.begin(req.Ctx(), person, wanted, a.At)
 }
 
-// mostReasons is how many reasons a lesson is about.
+// mostReasons is the most reasons that a lesson is about.
 const mostReasons = 6
 
-// lessonRequest makes the request for a lesson of a module: the reasons that it is about, under a pseudonym and without any name
-// of the roster.
+// lessonRequest is the request for a lesson of a module, with the reasons that the module teaches against. The subject
+// is a pseudonym, and details contain no name of the roster.
 func lessonRequest(subject string, a risk.Assessment, module string, people []risk.Standing) lesson.Request {
 	req := lesson.Request{Subject: subject, Role: string(a.Role), Level: a.Level, Module: module, Language: "en"}
 	m, _ := risk.ModuleByID(module)
 	for _, r := range a.Reasons {
-		if len(req.Reasons) == mostReasons || !slices.Contains(m.Teaches, r.Verb) && !phishing.OfDrill(module, r) {
+		if len(req.Reasons) == mostReasons || !slices.Contains(m.Teaches, r.Verb) && !phishing.Concerns(module, r) {
 			continue
 		}
 		req.Reasons = append(
@@ -165,8 +169,8 @@ func lessonRequest(subject string, a risk.Assessment, module string, people []ri
 	return req
 }
 
-// WriteLesson has the gateway write a lesson that is not written yet; the channel is closed when that has ended. Asking
-// twice writes once.
+// WriteLesson makes the gateway write a lesson that is not written yet. The channel is closed when it is done.
+// Concurrent calls share one request.
 func (tr *Training) WriteLesson(id uuid.UUID) <-chan struct{} {
 	tr.mu.Lock()
 	defer tr.mu.Unlock()
@@ -176,7 +180,8 @@ func (tr *Training) WriteLesson(id uuid.UUID) <-chan struct{} {
 	c := make(chan struct{})
 	tr.writing[id] = c
 	go func() {
-		ctx, cancel := context.WithTimeout(context.Background(), writeWithin) // the learner may look elsewhere meanwhile
+		// Not the request's context: the learner may leave the page.
+		ctx, cancel := context.WithTimeout(context.Background(), writeWithin)
 		defer cancel()
 		if err := tr.generate(ctx, id); err != nil {
 			tr.cfg.Log.Error("write lesson", "lesson", id.String(), "error", err.Error())
@@ -189,6 +194,8 @@ func (tr *Training) WriteLesson(id uuid.UUID) <-chan struct{} {
 	return c
 }
 
+// generate requests a lesson and stores it, or the built-in lesson if the gateway fails. It stores a refusal of the
+// gateway, with the time of the next attempt, if the quota is used up.
 func (tr *Training) generate(ctx context.Context, id uuid.UUID) error {
 	t, err := tr.Store.lesson(ctx, id)
 	if err != nil || t.State != stateWriting {
@@ -202,22 +209,18 @@ func (tr *Training) generate(ctx context.Context, id uuid.UUID) error {
 		wait := max(answered.RetryAfter, time.Second)
 		return tr.Store.refuse(ctx, id, tr.cfg.Now().Add(wait), answered.Code)
 	default:
-		tr.cfg.Log.Warn(
-			"the gateway did not write the lesson; the built-in one is used",
-			"lesson",
-			id.String(),
-			"error",
-			err.Error(),
-		)
+		tr.cfg.Log.Warn("the gateway did not write the lesson; the built-in one is used",
+			"lesson", id.String(), "error", err.Error())
 		written = lesson.BuiltIn(t.Module)
 		written.Fallback = lesson.ModelUnavailable
 	}
-	// The gateway may have taken all the time there was; keeping the lesson gets its own.
+	// The gateway may have used up the timeout, so storing the lesson has its own.
 	keep, cancel := context.WithTimeout(context.WithoutCancel(ctx), riskclient.AskWithin)
 	defer cancel()
 	return tr.Store.written(keep, id, written)
 }
 
+// askGateway requests a lesson from the gateway and validates it.
 func (tr *Training) askGateway(ctx context.Context, req lesson.Request) (lesson.Lesson, error) {
 	var written lesson.Lesson
 	body, err := json.Marshal(req)
@@ -232,17 +235,17 @@ func (tr *Training) askGateway(ctx context.Context, req lesson.Request) (lesson.
 		return written, err
 	}
 	if written.Module != req.Module {
-		return written, fmt.Errorf("read lesson: it is of module %q, not %q", written.Module, req.Module)
+		return written, fmt.Errorf("read lesson: want module %q, not %q", req.Module, written.Module)
 	}
-	// The gateway has checked it; what is shown to people is checked where it is shown.
+	// The gateway validates lessons, too, but this service does not rely on it for what it shows.
 	if err := written.Validate(); err != nil {
-		return written, errors.New("read lesson: not a valid lesson")
+		return written, errors.New("read lesson: the lesson is not valid")
 	}
 	return written, nil
 }
 
 // await waits for c, at most for d.
-func (tr *Training) await(ctx context.Context, c <-chan struct{}, d time.Duration) {
+func await(ctx context.Context, c <-chan struct{}, d time.Duration) {
 	timer := time.NewTimer(d)
 	defer timer.Stop()
 	select {
@@ -252,7 +255,7 @@ func (tr *Training) await(ctx context.Context, c <-chan struct{}, d time.Duratio
 	}
 }
 
-// ownLesson reads the lesson that the path names, for whoever may see it: the learner, or an instructor who reads.
+// ownLesson returns the lesson that the path names, to its learner or to an instructor. 404 for any other viewer.
 func (tr *Training) ownLesson(req *site.Request) (Taught, error) {
 	id, err := uuid.Parse(req.R.PathValue("lesson"))
 	if err != nil {
@@ -277,11 +280,11 @@ type LessonView struct {
 	Module  risk.Module
 	Lesson  lesson.Lesson // without the quiz
 	Origin  string
-	Why     string // why it is a built-in one
+	Why     string // why it is the built-in lesson; empty: it is not
 	State   string
 	Reasons []lesson.Reason
 	Left    int
-	Of      string // whose it is, for an instructor
+	Of      string // the learner's id, for an instructor
 	Minutes int
 	Note    progressNote // while it is being written
 }
@@ -293,7 +296,7 @@ func (tr *Training) ShowLesson(req *site.Request) error {
 		return err
 	}
 	if t.State == stateWriting {
-		tr.await(req.Ctx(), tr.WriteLesson(t.ID), showWithin)
+		await(req.Ctx(), tr.WriteLesson(t.ID), showWithin)
 		if t, err = tr.ownLesson(req); err != nil {
 			return err
 		}
@@ -318,8 +321,8 @@ func (tr *Training) ShowLesson(req *site.Request) error {
 		if t.Again != nil {
 			wait = max(time.Second, t.Again.Sub(tr.cfg.Now()))
 		}
-		return httpjson.Errorf(http.StatusTooManyRequests, "over_quota", "So many lessons were written lately that the quota is used up. Begin again in a little while.").
-			After(wait)
+		return httpjson.Errorf(http.StatusTooManyRequests, "over_quota",
+			"The quota for new lessons is used up at the moment. Begin again in a little while.").After(wait)
 	}
 	model.Lesson = *t.Lesson
 	model.Lesson.Quiz = nil
@@ -329,7 +332,7 @@ func (tr *Training) ShowLesson(req *site.Request) error {
 	return tr.site.Render(req, "lesson", t.Lesson.Title, "/training", model)
 }
 
-// minutesOf is how long a lesson takes to read and answer, at 200 words a minute and half a minute a question.
+// minutesOf estimates the minutes that a lesson takes: 200 words a minute, and half a minute for each question.
 func minutesOf(l lesson.Lesson) int {
 	words := len(strings.Fields(l.Summary))
 	for _, p := range l.Practices {

@@ -17,10 +17,10 @@ import (
 	"example.org/security-training/services/postgres/audited"
 )
 
-// Learners' records are lessons, attempts, certificates and what was done with the mails of drills. A reset of
-// exercises does not touch them. They are deleted only by name, with the mark of the results that were kept before.
+// Learners' records are lessons, attempts, certificates and the steps in phishing campaigns. A reset of exercises does
+// not delete them. They are deleted only on request, with the mark of the results that were exported before.
 
-// results are the records as they are, with names by the roster.
+// results are the current records, with names by the roster.
 func (tr *Training) results(ctx context.Context) (exercise.Results, error) {
 	r := exercise.Results{At: tr.cfg.Now().UTC(), Lessons: []exercise.LessonResult{}, Drills: []exercise.DrillResult{}}
 	key, err := tr.Store.CertificateKey(ctx)
@@ -28,7 +28,7 @@ func (tr *Training) results(ctx context.Context) (exercise.Results, error) {
 		return r, err
 	}
 	name := tr.scorer.Names()
-	if r.Mark, err = RecordsMark(ctx, tr.Store.Pool); err != nil { // first: what comes after it makes it another
+	if r.Mark, err = RecordsMark(ctx, tr.Store.Pool); err != nil { // first, so that a later change makes the mark outdated
 		return r, err
 	}
 	err = tr.Store.eachLesson(ctx, time.Time{}, func(t Taught) error {
@@ -53,7 +53,7 @@ func (tr *Training) results(ctx context.Context) (exercise.Results, error) {
 	if err != nil {
 		return r, err
 	}
-	drills, err := tr.drills.Store.DrillResults(ctx)
+	drills, err := tr.campaigns.Store.Results(ctx)
 	for i := range drills {
 		drills[i].Name = name(drills[i].Person).Name
 	}
@@ -61,7 +61,7 @@ func (tr *Training) results(ctx context.Context) (exercise.Results, error) {
 	return r, err
 }
 
-// GetResults is GET /v1/results: Results.
+// GetResults is GET /v1/results: exercise.Results. It writes an audit row.
 func (tr *Training) GetResults(w http.ResponseWriter, r *http.Request) error {
 	results, err := tr.results(r.Context())
 	if err != nil {
@@ -73,6 +73,7 @@ func (tr *Training) GetResults(w http.ResponseWriter, r *http.Request) error {
 	return httpjson.Write(w, http.StatusOK, results)
 }
 
+// resultsRow is the audit row of an export of results, by a workload or by a user.
 func resultsRow[By string | site.Principal](by By) audited.Row {
 	return audited.Note("export", "", "", struct {
 		By   By     `json:"by"`
@@ -80,7 +81,7 @@ func resultsRow[By string | site.Principal](by By) audited.Row {
 	}{by, "results"})
 }
 
-// ShowResults is the same for an instructor's browser, to be saved: results.csv or results.json.
+// ShowResults is the same as a download for an instructor: results.csv or results.json.
 func (tr *Training) ShowResults(req *site.Request) error {
 	file := req.R.PathValue("file")
 	if file != "results.csv" && file != "results.json" {
@@ -102,12 +103,12 @@ func (tr *Training) ShowResults(req *site.Request) error {
 	return json.NewEncoder(req.W).Encode(results)
 }
 
-// querier is a pool or a transaction.
+// querier is a pgxpool.Pool or a pgx.Tx.
 type querier interface {
 	QueryRow(ctx context.Context, sql string, args ...any) pgx.Row
 }
 
-// RecordsMark tells learners' records from others: it changes when there is one more, one less, or one that went on.
+// RecordsMark is a digest of learners' records. It changes when a record is added, deleted or changed.
 func RecordsMark(ctx context.Context, q querier) (mark string, err error) {
 	err = q.QueryRow(ctx, `SELECT md5(coalesce(string_agg(line, chr(10) ORDER BY line), '')) FROM (
 		SELECT concat_ws(' ', 'lesson', id, state) AS line FROM training.lesson
@@ -120,8 +121,8 @@ func RecordsMark(ctx context.Context, q querier) (mark string, err error) {
 	return mark, nil
 }
 
-// KeepCertificates notes the number and the date of each certificate, of all or of some people, whose record is about
-// to be deleted, and counts them.
+// KeepCertificates stores the lesson and the date of each certificate of all people, or of some, before their records
+// are deleted, and returns their number. given is the time of a certificate in the person's zone.
 func KeepCertificates(
 	ctx context.Context, tx pgx.Tx, all bool, people []string, given func(person string, at time.Time) time.Time,
 ) (int, error) {
