@@ -13,7 +13,7 @@ import (
 	"example.org/security-training/services/lms/site"
 )
 
-// timed is a server whose answers have a deadline that is over at once, which lets it be renewed so many times.
+// timed is a ResponseWriter whose deadline can be renewed only most times.
 type timed struct {
 	http.ResponseWriter
 	mu      *sync.Mutex

@@ -72,7 +72,8 @@ func TestWhatIsNoTextIsTheBrowsersFaultOnEveryPage(t *testing.T) {
 	if err := conn.SetDeadline(time.Now().Add(10 * time.Second)); err != nil {
 		t.Fatal(err)
 	}
-	request := "POST /sign-in HTTP/1.1\r\nHost: 127.0.0.1\r\nSec-Fetch-Site: same-origin\r\nContent-Type: application/x-www-form-urlencoded\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n"
+	request := "POST /sign-in HTTP/1.1\r\nHost: 127.0.0.1\r\nSec-Fetch-Site: same-origin\r\n" +
+		"Content-Type: application/x-www-form-urlencoded\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n"
 	if _, err := io.WriteString(conn, request); err != nil {
 		t.Fatal(err)
 	}
@@ -86,7 +87,7 @@ func TestWhatIsNoTextIsTheBrowsersFaultOnEveryPage(t *testing.T) {
 	}
 }
 
-// pathOf fills in the values of a pattern's path.
+// pathOf replaces the wildcards of a path by a value.
 func pathOf(path, value string) string {
 	for {
 		from, to := strings.IndexByte(path, '{'), strings.IndexByte(path, '}')

@@ -144,7 +144,7 @@ func statements(home string, t Taught) []Statement {
 		Score:      &XAPIScore{Scaled: c.Share, Raw: last.Correct, Max: last.Questions},
 		Success:    &c.Passed,
 		Completion: &whole,
-		Duration:   ISODuration(c.At.Sub(t.Asked)),
+		Duration:   isoDuration(c.At.Sub(t.Asked)),
 	}
 	verb := "failed"
 	if c.Passed {
@@ -153,8 +153,8 @@ func statements(home string, t Taught) []Statement {
 	return append(list, statement("completed", "", c.At, module, r), statement(verb, "", c.At, module, r))
 }
 
-// ISODuration is d in the format of ISO 8601, rounded to hundredths of a second as xAPI compares it.
-func ISODuration(d time.Duration) string {
+// isoDuration is d in the format of ISO 8601, rounded to hundredths of a second as xAPI compares it.
+func isoDuration(d time.Duration) string {
 	d = max(0, d).Round(10 * time.Millisecond)
 	var b strings.Builder
 	b.WriteString("PT")

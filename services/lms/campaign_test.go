@@ -13,43 +13,6 @@ import (
 	"example.org/security-training/services/lms/words"
 )
 
-// campaign begins one as the instructor, and answers its path.
-func (s *school) campaign(lure, team string) string {
-	s.t.Helper()
-	p := s.as(site.RoleInstructor).post("/drills", url.Values{"lure": {lure}, "team": {team}})
-	if p.status != 303 || !strings.HasPrefix(p.location(), "/drills/") {
-		s.t.Fatalf("begin a drill: %d %s", p.status, p.text())
-	}
-	return p.location()
-}
-
-// letter is the id of somebody's mail.
-func (s *school) letter(person, lure string) string {
-	s.t.Helper()
-	var id string
-	if err := s.db.Pool.QueryRow(s.t.Context(), `SELECT id::text FROM training.mail WHERE person = $1
-		AND lure = $2`, person, lure).Scan(&id); err != nil {
-		s.t.Fatal(err)
-	}
-	return id
-}
-
-// one reads one text.
-func (s *school) one(query string) string {
-	s.t.Helper()
-	var text string
-	if err := s.db.Pool.QueryRow(s.t.Context(), query).Scan(&text); err != nil {
-		s.t.Fatal(err)
-	}
-	return text
-}
-
-// heard waits until the scorer has every event.
-func (s *school) heard() {
-	s.t.Helper()
-	s.await("delivery", func() bool { return s.rows(`SELECT count(*) FROM training.outbox WHERE delivered IS NULL`) == 0 })
-}
-
 func TestAClickRaisesTheScoreAndReportingAndTheLessonLowerIt(t *testing.T) {
 	s := newSchool(t)
 	drill := s.campaign("mfa-reset", "payments")
@@ -69,12 +32,14 @@ func TestAClickRaisesTheScoreAndReportingAndTheLessonLowerIt(t *testing.T) {
 	clean := s.assess("tom.brandt").Score
 	pass := func() { s.scorer.set(func() { s.scorer.later += 2 * time.Second }) }
 	page := b.get(letter + "/link")
-	if page.status != 200 || strings.Contains(page.body, `type="password" name`) || strings.Contains(page.body, "Sign out") {
+	if page.status != 200 || strings.Contains(page.body, `type="password" name`) ||
+		strings.Contains(page.body, "Sign out") {
 		t.Fatalf("the page behind the link: %d %s", page.status, page.body)
 	}
 	s.heard()
 	clicked := s.assess("tom.brandt")
-	if clicked.Score <= clean || len(clicked.Reasons) != 1 || clicked.Reasons[0].Verb != activity.FailedAssessment || !strings.HasPrefix(clicked.Reasons[0].Detail, "Drill: ") {
+	if clicked.Score <= clean || len(clicked.Reasons) != 1 || clicked.Reasons[0].Verb != activity.FailedAssessment ||
+		!strings.HasPrefix(clicked.Reasons[0].Detail, "Drill: ") {
 		t.Fatalf("after the click: %v, was %v: %+v", clicked.Score, clean, clicked.Reasons)
 	}
 	pass()
@@ -85,11 +50,14 @@ func TestAClickRaisesTheScoreAndReportingAndTheLessonLowerIt(t *testing.T) {
 	if typed.Score <= clicked.Score || typed.Reasons[0].Count != 2 {
 		t.Errorf("after typing: %v, was %v: %+v", typed.Score, clicked.Score, typed.Reasons)
 	}
-	if n := s.rows(`SELECT count(*) FROM training.outbox WHERE event::text LIKE '%hunter2%'`) + s.rows(`SELECT count(*) FROM audit.own WHERE detail LIKE '%hunter2%'`); n != 0 {
+	kept := s.rows(`SELECT count(*) FROM training.outbox WHERE event::text LIKE '%hunter2%'`)
+	if kept+s.rows(`SELECT count(*) FROM audit.own WHERE detail LIKE '%hunter2%'`) != 0 {
 		t.Error("what was typed is kept")
 	}
 	told := b.get(letter)
-	if !strings.Contains(told.body, `data-outcome="clicked"`) || !strings.Contains(told.text(), "What gave it away") || strings.Contains(told.text(), "difficult") || !strings.Contains(told.body, `value="phishing"`) {
+	if !strings.Contains(told.body, `data-outcome="clicked"`) || !strings.Contains(told.text(), "What gave it away") ||
+		strings.Contains(told.text(), "difficult") ||
+		!strings.Contains(told.body, `value="phishing"`) {
 		t.Errorf("the learner is told %s", told.text())
 	}
 	pass()
@@ -115,16 +83,12 @@ func TestAClickRaisesTheScoreAndReportingAndTheLessonLowerIt(t *testing.T) {
 	if taught := s.assess("tom.brandt").Score; taught >= reported {
 		t.Errorf("after the lesson: %v, was %v", taught, reported)
 	}
-	if n := s.rows(`SELECT count(*) FROM training.outbox WHERE id LIKE 'training:drill-%'`); n != 3 {
-		t.Errorf("%d events of the drill, want clicked, submitted and reported once each", n)
-	}
-	for _, e := range s.scorer.events["tom.brandt"] {
-		if e.Source != activity.Training {
-			t.Errorf("an event of source %s", e.Source)
-		}
-	}
+	s.hasEventsOfOneMessage("tom.brandt")
 	p := teacher.get(drill)
-	for _, want := range []string{"Very difficult", "Email Sent 8", "Email Opened 1", "Clicked Link 1", "Submitted Data 1", "Email Reported 1", "Tom Brandt Email Opened, Clicked Link, Submitted Data, Email Reported"} {
+	for _, want := range []string{
+		"Very difficult", "Email Sent 8", "Email Opened 1", "Clicked Link 1", "Submitted Data 1", "Email Reported 1",
+		"Tom Brandt Email Opened, Clicked Link, Submitted Data, Email Reported",
+	} {
 		if !strings.Contains(p.text(), want) {
 			t.Errorf("the instructor does not see %q: %s", want, p.text())
 		}
@@ -133,6 +97,19 @@ func TestAClickRaisesTheScoreAndReportingAndTheLessonLowerIt(t *testing.T) {
 	for _, want := range []string{"drill.begun", "drill.opened", "drill.clicked", "drill.submitted", "drill.reported"} {
 		if !strings.Contains(strings.Join(kinds, " "), want) {
 			t.Errorf("the audit lacks %s", want)
+		}
+	}
+}
+
+// hasEventsOfOneMessage checks that the steps of one message are one event each.
+func (s *school) hasEventsOfOneMessage(person string) {
+	s.t.Helper()
+	if n := s.rows(`SELECT count(*) FROM training.outbox WHERE id LIKE 'training:drill-%'`); n != 3 {
+		s.t.Errorf("%d events of the drill, want clicked, submitted and reported once each", n)
+	}
+	for _, e := range s.scorer.events[person] {
+		if e.Source != activity.Training {
+			s.t.Errorf("an event of source %s", e.Source)
 		}
 	}
 }
@@ -206,17 +183,22 @@ func TestReportingAMailCountsForThePersonAndForgivesNoFailedQuiz(t *testing.T) {
 		!slices.Equal(e.Teaches, []activity.Verb{activity.PhishingClick}) {
 		t.Errorf("reporting means %+v", e)
 	}
-	if e := report("mira.keller", "/link"); !slices.Equal(e.Teaches, []activity.Verb{activity.PhishingClick, activity.FailedAssessment}) {
+	if e := report("mira.keller", "/link"); !slices.Equal(
+		e.Teaches,
+		[]activity.Verb{activity.PhishingClick, activity.FailedAssessment},
+	) {
 		t.Errorf("reporting after a click means %+v", e)
 	}
 }
 
-// Who was made for a run of an exercise is on no page of the company and gets no drill; their own page is there.
+// A person created for a run of an exercise is on no page of the organisation and gets no messages of campaigns, but
+// has a page.
 func TestPeopleOfARunAreNotOfTheCompany(t *testing.T) {
 	s := newSchool(t)
 	s.scorer.set(func() {
 		cast := s.scorer.people[0]
-		cast.ID, cast.Name, cast.Email, cast.Run = "nina.0a1b2c", "Nina (leaked-secret)", "nina.0a1b2c@example.org", "leaked-secret-1"
+		cast.ID, cast.Name, cast.Email = "nina.0a1b2c", "Nina (leaked-secret)", "nina.0a1b2c@example.org"
+		cast.Run = "leaked-secret-1"
 		s.scorer.people = append(s.scorer.people, cast)
 		s.scorer.events[cast.ID] = s.scorer.events["luca.moretti"]
 	})
