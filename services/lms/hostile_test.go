@@ -151,7 +151,7 @@ func TestAThousandHostileLessonsShowNothingActive(t *testing.T) {
 				Why:      x(44 + i),
 			}
 		}
-		given := training.Taught{
+		given := training.LessonRecord{
 			Module:   module.ID,
 			State:    training.StateFailed,
 			Lesson:   &content,

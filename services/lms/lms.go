@@ -40,14 +40,14 @@ import (
 
 // Config is what an LMS needs.
 type Config struct {
-	Pool      *pgxpool.Pool
-	Scorer    riskclient.Call
-	Gateway   riskclient.Call
-	Decisions func(audit.Entry)         // receives every refusal on the people's port
-	Turned    func(string, audit.Entry) // receives refusals of unknown users, with the remote address; nil: Decisions does
-	Topology  func() *topology.Topology // the topology in force, for the console; nil: none is shown
-	Home      string                    // IRI of this system in exported statements; empty: "urn:security-training"
-	Provider  *auth.Provider            // OpenID provider; nil: none
+	Pool            *pgxpool.Pool
+	Scorer          riskclient.Call
+	Gateway         riskclient.Call
+	Refusals        func(audit.Entry)         // receives every refusal on the people's port
+	UnknownRefusals func(string, audit.Entry) // receives those of unknown users, with remote address; nil: Refusals does
+	Topology        func() *topology.Topology // the topology in force, for the console; nil: none is shown
+	Home            string                    // IRI of this system in exported statements; empty: "urn:security-training"
+	Provider        *auth.Provider            // OpenID provider; nil: none
 
 	// Certificate returns the verified client certificate of a request; nil: mesh.PersonOf.
 	Certificate func(*http.Request) (mesh.Certificate, bool)
@@ -86,8 +86,8 @@ func New(cfg Config) (*LMS, error) {
 	l.auth = auth.New(auth.Config{Provider: cfg.Provider, Now: cfg.Now, Log: cfg.Log}, l.db, l.scorer)
 	var err error
 	if l.site, err = site.New(site.Config{
-		Recognise: l.auth.Recognise, Decisions: cfg.Decisions, Turned: cfg.Turned, Certificate: cfg.Certificate,
-		Words: []template.FuncMap{console.Words()}, Log: cfg.Log,
+		Recognise: l.auth.Recognise, Refusals: cfg.Refusals, UnknownRefusals: cfg.UnknownRefusals,
+		Certificate: cfg.Certificate, Words: []template.FuncMap{console.Words()}, Log: cfg.Log,
 	}); err != nil {
 		return nil, err
 	}
@@ -139,7 +139,7 @@ func Run(ctx context.Context, lookup env.Lookup) error {
 	}
 	l, err := New(Config{
 		Pool: pool, Scorer: scorer.Do, Gateway: gateway.Do,
-		Decisions: node.Audit().Write, Turned: node.TurnAway, Topology: node.Topology,
+		Refusals: node.Audit().Write, UnknownRefusals: node.TurnAway, Topology: node.Topology,
 		Home: "https://" + node.Topology().TrustDomain, Provider: provider, Log: node.Log(),
 	})
 	if err != nil {

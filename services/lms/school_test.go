@@ -58,7 +58,7 @@ func newSchool(t testing.TB, change ...func(*school, *Config)) *school {
 		Pool: database(
 			t,
 		), Scorer: s.scorer.call, Gateway: s.gateway.call, Log: slog.New(slog.NewTextHandler(io.Discard, nil)),
-		Decisions: func(e audit.Entry) { s.mu.Lock(); defer s.mu.Unlock(); s.decisions = append(s.decisions, e) },
+		Refusals: func(e audit.Entry) { s.mu.Lock(); defer s.mu.Unlock(); s.decisions = append(s.decisions, e) },
 	}
 	for _, c := range change {
 		c(s, &cfg)

@@ -263,7 +263,7 @@ func (a *Auth) pendingOf(req *site.Request) (pendingSignIn, error) {
 
 // refuseCallback records a refused callback. A wrong state or token counts as a failed guess.
 func (a *Auth) refuseCallback(req *site.Request, reason, message string) error {
-	req.Wrong = reason == "bad_state" || reason == "bad_token"
+	req.GuessFailed = reason == "bad_state" || reason == "bad_token"
 	a.site.RecordRefusal(req, "", reason)
 	return httpjson.Errorf(http.StatusForbidden, reason, "%s", message)
 }

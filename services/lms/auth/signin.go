@@ -128,7 +128,7 @@ func (a *Auth) DoSignIn(req *site.Request) error {
 		p, err = a.Store.useLink(req.Ctx(), token, a.cfg.Now())
 	}
 	if errors.Is(err, store.ErrNotFound) {
-		req.Wrong = true
+		req.GuessFailed = true
 		a.site.RecordRefusal(req, "", "bad_link")
 		req.Status, req.Viewer = http.StatusForbidden, nil
 		return a.site.Render(req, "signin", "Sign in", "", signInView{Used: true})

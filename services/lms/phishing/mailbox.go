@@ -63,7 +63,7 @@ func (cs *Campaigns) ownMessage(req *site.Request) (Message, Template, error) {
 	}
 	m, err := cs.Store.message(req.Ctx(), id, req.Viewer.Person)
 	if errors.Is(err, store.ErrNotFound) {
-		req.Wrong = true
+		req.GuessFailed = true
 		return m, Template{}, cs.site.DenyAsNotFound(req, "not_own")
 	}
 	if err != nil {

@@ -24,8 +24,8 @@ type organisationView struct {
 	Roles      []groupRow
 	Teams      []groupRow
 	Top        []standingRow
-	Late       []lateRow // in the order of overdueOf
-	Counts     lateCounts
+	Late       []overdueRow // in the order of overdueOf
+	Counts     overdueCounts
 	Comparison comparison
 	Causes     []causeRow
 	Asked      int // number of people whose reasons make up the causes
@@ -161,21 +161,21 @@ func rowOfGroup(parameter, id, name string, people int, mean risk.Score, high in
 // rowsOfInterest is how many rows a list on the organisation's page has.
 const rowsOfInterest = 10
 
-// lateRow is a person whose training is overdue.
-type lateRow struct {
+// overdueRow is a person whose training is overdue.
+type overdueRow struct {
 	risk.Standing
 	Due riskview.Due
 }
 
-// lateCounts counts overdue trainings: all; those escalated to a manager; those that would be, but there is no manager;
-// and those escalated to the security team.
-type lateCounts struct{ All, Manager, Alone, Security int }
+// overdueCounts counts overdue trainings: all; those escalated to a manager; those that would be, but there is no
+// manager; and those escalated to the security team.
+type overdueCounts struct{ All, Manager, Alone, Security int }
 
 // overdueOf lists the people whose training is overdue, the highest escalation first, and among equal ones the longest
 // overdue first. A manager whom the roster does not list counts as none.
-func overdueOf(people []risk.Standing) ([]lateRow, lateCounts) {
-	var n lateCounts
-	var rows []lateRow
+func overdueOf(people []risk.Standing) ([]overdueRow, overdueCounts) {
+	var n overdueCounts
+	var rows []overdueRow
 	listed := map[string]bool{}
 	for _, p := range people {
 		listed[p.ID] = true
@@ -199,9 +199,9 @@ func overdueOf(people []risk.Standing) ([]lateRow, lateCounts) {
 		if rank >= risk.ToSecurity.Rank() {
 			n.Security++
 		}
-		rows = append(rows, lateRow{p, riskview.DueOfStanding(p, time.UTC)})
+		rows = append(rows, overdueRow{p, riskview.DueOfStanding(p, time.UTC)})
 	}
-	slices.SortStableFunc(rows, func(a, b lateRow) int {
+	slices.SortStableFunc(rows, func(a, b overdueRow) int {
 		if d := b.Escalation.Rank() - a.Escalation.Rank(); d != 0 {
 			return d
 		}

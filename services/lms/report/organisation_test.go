@@ -19,12 +19,12 @@ func TestATrainingEscalatedToTheSecurityTeamIsToTheManagerToo(t *testing.T) {
 		)
 	}
 	rows, n := overdueOf(people)
-	if n != (lateCounts{All: 4, Manager: 3, Security: 2}) {
+	if n != (overdueCounts{All: 4, Manager: 3, Security: 2}) {
 		t.Errorf("%+v", n)
 	}
 	people[3].Manager, people[4].Manager = "", "who.has.left"
 	alone, m := overdueOf(people)
-	if m != (lateCounts{All: 4, Manager: 1, Alone: 2, Security: 2}) {
+	if m != (overdueCounts{All: 4, Manager: 1, Alone: 2, Security: 2}) {
 		t.Errorf("of two whom the roster gives no manager: %+v", m)
 	}
 	for i, want := range []string{

@@ -21,7 +21,7 @@ func compressed(next http.Handler) http.Handler {
 			next.ServeHTTP(w, r)
 			return
 		}
-		z := &zipped{ResponseWriter: w}
+		z := &gzipWriter{ResponseWriter: w}
 		defer z.close()
 		next.ServeHTTP(z, r)
 	})
@@ -35,50 +35,50 @@ func accepts(encodings string) bool {
 	})
 }
 
-// zipped is a ResponseWriter that decides at the header whether the body is compressed.
-type zipped struct {
+// gzipWriter is a ResponseWriter that decides at the header whether the body is compressed.
+type gzipWriter struct {
 	http.ResponseWriter
-	z       *gzip.Writer
+	gzip    *gzip.Writer
 	decided bool
 }
 
 // WriteHeader implements http.ResponseWriter.
-func (z *zipped) WriteHeader(status int) {
-	if !z.decided {
-		z.decided = true
-		t := z.Header().Get("Content-Type")
+func (w *gzipWriter) WriteHeader(status int) {
+	if !w.decided {
+		w.decided = true
+		t := w.Header().Get("Content-Type")
 		if status != http.StatusNoContent && status != http.StatusNotModified && t != EventStream &&
 			(strings.HasPrefix(t, "text/") || strings.HasPrefix(t, "image/svg")) {
-			z.Header().Set("Content-Encoding", "gzip")
-			z.Header().Del("Content-Length")
-			z.z = gzips.Get().(*gzip.Writer)
-			z.z.Reset(z.ResponseWriter)
+			w.Header().Set("Content-Encoding", "gzip")
+			w.Header().Del("Content-Length")
+			w.gzip = gzips.Get().(*gzip.Writer)
+			w.gzip.Reset(w.ResponseWriter)
 		}
 	}
-	z.ResponseWriter.WriteHeader(status)
+	w.ResponseWriter.WriteHeader(status)
 }
 
 // Write implements http.ResponseWriter.
-func (z *zipped) Write(b []byte) (int, error) {
-	if !z.decided {
-		z.WriteHeader(http.StatusOK)
+func (w *gzipWriter) Write(b []byte) (int, error) {
+	if !w.decided {
+		w.WriteHeader(http.StatusOK)
 	}
-	if z.z != nil {
-		return z.z.Write(b)
+	if w.gzip != nil {
+		return w.gzip.Write(b)
 	}
-	return z.ResponseWriter.Write(b)
+	return w.ResponseWriter.Write(b)
 }
 
 // EventStream is the media type of server-sent events. They are not compressed: gzip would delay them.
 const EventStream = "text/event-stream"
 
 // Unwrap lets http.ResponseController reach the connection.
-func (z *zipped) Unwrap() http.ResponseWriter { return z.ResponseWriter }
+func (w *gzipWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 
-func (z *zipped) close() {
-	if z.z == nil {
+func (w *gzipWriter) close() {
+	if w.gzip == nil {
 		return
 	}
-	_ = z.z.Close() // fails only if the client has disconnected
-	gzips.Put(z.z)
+	_ = w.gzip.Close() // fails only if the client has disconnected
+	gzips.Put(w.gzip)
 }

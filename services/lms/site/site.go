@@ -22,10 +22,10 @@ import (
 
 // Config is what a Site needs.
 type Config struct {
-	Recognise func(*Request) error      // sets the viewer; an error is answered instead of the page
-	Decisions func(audit.Entry)         // receives every refusal; may be nil
-	Turned    func(string, audit.Entry) // receives refusals of unknown users, with the remote address; nil: Decisions does
-	Words     []template.FuncMap        // more functions for the templates
+	Recognise       func(*Request) error      // sets the viewer; an error is answered instead of the page
+	Refusals        func(audit.Entry)         // receives every refusal; may be nil
+	UnknownRefusals func(string, audit.Entry) // receives those of unknown users, with remote address; nil: Refusals does
+	Words           []template.FuncMap        // more functions for the templates
 
 	// Certificate returns the verified client certificate of a request; nil: mesh.PersonOf.
 	Certificate func(*http.Request) (mesh.Certificate, bool)
@@ -35,9 +35,9 @@ type Config struct {
 
 // Site serves pages. Its methods are safe for concurrent use.
 type Site struct {
-	cfg   Config
-	pages *templates
-	brake *brake
+	cfg     Config
+	pages   *templates
+	limiter *limiter
 }
 
 // New returns a site with its templates parsed.
@@ -46,7 +46,7 @@ func New(cfg Config) (*Site, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Site{cfg: cfg, pages: pages, brake: newBrake(time.Now)}, nil
+	return &Site{cfg: cfg, pages: pages, limiter: newLimiter(time.Now)}, nil
 }
 
 // Page is one route for people: a pattern of http.ServeMux, who may request it, and its handler.
@@ -58,12 +58,12 @@ type Page struct {
 
 // Request is one request for a page.
 type Request struct {
-	W      http.ResponseWriter
-	R      *http.Request
-	Viewer *Viewer           // nil: the request has no session
-	Stale  *riskclient.Stale // set if the roster is an old answer of the risk scorer
-	Status int               // status of the answer; 0: 200
-	Wrong  bool              // the handler sets it if a guess failed; see brake
+	W           http.ResponseWriter
+	R           *http.Request
+	Viewer      *Viewer           // nil: the request has no session
+	Stale       *riskclient.Stale // set if the roster is an old answer of the risk scorer
+	Status      int               // status of the answer; 0: 200
+	GuessFailed bool              // set by the handler; see limiter.begin
 }
 
 // Ctx is the request's context.
@@ -74,7 +74,7 @@ const Policy = "default-src 'none'; style-src 'self'; script-src 'self'; connect
 	"form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
 
 // Handler serves pages and assets. It wraps each page in session. Failed requests to the patterns in guessable are
-// limited by brake. Every answer has the security headers.
+// limited by limiter. Every answer has the security headers.
 func (s *Site) Handler(pages []Page, guessable map[string]bool, session func(http.Handler) http.Handler) http.Handler {
 	mux := http.NewServeMux()
 	for _, p := range pages {
@@ -155,21 +155,21 @@ func (s *Site) serve(p Page, guessable bool, req *Request) error {
 		}
 	}
 	if guessable {
-		return s.braked(p, req)
+		return s.limited(p, req)
 	}
 	return p.Show(req)
 }
 
-// braked shows p, unless too many requests of the same address have failed.
-func (s *Site) braked(p Page, req *Request) error {
-	right, err := s.brake.begin(req.R.RemoteAddr)
+// limited shows p, unless too many requests of the same address have failed.
+func (s *Site) limited(p Page, req *Request) error {
+	right, err := s.limiter.begin(req.R.RemoteAddr)
 	if err != nil {
 		req.Viewer = nil
 		s.RecordRefusal(req, "", "too_many_failures")
 		return err
 	}
 	err = p.Show(req)
-	if !req.Wrong {
+	if !req.GuessFailed {
 		right()
 	}
 	return err
@@ -211,7 +211,7 @@ func (s *Site) admit(p Page, req *Request) error {
 
 // RecordRefusal records that a request was refused, with its route and certificate. The person is empty if unknown.
 func (s *Site) RecordRefusal(req *Request, person, reason string) {
-	if s.cfg.Decisions == nil {
+	if s.cfg.Refusals == nil {
 		return
 	}
 	route := req.R.Pattern
@@ -222,11 +222,11 @@ func (s *Site) RecordRefusal(req *Request, person, reason string) {
 	if c, ok := s.Certificate(req.R); ok {
 		e.Serial = c.Serial // of the certificate that was presented
 	}
-	if req.Viewer == nil && person == "" && s.cfg.Turned != nil {
-		s.cfg.Turned(req.R.RemoteAddr, e)
+	if req.Viewer == nil && person == "" && s.cfg.UnknownRefusals != nil {
+		s.cfg.UnknownRefusals(req.R.RemoteAddr, e)
 		return
 	}
-	s.cfg.Decisions(e)
+	s.cfg.Refusals(e)
 }
 
 // Render answers with the page of the template name. at is the path of the navigation entry that the page belongs to.
@@ -248,7 +248,7 @@ func (s *Site) Render(req *Request, name, title, at string, model any) error {
 	}
 	req.W.Header().Set("Content-Type", "text/html; charset=utf-8")
 	req.W.WriteHeader(max(req.Status, http.StatusOK))
-	_, err := req.W.Write(plainly(b.Bytes()))
+	_, err := req.W.Write(removeInvisible(b.Bytes()))
 	if err != nil && req.Ctx().Err() == nil {
 		s.cfg.Log.Debug("send page", "error", err.Error())
 	}

@@ -100,9 +100,9 @@ func (t *templates) execute(b *bytes.Buffer, name string, f frame) error {
 	return nil
 }
 
-// plainly removes invisible characters from a page: control, format, private-use and tag characters, and fillers.
-// Templates contain none, but names, titles and lessons may, where they could hide or reorder text.
-func plainly(page []byte) []byte {
+// removeInvisible removes invisible characters from a page: control, format, private-use and tag characters, and
+// fillers. Templates contain none, but names, titles and lessons may, where they could hide or reorder text.
+func removeInvisible(page []byte) []byte {
 	return bytes.Map(func(r rune) rune {
 		switch {
 		case r == '\n' || r >= ' ' && r < 0x7F:

@@ -30,7 +30,7 @@ func TestAPageShowsNothingThatALessonIsCleanedOf(t *testing.T) {
 			continue
 		}
 		removed++
-		if got := plainly([]byte(string(r))); len(got) != 0 {
+		if got := removeInvisible([]byte(string(r))); len(got) != 0 {
 			t.Errorf("%U is shown on a page", r)
 		}
 	}

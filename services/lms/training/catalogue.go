@@ -46,7 +46,7 @@ type LessonRow struct {
 }
 
 // rowOf is a lesson as a row, with times in loc.
-func rowOf(t Taught, loc *time.Location) LessonRow {
+func rowOf(t LessonRecord, loc *time.Location) LessonRow {
 	r := LessonRow{
 		ID:         t.ID.String(),
 		Module:     t.Module,
@@ -70,7 +70,7 @@ func rowOf(t Taught, loc *time.Location) LessonRow {
 func (r LessonRow) open() bool { return r.State == StateReady || r.State == stateWriting }
 
 // HistoryOf are lessons as rows, with times in loc.
-func HistoryOf(all []Taught, loc *time.Location) []LessonRow {
+func HistoryOf(all []LessonRecord, loc *time.Location) []LessonRow {
 	rows := make([]LessonRow, 0, len(all))
 	for _, t := range all {
 		rows = append(rows, rowOf(t, loc))

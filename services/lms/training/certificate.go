@@ -74,7 +74,7 @@ type certificateView struct {
 }
 
 // certificateOf is the certificate of a passed lesson, without its number.
-func (tr *Training) certificateOf(t Taught, holder, zone string) certificateView {
+func (tr *Training) certificateOf(t LessonRecord, holder, zone string) certificateView {
 	m, _ := risk.ModuleByID(t.Module)
 	c := certificateView{
 		Holder:  holder,
@@ -140,6 +140,6 @@ func (tr *Training) ShowVerify(req *site.Request) error {
 			m.Asked, m.Number, m.Known, m.Valid = asked, CertificateNumber(key, id), true, true
 		}
 	}
-	req.Wrong = !m.Valid
+	req.GuessFailed = !m.Valid
 	return tr.site.Render(req, "verify", "Verify a certificate", "", m)
 }

@@ -256,10 +256,10 @@ func await(ctx context.Context, c <-chan struct{}, d time.Duration) {
 }
 
 // ownLesson returns the lesson that the path names, to its learner or to an instructor. 404 for any other viewer.
-func (tr *Training) ownLesson(req *site.Request) (Taught, error) {
+func (tr *Training) ownLesson(req *site.Request) (LessonRecord, error) {
 	id, err := uuid.Parse(req.R.PathValue("lesson"))
 	if err != nil {
-		return Taught{}, site.NotFound()
+		return LessonRecord{}, site.NotFound()
 	}
 	t, err := tr.Store.lesson(req.Ctx(), id)
 	if errors.Is(err, store.ErrNotFound) {
@@ -269,7 +269,7 @@ func (tr *Training) ownLesson(req *site.Request) (Taught, error) {
 		return t, err
 	}
 	if !req.Viewer.Instructor() && t.Person != req.Viewer.Person {
-		return Taught{}, tr.site.DenyAsNotFound(req, "not_own")
+		return LessonRecord{}, tr.site.DenyAsNotFound(req, "not_own")
 	}
 	return t, nil
 }

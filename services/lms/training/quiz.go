@@ -48,7 +48,7 @@ type optionRow struct {
 
 // QuizOf is the quiz of a lesson with the chosen options: for each question an index, or a negative number for none.
 // nil is a quiz without choices.
-func QuizOf(t Taught, chosen []int) QuizView {
+func QuizOf(t LessonRecord, chosen []int) QuizView {
 	q := QuizView{ID: t.ID.String(), Title: t.Lesson.Title, Attempt: len(t.Attempts) + 1}
 	q.Need = needed(len(t.Lesson.Quiz))
 	for i, x := range t.Lesson.Quiz {
@@ -66,7 +66,7 @@ func QuizOf(t Taught, chosen []int) QuizView {
 }
 
 // openQuiz returns the lesson that the path names. If its quiz is not open, elsewhere is the path to redirect to.
-func (tr *Training) openQuiz(req *site.Request) (t Taught, elsewhere string, err error) {
+func (tr *Training) openQuiz(req *site.Request) (t LessonRecord, elsewhere string, err error) {
 	t, err = tr.ownLesson(req)
 	switch {
 	case err != nil:

@@ -67,7 +67,7 @@ func (tr *Training) ShowResult(req *site.Request) error {
 
 // awaitScore waits for the delivery of a lesson's event, at most scoreWithin. It returns the lesson, and whether the
 // event is still undelivered.
-func (tr *Training) awaitScore(req *site.Request, event string) (t Taught, undelivered bool, err error) {
+func (tr *Training) awaitScore(req *site.Request, event string) (t LessonRecord, undelivered bool, err error) {
 	done, leave := tr.outbox.Expect(event)
 	defer leave()
 	left, err := tr.outbox.Undelivered(req.Ctx(), []string{event})
@@ -84,7 +84,7 @@ func (tr *Training) awaitScore(req *site.Request, event string) (t Taught, undel
 }
 
 // ResultOf is the latest attempt at a lesson for a viewer. It has the right answers only if the lesson is finished.
-func ResultOf(t Taught, viewer *site.Viewer) ResultView {
+func ResultOf(t LessonRecord, viewer *site.Viewer) ResultView {
 	m, _ := risk.ModuleByID(t.Module)
 	last := t.Attempts[len(t.Attempts)-1]
 	r := ResultView{

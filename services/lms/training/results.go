@@ -31,7 +31,7 @@ func (tr *Training) results(ctx context.Context) (exercise.Results, error) {
 	if r.Mark, err = RecordsMark(ctx, tr.Store.Pool); err != nil { // first, so that a later change makes the mark outdated
 		return r, err
 	}
-	err = tr.Store.eachLesson(ctx, time.Time{}, func(t Taught) error {
+	err = tr.Store.eachLesson(ctx, time.Time{}, func(t LessonRecord) error {
 		x := exercise.LessonResult{
 			Person: t.Person, Name: name(t.Person).Name, Module: t.Module, State: t.State, Asked: t.Asked.UTC(),
 			Attempts: []exercise.AttemptResult{},

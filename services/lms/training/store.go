@@ -29,8 +29,8 @@ const (
 	stateRefused = "refused"
 )
 
-// Taught is a person's lesson with its attempts and its completion.
-type Taught struct {
+// LessonRecord is a person's lesson with its attempts and its completion.
+type LessonRecord struct {
 	ID         uuid.UUID
 	Person     string
 	Module     string
@@ -185,8 +185,8 @@ const selectLessons = `SELECT l.id, l.person, l.module, l.state, l.request, l.le
 		c.event, c.passed, c.share, c.at, c.before, c.after
 	FROM training.lesson l LEFT JOIN training.completion c ON c.lesson = l.id `
 
-func scanLesson(row pgx.Row) (Taught, error) {
-	var t Taught
+func scanLesson(row pgx.Row) (LessonRecord, error) {
+	var t LessonRecord
 	var request, content []byte
 	var event *string
 	var passed *bool
@@ -222,7 +222,7 @@ func scanLesson(row pgx.Row) (Taught, error) {
 }
 
 // lesson returns a lesson with its attempts; store.ErrNotFound if there is none.
-func (s *Store) lesson(ctx context.Context, id uuid.UUID) (Taught, error) {
+func (s *Store) lesson(ctx context.Context, id uuid.UUID) (LessonRecord, error) {
 	t, err := scanLesson(s.Pool.QueryRow(ctx, selectLessons+`WHERE l.id = $1`, [16]byte(id)))
 	if errors.Is(err, pgx.ErrNoRows) {
 		return t, store.ErrNotFound
@@ -230,23 +230,23 @@ func (s *Store) lesson(ctx context.Context, id uuid.UUID) (Taught, error) {
 	if err != nil {
 		return t, fmt.Errorf("read lesson: %w", err)
 	}
-	all := []Taught{t}
+	all := []LessonRecord{t}
 	err = s.attach(ctx, all)
 	return all[0], err
 }
 
 // Lessons returns a person's lessons, the newest first, at most limit.
-func (s *Store) Lessons(ctx context.Context, person string, limit int) ([]Taught, error) {
+func (s *Store) Lessons(ctx context.Context, person string, limit int) ([]LessonRecord, error) {
 	return s.collect(ctx, selectLessons+`WHERE l.person = $1 ORDER BY l.made DESC LIMIT $2`, person, limit)
 }
 
 // collect returns the lessons of a query, with their attempts.
-func (s *Store) collect(ctx context.Context, query string, args ...any) ([]Taught, error) {
+func (s *Store) collect(ctx context.Context, query string, args ...any) ([]LessonRecord, error) {
 	rows, err := s.Pool.Query(ctx, query, args...)
 	if err != nil {
 		return nil, fmt.Errorf("read lessons: %w", err)
 	}
-	all, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (Taught, error) { return scanLesson(row) })
+	all, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (LessonRecord, error) { return scanLesson(row) })
 	if err != nil {
 		return nil, fmt.Errorf("read lessons: %w", err)
 	}
@@ -254,7 +254,7 @@ func (s *Store) collect(ctx context.Context, query string, args ...any) ([]Taugh
 }
 
 // attach adds the attempts to lessons.
-func (s *Store) attach(ctx context.Context, all []Taught) error {
+func (s *Store) attach(ctx context.Context, all []LessonRecord) error {
 	ids := make([][16]byte, len(all))
 	index := map[[16]byte]int{}
 	for i, t := range all {
@@ -295,7 +295,7 @@ func (s *Store) deletedCertificate(ctx context.Context, lesson uuid.UUID) (given
 }
 
 // eachLesson calls do for every lesson begun after since, the oldest first. It reads a few hundred at a time.
-func (s *Store) eachLesson(ctx context.Context, since time.Time, do func(Taught) error) error {
+func (s *Store) eachLesson(ctx context.Context, since time.Time, do func(LessonRecord) error) error {
 	const few = 200
 	last := uuid.Nil
 	for {

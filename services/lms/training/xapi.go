@@ -99,7 +99,7 @@ const (
 
 // statements are those of one lesson: "answered" for each question of each attempt, and at the end "completed" and
 // "passed" or "failed". home is the IRI under which modules and accounts have their ids.
-func statements(home string, t Taught) []Statement {
+func statements(home string, t LessonRecord) []Statement {
 	if t.Lesson == nil {
 		return nil
 	}
@@ -215,7 +215,7 @@ func (tr *Training) exportStatements(
 	w.Header().Set("X-Experience-API-Version", xapiVersion)
 	out := &site.NDJSONWriter{W: w}
 	line := json.NewEncoder(out)
-	err := tr.Store.eachLesson(r.Context(), since, func(t Taught) error {
+	err := tr.Store.eachLesson(r.Context(), since, func(t LessonRecord) error {
 		for _, s := range statements(tr.cfg.Home, t) {
 			if err := line.Encode(s); err != nil {
 				return fmt.Errorf("send statement: %w", err)

@@ -16,11 +16,11 @@ const (
 	failuresAgain     = time.Second           // one more failure is allowed to an address after this time
 	failuresInAll     = 1200                  // burst of all addresses together
 	failuresInAllGain = 50 * time.Millisecond // one more failure is allowed to all addresses after this time
-	addressesBraked   = 4096                  // most addresses in memory
+	addressesKept     = 4096                  // most addresses in memory
 )
 
-// brake is a rate limiter that counts failed guesses, by address and in total.
-type brake struct {
+// limiter is a rate limiter that counts failed guesses, by address and in total.
+type limiter struct {
 	now func() time.Time
 
 	mu  sync.Mutex
@@ -34,8 +34,8 @@ type allowance struct {
 	at   time.Time
 }
 
-func newBrake(now func() time.Time) *brake {
-	return &brake{now: now, all: allowance{failuresInAll, now()}, of: map[netip.Addr]*allowance{}}
+func newLimiter(now func() time.Time) *limiter {
+	return &limiter{now: now, all: allowance{failuresInAll, now()}, of: map[netip.Addr]*allowance{}}
 }
 
 // fill adds one failure for each gain that has passed, up to most.
@@ -48,50 +48,50 @@ func (a *allowance) fill(now time.Time, most float64, gain time.Duration) {
 
 // begin takes one failure from the allowance of the address in remote, and from that of all addresses. It returns a 429
 // if either is empty. The caller calls right if the guess did not fail: that gives both failures back.
-func (b *brake) begin(remote string) (right func(), err error) {
+func (l *limiter) begin(remote string) (right func(), err error) {
 	address := addressOf(remote)
-	now := b.now()
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	a := b.of[address]
+	now := l.now()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	a := l.of[address]
 	if a == nil {
-		b.forget(now)
+		l.forget(now)
 		a = &allowance{FailuresOfAddress, now}
-		b.of[address] = a
+		l.of[address] = a
 	}
 	a.fill(now, FailuresOfAddress, failuresAgain)
-	b.all.fill(now, failuresInAll, failuresInAllGain)
-	if a.left < 1 || b.all.left < 1 {
+	l.all.fill(now, failuresInAll, failuresInAllGain)
+	if a.left < 1 || l.all.left < 1 {
 		return nil, httpjson.Errorf(http.StatusTooManyRequests, "too_many_failures",
 			"Too many tries have failed in a short time. Wait a moment, then try again.").After(2 * time.Second)
 	}
 	a.left--
-	b.all.left--
+	l.all.left--
 	return func() {
-		b.mu.Lock()
-		defer b.mu.Unlock()
+		l.mu.Lock()
+		defer l.mu.Unlock()
 		a.left = min(FailuresOfAddress, a.left+1)
-		b.all.left = min(failuresInAll, b.all.left+1)
+		l.all.left = min(failuresInAll, l.all.left+1)
 	}, nil
 }
 
 // forget makes room for an address. It drops the addresses whose allowance is full, and if there are none the one with
-// the largest allowance. b.mu must be held.
-func (b *brake) forget(now time.Time) {
-	if len(b.of) < addressesBraked {
+// the largest allowance. l.mu must be held.
+func (l *limiter) forget(now time.Time) {
+	if len(l.of) < addressesKept {
 		return
 	}
 	var best netip.Addr
 	most := -1.0
-	for address, a := range b.of {
+	for address, a := range l.of {
 		if a.fill(now, FailuresOfAddress, failuresAgain); a.left >= FailuresOfAddress {
-			delete(b.of, address)
+			delete(l.of, address)
 		} else if a.left > most {
 			best, most = address, a.left
 		}
 	}
-	if len(b.of) >= addressesBraked {
-		delete(b.of, best)
+	if len(l.of) >= addressesKept {
+		delete(l.of, best)
 	}
 }
 
