@@ -117,14 +117,14 @@ func accessOfForms(open, done, letter string) []access {
 
 func TestEveryPageAndObjectIsShownToWhoMaySeeItAndNobodyElse(t *testing.T) {
 	t.Parallel() // it mostly waits, or keeps a core busy for seconds
-	s := newSchool(t)
+	s := newFixture(t)
 	mira := s.as("mira.keller")
 	open := mira.start("phishing")
 	done := mira.start("secret-hygiene")
 	mira.attempt(done, "secret-hygiene", 1, 0)
 
 	s.campaign("mfa-reset", "")
-	letter := "/mailbox/" + s.letter("mira.keller", "mfa-reset")
+	letter := "/mailbox/" + s.message("mira.keller", "mfa-reset")
 	campaign := "/drills/" + s.one(`SELECT id::text FROM training.campaign`)
 	table, posts := accessOfPages(open, done, letter, campaign), accessOfForms(open, done, letter)
 	covered := map[string]bool{}

@@ -16,7 +16,7 @@ import (
 )
 
 func TestTheChainIsAskedForWhatItSaysOfAPersonFromATimeOn(t *testing.T) {
-	s := newSchool(t)
+	s := newFixture(t)
 	s.as("mira.keller").start("phishing")
 	s.as("tom.brandt").start("phishing")
 	all := s.chain()
@@ -75,7 +75,7 @@ func TestTheChainIsAskedForWhatItSaysOfAPersonFromATimeOn(t *testing.T) {
 }
 
 func TestAPersonsOlderRowsOfAnEventAreFoundBehindOthers(t *testing.T) {
-	s := newSchool(t)
+	s := newFixture(t)
 	const event = "git:secret/payments/1/a"
 	rows := []audited.Row{audited.Note("lesson.asked", "mira.keller", event, struct{}{})}
 	for range auditlog.PageRows + 5 {
@@ -99,11 +99,11 @@ func TestAPersonsOlderRowsOfAnEventAreFoundBehindOthers(t *testing.T) {
 }
 
 func TestExportedAuditIsOneUnbrokenChain(t *testing.T) {
-	s := newSchool(t)
+	s := newFixture(t)
 	b := s.as("mira.keller")
 	path := b.start("secret-hygiene")
 	b.attempt(path, "secret-hygiene", 1, 0)
-	s.await("delivery", func() bool { return s.rows(`SELECT count(*) FROM training.outbox WHERE delivered IS NULL`) == 0 })
+	s.awaitDelivery()
 	s.as("instructor").get("/people/mira.keller")
 	all := s.chain()
 	prev := ""

@@ -37,13 +37,13 @@ func axe(t *testing.T) string {
 // sight is a page that a viewer looks at.
 type sight struct{ who, name, path string }
 
-// furnished is a school with something on every page.
-func furnished(t *testing.T) (*school, []sight) {
+// withEverything is a fixture with something on every page.
+func withEverything(t *testing.T) (*fixture, []sight) {
 	t.Helper()
-	s := conducted(t)
+	s := withConductor(t)
 	s.exercise("leaked-secret", "playing")
 	s.feed()
-	s.scorer.set(func() { s.scorer.later = 30 * time.Hour })
+	s.scorer.set(func() { s.scorer.elapsed = 30 * time.Hour })
 	mira := s.as("mira.keller")
 	passed := mira.start("secret-hygiene")
 	mira.attempt(passed, "secret-hygiene", 1, 2)
@@ -53,13 +53,13 @@ func furnished(t *testing.T) (*school, []sight) {
 	mira.attempt(failing, "phishing", 1, 3)
 	campaign := s.campaign("mfa-reset", "")
 	s.campaign("shared-document", "")
-	letter := "/mailbox/" + s.letter("mira.keller", "mfa-reset")
-	other := "/mailbox/" + s.letter("mira.keller", "shared-document")
+	letter := "/mailbox/" + s.message("mira.keller", "mfa-reset")
+	other := "/mailbox/" + s.message("mira.keller", "shared-document")
 	mira.get(other + "/link")
-	s.as("vera.holm").post("/mailbox/"+s.letter("vera.holm", "mfa-reset")+"/report", nil)
+	s.as("vera.holm").post("/mailbox/"+s.message("vera.holm", "mfa-reset")+"/report", nil)
 	certificate := "/certificates/" + strings.TrimPrefix(passed, "/training/")
 	number := regexp.MustCompile(`id="certificate-number">([0-9A-Z-]+)<`).FindStringSubmatch(mira.get(certificate).body)[1]
-	s.heard()
+	s.awaitDelivery()
 	return s, sights(objects{
 		link: s.link(`{"person":"mira.keller"}`).Path, number: number, open: open, passed: passed, failing: failing,
 		certificate: certificate, letter: letter, other: other, campaign: campaign,
@@ -67,7 +67,7 @@ func furnished(t *testing.T) (*school, []sight) {
 }
 
 // feed shows identities, a revoked call and two lines on the console.
-func (s *school) feed() {
+func (s *fixture) feed() {
 	s.t.Helper()
 	told := exercise.Feed{
 		Revoked: []exercise.Revoked{{Caller: "lms", Callee: "llm-gateway", Route: "POST /v1/generate"}},
@@ -102,7 +102,7 @@ func (s *school) feed() {
 	}
 }
 
-// objects are the paths of what furnished makes: lessons of Mira, two messages to her, and a campaign.
+// objects are the paths of what withEverything makes: lessons of Mira, two messages to her, and a campaign.
 type objects struct {
 	link, number, open, passed, failing, certificate, letter, other, campaign string
 }
@@ -156,7 +156,7 @@ func sights(x objects) []sight {
 }
 
 // enter signs the browser in as a person or a role, or out for an empty name.
-func enter(t *testing.T, ctx context.Context, s *school, who string) {
+func enter(t *testing.T, ctx context.Context, s *fixture, who string) {
 	t.Helper()
 	do(
 		t,
@@ -185,7 +185,7 @@ func enter(t *testing.T, ctx context.Context, s *school, who string) {
 
 // pass checks one page after the other in a tab.
 type pass struct {
-	s      *school
+	s      *fixture
 	ctx    context.Context
 	axe    string // its source, or "" where it is not installed
 	folder string // for pictures, or "" without -artifacts
@@ -198,9 +198,9 @@ type pass struct {
 // they run at the same time.
 func TestEveryPageHoldsInABrowser(t *testing.T) {
 	t.Parallel() // it mostly waits, or keeps a core busy for seconds
-	unhurried(t)
+	skipIfShort(t)
 	source, ctx := axe(t), chromium(t)
-	s, sights := furnished(t)
+	s, sights := withEverything(t)
 	folder := ""
 	if f := flag.Lookup("test.artifacts"); f != nil && f.Value.String() == "true" {
 		folder = t.ArtifactDir()
@@ -241,13 +241,13 @@ func TestEveryPageHoldsInABrowser(t *testing.T) {
 		}
 	})
 	p := open(t, site.RoleInstructor)
-	s.scorer.set(func() { s.scorer.away = true })
+	s.scorer.set(func() { s.scorer.unavailable = true })
 	p.look(t, sight{site.RoleInstructor, "away", "/organisation"})
 }
 
 func (p *pass) look(t *testing.T, page sight) {
 	t.Helper()
-	ctx, stop := context.WithTimeout(p.ctx, aPage)
+	ctx, stop := context.WithTimeout(p.ctx, pageTimeout)
 	defer stop()
 	p = &pass{s: p.s, ctx: ctx, axe: p.axe, folder: p.folder, client: p.client}
 	if weight := p.weight(t, page.path); weight > 100<<10 {

@@ -12,14 +12,14 @@ import (
 	"example.org/security-training/services/env/needtest"
 )
 
-// unhurried skips a browser test in a short run.
-func unhurried(t *testing.T) {
+// skipIfShort skips a browser test in a short run.
+func skipIfShort(t *testing.T) {
 	t.Helper()
 	needtest.Unhurried(t, "a browser looks at every page for minutes, and says nothing about races of the service")
 }
 
-// aPage is the timeout of one page in a browser, on a slow machine.
-const aPage = 3 * time.Minute
+// pageTimeout is the timeout of one page in a browser, on a slow machine.
+const pageTimeout = 3 * time.Minute
 
 // chromium starts a browser with a new profile, which has no network but loopback.
 func chromium(t *testing.T) context.Context {

@@ -14,14 +14,14 @@ import (
 )
 
 func TestAClickRaisesTheScoreAndReportingAndTheLessonLowerIt(t *testing.T) {
-	s := newSchool(t)
+	s := newFixture(t)
 	drill := s.campaign("mfa-reset", "payments")
-	b, teacher := s.as("tom.brandt"), s.as(site.RoleInstructor)
+	b, instructor := s.as("tom.brandt"), s.as(site.RoleInstructor)
 	box := b.get("/mailbox")
 	if n := strings.Count(box.body, `href="/mailbox/`); box.status != 200 || n != 2 {
 		t.Fatalf("%d mails in the box, want the drill's and an ordinary one", n)
 	}
-	letter := "/mailbox/" + s.letter("tom.brandt", "mfa-reset")
+	letter := "/mailbox/" + s.message("tom.brandt", "mfa-reset")
 	for _, p := range []shown{box, b.get(letter)} {
 		for _, told := range []string{"drill was", "This was", "NIST", "difficult", "cues"} {
 			if strings.Contains(p.text(), told) {
@@ -30,13 +30,13 @@ func TestAClickRaisesTheScoreAndReportingAndTheLessonLowerIt(t *testing.T) {
 		}
 	}
 	clean := s.assess("tom.brandt").Score
-	pass := func() { s.scorer.set(func() { s.scorer.later += 2 * time.Second }) }
+	pass := func() { s.scorer.set(func() { s.scorer.elapsed += 2 * time.Second }) }
 	page := b.get(letter + "/link")
 	if page.status != 200 || strings.Contains(page.body, `type="password" name`) ||
 		strings.Contains(page.body, "Sign out") {
 		t.Fatalf("the page behind the link: %d %s", page.status, page.body)
 	}
-	s.heard()
+	s.awaitDelivery()
 	clicked := s.assess("tom.brandt")
 	if clicked.Score <= clean || len(clicked.Reasons) != 1 || clicked.Reasons[0].Verb != activity.FailedAssessment ||
 		!strings.HasPrefix(clicked.Reasons[0].Detail, "Drill: ") {
@@ -45,7 +45,7 @@ func TestAClickRaisesTheScoreAndReportingAndTheLessonLowerIt(t *testing.T) {
 	pass()
 	b.post(letter+"/link", url.Values{"password": {"hunter2"}})
 	b.get(letter + "/link") // once more changes nothing
-	s.heard()
+	s.awaitDelivery()
 	typed := s.assess("tom.brandt")
 	if typed.Score <= clicked.Score || typed.Reasons[0].Count != 2 {
 		t.Errorf("after typing: %v, was %v: %+v", typed.Score, clicked.Score, typed.Reasons)
@@ -65,7 +65,7 @@ func TestAClickRaisesTheScoreAndReportingAndTheLessonLowerIt(t *testing.T) {
 		t.Fatalf("report: %d", p.status)
 	}
 	b.post(letter+"/report", nil)
-	s.heard()
+	s.awaitDelivery()
 	reported := s.assess("tom.brandt").Score
 	if reported >= typed.Score {
 		t.Errorf("after reporting: %v, was %v", reported, typed.Score)
@@ -79,12 +79,12 @@ func TestAClickRaisesTheScoreAndReportingAndTheLessonLowerIt(t *testing.T) {
 		t.Errorf("the lesson is about %+v", req.Reasons)
 	}
 	b.attempt(path, "phishing", 1, 0)
-	s.heard()
+	s.awaitDelivery()
 	if taught := s.assess("tom.brandt").Score; taught >= reported {
 		t.Errorf("after the lesson: %v, was %v", taught, reported)
 	}
 	s.hasEventsOfOneMessage("tom.brandt")
-	p := teacher.get(drill)
+	p := instructor.get(drill)
 	for _, want := range []string{
 		"Very difficult", "Email Sent 8", "Email Opened 1", "Clicked Link 1", "Submitted Data 1", "Email Reported 1",
 		"Tom Brandt Email Opened, Clicked Link, Submitted Data, Email Reported",
@@ -102,7 +102,7 @@ func TestAClickRaisesTheScoreAndReportingAndTheLessonLowerIt(t *testing.T) {
 }
 
 // hasEventsOfOneMessage checks that the steps of one message are one event each.
-func (s *school) hasEventsOfOneMessage(person string) {
+func (s *fixture) hasEventsOfOneMessage(person string) {
 	s.t.Helper()
 	if n := s.rows(`SELECT count(*) FROM training.outbox WHERE id LIKE 'training:drill-%'`); n != 3 {
 		s.t.Errorf("%d events of the drill, want clicked, submitted and reported once each", n)
@@ -116,7 +116,7 @@ func (s *school) hasEventsOfOneMessage(person string) {
 
 func TestReportingAnOrdinaryMailCostsNothingAndTellsTheScorerNothing(t *testing.T) {
 	t.Parallel() // it mostly waits, or keeps a core busy for seconds
-	s := newSchool(t)
+	s := newFixture(t)
 	s.campaign("prize", "platform")
 	b := s.as("sara.lindqvist")
 	id := s.one(`SELECT id::text FROM training.mail WHERE person = 'sara.lindqvist' AND lure <> 'prize'`)
@@ -141,8 +141,8 @@ func TestReportingAnOrdinaryMailCostsNothingAndTellsTheScorerNothing(t *testing.
 }
 
 func TestReportingAMailCountsForThePersonAndForgivesNoFailedQuiz(t *testing.T) {
-	s := newSchool(t)
-	pass := func() { s.scorer.set(func() { s.scorer.later += 2 * time.Second }) }
+	s := newFixture(t)
+	pass := func() { s.scorer.set(func() { s.scorer.elapsed += 2 * time.Second }) }
 	failed := func(who string) int64 {
 		for _, r := range s.assess(who).Reasons {
 			if r.Verb == activity.FailedAssessment {
@@ -157,12 +157,12 @@ func TestReportingAMailCountsForThePersonAndForgivesNoFailedQuiz(t *testing.T) {
 		for n := range training.MostAttempts {
 			b.attempt(path, "policy", n+1, 4)
 		}
-		s.heard()
+		s.awaitDelivery()
 		pass()
-		letter := "/mailbox/" + s.letter(who, "mfa-reset")
+		letter := "/mailbox/" + s.message(who, "mfa-reset")
 		for _, page := range first {
 			b.get(letter + page)
-			s.heard()
+			s.awaitDelivery()
 			pass()
 		}
 		before := failed(who)
@@ -170,7 +170,7 @@ func TestReportingAMailCountsForThePersonAndForgivesNoFailedQuiz(t *testing.T) {
 			t.Fatalf("%s failed nothing", who)
 		}
 		b.post(letter+"/report", nil)
-		s.heard()
+		s.awaitDelivery()
 		pass()
 		if after := failed(who); len(first) == 0 && after < before || len(first) > 0 && after >= before {
 			t.Errorf("what %s failed weighed %d, and %d after the report", who, before, after)
@@ -194,7 +194,7 @@ func TestReportingAMailCountsForThePersonAndForgivesNoFailedQuiz(t *testing.T) {
 // A person created for a run of an exercise is on no page of the organisation and gets no messages of campaigns, but
 // has a page.
 func TestPeopleOfARunAreNotOfTheCompany(t *testing.T) {
-	s := newSchool(t)
+	s := newFixture(t)
 	s.scorer.set(func() {
 		cast := s.scorer.people[0]
 		cast.ID, cast.Name, cast.Email = "nina.0a1b2c", "Nina (leaked-secret)", "nina.0a1b2c@example.org"
@@ -202,13 +202,13 @@ func TestPeopleOfARunAreNotOfTheCompany(t *testing.T) {
 		s.scorer.people = append(s.scorer.people, cast)
 		s.scorer.events[cast.ID] = s.scorer.events["luca.moretti"]
 	})
-	teacher := s.as(site.RoleInstructor)
+	instructor := s.as(site.RoleInstructor)
 	for _, page := range []string{"/organisation", "/people"} {
-		if p := teacher.get(page); p.status != 200 || strings.Contains(p.body, "nina.0a1b2c") {
+		if p := instructor.get(page); p.status != 200 || strings.Contains(p.body, "nina.0a1b2c") {
 			t.Errorf("%s: %d, with a person of a run", page, p.status)
 		}
 	}
-	if p := teacher.get("/people/nina.0a1b2c"); p.status != 200 || !strings.Contains(p.body, "Nina (leaked-secret)") {
+	if p := instructor.get("/people/nina.0a1b2c"); p.status != 200 || !strings.Contains(p.body, "Nina (leaked-secret)") {
 		t.Errorf("her own page: %d", p.status)
 	}
 	s.campaign("mfa-reset", "")

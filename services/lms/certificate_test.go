@@ -12,7 +12,7 @@ import (
 )
 
 func TestACertificateCanBeVerifiedByAnybodyAndMadeUpByNobody(t *testing.T) {
-	s := newSchool(t)
+	s := newFixture(t)
 	b := s.as("mira.keller")
 	path := b.start("secret-hygiene")
 	id := strings.TrimPrefix(path, "/training/")
@@ -76,7 +76,7 @@ func TestACertificateCanBeVerifiedByAnybodyAndMadeUpByNobody(t *testing.T) {
 }
 
 func TestACertificateCanBeVerifiedAfterItsRecordWasDeleted(t *testing.T) {
-	s := newSchool(t)
+	s := newFixture(t)
 	b := s.as("mira.keller")
 	path := b.start("secret-hygiene")
 	b.attempt(path, "secret-hygiene", 1, 0)
@@ -137,7 +137,7 @@ func TestACertificateCanBeVerifiedAfterItsRecordWasDeleted(t *testing.T) {
 
 // A trigger keeps the certificate when a statement deletes its record.
 func TestNoWayToDeleteARecordLosesItsCertificate(t *testing.T) {
-	s := newSchool(t)
+	s := newFixture(t)
 	b := s.as("mira.keller")
 	b.attempt(b.start("secret-hygiene"), "secret-hygiene", 1, 0)
 	lost := b.start("phishing")

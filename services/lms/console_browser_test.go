@@ -13,7 +13,7 @@ import (
 )
 
 // whole waits until the text of an element contains want.
-func (s *school) whole(ctx context.Context, css, want string) {
+func (s *fixture) whole(ctx context.Context, css, want string) {
 	s.t.Helper()
 	s.await(css+" to say "+want, func() bool {
 		text, err := chromedp.Run(ctx, chromedp.Evaluate[string](`document.querySelector("`+css+`").innerText`))
@@ -26,10 +26,10 @@ func (s *school) whole(ctx context.Context, css, want string) {
 
 func TestAnOrderThatFailsSaysSoOnTheConsole(t *testing.T) {
 	t.Parallel() // it mostly waits, or keeps a core busy for seconds
-	unhurried(t)
-	ctx, stop := context.WithTimeout(chromium(t), aPage)
+	skipIfShort(t)
+	ctx, stop := context.WithTimeout(chromium(t), pageTimeout)
 	defer stop()
-	s := conducted(t)
+	s := withConductor(t)
 	s.exercise("leaked-secret-1", "passed")
 	enter(t, ctx, s, site.RoleInstructor)
 	do(t, ctx, chromedp.Navigate(s.web.URL+"/console"), chromedp.WaitVisible(chromedp.CSS("#play-leaked-secret")))
@@ -56,10 +56,10 @@ func TestAnOrderThatFailsSaysSoOnTheConsole(t *testing.T) {
 
 func TestWhatHappensIsPutInPlaceAndLeavesTheRestOfThePageAlone(t *testing.T) {
 	t.Parallel() // it mostly waits, or keeps a core busy for seconds
-	unhurried(t)
-	ctx, stop := context.WithTimeout(chromium(t), aPage)
+	skipIfShort(t)
+	ctx, stop := context.WithTimeout(chromium(t), pageTimeout)
 	defer stop()
-	s := conducted(t)
+	s := withConductor(t)
 	s.exercise("one", exercise.Passed)
 	s.exercise("two", exercise.Passed)
 	enter(t, ctx, s, site.RoleInstructor)

@@ -18,8 +18,8 @@ import (
 	"example.org/security-training/services/topology"
 )
 
-// conducted is a school whose conductor has sent its scenarios.
-func conducted(t *testing.T) *school {
+// withConductor is a fixture whose conductor has sent its scenarios.
+func withConductor(t *testing.T) *fixture {
 	t.Helper()
 	text, err := os.ReadFile("../../manifests/chart/topology.yaml")
 	if err != nil {
@@ -29,7 +29,7 @@ func conducted(t *testing.T) *school {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := newSchool(t, func(_ *school, cfg *Config) { cfg.Topology = func() *topology.Topology { return topo } })
+	s := newFixture(t, func(_ *fixture, cfg *Config) { cfg.Topology = func() *topology.Topology { return topo } })
 	body := `{"fresh":true,"strangers":[{"name":"forged","what":"signed by somebody else"}],
 		"scenarios":[{"name":"leaked-secret","title":"A token leaves","brief":"Late.","difficulty":2,"minutes":15,
 		"attack":["T1552.001"],"steps":3,"hints":[{"cost":10,"text":"Look at the author."}],"debrief":"Revoke it."}]}`
@@ -39,7 +39,7 @@ func conducted(t *testing.T) *school {
 	return s
 }
 
-func (s *school) orders(wait string) exercise.Orders {
+func (s *fixture) orders(wait string) exercise.Orders {
 	s.t.Helper()
 	w := s.wire(s.console.GetOrders, "GET", "/v1/orders"+wait, "", "")
 	var o exercise.Orders
@@ -49,7 +49,7 @@ func (s *school) orders(wait string) exercise.Orders {
 	return o
 }
 
-func (s *school) report(number, body string) int {
+func (s *fixture) report(number, body string) int {
 	s.t.Helper()
 	return s.wire(func(w http.ResponseWriter, r *http.Request) error {
 		r.SetPathValue("order", number)
@@ -58,7 +58,7 @@ func (s *school) report(number, body string) int {
 }
 
 func TestAnOrderOfTheConsoleReachesTheConductorOnceAndItsResultIsShown(t *testing.T) {
-	s := conducted(t)
+	s := withConductor(t)
 	got := make(chan exercise.Orders, 1)
 	go func() { got <- s.orders("?wait=20s") }()
 	instructor := s.as(site.RoleInstructor)
@@ -115,7 +115,7 @@ func TestAnOrderOfTheConsoleReachesTheConductorOnceAndItsResultIsShown(t *testin
 }
 
 func TestOnlyAnAdminGivesAndTakesIdentitiesAndNobodyShutsTheConsoleOut(t *testing.T) {
-	s := conducted(t)
+	s := withConductor(t)
 	_, token, _ := strings.Cut(s.link(`{"role":"admin"}`).Path, "token=")
 	admin := s.browser()
 	if p := admin.post("/sign-in", url.Values{"token": {token}}); p.status != 303 {
@@ -173,7 +173,7 @@ func TestOnlyAnAdminGivesAndTakesIdentitiesAndNobodyShutsTheConsoleOut(t *testin
 }
 
 func TestAHintIsShownForItsPriceOnce(t *testing.T) {
-	s := conducted(t)
+	s := withConductor(t)
 	if w := s.wire(
 		s.console.PostExercise, "POST", "/v1/exercises", "application/json",
 		`{"id":"leaked-secret-abc","title":"A token leaves","brief":"Late.","difficulty":2,"minutes":15,"attack":[],
@@ -209,7 +209,7 @@ func TestAHintIsShownForItsPriceOnce(t *testing.T) {
 }
 
 func TestWhoWatchesHearsOfAChangeAtOnce(t *testing.T) {
-	s := conducted(t)
+	s := withConductor(t)
 	instructor := s.as(site.RoleInstructor)
 	r, err := http.NewRequestWithContext(t.Context(), "GET", s.web.URL+"/console/events", nil)
 	if err != nil {
@@ -250,7 +250,7 @@ func TestWhoWatchesHearsOfAChangeAtOnce(t *testing.T) {
 }
 
 func TestAFeedThatCannotBeKeptIsRefusedAndTheNextOneIsTaken(t *testing.T) {
-	s := conducted(t)
+	s := withConductor(t)
 	for line, want := range map[string]struct {
 		status int
 		code   string
@@ -272,7 +272,7 @@ func TestAFeedThatCannotBeKeptIsRefusedAndTheNextOneIsTaken(t *testing.T) {
 }
 
 func TestTheFeedSurvivesARestartAndKeepsItsLatestLines(t *testing.T) {
-	s := conducted(t)
+	s := withConductor(t)
 	s.as("mira.keller")
 	var told exercise.Feed
 	for i := range exercise.FeedMost + 40 {
@@ -307,7 +307,7 @@ func TestTheFeedSurvivesARestartAndKeepsItsLatestLines(t *testing.T) {
 	}
 	web := httptest.NewServer(again.Pages())
 	defer web.Close()
-	next := &school{LMS: again, t: t, scorer: s.scorer, gateway: s.gateway, web: web}
+	next := &fixture{LMS: again, t: t, scorer: s.scorer, gateway: s.gateway, web: web}
 	after := next.as(site.RoleInstructor).get("/console").body
 	feed := func(page string) string {
 		_, text, _ := strings.Cut(page, `id="feed"`)
@@ -338,7 +338,7 @@ func TestTheFeedSurvivesARestartAndKeepsItsLatestLines(t *testing.T) {
 }
 
 func TestWhatChangesOnTheConsoleIsAnnouncedByItselfAlone(t *testing.T) {
-	s := conducted(t)
+	s := withConductor(t)
 	s.exercise("leaked-secret-1", exercise.Playing)
 	b := s.as(site.RoleInstructor)
 	if p := b.post("/console/orders", url.Values{"kind": {"verify"}}); p.status != 303 {
@@ -367,7 +367,7 @@ func TestWhatChangesOnTheConsoleIsAnnouncedByItselfAlone(t *testing.T) {
 }
 
 func TestExercisesAreStoredByIdAndShown(t *testing.T) {
-	s := newSchool(t)
+	s := newFixture(t)
 	s.exercise("one", "playing")
 	s.exercise("two", "planned")
 	s.exercise("one", "passed")

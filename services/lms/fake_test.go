@@ -27,18 +27,18 @@ var labNow = time.Date(2026, 10, 1, 10, 0, 0, 0, time.UTC)
 type fakeScorer struct {
 	profile *risk.Profile
 
-	mu         sync.Mutex
-	people     []risk.Person
-	events     map[string][]activity.Event
-	seen       map[string]bool
-	accounts   int
-	missing    []activity.Source // silent sources
-	away       bool
-	lose       int            // how many answers to POST /v1/events are lost after the events were taken
-	speechless int            // how many times a risk is not told from the next POST /v1/events on
-	asked      map[string]int // by path
-	posts      int
-	later      time.Duration // how much the lab's clock has moved on since labNow
+	mu          sync.Mutex
+	people      []risk.Person
+	events      map[string][]activity.Event
+	seen        map[string]bool
+	accounts    int
+	missing     []activity.Source // silent sources
+	unavailable bool
+	loseAnswers int            // number of answers to POST /v1/events that are lost after the events are stored
+	failRisks   int            // number of requests for a risk that fail after the next POST /v1/events
+	asked       map[string]int // by path
+	posts       int
+	elapsed     time.Duration // by which the lab's clock is after labNow
 }
 
 func newFakeScorer(t testing.TB) *fakeScorer {
@@ -54,14 +54,14 @@ func (f *fakeScorer) set(change func()) { f.mu.Lock(); defer f.mu.Unlock(); chan
 func (f *fakeScorer) call(_ context.Context, method, path, contentType string, body []byte) (*http.Response, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.away {
+	if f.unavailable {
 		return nil, errors.New("connection refused")
 	}
 	w := httptest.NewRecorder()
 	path, query, _ := strings.Cut(path, "?")
 	f.asked[path]++
-	if f.posts > 0 && f.speechless > 0 && strings.HasSuffix(path, "/risk") {
-		f.speechless--
+	if f.posts > 0 && f.failRisks > 0 && strings.HasSuffix(path, "/risk") {
+		f.failRisks--
 		return nil, errors.New("connection reset")
 	}
 	switch {
@@ -70,7 +70,7 @@ func (f *fakeScorer) call(_ context.Context, method, path, contentType string, b
 	case method == "GET" && path == "/v1/organisation":
 		return answer(w, f.organisation())
 	case method == "GET" && path == "/v1/clock":
-		return answer(w, risk.Clock{Now: labNow.Add(f.later), Pace: 1})
+		return answer(w, risk.Clock{Now: labNow.Add(f.elapsed), Pace: 1})
 	case method == "GET" && strings.HasSuffix(path, "/risk"):
 		id := strings.TrimSuffix(strings.TrimPrefix(path, "/v1/people/"), "/risk")
 		i := slices.IndexFunc(f.people, func(p risk.Person) bool { return p.ID == id })
@@ -95,13 +95,13 @@ func (f *fakeScorer) standings(query string) []risk.Standing {
 		s := f.profile.Score(p.Role, f.events[p.ID], labNow)
 		standing := risk.Standing{
 			Person:    p,
-			At:        labNow.Add(f.later),
+			At:        labNow.Add(f.elapsed),
 			Score:     s,
 			Level:     f.profile.Level(s),
 			Frequency: f.profile.Level(s).Frequency(),
 		}
 		standing.Due, _ = f.profile.Due(p.Role, f.events[p.ID], standing.Level, labNow)
-		standing.Escalation = standing.Frequency.Escalate(standing.Due, labNow.Add(f.later))
+		standing.Escalation = standing.Frequency.Escalate(standing.Due, labNow.Add(f.elapsed))
 		if name, ok := strings.CutPrefix(query, "shadow="); ok {
 			other := risk.MustProfile(name)
 			score := other.Score(p.Role, f.events[p.ID], labNow)
@@ -135,7 +135,7 @@ func (f *fakeScorer) organisation() risk.Organisation {
 
 func (f *fakeScorer) assessment(p risk.Person) risk.Assessment {
 	// A moment later than any passed training, which lowers the parts of earlier events.
-	a := f.profile.Assess(p.ID, p.Role, f.events[p.ID], labNow.Add(f.later+time.Second))
+	a := f.profile.Assess(p.ID, p.Role, f.events[p.ID], labNow.Add(f.elapsed+time.Second))
 	var times []time.Time
 	for i := range 31 {
 		times = append(times, labNow.Add(time.Duration(i-30)*24*time.Hour))
@@ -144,7 +144,7 @@ func (f *fakeScorer) assessment(p risk.Person) risk.Assessment {
 	return a
 }
 
-// take stores events. Its answer is lost if lose says so.
+// take stores events. Its answer is lost if loseAnswers says so.
 func (f *fakeScorer) take(w *httptest.ResponseRecorder, body []byte) (*http.Response, error) {
 	f.posts++
 	w.Header().Set("Content-Type", "application/x-ndjson")
@@ -165,8 +165,8 @@ func (f *fakeScorer) take(w *httptest.ResponseRecorder, body []byte) (*http.Resp
 		}
 		_ = json.NewEncoder(w).Encode(r)
 	}
-	if f.lose > 0 {
-		f.lose--
+	if f.loseAnswers > 0 {
+		f.loseAnswers--
 		return nil, errors.New("connection reset")
 	}
 	return w.Result(), nil

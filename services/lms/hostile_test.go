@@ -180,8 +180,8 @@ func TestAThousandHostileLessonsShowNothingActive(t *testing.T) {
 // details of events and searches.
 func TestTwoHundredInjectionsIntoNamesTitlesAndDetailsShowNothingActive(t *testing.T) {
 	t.Parallel() // it mostly waits, or keeps a core busy for seconds
-	s := newSchool(t)
-	mira, vera, teacher := s.as("mira.keller"), s.as("vera.holm"), s.as(site.RoleInstructor)
+	s := newFixture(t)
+	mira, vera, instructor := s.as("mira.keller"), s.as("vera.holm"), s.as(site.RoleInstructor)
 	path := mira.start("phishing")
 	for n := range 200 {
 		text := strings.ReplaceAll(hostile(n), "\x00", "")
@@ -191,24 +191,24 @@ func TestTwoHundredInjectionsIntoNamesTitlesAndDetailsShowNothingActive(t *testi
 				s.scorer.events["mira.keller"][i].Detail = hostile(n + i)
 			}
 		})
-		look := []shown{mira.get("/"), teacher.get("/people?q=" + url.QueryEscape(text))}
+		look := []shown{mira.get("/"), instructor.get("/people?q=" + url.QueryEscape(text))}
 		switch n % 5 {
 		case 0:
-			look = append(look, mira.get("/training"), mira.get(path), teacher.get("/people/mira.keller"))
+			look = append(look, mira.get("/training"), mira.get(path), instructor.get("/people/mira.keller"))
 		case 1:
-			look = append(look, vera.get("/team"), teacher.get("/audit?event="+url.QueryEscape(text)))
+			look = append(look, vera.get("/team"), instructor.get("/audit?event="+url.QueryEscape(text)))
 		case 2:
-			look = append(look, teacher.get("/organisation"), teacher.get("/drills"))
+			look = append(look, instructor.get("/organisation"), instructor.get("/drills"))
 		case 3:
 			look = append(
 				look,
 				s.browser().get("/verify?number="+url.QueryEscape(text)),
-				teacher.get("/console/story?event="+url.QueryEscape(text)),
+				instructor.get("/console/story?event="+url.QueryEscape(text)),
 			)
 		case 4:
 			look = append(
 				look,
-				teacher.get("/audit?person="+url.QueryEscape(text)),
+				instructor.get("/audit?person="+url.QueryEscape(text)),
 				s.browser().get("/sign-in?token="+url.QueryEscape(text)),
 			)
 		}
@@ -224,7 +224,7 @@ func TestTwoHundredInjectionsIntoNamesTitlesAndDetailsShowNothingActive(t *testi
 }
 
 func TestTextOfStrangersIsShownAsText(t *testing.T) {
-	s := newSchool(t)
+	s := newFixture(t)
 	hostile := `"><script>alert(1)</script><img src=x onerror=alert(2)>`
 	s.scorer.set(func() {
 		s.scorer.people[0].Name = "Mira " + hostile
@@ -249,7 +249,7 @@ func TestTextOfStrangersIsShownAsText(t *testing.T) {
 	if w := s.wire(s.console.PostExercise, "POST", "/v1/exercises", "application/json", string(b)); w.Code != 204 {
 		t.Fatalf("%d %s", w.Code, w.Body)
 	}
-	mira, teacher := s.as("mira.keller"), s.as("instructor")
+	mira, instructor := s.as("mira.keller"), s.as("instructor")
 	path := mira.start("phishing")
 	pages := map[string]shown{}
 	for _, p := range []string{"/", "/training", path, path + "/quiz"} {
@@ -259,7 +259,7 @@ func TestTextOfStrangersIsShownAsText(t *testing.T) {
 		"/organisation", "/people", "/people?q=" + url.QueryEscape(hostile), "/people/mira.keller", "/exercises",
 		"/audit?person=" + url.QueryEscape(hostile), "/people?team=" + url.QueryEscape(hostile),
 	} {
-		pages[p] = teacher.get(p)
+		pages[p] = instructor.get(p)
 	}
 	pages["/team"] = s.as("vera.holm").get("/team")
 	foreign := regexp.MustCompile(`(?i)(src|href|action)="(https?:|//|javascript:|data:)`)

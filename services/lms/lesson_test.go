@@ -25,7 +25,7 @@ import (
 
 func TestAPageHearsWhenItsLessonIsWritten(t *testing.T) {
 	t.Parallel() // it mostly waits, or keeps a core busy for seconds
-	s := newSchool(t)
+	s := newFixture(t)
 	hold := make(chan struct{})
 	s.gateway.set(func() { s.gateway.hold = hold })
 	b := s.as("mira.keller")
@@ -78,7 +78,7 @@ func TestAPageHearsWhenItsLessonIsWritten(t *testing.T) {
 }
 
 func TestPassingTheQuizOfALessonAboutWhatHappenedLowersTheScore(t *testing.T) {
-	s := newSchool(t)
+	s := newFixture(t)
 	b := s.as("mira.keller")
 	before := b.score()
 	home := b.get("/").text()
@@ -160,7 +160,7 @@ func TestPassingTheQuizOfALessonAboutWhatHappenedLowersTheScore(t *testing.T) {
 	if _, offset := events[0].At.Zone(); offset != 7200 {
 		t.Errorf("the event's offset is %d s, not the person's", offset)
 	}
-	s.heard() // the page has the score a moment before the receipt is kept
+	s.awaitDelivery() // the page has the score a moment before the receipt is kept
 	if diff := cmp.Diff([]string{
 		"link.made", "sign_in", "lesson.asked", "lesson.written", "attempt", "completion", "delivery",
 	}, kinds(s.chain())); diff != "" {
@@ -169,7 +169,7 @@ func TestPassingTheQuizOfALessonAboutWhatHappenedLowersTheScore(t *testing.T) {
 }
 
 func TestThreeFailuresEndALessonAndOneAttemptCountsOnce(t *testing.T) {
-	s := newSchool(t)
+	s := newFixture(t)
 	b := s.as("mira.keller")
 	path := b.start("phishing")
 	quiz := lesson.BuiltIn("phishing").Quiz
@@ -220,7 +220,7 @@ func TestThreeFailuresEndALessonAndOneAttemptCountsOnce(t *testing.T) {
 }
 
 func TestLessonIsBuiltInAndSaysSoWhenTheGatewayFails(t *testing.T) {
-	s := newSchool(t)
+	s := newFixture(t)
 	b := s.as("mira.keller")
 	for _, c := range []struct {
 		module, say string
@@ -260,7 +260,7 @@ func TestLessonIsBuiltInAndSaysSoWhenTheGatewayFails(t *testing.T) {
 
 func TestPageShowsThatALessonIsBeingWrittenAndThenTheLesson(t *testing.T) {
 	t.Parallel() // it mostly waits, or keeps a core busy for seconds
-	s := newSchool(t)
+	s := newFixture(t)
 	hold := make(chan struct{})
 	s.gateway.set(func() { s.gateway.hold = hold })
 	b := s.as("mira.keller")
@@ -283,7 +283,7 @@ func TestPageShowsThatALessonIsBeingWrittenAndThenTheLesson(t *testing.T) {
 }
 
 func TestLessonsWithinAnHourAreLimited(t *testing.T) {
-	s := newSchool(t)
+	s := newFixture(t)
 	b := s.as("mira.keller")
 	s.exec(
 		`INSERT INTO training.lesson (person, module, state, request, asked, again) SELECT 'mira.keller', 'policy',

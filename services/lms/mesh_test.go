@@ -13,7 +13,7 @@ import (
 )
 
 func TestMeshRoutesRefuseWhatIsWrongBeforeAnythingElse(t *testing.T) {
-	s := newSchool(t)
+	s := newFixture(t)
 	for _, c := range []struct {
 		name        string
 		h           func(http.ResponseWriter, *http.Request) error
@@ -91,7 +91,7 @@ func TestMeshRoutesRefuseWhatIsWrongBeforeAnythingElse(t *testing.T) {
 	if l := s.link(`{"role":"instructor"}`); l.Role != "instructor" || l.Person != "" {
 		t.Errorf("link %+v", l)
 	}
-	s.scorer.set(func() { s.scorer.away = true })
+	s.scorer.set(func() { s.scorer.unavailable = true })
 	s.LMS.scorer.Roster.Forget()
 	if w := s.wire(s.auth.PostLink, "POST", "/", "application/json", `{"person":"mira.keller"}`); w.Code != 503 ||
 		w.Header().Get("Retry-After") == "" {
@@ -106,14 +106,14 @@ func TestServesTheRoutesThatTopologyLists(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := newSchool(t)
+	s := newFixture(t)
 	n := meshtest.Start(t, text)
 	node := n.Join(t, "lms")
 	s.Register(node)
 	n.Serve(t, node)
 
-	teacher, collector := n.Join(t, "instructor"), n.Join(t, "git-collector")
-	resp, err := teacher.Peer("lms").Post(t.Context(), "/v1/links", "application/json", []byte(`{"role":"instructor"}`))
+	instructor, collector := n.Join(t, "instructor"), n.Join(t, "git-collector")
+	resp, err := instructor.Peer("lms").Post(t.Context(), "/v1/links", "application/json", []byte(`{"role":"instructor"}`))
 	if err != nil {
 		t.Fatal(err)
 	}

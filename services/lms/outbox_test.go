@@ -13,10 +13,10 @@ import (
 
 func TestTrainingReachesTheScorerOnceAlthoughAnswersAreLostAndItWasAway(t *testing.T) {
 	t.Parallel() // it mostly waits, or keeps a core busy for seconds
-	s := newSchool(t)
+	s := newFixture(t)
 	b := s.as("mira.keller")
 	path := b.start("secret-hygiene")
-	s.scorer.set(func() { s.scorer.lose = 2 })
+	s.scorer.set(func() { s.scorer.loseAnswers = 2 })
 	b.attempt(path, "secret-hygiene", 1, 0)
 	s.await(
 		"delivery",
@@ -40,7 +40,7 @@ func TestTrainingReachesTheScorerOnceAlthoughAnswersAreLostAndItWasAway(t *testi
 
 	path = b.start("phishing")
 	b.get("/") // the clock is known
-	s.scorer.set(func() { s.scorer.away = true })
+	s.scorer.set(func() { s.scorer.unavailable = true })
 	if p := b.attempt(path, "phishing", 1, 0); p.status != 303 {
 		t.Fatalf("grade while the scorer is away: %d %s", p.status, p.text())
 	}
@@ -58,15 +58,15 @@ func TestTrainingReachesTheScorerOnceAlthoughAnswersAreLostAndItWasAway(t *testi
 	if p := b.post("/training", url.Values{"module": {"malware"}}); p.status != 503 {
 		t.Errorf("start while the scorer is away: %d", p.status)
 	}
-	s.scorer.set(func() { s.scorer.away = false })
-	s.await("delivery", func() bool { return s.rows(`SELECT count(*) FROM training.outbox WHERE delivered IS NULL`) == 0 })
+	s.scorer.set(func() { s.scorer.unavailable = false })
+	s.awaitDelivery()
 	if p := b.get(path + "/result"); !strings.Contains(p.body, `data-after="0.`) {
 		t.Errorf("result afterwards: %s", p.text())
 	}
 }
 
 func TestRecordsOfBeforeReachTheScorerOnce(t *testing.T) {
-	s := newSchool(t)
+	s := newFixture(t)
 	body := `{"events":[{"id":"training:stale-1","at":"2026-09-01T10:00:00+02:00","person":"tom.brandt",
 		"source":"training","verb":"training.stale"},
 		{"id":"training:overdue-1","at":"2026-09-02T10:00:00+02:00","person":"tom.brandt","source":"training",
@@ -86,12 +86,12 @@ func TestRecordsOfBeforeReachTheScorerOnce(t *testing.T) {
 
 func TestAScoreThatIsNotToldAfterTheEventWasTakenIsAskedForAgain(t *testing.T) {
 	t.Parallel() // it mostly waits, or keeps a core busy for seconds
-	s := newSchool(t)
+	s := newFixture(t)
 	b := s.as("mira.keller")
 	path := b.start("secret-hygiene")
-	s.scorer.set(func() { s.scorer.speechless = 2 })
+	s.scorer.set(func() { s.scorer.failRisks = 2 })
 	b.attempt(path, "secret-hygiene", 1, 0)
-	s.heard()
+	s.awaitDelivery()
 	if n := s.rows(`SELECT count(*) FROM training.completion WHERE after IS NOT NULL`); n != 1 {
 		t.Error("the event counts as delivered, and the score after it was never asked for")
 	}
@@ -101,11 +101,11 @@ func TestAScoreThatIsNotToldAfterTheEventWasTakenIsAskedForAgain(t *testing.T) {
 }
 
 func TestAResultWithoutAScoreSaysSoAndDoesNotPromiseOne(t *testing.T) {
-	s := newSchool(t)
+	s := newFixture(t)
 	b := s.as("mira.keller")
 	path := b.start("secret-hygiene")
 	b.attempt(path, "secret-hygiene", 1, 0)
-	s.heard()
+	s.awaitDelivery()
 	s.exec(`UPDATE training.completion SET after = NULL`) // as for a person who left before the request
 	p := b.get(path + "/result")
 	if strings.Contains(p.text(), "has not answered yet") || !strings.Contains(p.text(), "It gave no score after it") {
@@ -115,19 +115,19 @@ func TestAResultWithoutAScoreSaysSoAndDoesNotPromiseOne(t *testing.T) {
 
 func TestWhoHasLeftHoldsNoDeliveryUp(t *testing.T) {
 	t.Parallel() // it mostly waits, or keeps a core busy for seconds
-	s := newSchool(t)
+	s := newFixture(t)
 	b := s.as("mira.keller")
 	path := b.start("secret-hygiene")
 	b.attempt(path, "secret-hygiene", 1, 4) // from here on the clock is known
-	s.scorer.set(func() { s.scorer.away = true })
+	s.scorer.set(func() { s.scorer.unavailable = true })
 	if p := b.attempt(path, "secret-hygiene", 2, 0); p.status != 303 {
 		t.Fatalf("%d %s", p.status, p.text())
 	}
 	s.scorer.set(func() {
-		s.scorer.away = false
+		s.scorer.unavailable = false
 		s.scorer.people = append([]risk.Person{}, s.scorer.people[1:]...) // Mira is the first
 	})
-	s.heard()
+	s.awaitDelivery()
 	if n := s.rows(`SELECT count(*) FROM training.outbox`); n != 1 {
 		t.Errorf("%d events were delivered", n)
 	}

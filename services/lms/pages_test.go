@@ -16,7 +16,7 @@ import (
 )
 
 func TestEveryAnswerHasTheHeaders(t *testing.T) {
-	s := newSchool(t)
+	s := newFixture(t)
 	css := regexp.MustCompile(`/static/app\.[0-9a-f]+\.css`).FindString(s.browser().get("/sign-in").body)
 	want := map[string]string{
 		"Content-Security-Policy": "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; " +
@@ -85,7 +85,7 @@ func TestEveryAnswerHasTheHeaders(t *testing.T) {
 }
 
 func TestRequestsFromOtherSitesChangeNothing(t *testing.T) {
-	s := newSchool(t)
+	s := newFixture(t)
 	b := s.as("mira.keller")
 	before := s.rows(`SELECT count(*) FROM audit.own`)
 	for _, path := range []string{"/training", "/sign-out", "/sign-in"} {
@@ -115,7 +115,7 @@ func TestRequestsFromOtherSitesChangeNothing(t *testing.T) {
 }
 
 func TestPagesAreSmallOnceCompressed(t *testing.T) {
-	s := newSchool(t)
+	s := newFixture(t)
 	b := s.as("instructor")
 	r, _ := http.NewRequest("GET", s.web.URL+"/organisation", nil)
 	r.Header.Set("Accept-Encoding", "br, gzip;q=0.8")

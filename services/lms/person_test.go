@@ -16,7 +16,7 @@ import (
 )
 
 func TestASilentSourceIsShownAsMissingAndNotAsInnocence(t *testing.T) {
-	s := newSchool(t)
+	s := newFixture(t)
 	const words = "Nothing has been heard for days from: "
 	learner, instructor := s.as("mira.keller"), s.as("instructor")
 	for path, who := range map[string]*browser{"/": learner, "/organisation": instructor} {
@@ -52,7 +52,7 @@ func packed(t *testing.T, body string) int {
 }
 
 func TestEveryEventOfAScoreCanBeReachedFromItsPage(t *testing.T) {
-	s := newSchool(t)
+	s := newFixture(t)
 	for _, many := range []int{60, 4000} {
 		s.scorer.set(func() {
 			var events []activity.Event
@@ -124,7 +124,7 @@ func TestEveryEventOfAScoreCanBeReachedFromItsPage(t *testing.T) {
 }
 
 func TestHowAReasonLosesItsWeightIsSaidOfTheProfileThatMadeTheScore(t *testing.T) {
-	s := newSchool(t)
+	s := newFixture(t)
 	b := s.as("mira.keller")
 	if p := b.get("/"); !strings.Contains(
 		p.text(),
@@ -143,7 +143,7 @@ func TestHowAReasonLosesItsWeightIsSaidOfTheProfileThatMadeTheScore(t *testing.T
 }
 
 func TestAPatternIsExplainedInWordsAndNotByIdsAlone(t *testing.T) {
-	s := newSchool(t)
+	s := newFixture(t)
 	b := s.as(site.RoleInstructor)
 	_, page, _ := strings.Cut(b.get("/people/luca.moretti").body, `<details class="pattern">`)
 	page, _, _ = strings.Cut(page, "</details>")

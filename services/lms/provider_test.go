@@ -184,8 +184,8 @@ func in(more map[string]any) func(map[string]any) {
 }
 
 // signsInBy configures an OpenID provider.
-func signsInBy(p *fakeProvider) func(*school, *Config) {
-	return func(s *school, cfg *Config) {
+func signsInBy(p *fakeProvider) func(*fixture, *Config) {
+	return func(s *fixture, cfg *Config) {
 		cfg.Provider = &auth.Provider{
 			Issuer: p.URL, Client: "lms", Redirect: s.web.URL + "/sign-in/callback", HTTP: p.Client(),
 		}
@@ -194,7 +194,7 @@ func signsInBy(p *fakeProvider) func(*school, *Config) {
 
 func TestAProviderSignsInWhomTheRosterListsAndNobodyElse(t *testing.T) {
 	p := newFakeProvider(t)
-	s := newSchool(t, signsInBy(p))
+	s := newFixture(t, signsInBy(p))
 	other, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		t.Fatal(err)
@@ -237,14 +237,14 @@ func TestAProviderSignsInWhomTheRosterListsAndNobodyElse(t *testing.T) {
 		t.Errorf("a callback a second time: %d", page.status)
 	}
 	p.Close()
-	s = newSchool(t, signsInBy(p))
+	s = newFixture(t, signsInBy(p))
 	if page := s.browser().get("/sign-in/provider"); page.status != 503 {
 		t.Errorf("without the provider: %d", page.status)
 	}
 }
 
 // staff signs in a user with these claims by the provider.
-func (s *school) staff(p *fakeProvider, who map[string]any) *browser {
+func (s *fixture) staff(p *fakeProvider, who map[string]any) *browser {
 	s.t.Helper()
 	p.mu.Lock()
 	p.who = who
@@ -258,7 +258,7 @@ func (s *school) staff(p *fakeProvider, who map[string]any) *browser {
 
 func TestTheAuditSaysWhichOfTwoInstructorsActed(t *testing.T) {
 	p := newFakeProvider(t)
-	s := newSchool(t, signsInBy(p))
+	s := newFixture(t, signsInBy(p))
 	anna := map[string]any{
 		"sub":            "7",
 		"email":          "anna@example.org",
@@ -319,7 +319,7 @@ func TestTheAuditSaysWhichOfTwoInstructorsActed(t *testing.T) {
 
 func TestStrangersWhoBeginToSignInPushNobodyOut(t *testing.T) {
 	p := newFakeProvider(t)
-	s := newSchool(t, signsInBy(p))
+	s := newFixture(t, signsInBy(p))
 	p.who = map[string]any{"email": "mira.keller@example.org", "email_verified": true}
 	pages := s.Pages()
 	page := s.browser().come(func(*url.URL) { // Mira is at the provider
@@ -337,7 +337,7 @@ func TestStrangersWhoBeginToSignInPushNobodyOut(t *testing.T) {
 
 // A replica must be able to complete the sign-ins that another one began.
 func TestTheKeyOfSignInsIsTheSameInEachReplica(t *testing.T) {
-	s := newSchool(t)
+	s := newFixture(t)
 	key, err := s.db.SignInKey(t.Context())
 	if err != nil {
 		t.Fatal(err)

@@ -8,12 +8,12 @@ import (
 )
 
 func TestResetTakesAwayTrainingAndKeepsTheAuditAndWhoIsSignedIn(t *testing.T) {
-	s := newSchool(t)
+	s := newFixture(t)
 	b := s.as("mira.keller")
 	path := b.start("secret-hygiene")
 	b.attempt(path, "secret-hygiene", 1, 0)
 	s.exercise("one", "passed")
-	s.await("delivery", func() bool { return s.rows(`SELECT count(*) FROM training.outbox WHERE delivered IS NULL`) == 0 })
+	s.awaitDelivery()
 	before := s.chain()
 	if w := s.forgetRecords(); w.Code != 204 {
 		t.Fatalf("%d %s", w.Code, w.Body)
@@ -36,7 +36,7 @@ func TestResetTakesAwayTrainingAndKeepsTheAuditAndWhoIsSignedIn(t *testing.T) {
 }
 
 func TestResetOfAnExerciseTakesAwayItAloneAndWhatItsCastWasTaught(t *testing.T) {
-	s := newSchool(t)
+	s := newFixture(t)
 	one, other := s.as("mira.keller"), s.as("tom.brandt")
 	gone, kept := one.start("secret-hygiene"), other.start("secret-hygiene")
 	s.exercise("leaked-secret-1", "passed")

@@ -12,7 +12,7 @@ import (
 )
 
 func TestRecordsAreDeletedOnlyAsTheyWereKept(t *testing.T) {
-	s := newSchool(t)
+	s := newFixture(t)
 	s.scorer.set(func() { s.scorer.people[0].Name = `=HYPERLINK("http://x")` })
 	formula := s.scorer.people[0].ID
 	b := s.as(formula)
@@ -29,7 +29,7 @@ func TestRecordsAreDeletedOnlyAsTheyWereKept(t *testing.T) {
 		t.Fatalf("a lesson ended and a drill began after the results: %d", w.Code)
 	}
 	mark = s.records().Mark
-	mail := s.letter(formula, "mfa-reset")
+	mail := s.message(formula, "mfa-reset")
 	b.get("/mailbox/" + mail)
 	if w := s.forget(mark); w.Code != 409 {
 		t.Fatalf("a mail was opened after the results: %d", w.Code)
@@ -80,7 +80,7 @@ func TestRecordsAreDeletedOnlyAsTheyWereKept(t *testing.T) {
 
 // hasFilesOf checks that an instructor's downloads have the results, that no cell of them is a formula, and that the
 // learner b does not get them.
-func (s *school) hasFilesOf(r exercise.Results, b *browser, number string) {
+func (s *fixture) hasFilesOf(r exercise.Results, b *browser, number string) {
 	s.t.Helper()
 	formula := s.scorer.people[0].ID
 	i := s.as(site.RoleInstructor)
@@ -111,7 +111,7 @@ func (s *school) hasFilesOf(r exercise.Results, b *browser, number string) {
 }
 
 func TestDeletingRecordsOnTheConsoleWantsAWordAndResettingAnExerciseNamesIt(t *testing.T) {
-	s := conducted(t)
+	s := withConductor(t)
 	s.exercise("leaked-secret-1", "passed")
 	s.as("mira.keller").start("secret-hygiene")
 	i := s.as(site.RoleInstructor)

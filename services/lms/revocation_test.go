@@ -17,16 +17,16 @@ import (
 	"example.org/security-training/services/mesh"
 )
 
-// certified is a school whose people have client certificates. The User-Agent header selects the certificate.
+// certified is a fixture whose people have client certificates. The User-Agent header selects the certificate.
 type certified struct {
-	*school
+	*fixture
 	mu    sync.Mutex
 	shows map[string]mesh.Certificate
 }
 
 func newCertified(t *testing.T) *certified {
 	c := &certified{shows: map[string]mesh.Certificate{}}
-	c.school = newSchool(t, func(_ *school, cfg *Config) {
+	c.fixture = newFixture(t, func(_ *fixture, cfg *Config) {
 		cfg.Certificate = func(r *http.Request) (mesh.Certificate, bool) {
 			c.mu.Lock()
 			defer c.mu.Unlock()
@@ -189,8 +189,8 @@ func TestWhoRevokesByAnEarlierTimeChangesNothingAndIsWrittenDown(t *testing.T) {
 
 // count counts the recorded refusals by reason, serial number and route.
 func (c *certified) count(reason, serial, route string) int {
-	c.school.mu.Lock()
-	defer c.school.mu.Unlock()
+	c.fixture.mu.Lock()
+	defer c.fixture.mu.Unlock()
 	n := 0
 	for _, e := range c.decisions {
 		if e.Reason == reason && e.Serial == serial && e.Route == route && e.Person == "mira.keller" {

@@ -19,7 +19,7 @@ import (
 )
 
 func TestLinkWorksOnceHoweverManyTryAndLookingDoesNotUseItUp(t *testing.T) {
-	s := newSchool(t)
+	s := newFixture(t)
 	link := s.link(`{"person":"mira.keller"}`)
 	_, token, _ := strings.Cut(link.Path, "token=")
 	if n := s.rows(
@@ -63,7 +63,7 @@ func TestLinkWorksOnceHoweverManyTryAndLookingDoesNotUseItUp(t *testing.T) {
 }
 
 func TestSessionEndsBySigningOutBeingIdleOrLeaving(t *testing.T) {
-	s := newSchool(t)
+	s := newFixture(t)
 	out, idle, left := s.as("mira.keller"), s.as("mira.keller"), s.as("tom.brandt")
 	u, _ := url.Parse(s.web.URL)
 	cookie := out.Jar.Cookies(u)
@@ -100,51 +100,30 @@ func TestSessionEndsBySigningOutBeingIdleOrLeaving(t *testing.T) {
 }
 
 func TestACertificateSignsInAndItsSessionIsGoodWithItAlone(t *testing.T) {
-	var mu sync.Mutex
-	shows := map[string]mesh.Certificate{} // by a header that stands for the connection
-	s := newSchool(t, func(_ *school, cfg *Config) {
-		cfg.Certificate = func(r *http.Request) (mesh.Certificate, bool) {
-			mu.Lock()
-			defer mu.Unlock()
-			c, ok := shows[r.UserAgent()]
-			return c, ok
-		}
-	})
-	shows["mira"] = mesh.Certificate{Name: "mira.keller", Role: "person", Serial: "1f"}
-	shows["mallory"] = mesh.Certificate{Name: "mallory", Role: "person", Serial: "2f"}
-	shows["admin"] = mesh.Certificate{Name: "admin", Role: "admin", Serial: "3f"}
-	shows["owner"] = mesh.Certificate{Name: "owner", Role: "owner", Serial: "4f"}
-	as := func(b *browser, agent, method, path string) shown {
-		r, err := http.NewRequest(method, s.web.URL+path, nil)
-		if err != nil {
-			t.Fatal(err)
-		}
-		r.Header.Set("User-Agent", agent)
-		if method == "POST" {
-			r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
-			r.Header.Set("Sec-Fetch-Site", "same-origin")
-		}
-		return b.send(r)
-	}
+	c := newCertified(t)
+	c.shows["mira"] = mesh.Certificate{Name: "mira.keller", Role: "person", Serial: "1f"}
+	c.shows["mallory"] = mesh.Certificate{Name: "mallory", Role: "person", Serial: "2f"}
+	c.shows["admin"] = mesh.Certificate{Name: "admin", Role: "admin", Serial: "3f"}
+	c.shows["owner"] = mesh.Certificate{Name: "owner", Role: "owner", Serial: "4f"}
 	for agent, want := range map[string]int{"mira": 303, "admin": 303, "mallory": 403, "owner": 403, "nobody": 403} {
-		if p := as(s.browser(), agent, "POST", "/sign-in/certificate"); p.status != want {
+		if p := c.send(c.browser(), agent, "POST", "/sign-in/certificate"); p.status != want {
 			t.Errorf("%s by certificate: %d, want %d", agent, p.status, want)
 		}
 	}
-	b := s.browser()
-	if p := as(b, "mira", "GET", "/sign-in"); !strings.Contains(p.body, "Continue as mira.keller") {
-		t.Errorf("the door does not know the certificate: %s", p.text())
+	b := c.browser()
+	if p := c.send(b, "mira", "GET", "/sign-in"); !strings.Contains(p.body, "Continue as mira.keller") {
+		t.Errorf("the sign-in page does not name the certificate: %s", p.text())
 	}
-	as(b, "mira", "POST", "/sign-in/certificate")
+	c.send(b, "mira", "POST", "/sign-in/certificate")
 	for agent, want := range map[string]int{"mira": 200, "nobody": 401, "admin": 401} {
-		if p := as(b, agent, "GET", "/training"); p.status != want {
+		if p := c.send(b, agent, "GET", "/training"); p.status != want {
 			t.Errorf("the session's cookie with the certificate of %s: %d, want %d", agent, p.status, want)
 		}
 	}
 }
 
 func TestByHTTPSTheCookieIsBoundToTheHost(t *testing.T) {
-	s := newSchool(t)
+	s := newFixture(t)
 	web := httptest.NewTLSServer(s.Pages())
 	t.Cleanup(web.Close)
 	jar, err := cookiejar.New(nil)

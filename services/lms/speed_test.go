@@ -52,7 +52,7 @@ func BenchmarkPagesOfALargeCompany(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	s := &school{LMS: l, t: b, gateway: gateway, web: httptest.NewServer(l.Pages())}
+	s := &fixture{LMS: l, t: b, gateway: gateway, web: httptest.NewServer(l.Pages())}
 	defer s.web.Close()
 
 	warmUp(b, l, call)

@@ -35,7 +35,7 @@ func (w timed) SetWriteDeadline(t time.Time) error {
 }
 
 func TestAStreamRenewsItsDeadlineAtEachEventAndEndsWhenItCannot(t *testing.T) {
-	s := conducted(t)
+	s := withConductor(t)
 	hold := make(chan struct{})
 	s.gateway.set(func() { s.gateway.hold = hold })
 	defer close(hold)

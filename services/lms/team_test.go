@@ -13,7 +13,7 @@ import (
 )
 
 func TestLeadersSeeTheirOwnTeamOnlyAndNoGroupUnderFive(t *testing.T) {
-	s := newSchool(t)
+	s := newFixture(t)
 	p := s.as("vera.holm").get("/team")
 	for _, name := range names {
 		mine := slices.Contains(
@@ -39,7 +39,7 @@ func TestLeadersSeeTheirOwnTeamOnlyAndNoGroupUnderFive(t *testing.T) {
 }
 
 func TestALeaderSeesTrendRolesRepetitionsAndWhatIsEscalatedAndNoAct(t *testing.T) {
-	s := newSchool(t)
+	s := newFixture(t)
 	s.scorer.set(func() {
 		for i := range s.scorer.people {
 			if s.scorer.people[i].Manager == "vera.holm" && s.scorer.people[i].ID != "tom.brandt" {
@@ -86,13 +86,13 @@ func TestALeaderSeesTrendRolesRepetitionsAndWhatIsEscalatedAndNoAct(t *testing.T
 }
 
 func TestAnInstructorSeesWhoseTrainingIsOverdueSinceWhenAndToWhomItIsEscalated(t *testing.T) {
-	s := newSchool(t)
+	s := newFixture(t)
 	b := s.as(site.RoleInstructor)
 	if p := b.get("/organisation"); !strings.Contains(p.text(), "Everybody's training is done or not due yet") &&
 		!strings.Contains(p.body, `id="escalations"`) {
 		t.Errorf("no word about overdue training: %s", p.text())
 	}
-	s.scorer.set(func() { s.scorer.later = 28 * 24 * time.Hour })
+	s.scorer.set(func() { s.scorer.elapsed = 28 * 24 * time.Hour })
 	p := b.get("/organisation")
 	_, table, ok := strings.Cut(p.body, `id="escalations"`)
 	table, _, _ = strings.Cut(table, "</table>")
@@ -121,7 +121,7 @@ func TestAnInstructorSeesWhoseTrainingIsOverdueSinceWhenAndToWhomItIsEscalated(t
 		t.Error("the list of people whose training is overdue is not that")
 	}
 	s.scorer.set(
-		func() { s.scorer.later = 120 * 24 * time.Hour },
+		func() { s.scorer.elapsed = 120 * 24 * time.Hour },
 	) // the quarter of those who are low is over, too, and half of another
 	if p := s.as("vera.holm").get("/team"); !strings.Contains(p.text(), "overdue since ") ||
 		!strings.Contains(p.text(), "escalated to you") {
@@ -130,7 +130,7 @@ func TestAnInstructorSeesWhoseTrainingIsOverdueSinceWhenAndToWhomItIsEscalated(t
 }
 
 func TestAnInstructorSeesWhomAnotherProfileWouldScoreHowAndItChangesNothing(t *testing.T) {
-	s := newSchool(t)
+	s := newFixture(t)
 	b := s.as(site.RoleInstructor)
 	if p := b.get("/organisation"); strings.Contains(p.body, `id="differences"`) ||
 		!strings.Contains(p.body, `<option value="classic-v1">`) {
@@ -176,7 +176,7 @@ func TestAnInstructorSeesWhomAnotherProfileWouldScoreHowAndItChangesNothing(t *t
 }
 
 func TestWhatWasTaughtBeforeIsKnownAfterAReset(t *testing.T) {
-	s := newSchool(t)
+	s := newFixture(t)
 	body := `{"events":[{"id":"training:old-pass","at":"2026-09-10T10:00:00+02:00","person":"mira.keller",
 		"source":"training","verb":"training.passed",
 		"module":"secret-hygiene","teaches":["git.secret_committed"],"score":1}]}`
@@ -188,9 +188,9 @@ func TestWhatWasTaughtBeforeIsKnownAfterAReset(t *testing.T) {
 	path := b.start("phishing")
 	b.attempt(path, "phishing", 1, 0)
 	s.campaign("prize", "payments")
-	b.get("/mailbox/" + s.letter("mira.keller", "prize") + "/link")
-	s.heard()
-	s.scorer.set(func() { s.scorer.away = true })
+	b.get("/mailbox/" + s.message("mira.keller", "prize") + "/link")
+	s.awaitDelivery()
+	s.scorer.set(func() { s.scorer.unavailable = true })
 	s.exec(
 		`INSERT INTO training.outbox (id, event) VALUES ('training:late',
 			'{"id":"training:late","at":"2026-09-11T10:00:00Z","person":"mira.keller",
@@ -199,7 +199,7 @@ func TestWhatWasTaughtBeforeIsKnownAfterAReset(t *testing.T) {
 	if w := s.forgetRecords(); w.Code != 204 {
 		t.Fatalf("%d %s", w.Code, w.Body)
 	}
-	s.scorer.set(func() { s.scorer.away = false })
+	s.scorer.set(func() { s.scorer.unavailable = false })
 	if left := s.one(`SELECT string_agg(id, ' ') FROM training.outbox`); left != "training:old-pass" {
 		t.Errorf("the outbox has %q, want what the seed brought, and that alone", left)
 	}
@@ -209,7 +209,7 @@ func TestWhatWasTaughtBeforeIsKnownAfterAReset(t *testing.T) {
 }
 
 func TestLookingAtATeamAgainAsksTheScorerForNobodyAgain(t *testing.T) {
-	s := newSchool(t)
+	s := newFixture(t)
 	s.LMS.scorer.Causes.Fresh, s.LMS.scorer.Causes.Usable = time.Hour, time.Hour
 	vera := s.as("vera.holm")
 	for range 3 {
@@ -225,15 +225,15 @@ func TestLookingAtATeamAgainAsksTheScorerForNobodyAgain(t *testing.T) {
 		}
 	})
 	// What is in the roster is of this moment all the same.
-	s.scorer.set(func() { s.scorer.later = 120 * 24 * time.Hour })
+	s.scorer.set(func() { s.scorer.elapsed = 120 * 24 * time.Hour })
 	if p := vera.get("/team"); !strings.Contains(p.text(), "escalated to you") {
 		t.Errorf("a training that is escalated meanwhile: %s", p.text())
 	}
 }
 
 func TestALearnersPageSaysWhoSeesAnEscalation(t *testing.T) {
-	s := newSchool(t)
-	s.scorer.set(func() { s.scorer.later = 150 * 24 * time.Hour })
+	s := newFixture(t)
+	s.scorer.set(func() { s.scorer.elapsed = 150 * 24 * time.Hour })
 	for who, want := range map[string]string{
 		"jonas.weber": "page lists it among the first.", "noah.petit": "hides a team of fewer than 5",
 		"sara.lindqvist": "The roster lists no manager of yours",

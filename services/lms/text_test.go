@@ -20,7 +20,7 @@ func TestWhatIsNoTextIsTheCallersFaultOnEveryRoute(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := newSchool(t)
+	s := newFixture(t)
 	n := meshtest.Start(t, text)
 	node := n.Join(t, "lms")
 	s.Register(node)
@@ -29,7 +29,7 @@ func TestWhatIsNoTextIsTheCallersFaultOnEveryRoute(t *testing.T) {
 }
 
 func TestWhatIsNoTextIsTheBrowsersFaultOnEveryPage(t *testing.T) {
-	s := newSchool(t)
+	s := newFixture(t)
 	people := map[string]*browser{"a stranger": s.browser(), "mira": s.as("mira.keller"), "admin": s.as("admin")}
 	for _, p := range s.LMS.routes() {
 		method, path, _ := strings.Cut(p.Pattern, " ")

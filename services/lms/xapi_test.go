@@ -13,7 +13,7 @@ import (
 )
 
 func TestTrainingIsExportedAsXAPIUnderPseudonyms(t *testing.T) {
-	s := newSchool(t)
+	s := newFixture(t)
 	b := s.as("mira.keller")
 	path := b.start("secret-hygiene")
 	b.attempt(path, "secret-hygiene", 1, 4)

@@ -74,7 +74,7 @@ const Policy = "default-src 'none'; style-src 'self'; script-src 'self'; connect
 	"form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
 
 // Handler serves pages and assets. It wraps each page in session. Failed requests to the patterns in guessable are
-// limited by limiter. Every answer has the security headers.
+// rate-limited. Every answer has the security headers.
 func (s *Site) Handler(pages []Page, guessable map[string]bool, session func(http.Handler) http.Handler) http.Handler {
 	mux := http.NewServeMux()
 	for _, p := range pages {

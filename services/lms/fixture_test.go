@@ -32,8 +32,8 @@ import (
 	"example.org/security-training/services/topology"
 )
 
-// school is an LMS with its peers, for requests by browsers and by the command line.
-type school struct {
+// fixture is an LMS with its peers, for requests by browsers and by the command line.
+type fixture struct {
 	*LMS
 	t       testing.TB
 	scorer  *fakeScorer
@@ -44,12 +44,12 @@ type school struct {
 	decisions []audit.Entry
 }
 
-// newSchool starts an LMS. Of its people, Mira has a history of events and Tom has none; Vera leads six people, Mira
+// newFixture starts an LMS. Of its people, Mira has a history of events and Tom has none; Vera leads six people, Mira
 // and Tom among them; Otto leads two.
-func newSchool(t testing.TB, change ...func(*school, *Config)) *school {
+func newFixture(t testing.TB, change ...func(*fixture, *Config)) *fixture {
 	t.Helper()
-	s := &school{t: t, scorer: newFakeScorer(t), gateway: &fakeGateway{}}
-	s.scorer.people = company()
+	s := &fixture{t: t, scorer: newFakeScorer(t), gateway: &fakeGateway{}}
+	s.scorer.people = roster()
 	s.scorer.events = history()
 	s.scorer.accounts = 3
 	var pages http.Handler
@@ -95,7 +95,7 @@ var names = []string{
 	"Luca Moretti",
 }
 
-func company() []risk.Person {
+func roster() []risk.Person {
 	var list []risk.Person
 	for i, name := range names {
 		id := strings.ToLower(strings.ReplaceAll(name, " ", "."))
@@ -191,7 +191,7 @@ func history() map[string][]activity.Event {
 }
 
 // wire calls a mesh route as the command line does.
-func (s *school) wire(h mesh.HandlerFunc, method, target, contentType, body string) *httptest.ResponseRecorder {
+func (s *fixture) wire(h mesh.HandlerFunc, method, target, contentType, body string) *httptest.ResponseRecorder {
 	s.t.Helper()
 	r := httptest.NewRequestWithContext(
 		mesh.WithCaller(s.t.Context(), topology.Workload{Name: "instructor", Kind: topology.KindOperator}, "1f"),
@@ -209,7 +209,7 @@ func (s *school) wire(h mesh.HandlerFunc, method, target, contentType, body stri
 	return w
 }
 
-func (s *school) link(order string) lmsapi.Link {
+func (s *fixture) link(order string) lmsapi.Link {
 	s.t.Helper()
 	w := s.wire(s.auth.PostLink, "POST", "/v1/links", "application/json", order)
 	var l lmsapi.Link
@@ -222,10 +222,10 @@ func (s *school) link(order string) lmsapi.Link {
 // browser is an HTTP client with cookies.
 type browser struct {
 	*http.Client
-	s *school
+	s *fixture
 }
 
-func (s *school) browser() *browser {
+func (s *fixture) browser() *browser {
 	jar, err := cookiejar.New(nil)
 	if err != nil {
 		s.t.Fatal(err)
@@ -241,7 +241,7 @@ func (s *school) browser() *browser {
 }
 
 // as is a browser that is signed in as a person or a role; for "" it is not signed in.
-func (s *school) as(who string) *browser {
+func (s *fixture) as(who string) *browser {
 	s.t.Helper()
 	b := s.browser()
 	order := `{"person":"` + who + `"}`
@@ -341,7 +341,7 @@ func (p shown) text() string {
 }
 
 // campaign begins a campaign as an instructor, and returns its path.
-func (s *school) campaign(template, team string) string {
+func (s *fixture) campaign(template, team string) string {
 	s.t.Helper()
 	p := s.as(site.RoleInstructor).post("/drills", url.Values{"lure": {template}, "team": {team}})
 	if p.status != 303 || !strings.HasPrefix(p.location(), "/drills/") {
@@ -350,8 +350,8 @@ func (s *school) campaign(template, team string) string {
 	return p.location()
 }
 
-// letter is the id of a person's message from a template.
-func (s *school) letter(person, template string) string {
+// message is the id of a person's message from a template.
+func (s *fixture) message(person, template string) string {
 	s.t.Helper()
 	var id string
 	if err := s.db.Pool.QueryRow(s.t.Context(), `SELECT id::text FROM training.mail WHERE person = $1
@@ -362,7 +362,7 @@ func (s *school) letter(person, template string) string {
 }
 
 // one returns the single text that a query selects.
-func (s *school) one(query string) string {
+func (s *fixture) one(query string) string {
 	s.t.Helper()
 	var text string
 	if err := s.db.Pool.QueryRow(s.t.Context(), query).Scan(&text); err != nil {
@@ -371,13 +371,13 @@ func (s *school) one(query string) string {
 	return text
 }
 
-// heard waits until every event is delivered.
-func (s *school) heard() {
+// awaitDelivery waits until every event is delivered.
+func (s *fixture) awaitDelivery() {
 	s.t.Helper()
 	s.await("delivery", func() bool { return s.rows(`SELECT count(*) FROM training.outbox WHERE delivered IS NULL`) == 0 })
 }
 
-func (s *school) exercise(id string, state exercise.State) {
+func (s *fixture) exercise(id string, state exercise.State) {
 	s.t.Helper()
 	e := exercise.Exercise{
 		ID:         id,
@@ -403,7 +403,7 @@ func (s *school) exercise(id string, state exercise.State) {
 }
 
 // rows returns the number that a query selects, as the role of the service.
-func (s *school) rows(query string, args ...any) int {
+func (s *fixture) rows(query string, args ...any) int {
 	s.t.Helper()
 	var n int
 	if err := s.db.Pool.QueryRow(s.t.Context(), query, args...).Scan(&n); err != nil {
@@ -413,7 +413,7 @@ func (s *school) rows(query string, args ...any) int {
 }
 
 // chain is the exported audit chain.
-func (s *school) chain() []audit.Row {
+func (s *fixture) chain() []audit.Row {
 	s.t.Helper()
 	w := s.wire(s.auditlog.GetAudit, "GET", "/v1/audit", "", "")
 	if w.Code != 200 || w.Header().Get("Content-Type") != "application/x-ndjson" {
@@ -438,7 +438,7 @@ func kinds(all []audit.Row) []string {
 	return list
 }
 
-func (s *school) await(what string, cond func() bool) {
+func (s *fixture) await(what string, cond func() bool) {
 	s.t.Helper()
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
@@ -452,7 +452,7 @@ func (s *school) await(what string, cond func() bool) {
 	}
 }
 
-func (s *school) exec(query string) {
+func (s *fixture) exec(query string) {
 	s.t.Helper()
 	if _, err := s.db.Pool.Exec(s.t.Context(), query); err != nil {
 		s.t.Fatal(err)
@@ -474,7 +474,7 @@ func (b *browser) score() float64 {
 	return v
 }
 
-func (s *school) assess(person string) risk.Assessment {
+func (s *fixture) assess(person string) risk.Assessment {
 	s.t.Helper()
 	a, err := s.LMS.scorer.Risk(s.t.Context(), person)
 	if err != nil {
@@ -484,7 +484,7 @@ func (s *school) assess(person string) risk.Assessment {
 }
 
 // records requests the results as the command line does.
-func (s *school) records() exercise.Results {
+func (s *fixture) records() exercise.Results {
 	s.t.Helper()
 	w := s.wire(s.training.GetResults, "GET", "/v1/results", "", "")
 	var r exercise.Results
@@ -495,19 +495,19 @@ func (s *school) records() exercise.Results {
 }
 
 // forget requests the deletion of the records with this mark.
-func (s *school) forget(mark string) *httptest.ResponseRecorder {
+func (s *fixture) forget(mark string) *httptest.ResponseRecorder {
 	s.t.Helper()
 	return s.wire(s.PostReset, "POST", "/v1/reset", "application/json", `{"all":true,"mark":"`+mark+`"}`)
 }
 
 // forgetRecords deletes all records.
-func (s *school) forgetRecords() *httptest.ResponseRecorder {
+func (s *fixture) forgetRecords() *httptest.ResponseRecorder {
 	s.t.Helper()
 	return s.forget(s.records().Mark)
 }
 
 // certificateOf is the number on the certificate of the passed lesson at a path.
-func (s *school) certificateOf(b *browser, lesson string) string {
+func (s *fixture) certificateOf(b *browser, lesson string) string {
 	s.t.Helper()
 	p := b.get("/certificates/" + strings.TrimPrefix(lesson, "/training/"))
 	number := regexp.MustCompile(`[0-9A-Z]{6}(-[0-9A-Z]{1,6}){5,}`).FindString(p.body)
