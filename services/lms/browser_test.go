@@ -12,20 +12,27 @@ import (
 	"example.org/security-training/services/env/needtest"
 )
 
-// unhurried leaves a browser out of a run that is in a hurry.
-func unhurried(t *testing.T) {
+// skipIfShort skips a browser test in a short run.
+func skipIfShort(t *testing.T) {
 	t.Helper()
 	needtest.Unhurried(t, "a browser looks at every page for minutes, and says nothing about races of the service")
 }
 
-// aPage is how long one page may take in a browser, however slow the computer is.
-const aPage = 3 * time.Minute
+// pageTimeout is the timeout of one page in a browser, on a slow machine.
+const pageTimeout = 3 * time.Minute
 
-// chromium is a browser of its own profile, without a network beyond loopback.
+// chromium starts a browser with a new profile, which has no network but loopback.
 func chromium(t *testing.T) context.Context {
 	t.Helper()
-	options := append(chromedp.DefaultExecAllocatorOptions[:], chromedp.ExecPath(needtest.Browser(t)), chromedp.NoSandbox, chromedp.DisableGPU, chromedp.WSURLReadTimeout(2*time.Minute),
-		chromedp.Flag("hide-scrollbars", true), chromedp.Flag("host-resolver-rules", "MAP * ~NOTFOUND , EXCLUDE 127.0.0.1"))
+	options := append(
+		chromedp.DefaultExecAllocatorOptions[:],
+		chromedp.ExecPath(needtest.Browser(t)),
+		chromedp.NoSandbox,
+		chromedp.DisableGPU,
+		chromedp.WSURLReadTimeout(2*time.Minute),
+		chromedp.Flag("hide-scrollbars", true),
+		chromedp.Flag("host-resolver-rules", "MAP * ~NOTFOUND , EXCLUDE 127.0.0.1"),
+	)
 	ctx, stop := chromedp.NewExecAllocator(t.Context(), options...)
 	t.Cleanup(stop)
 	ctx, stop = chromedp.NewContext(ctx)
@@ -50,10 +57,15 @@ func look[T any](t *testing.T, ctx context.Context, a chromedp.Action[T]) T {
 	return v
 }
 
-// prefer makes the pages light or dark.
+// prefer sets the colour scheme: light or dark.
 func prefer(scheme string) chromedp.Action[chromedp.Void] {
 	return chromedp.Func(func(ctx context.Context, t *chromedp.Target) error {
-		_, err := cdp.Call(ctx, t, emulation.SetEmulatedMedia, emulation.SetEmulatedMediaParams{Features: []*emulation.MediaFeature{{Name: "prefers-color-scheme", Value: scheme}}})
+		_, err := cdp.Call(
+			ctx,
+			t,
+			emulation.SetEmulatedMedia,
+			emulation.SetEmulatedMediaParams{Features: []*emulation.MediaFeature{{Name: "prefers-color-scheme", Value: scheme}}},
+		)
 		return err
 	})
 }

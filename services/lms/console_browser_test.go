@@ -12,8 +12,8 @@ import (
 	"example.org/security-training/services/lms/site"
 )
 
-// whole is what a part of the page says, once it says want.
-func (s *school) whole(ctx context.Context, css, want string) {
+// whole waits until the text of an element contains want.
+func (s *fixture) whole(ctx context.Context, css, want string) {
 	s.t.Helper()
 	s.await(css+" to say "+want, func() bool {
 		text, err := chromedp.Run(ctx, chromedp.Evaluate[string](`document.querySelector("`+css+`").innerText`))
@@ -26,14 +26,17 @@ func (s *school) whole(ctx context.Context, css, want string) {
 
 func TestAnOrderThatFailsSaysSoOnTheConsole(t *testing.T) {
 	t.Parallel() // it mostly waits, or keeps a core busy for seconds
-	unhurried(t)
-	ctx, stop := context.WithTimeout(chromium(t), aPage)
+	skipIfShort(t)
+	ctx, stop := context.WithTimeout(chromium(t), pageTimeout)
 	defer stop()
-	s := conducted(t)
+	s := withConductor(t)
 	s.exercise("leaked-secret-1", "passed")
 	enter(t, ctx, s, site.RoleInstructor)
 	do(t, ctx, chromedp.Navigate(s.web.URL+"/console"), chromedp.WaitVisible(chromedp.CSS("#play-leaked-secret")))
-	if role := look(t, ctx, chromedp.Evaluate[string](`document.querySelector("#trouble").role + document.querySelector("#trouble").innerText`)); role != "alert" {
+	if role := look(
+		t, ctx,
+		chromedp.Evaluate[string](`document.querySelector("#trouble").role + document.querySelector("#trouble").innerText`),
+	); role != "alert" {
 		t.Errorf("before anything failed: %q", role)
 	}
 	s.exec(`DELETE FROM training.scenario`) // as if the conductor played something else now
@@ -53,10 +56,10 @@ func TestAnOrderThatFailsSaysSoOnTheConsole(t *testing.T) {
 
 func TestWhatHappensIsPutInPlaceAndLeavesTheRestOfThePageAlone(t *testing.T) {
 	t.Parallel() // it mostly waits, or keeps a core busy for seconds
-	unhurried(t)
-	ctx, stop := context.WithTimeout(chromium(t), aPage)
+	skipIfShort(t)
+	ctx, stop := context.WithTimeout(chromium(t), pageTimeout)
 	defer stop()
-	s := conducted(t)
+	s := withConductor(t)
 	s.exercise("one", exercise.Passed)
 	s.exercise("two", exercise.Passed)
 	enter(t, ctx, s, site.RoleInstructor)
@@ -66,13 +69,18 @@ func TestWhatHappensIsPutInPlaceAndLeavesTheRestOfThePageAlone(t *testing.T) {
 		document.querySelector("#timeline-one summary").focus();
 		window.first = document.querySelector("#exercise-one");
 		window.added = [];
-		new MutationObserver(list => list.forEach(m => m.addedNodes.forEach(n => added.push(n.id || n.nodeName)))).observe(document.querySelector("#played"), {childList: true, subtree: true});
+		new MutationObserver(list => list.forEach(m => m.addedNodes.forEach(n => added.push(n.id || n.nodeName))))
+		.observe(document.querySelector("#played"), {childList: true, subtree: true});
 		return true;
 	})()`))
-	const state = `JSON.stringify([document.querySelector("#timeline-one").open, document.activeElement.closest("details")?.id, window.first.isConnected, !!document.querySelector("#timeline-two").open, added.filter(n => n != "#text")])`
+	const state = `JSON.stringify([document.querySelector("#timeline-one").open,
+		document.activeElement.closest("details")?.id, window.first.isConnected,
+		!!document.querySelector("#timeline-two").open, added.filter(n => n != "#text")])`
 	s.exercise("three", exercise.Playing)
 	s.whole(ctx, "#played", "Playing")
-	if got := look(t, ctx, chromedp.Evaluate[string](state)); got != `[true,"timeline-one",true,false,["exercise-three"]]` {
+	if got := look(
+		t, ctx, chromedp.Evaluate[string](state),
+	); got != `[true,"timeline-one",true,false,["exercise-three"]]` {
 		t.Errorf("after a third exercise began: %s", got)
 	}
 	// Held still, it stays as it is until it may go on.
@@ -89,12 +97,16 @@ func TestWhatHappensIsPutInPlaceAndLeavesTheRestOfThePageAlone(t *testing.T) {
 		s.exercise(fmt.Sprintf("later-%d", n), exercise.Passed)
 		s.await("another reader of the stream", func() bool { return look(t, ctx, chromedp.Evaluate[int](`heard`)) > n })
 	}
-	if n := look(t, ctx, chromedp.Evaluate[int](`looked + document.querySelectorAll("[id^=exercise-later]").length`)); n != 0 {
+	if n := look(
+		t, ctx, chromedp.Evaluate[int](`looked + document.querySelectorAll("[id^=exercise-later]").length`),
+	); n != 0 {
 		t.Errorf("a page that is held still looks, or changes: %d", n)
 	}
 	do(t, ctx, chromedp.Click(chromedp.CSS("#still")))
 	s.whole(ctx, "#played", "Failed")
-	if got := look(t, ctx, chromedp.Evaluate[bool](`!!document.querySelector("#exercise-later-2") && document.querySelector("#still").ariaPressed == "false"`)); !got {
+	if got := look(t, ctx, chromedp.Evaluate[bool](
+		`!!document.querySelector("#exercise-later-2") && document.querySelector("#still").ariaPressed == "false"`,
+	)); !got {
 		t.Error("a page that may go on does not catch up")
 	}
 }

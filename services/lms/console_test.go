@@ -13,15 +13,13 @@ import (
 	"testing"
 	"time"
 
-	"example.org/security-training/services/audit"
 	"example.org/security-training/services/exercise"
 	"example.org/security-training/services/lms/site"
-	"example.org/security-training/services/postgres/audited"
 	"example.org/security-training/services/topology"
 )
 
-// conducted is a school whose conductor has announced what it can do.
-func conducted(t *testing.T) *school {
+// withConductor is a fixture whose conductor has sent its scenarios.
+func withConductor(t *testing.T) *fixture {
 	t.Helper()
 	text, err := os.ReadFile("../../manifests/chart/topology.yaml")
 	if err != nil {
@@ -31,15 +29,17 @@ func conducted(t *testing.T) *school {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := newSchool(t, func(_ *school, cfg *Config) { cfg.Topology = func() *topology.Topology { return topo } })
-	body := `{"fresh":true,"strangers":[{"name":"forged","what":"signed by somebody else"}],"scenarios":[{"name":"leaked-secret","title":"A token leaves","brief":"Late.","difficulty":2,"minutes":15,"attack":["T1552.001"],"steps":3,"hints":[{"cost":10,"text":"Look at the author."}],"debrief":"Revoke it."}]}`
+	s := newFixture(t, func(_ *fixture, cfg *Config) { cfg.Topology = func() *topology.Topology { return topo } })
+	body := `{"fresh":true,"strangers":[{"name":"forged","what":"signed by somebody else"}],
+		"scenarios":[{"name":"leaked-secret","title":"A token leaves","brief":"Late.","difficulty":2,"minutes":15,
+		"attack":["T1552.001"],"steps":3,"hints":[{"cost":10,"text":"Look at the author."}],"debrief":"Revoke it."}]}`
 	if w := s.wire(s.console.PutScenarios, "PUT", "/v1/scenarios", "application/json", body); w.Code != 204 {
 		t.Fatalf("announce: %d %s", w.Code, w.Body)
 	}
 	return s
 }
 
-func (s *school) orders(wait string) exercise.Orders {
+func (s *fixture) orders(wait string) exercise.Orders {
 	s.t.Helper()
 	w := s.wire(s.console.GetOrders, "GET", "/v1/orders"+wait, "", "")
 	var o exercise.Orders
@@ -49,7 +49,7 @@ func (s *school) orders(wait string) exercise.Orders {
 	return o
 }
 
-func (s *school) report(number, body string) int {
+func (s *fixture) report(number, body string) int {
 	s.t.Helper()
 	return s.wire(func(w http.ResponseWriter, r *http.Request) error {
 		r.SetPathValue("order", number)
@@ -58,20 +58,21 @@ func (s *school) report(number, body string) int {
 }
 
 func TestAnOrderOfTheConsoleReachesTheConductorOnceAndItsResultIsShown(t *testing.T) {
-	s := conducted(t)
+	s := withConductor(t)
 	got := make(chan exercise.Orders, 1)
 	go func() { got <- s.orders("?wait=20s") }()
 	instructor := s.as(site.RoleInstructor)
 	if p := instructor.get("/console"); p.status != 200 || !strings.Contains(p.body, `id="play-leaked-secret"`) {
 		t.Fatalf("console: %d %s", p.status, p.body)
 	}
-	first := <-got // somebody looks: that is worth an answer
+	first := <-got // the first page view
 	if !first.Watched {
 		t.Errorf("the conductor is not told that the console is watched: %+v", first)
 	}
 	go func() { got <- s.orders("?wait=20s&watched=true") }()
 	cell := "forged|llm-gateway|POST /v1/generate"
-	if p := instructor.post("/console/orders", url.Values{"kind": {"try"}, "cell": {cell}}); p.status != 303 || p.location() != "/console/matrix?callee=llm-gateway" {
+	if p := instructor.post("/console/orders", url.Values{"kind": {"try"}, "cell": {cell}}); p.status != 303 ||
+		p.location() != "/console/matrix?callee=llm-gateway" {
 		t.Fatalf("try: %d %s %s", p.status, p.location(), p.body)
 	}
 	o := <-got
@@ -82,9 +83,13 @@ func TestAnOrderOfTheConsoleReachesTheConductorOnceAndItsResultIsShown(t *testin
 		body string
 		want int
 	}{
-		{`{"state":"done"}`, 409}, // nobody has taken it
+		{`{"state":"done"}`, 409}, // not taken
 		{`{"state":"taken"}`, 204}, {`{"state":"taken"}`, 409}, {`{"state":"perhaps"}`, 422},
-		{`{"state":"done","note":"as expected","result":{"tried":{"expected":"Refused","measured":"Refused","shown":"spiffe://x/lms","saw":"the handshake failed","reason":"unknown_issuer","wrote":"seq 12"}}}`, 204},
+		{
+			`{"state":"done","note":"as expected","result":{"tried":{"expected":"Refused","measured":"Refused",
+				"shown":"spiffe://x/lms","saw":"the handshake failed","reason":"unknown_issuer","wrote":"seq 12"}}}`,
+			204,
+		},
 		{`{"state":"failed"}`, 409},
 	} {
 		if code := s.report("1", step.body); code != step.want {
@@ -110,7 +115,7 @@ func TestAnOrderOfTheConsoleReachesTheConductorOnceAndItsResultIsShown(t *testin
 }
 
 func TestOnlyAnAdminGivesAndTakesIdentitiesAndNobodyShutsTheConsoleOut(t *testing.T) {
-	s := conducted(t)
+	s := withConductor(t)
 	_, token, _ := strings.Cut(s.link(`{"role":"admin"}`).Path, "token=")
 	admin := s.browser()
 	if p := admin.post("/sign-in", url.Values{"token": {token}}); p.status != 303 {
@@ -154,7 +159,10 @@ func TestOnlyAnAdminGivesAndTakesIdentitiesAndNobodyShutsTheConsoleOut(t *testin
 	); p.location() != "/console" {
 		t.Errorf("a form leads to %q", p.location())
 	}
-	for _, path := range []string{"/console", "/console/matrix", "/console/identities", "/console/story", "/console/records", "/console/results/results.csv", "/console/events"} {
+	for _, path := range []string{
+		"/console", "/console/matrix", "/console/identities", "/console/story", "/console/records",
+		"/console/results/results.csv", "/console/events",
+	} {
 		if p := learner.get(path); p.status != 403 {
 			t.Errorf("a learner gets %s: %d", path, p.status)
 		}
@@ -165,17 +173,24 @@ func TestOnlyAnAdminGivesAndTakesIdentitiesAndNobodyShutsTheConsoleOut(t *testin
 }
 
 func TestAHintIsShownForItsPriceOnce(t *testing.T) {
-	s := conducted(t)
-	if w := s.wire(s.console.PostExercise, "POST", "/v1/exercises", "application/json", `{"id":"leaked-secret-abc","title":"A token leaves","brief":"Late.","difficulty":2,"minutes":15,"attack":[],"state":"playing","steps":[{"at":"1h","who":"mira","what":"pushes","outcome":"happened"}]}`); w.Code != 204 {
+	s := withConductor(t)
+	if w := s.wire(
+		s.console.PostExercise, "POST", "/v1/exercises", "application/json",
+		`{"id":"leaked-secret-abc","title":"A token leaves","brief":"Late.","difficulty":2,"minutes":15,"attack":[],
+			"state":"playing","steps":[{"at":"1h","who":"mira","what":"pushes","outcome":"happened"}]}`,
+	); w.Code != 204 {
 		t.Fatalf("exercise: %d %s", w.Code, w.Body)
 	}
 	instructor := s.as(site.RoleInstructor)
 	before := instructor.get("/console").text()
-	if !strings.Contains(before, "100 of 100 points") || strings.Contains(before, "Look at the author.") || !strings.Contains(before, "Show for 10 points") {
+	if !strings.Contains(before, "100 of 100 points") || strings.Contains(before, "Look at the author.") ||
+		!strings.Contains(before, "Show for 10 points") {
 		t.Errorf("before: %s", before)
 	}
 	for range 2 {
-		if p := instructor.post("/console/hints", url.Values{"exercise": {"leaked-secret-abc"}, "number": {"1"}}); p.status != 303 {
+		if p := instructor.post("/console/hints", url.Values{
+			"exercise": {"leaked-secret-abc"}, "number": {"1"},
+		}); p.status != 303 {
 			t.Fatalf("hint: %d %s", p.status, p.body)
 		}
 	}
@@ -186,13 +201,15 @@ func TestAHintIsShownForItsPriceOnce(t *testing.T) {
 	if strings.Contains(after, "Revoke it.") {
 		t.Error("the debrief is shown while the exercise is on")
 	}
-	if p := instructor.post("/console/hints", url.Values{"exercise": {"leaked-secret-abc"}, "number": {"2"}}); p.status != 404 {
+	if p := instructor.post("/console/hints", url.Values{
+		"exercise": {"leaked-secret-abc"}, "number": {"2"},
+	}); p.status != 404 {
 		t.Errorf("a hint that is not there: %d", p.status)
 	}
 }
 
 func TestWhoWatchesHearsOfAChangeAtOnce(t *testing.T) {
-	s := conducted(t)
+	s := withConductor(t)
 	instructor := s.as(site.RoleInstructor)
 	r, err := http.NewRequestWithContext(t.Context(), "GET", s.web.URL+"/console/events", nil)
 	if err != nil {
@@ -209,7 +226,9 @@ func TestWhoWatchesHearsOfAChangeAtOnce(t *testing.T) {
 	}
 	lines := bufio.NewScanner(resp.Body)
 	lines.Scan()
-	feed := `{"lines":[{"at":"2026-11-23T10:00:00Z","kind":"score","person":"mira.keller","what":"scores 0.412 now","event":"git:secret/payments/1/a","level":"MEDIUM"}],"identities":[{"workload":"lms","spiffe_id":"spiffe://x/lms","state":"ready","serial":"1f"}],"revoked":[]}`
+	feed := `{"lines":[{"at":"2026-11-23T10:00:00Z","kind":"score","person":"mira.keller","what":"scores 0.412 now",
+		"event":"git:secret/payments/1/a","level":"MEDIUM"}],
+		"identities":[{"workload":"lms","spiffe_id":"spiffe://x/lms","state":"ready","serial":"1f"}],"revoked":[]}`
 	if w := s.wire(s.console.PostFeed, "POST", "/v1/feed", "application/json", feed); w.Code != 204 {
 		t.Fatalf("feed: %d %s", w.Code, w.Body)
 	}
@@ -224,13 +243,14 @@ func TestWhoWatchesHearsOfAChangeAtOnce(t *testing.T) {
 			t.Errorf("the console does not show %q", want)
 		}
 	}
-	if p := instructor.get("/console/identities"); !strings.Contains(p.body, "spiffe://x/lms") || strings.Contains(p.body, `value="withdraw"`) {
+	if p := instructor.get("/console/identities"); !strings.Contains(p.body, "spiffe://x/lms") ||
+		strings.Contains(p.body, `value="withdraw"`) {
 		t.Error("an instructor sees no identities, or buttons that are for an admin")
 	}
 }
 
 func TestAFeedThatCannotBeKeptIsRefusedAndTheNextOneIsTaken(t *testing.T) {
-	s := conducted(t)
+	s := withConductor(t)
 	for line, want := range map[string]struct {
 		status int
 		code   string
@@ -243,13 +263,16 @@ func TestAFeedThatCannotBeKeptIsRefusedAndTheNextOneIsTaken(t *testing.T) {
 			t.Errorf("%s: %d %s", line, w.Code, w.Body)
 		}
 	}
-	if w := s.wire(s.console.PostFeed, "POST", "/v1/feed", "application/json", `{"lines":[{"at":"2026-11-23T10:00:00Z","kind":"event","what":"x"}]}`); w.Code != 204 {
+	if w := s.wire(
+		s.console.PostFeed, "POST", "/v1/feed", "application/json",
+		`{"lines":[{"at":"2026-11-23T10:00:00Z","kind":"event","what":"x"}]}`,
+	); w.Code != 204 {
 		t.Errorf("%d %s", w.Code, w.Body)
 	}
 }
 
 func TestTheFeedSurvivesARestartAndKeepsItsLatestLines(t *testing.T) {
-	s := conducted(t)
+	s := withConductor(t)
 	s.as("mira.keller")
 	var told exercise.Feed
 	for i := range exercise.FeedMost + 40 {
@@ -284,16 +307,23 @@ func TestTheFeedSurvivesARestartAndKeepsItsLatestLines(t *testing.T) {
 	}
 	web := httptest.NewServer(again.Pages())
 	defer web.Close()
-	next := &school{LMS: again, t: t, scorer: s.scorer, gateway: s.gateway, web: web}
+	next := &fixture{LMS: again, t: t, scorer: s.scorer, gateway: s.gateway, web: web}
 	after := next.as(site.RoleInstructor).get("/console").body
 	feed := func(page string) string {
 		_, text, _ := strings.Cut(page, `id="feed"`)
 		text, _, _ = strings.Cut(text, "</ol>")
 		return text
 	}
-	for _, want := range []string{fmt.Sprintf("git: commit %04d", exercise.FeedMost+39), "/people/mira.keller", "signs in"} {
+	for _, want := range []string{
+		fmt.Sprintf("git: commit %04d", exercise.FeedMost+39), "/people/mira.keller", "signs in",
+	} {
 		if !strings.Contains(feed(before), want) || !strings.Contains(feed(after), want) {
-			t.Errorf("%q: before the restart %v, after it %v", want, strings.Contains(feed(before), want), strings.Contains(feed(after), want))
+			t.Errorf(
+				"%q: before the restart %v, after it %v",
+				want,
+				strings.Contains(feed(before), want),
+				strings.Contains(feed(after), want),
+			)
 		}
 	}
 	if n := strings.Count(feed(after), fmt.Sprintf("git: commit %04d", exercise.FeedMost+39)); n != 1 {
@@ -307,69 +337,18 @@ func TestTheFeedSurvivesARestartAndKeepsItsLatestLines(t *testing.T) {
 	}
 }
 
-func TestTheChainIsAskedForWhatItSaysOfAPersonFromATimeOn(t *testing.T) {
-	s := newSchool(t)
-	s.as("mira.keller").start("phishing")
-	s.as("tom.brandt").start("phishing")
-	all := s.chain()
-	ask := func(query string) (int, []audit.Row) {
-		t.Helper()
-		w := s.wire(s.auditlog.GetAudit, "GET", "/v1/audit?"+query, "", "")
-		rows, err := audit.ReadRows(w.Body)
-		if w.Code == 200 && err != nil {
-			t.Fatal(err)
-		}
-		return w.Code, rows
-	}
-	_, rows := ask("person=mira.keller")
-	if len(rows) == 0 || len(rows) >= len(all) {
-		t.Fatalf("%d rows about mira of %d", len(rows), len(all))
-	}
-	for _, r := range rows {
-		if r.Person != "mira.keller" || r.Hash != r.Sum() {
-			t.Errorf("%+v", r)
-		}
-	}
-	_, later := ask(url.Values{"person": {"mira.keller"}, "since": {rows[len(rows)-1].At.Format(time.RFC3339Nano)}}.Encode())
-	if len(later) != 1 || later[0].Seq != rows[len(rows)-1].Seq {
-		t.Errorf("from the last one on: %+v", later)
-	}
-	for _, bad := range []string{"person=mira.keller&since=yesterday", "person=mira.keller&after=1", "event=x&after=1", "event=x&since=2026-01-01T00:00:00Z", "since=2026-01-01T00:00:00Z"} {
-		if code, _ := ask(bad); code != 400 {
-			t.Errorf("%s: %d", bad, code)
-		}
-	}
-	// A row has one text, however it is asked for.
-	if err := s.db.Record(t.Context(), audited.Note("search", "", "git:<a> & b", struct{}{})); err != nil {
-		t.Fatal(err)
-	}
-	whole, one := s.wire(
-		s.auditlog.GetAudit,
-		"GET",
-		"/v1/audit",
-		"",
-		"",
-	).Body.String(), s.wire(
-		s.auditlog.GetAudit,
-		"GET",
-		"/v1/audit?"+url.Values{"event": {"git:<a> & b"}}.Encode(),
-		"",
-		"",
-	).Body.String()
-	if one == "" || !strings.HasSuffix(whole, one) || !strings.Contains(one, `"git:<a> & b"`) {
-		t.Errorf("one row has two texts: %s", one)
-	}
-}
-
 func TestWhatChangesOnTheConsoleIsAnnouncedByItselfAlone(t *testing.T) {
-	s := conducted(t)
+	s := withConductor(t)
 	s.exercise("leaked-secret-1", exercise.Playing)
 	b := s.as(site.RoleInstructor)
 	if p := b.post("/console/orders", url.Values{"kind": {"verify"}}); p.status != 303 {
 		t.Fatalf("verify: %d", p.status)
 	}
 	for path, want := range map[string][]string{
-		"/console":            {`id="run" role="status" aria-atomic="false" data-live`, `id="orders" role="status" aria-atomic="false" data-live`, `id="feed" role="log"`, `id="trouble" role="alert"`, `id="listening" role="status"`},
+		"/console": {
+			`id="run" role="status" aria-atomic="false" data-live`, `id="orders" role="status" aria-atomic="false" data-live`,
+			`id="feed" role="log"`, `id="trouble" role="alert"`, `id="listening" role="status"`,
+		},
 		"/console/identities": {`id="orders" role="status" aria-atomic="false" data-live`, `id="trouble" role="alert"`},
 		"/console/matrix":     {`id="tries" role="status" aria-atomic="false" data-live`, `id="trouble" role="alert"`},
 		"/console/story":      {`id="verified" role="status" aria-atomic="false" data-live`, `id="trouble" role="alert"`},
@@ -383,6 +362,39 @@ func TestWhatChangesOnTheConsoleIsAnnouncedByItselfAlone(t *testing.T) {
 		}
 		if strings.Contains(page, `http-equiv="refresh"`) {
 			t.Errorf("%s loads itself again, and nobody can stop it", path)
+		}
+	}
+}
+
+func TestExercisesAreStoredByIdAndShown(t *testing.T) {
+	s := newFixture(t)
+	s.exercise("one", "playing")
+	s.exercise("two", "planned")
+	s.exercise("one", "passed")
+	w := s.wire(s.console.GetExercises, "GET", "/v1/exercises", "", "")
+	var all []exercise.Exercise
+	if err := json.Unmarshal(w.Body.Bytes(), &all); err != nil || len(all) != 2 || all[1].ID != "one" ||
+		all[1].State != "passed" ||
+		len(all[1].Steps) != 3 ||
+		all[1].Begun.IsZero() {
+		t.Errorf("%v %+v", err, all)
+	}
+	p := s.as("instructor").get("/exercises")
+	if !strings.Contains(p.text(), "A token leaves the building") ||
+		!strings.Contains(p.text(), "2 of 3 steps, 1 failed") {
+		t.Errorf("%s", p.text())
+	}
+	s.exercise("two", "playing")
+	p = s.as("instructor").get("/exercises")
+	if refresh := p.header.Get("Refresh"); refresh != "" || strings.Contains(p.body, `http-equiv="refresh"`) {
+		t.Errorf("a page loads itself again, and nobody can stop it: %q", refresh)
+	}
+	for _, want := range []string{
+		`id="played" role="status" aria-atomic="false" class="column" data-live`, `id="still" aria-pressed="false" hidden`,
+		`<noscript><a href="/exercises">Look again</a></noscript>`,
+	} {
+		if !strings.Contains(p.body, want) {
+			t.Errorf("the page of a live exercise has no %s", want)
 		}
 	}
 }

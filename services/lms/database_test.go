@@ -10,12 +10,12 @@ import (
 	"example.org/security-training/services/topology"
 )
 
-// server is a real PostgreSQL, one for all tests of the package; each test has a database of its own.
+// server is a PostgreSQL server for all tests of the package. Each test has its own database.
 var server pgtest.Server
 
 func TestMain(m *testing.M) { os.Exit(pgtest.Main(m, &server)) }
 
-// database makes a migrated database with the lab's roles, and answers a pool for the learning system's.
+// database makes a migrated database with the lab's roles, and returns a pool with the role of the learning system.
 func database(t testing.TB) *pgxpool.Pool {
 	t.Helper()
 	return server.Database(t, topology.KindDashboard)

@@ -13,7 +13,7 @@ import (
 )
 
 func TestGuessesAreHeldUpAndAClassBehindOneAddressIsNot(t *testing.T) {
-	s := newSchool(t)
+	s := newFixture(t)
 	b := s.browser()
 	// Thirty people who sign in at once, each with a second link that does not work any more.
 	var class sync.WaitGroup

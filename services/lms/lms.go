@@ -1,9 +1,9 @@
-// Package lms is the learning system: it shows people their risk and the reasons for it, teaches them with lessons about
-// what they did, grades the quiz, and tells the risk scorer, whose score then falls.
+// Package lms is the learning system. It shows people their risk and the reasons for it, teaches them in lessons about
+// their acts, grades the quizzes, and reports the results to the risk scorer, which lowers the score.
 //
-// Pages are rendered on the server, work without JavaScript, and show whatever was written elsewhere as text. Who may see
-// what is decided for each request, from the session and the roster of that moment: a learner what is their own, a manager
-// the team, an instructor everything.
+// Pages are rendered on the server and work without JavaScript. Text from other systems is never markup. Access is
+// decided at each request by the session and the current roster: a learner sees their own pages, a manager those of the
+// team, an instructor all.
 package lms
 
 import (
@@ -40,23 +40,23 @@ import (
 
 // Config is what an LMS needs.
 type Config struct {
-	Pool      *pgxpool.Pool
-	Scorer    riskclient.Call
-	Gateway   riskclient.Call
-	Decisions func(audit.Entry)         // gets every refusal on the people's port
-	Turned    func(string, audit.Entry) // gets those of people who are not known, with where they come from; nil: Decisions does
-	Topology  func() *topology.Topology // the one in force, for the console; nil: none is shown
-	Home      string                    // IRI under which exported statements name modules and accounts; empty: "urn:security-training"
-	Provider  *auth.Provider            // of identities, by OpenID Connect; nil: none
+	Pool            *pgxpool.Pool
+	Scorer          riskclient.Call
+	Gateway         riskclient.Call
+	Refusals        func(audit.Entry)         // receives every refusal on the people's port
+	UnknownRefusals func(string, audit.Entry) // receives those of unknown users, with remote address; nil: Refusals does
+	Topology        func() *topology.Topology // the topology in force, for the console; nil: none is shown
+	Home            string                    // IRI of this system in exported statements; empty: "urn:security-training"
+	Provider        *auth.Provider            // OpenID provider; nil: none
 
-	// Certificate is what a browser has proven by TLS; nil: mesh.PersonOf.
+	// Certificate returns the verified client certificate of a request; nil: mesh.PersonOf.
 	Certificate func(*http.Request) (mesh.Certificate, bool)
 
 	Log *slog.Logger
 	Now func() time.Time // the wall clock; nil: time.Now
 }
 
-// LMS answers people and the instructor's command line. Its methods are safe for concurrent use.
+// LMS is a learning system: pages for people, and routes for other workloads. Its methods are safe for concurrent use.
 type LMS struct {
 	cfg      Config
 	db       *store.Store
@@ -64,14 +64,14 @@ type LMS struct {
 	auth     *auth.Auth
 	site     *site.Site
 	outbox   *outbox.Outbox
-	drills   *phishing.Drills
+	phishing *phishing.Campaigns
 	training *training.Training
 	report   *report.Reports
 	auditlog *auditlog.Log
 	console  *console.Console
 }
 
-// New makes an LMS. Deliver must run for training to reach the scorer.
+// New returns an LMS. Deliver must run for training events to reach the risk scorer.
 func New(cfg Config) (*LMS, error) {
 	if cfg.Now == nil {
 		cfg.Now = time.Now
@@ -86,19 +86,19 @@ func New(cfg Config) (*LMS, error) {
 	l.auth = auth.New(auth.Config{Provider: cfg.Provider, Now: cfg.Now, Log: cfg.Log}, l.db, l.scorer)
 	var err error
 	if l.site, err = site.New(site.Config{
-		Recognise: l.auth.Recognise, Decisions: cfg.Decisions, Turned: cfg.Turned, Certificate: cfg.Certificate, Log: cfg.Log,
-		Words: []template.FuncMap{console.Words()},
+		Recognise: l.auth.Recognise, Refusals: cfg.Refusals, UnknownRefusals: cfg.UnknownRefusals,
+		Certificate: cfg.Certificate, Words: []template.FuncMap{console.Words()}, Log: cfg.Log,
 	}); err != nil {
 		return nil, err
 	}
 	l.auth.Serve(l.site)
 	l.outbox = outbox.New(l.db, l.scorer, cfg.Log)
-	if l.drills, err = phishing.New(l.db, l.scorer, l.site, l.outbox); err != nil {
+	if l.phishing, err = phishing.New(l.db, l.scorer, l.site, l.outbox); err != nil {
 		return nil, err
 	}
 	l.training = training.New(
 		training.Config{Gateway: cfg.Gateway, Home: cfg.Home, Now: cfg.Now, Log: cfg.Log},
-		l.db, l.scorer, l.site, l.outbox, l.drills,
+		l.db, l.scorer, l.site, l.outbox, l.phishing,
 	)
 	l.report = report.New(
 		report.Config{Now: cfg.Now, Log: cfg.Log}, l.db, l.scorer, l.site, l.training,
@@ -138,8 +138,9 @@ func Run(ctx context.Context, lookup env.Lookup) error {
 		}
 	}
 	l, err := New(Config{
-		Provider: provider, Home: "https://" + node.Topology().TrustDomain, Pool: pool, Scorer: scorer.Do, Gateway: gateway.Do,
-		Decisions: node.Audit().Write, Turned: node.TurnAway, Topology: node.Topology, Log: node.Log(),
+		Pool: pool, Scorer: scorer.Do, Gateway: gateway.Do,
+		Refusals: node.Audit().Write, UnknownRefusals: node.TurnAway, Topology: node.Topology,
+		Home: "https://" + node.Topology().TrustDomain, Provider: provider, Log: node.Log(),
 	})
 	if err != nil {
 		return err
@@ -151,7 +152,7 @@ func Run(ctx context.Context, lookup env.Lookup) error {
 	return g.Wait()
 }
 
-// Register hangs up every route at the node, and the pages on its people's port.
+// Register registers the routes at the node, and the pages on its people's port.
 func (l *LMS) Register(node *mesh.Node) {
 	for route, answer := range map[topology.Route]mesh.HandlerFunc{
 		lmsapi.RouteLinks:       l.auth.PostLink,
@@ -174,13 +175,14 @@ func (l *LMS) Register(node *mesh.Node) {
 	node.HandlePeople(l.Pages())
 }
 
-// Deliver hands training events to the scorer until ctx ends, and clears away sessions and links that have ended.
+// Deliver delivers training events to the risk scorer until ctx ends, and deletes expired sessions and links.
 func (l *LMS) Deliver(ctx context.Context) error {
 	go l.sweep(ctx)
-	defer context.AfterFunc(ctx, l.console.End)() // who waits for news would hold up the end
+	defer context.AfterFunc(ctx, l.console.End)() // ends requests that wait, which would delay the end of the process
 	return l.outbox.Run(ctx)
 }
 
+// sweep deletes expired sessions and links from time to time.
 func (l *LMS) sweep(ctx context.Context) {
 	tick := time.NewTicker(5 * time.Minute)
 	defer tick.Stop()
@@ -191,7 +193,7 @@ func (l *LMS) sweep(ctx context.Context) {
 		case <-tick.C:
 		}
 		if err := l.auth.Store.Sweep(ctx); err != nil && ctx.Err() == nil {
-			l.cfg.Log.Warn("clear away ended sessions", "error", err.Error())
+			l.cfg.Log.Warn("delete expired sessions", "error", err.Error())
 		}
 	}
 }

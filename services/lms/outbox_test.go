@@ -1,20 +1,97 @@
 package lms
 
 import (
+	"net/url"
 	"strings"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
+
+	"example.org/security-training/services/activity"
 	"example.org/security-training/services/risk"
 )
 
-func TestAScoreThatIsNotToldAfterTheEventWasTakenIsAskedForAgain(t *testing.T) {
+func TestTrainingReachesTheScorerOnceAlthoughAnswersAreLostAndItWasAway(t *testing.T) {
 	t.Parallel() // it mostly waits, or keeps a core busy for seconds
-	s := newSchool(t)
+	s := newFixture(t)
 	b := s.as("mira.keller")
 	path := b.start("secret-hygiene")
-	s.scorer.set(func() { s.scorer.speechless = 2 })
+	s.scorer.set(func() { s.scorer.loseAnswers = 2 })
 	b.attempt(path, "secret-hygiene", 1, 0)
-	s.heard()
+	s.await(
+		"delivery",
+		func() bool { return s.rows(`SELECT count(*) FROM training.outbox WHERE delivered IS NOT NULL`) == 1 },
+	)
+	n, posts := 0, 0
+	s.scorer.set(func() {
+		posts = s.scorer.posts
+		for _, e := range s.scorer.events["mira.keller"] {
+			if e.Source == activity.Training && e.Verb == activity.TrainingPassed {
+				n++
+			}
+		}
+	})
+	if n != 1 || posts != 3 {
+		t.Errorf("stored %d times in %d posts, want 1 in 3", n, posts)
+	}
+	if n := s.rows(`SELECT count(*) FROM training.outbox WHERE status = 'duplicate'`); n != 1 {
+		t.Error("the last receipt was not the duplicate's")
+	}
+
+	path = b.start("phishing")
+	b.get("/") // the clock is known
+	s.scorer.set(func() { s.scorer.unavailable = true })
+	if p := b.attempt(path, "phishing", 1, 0); p.status != 303 {
+		t.Fatalf("grade while the scorer is away: %d %s", p.status, p.text())
+	}
+	if p := b.get(path + "/result"); p.status != 200 || !strings.Contains(p.text(), "has not answered yet") {
+		t.Errorf("result while the scorer is away: %d %s", p.status, p.text())
+	}
+	if p := b.get("/"); p.status != 503 || p.header.Get("Retry-After") == "" ||
+		!strings.Contains(p.text(), "Training so far") ||
+		!strings.Contains(p.text(), "Passed") {
+		t.Errorf("my risk while the scorer is away: %d %s", p.status, p.text())
+	}
+	if p := b.get("/training"); p.status != 503 || !strings.Contains(p.text(), "Catalogue") {
+		t.Errorf("my training while the scorer is away: %d", p.status)
+	}
+	if p := b.post("/training", url.Values{"module": {"malware"}}); p.status != 503 {
+		t.Errorf("start while the scorer is away: %d", p.status)
+	}
+	s.scorer.set(func() { s.scorer.unavailable = false })
+	s.awaitDelivery()
+	if p := b.get(path + "/result"); !strings.Contains(p.body, `data-after="0.`) {
+		t.Errorf("result afterwards: %s", p.text())
+	}
+}
+
+func TestRecordsOfBeforeReachTheScorerOnce(t *testing.T) {
+	s := newFixture(t)
+	body := `{"events":[{"id":"training:stale-1","at":"2026-09-01T10:00:00+02:00","person":"tom.brandt",
+		"source":"training","verb":"training.stale"},
+		{"id":"training:overdue-1","at":"2026-09-02T10:00:00+02:00","person":"tom.brandt","source":"training",
+		"verb":"training.overdue_module","module":"phishing"}]}`
+	for range 2 {
+		if w := s.wire(s.training.PutTraining, "PUT", "/v1/training", "application/json", body); w.Code != 204 {
+			t.Fatalf("%d %s", w.Code, w.Body)
+		}
+		if a := s.assess("tom.brandt"); len(a.Reasons) != 2 || a.Reasons[0].Count+a.Reasons[1].Count != 2 {
+			t.Errorf("reasons %+v", a.Reasons)
+		}
+	}
+	if diff := cmp.Diff([]string{"import", "delivery", "delivery", "import"}, kinds(s.chain())); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func TestAScoreThatIsNotToldAfterTheEventWasTakenIsAskedForAgain(t *testing.T) {
+	t.Parallel() // it mostly waits, or keeps a core busy for seconds
+	s := newFixture(t)
+	b := s.as("mira.keller")
+	path := b.start("secret-hygiene")
+	s.scorer.set(func() { s.scorer.failRisks = 2 })
+	b.attempt(path, "secret-hygiene", 1, 0)
+	s.awaitDelivery()
 	if n := s.rows(`SELECT count(*) FROM training.completion WHERE after IS NOT NULL`); n != 1 {
 		t.Error("the event counts as delivered, and the score after it was never asked for")
 	}
@@ -24,12 +101,12 @@ func TestAScoreThatIsNotToldAfterTheEventWasTakenIsAskedForAgain(t *testing.T) {
 }
 
 func TestAResultWithoutAScoreSaysSoAndDoesNotPromiseOne(t *testing.T) {
-	s := newSchool(t)
+	s := newFixture(t)
 	b := s.as("mira.keller")
 	path := b.start("secret-hygiene")
 	b.attempt(path, "secret-hygiene", 1, 0)
-	s.heard()
-	s.exec(`UPDATE training.completion SET after = NULL`) // as for somebody who left before it was asked for
+	s.awaitDelivery()
+	s.exec(`UPDATE training.completion SET after = NULL`) // as for a person who left before the request
 	p := b.get(path + "/result")
 	if strings.Contains(p.text(), "has not answered yet") || !strings.Contains(p.text(), "It gave no score after it") {
 		t.Errorf("the result of an event that the scorer has: %s", p.text())
@@ -38,19 +115,19 @@ func TestAResultWithoutAScoreSaysSoAndDoesNotPromiseOne(t *testing.T) {
 
 func TestWhoHasLeftHoldsNoDeliveryUp(t *testing.T) {
 	t.Parallel() // it mostly waits, or keeps a core busy for seconds
-	s := newSchool(t)
+	s := newFixture(t)
 	b := s.as("mira.keller")
 	path := b.start("secret-hygiene")
 	b.attempt(path, "secret-hygiene", 1, 4) // from here on the clock is known
-	s.scorer.set(func() { s.scorer.away = true })
+	s.scorer.set(func() { s.scorer.unavailable = true })
 	if p := b.attempt(path, "secret-hygiene", 2, 0); p.status != 303 {
 		t.Fatalf("%d %s", p.status, p.text())
 	}
 	s.scorer.set(func() {
-		s.scorer.away = false
+		s.scorer.unavailable = false
 		s.scorer.people = append([]risk.Person{}, s.scorer.people[1:]...) // Mira is the first
 	})
-	s.heard()
+	s.awaitDelivery()
 	if n := s.rows(`SELECT count(*) FROM training.outbox`); n != 1 {
 		t.Errorf("%d events were delivered", n)
 	}

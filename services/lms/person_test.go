@@ -15,7 +15,26 @@ import (
 	"example.org/security-training/services/risk"
 )
 
-// packed is how many bytes a page has once compressed.
+func TestASilentSourceIsShownAsMissingAndNotAsInnocence(t *testing.T) {
+	s := newFixture(t)
+	const words = "Nothing has been heard for days from: "
+	learner, instructor := s.as("mira.keller"), s.as("instructor")
+	for path, who := range map[string]*browser{"/": learner, "/organisation": instructor} {
+		if strings.Contains(who.get(path).text(), words) {
+			t.Errorf("%s: every source is heard from, and one is called silent", path)
+		}
+	}
+	s.scorer.set(func() { s.scorer.missing = []activity.Source{activity.SIEM, activity.Git} })
+	s.LMS.scorer.Figures.Forget()
+	if text := learner.get("/").text(); !strings.Contains(text, words+"alerts, code.") {
+		t.Errorf("my risk does not name the silent sources: %.600s", text)
+	}
+	if text := instructor.get("/organisation").text(); !strings.Contains(text, words+"alerts, code.") {
+		t.Errorf("the organisation does not name the silent sources: %.600s", text)
+	}
+}
+
+// packed is the compressed size of a page in bytes.
 func packed(t *testing.T, body string) int {
 	t.Helper()
 	var b bytes.Buffer
@@ -33,13 +52,29 @@ func packed(t *testing.T, body string) int {
 }
 
 func TestEveryEventOfAScoreCanBeReachedFromItsPage(t *testing.T) {
-	s := newSchool(t)
+	s := newFixture(t)
 	for _, many := range []int{60, 4000} {
 		s.scorer.set(func() {
 			var events []activity.Event
 			for i := range many {
-				events = append(events, activity.Event{ID: fmt.Sprintf("git:secret/%06d", i), At: labNow.Add(-time.Duration(i) * time.Minute), Person: "tom.brandt", Source: activity.Git, Verb: activity.SecretCommitted, Detail: fmt.Sprintf("payments: %x.env", i*7919)},
-					activity.Event{ID: fmt.Sprintf("siem:policy/%06d", i), At: labNow.Add(-time.Duration(i) * time.Hour / 20), Person: "tom.brandt", Source: activity.SIEM, Verb: activity.PolicyViolation})
+				events = append(
+					events,
+					activity.Event{
+						ID:     fmt.Sprintf("git:secret/%06d", i),
+						At:     labNow.Add(-time.Duration(i) * time.Minute),
+						Person: "tom.brandt",
+						Source: activity.Git,
+						Verb:   activity.SecretCommitted,
+						Detail: fmt.Sprintf("payments: %x.env", i*7919),
+					},
+					activity.Event{
+						ID:     fmt.Sprintf("siem:policy/%06d", i),
+						At:     labNow.Add(-time.Duration(i) * time.Hour / 20),
+						Person: "tom.brandt",
+						Source: activity.SIEM,
+						Verb:   activity.PolicyViolation,
+					},
+				)
 			}
 			s.scorer.events["tom.brandt"] = events
 		})
@@ -89,11 +124,12 @@ func TestEveryEventOfAScoreCanBeReachedFromItsPage(t *testing.T) {
 }
 
 func TestHowAReasonLosesItsWeightIsSaidOfTheProfileThatMadeTheScore(t *testing.T) {
-	s := newSchool(t)
+	s := newFixture(t)
 	b := s.as("mira.keller")
 	if p := b.get("/"); !strings.Contains(
 		p.text(),
-		"What happened weighs half as much 7 days later. What lasts, such as an overdue ticket, weighs in full until it ends.",
+		"What happened weighs half as much 7 days later. "+
+			"What lasts, such as an overdue ticket, weighs in full until it ends.",
 	) ||
 		!strings.Contains(p.text(), "It weighs in full until the ticket is closed.") ||
 		!strings.Contains(p.text(), "It weighs in full until the module is passed.") {
@@ -107,16 +143,20 @@ func TestHowAReasonLosesItsWeightIsSaidOfTheProfileThatMadeTheScore(t *testing.T
 }
 
 func TestAPatternIsExplainedInWordsAndNotByIdsAlone(t *testing.T) {
-	s := newSchool(t)
+	s := newFixture(t)
 	b := s.as(site.RoleInstructor)
 	_, page, _ := strings.Cut(b.get("/people/luca.moretti").body, `<details class="pattern">`)
 	page, _, _ = strings.Cut(page, "</details>")
-	for _, want := range []string{"events make the pattern", "Gained higher privileges: prod-ledger, session 0", "Had malware detected on a device: loader in ~/Downloads"} {
+	for _, want := range []string{
+		"events make the pattern", "Gained higher privileges: prod-ledger, session 0",
+		"Had malware detected on a device: loader in ~/Downloads",
+	} {
 		if !strings.Contains(page, want) {
 			t.Errorf("the pattern's events do not say %q: %.900s", want, page)
 		}
 	}
-	if p := b.get("/people/luca.moretti/reasons/pattern"); p.status != 200 || !strings.Contains(p.text(), "Gained higher privileges: prod-ledger, session 0") {
+	if p := b.get("/people/luca.moretti/reasons/pattern"); p.status != 200 ||
+		!strings.Contains(p.text(), "Gained higher privileges: prod-ledger, session 0") {
 		t.Errorf("the pattern's own page: %d %s", p.status, p.text())
 	}
 	if p := b.get("/people/tom.brandt/reasons/pattern"); p.status != 404 {

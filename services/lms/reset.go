@@ -17,11 +17,10 @@ import (
 	"example.org/security-training/services/postgres/audited"
 )
 
-// PostReset is POST /v1/reset: takes exercises away and what their casts were taught. With All it takes away every
-// exercise and all learners' records: lessons, attempts, completions, mails and events under way; 409 if the records
-// are others than the results of that mark, and nothing is done. What PUT /v1/training has brought to the scorer
-// stays, unless it is of the people who are named; who is signed in stays so, and the audit never goes back. The
-// scorer is to be reset after it.
+// PostReset is POST /v1/reset: it deletes exercises and the training records of their casts. With All it deletes every
+// exercise and all learners' records: lessons, attempts, completions, messages and undelivered events. 409 if the
+// records have changed since the mark was exported; then nothing is deleted. Imported records that are delivered stay,
+// except those of the people in the order. Sessions and the audit log stay. The risk scorer must be reset afterwards.
 func (l *LMS) PostReset(w http.ResponseWriter, r *http.Request) error {
 	var order lmsapi.ResetOrder
 	if err := httpjson.Read(w, r, 1<<20, &order); err != nil {
@@ -41,13 +40,12 @@ func (l *LMS) PostReset(w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
-// lockRecords keeps records as they are until the transaction ends: every writer of an attempt or a completion takes
-// a lesson first.
+// lockRecords prevents changes of learners' records until the transaction ends. It includes attempts and completions,
+// because their writers lock the lesson first.
 const lockRecords = `LOCK TABLE training.lesson, training.mail IN EXCLUSIVE MODE`
 
-// reset takes away what PostReset says. Given is the time of a person's certificate in the zone that it bears its
-// date in. Sessions, links and the audit stay, and of everybody's training what was imported and has been delivered:
-// the scorer goes back to a position behind it, and counts it still.
+// reset deletes what PostReset says. given is the time of a certificate in the person's zone. Delivered imported
+// records stay, because the risk scorer is reset to a position after them.
 func reset(
 	ctx context.Context,
 	db *store.Store,
@@ -66,7 +64,7 @@ func reset(
 			}
 			if mark != order.Mark {
 				return nil, httpjson.Errorf(http.StatusConflict, "records_changed",
-					"learners' records are others than those that were kept: keep them again")
+					"learners' records have changed since they were exported: export them again")
 			}
 		}
 		certificates, err := training.KeepCertificates(ctx, tx, order.All, order.People, given)
@@ -85,7 +83,7 @@ func reset(
 			// Attempts and completions go with their lessons.
 			{`DELETE FROM training.lesson WHERE $1 OR person = ANY ($2)`, order.People, &lessons},
 			{`DELETE FROM training.mail WHERE $1 OR person = ANY ($2)`, order.People, nil},
-			{`DELETE FROM training.campaign WHERE $1 OR id::text = ANY ($2)`, nil, nil}, // a campaign is of no exercise
+			{`DELETE FROM training.campaign WHERE $1 OR id::text = ANY ($2)`, nil, nil}, // a campaign belongs to no exercise
 			{`DELETE FROM training.hint WHERE $1 OR exercise = ANY ($2)`, order.Exercises, nil},
 			{`DELETE FROM training.exercise WHERE $1 OR id = ANY ($2)`, order.Exercises, &played},
 		} {

@@ -17,16 +17,16 @@ import (
 	"example.org/security-training/services/mesh"
 )
 
-// certified is a school whose people show certificates: a header stands for the connection.
+// certified is a fixture whose people have client certificates. The User-Agent header selects the certificate.
 type certified struct {
-	*school
+	*fixture
 	mu    sync.Mutex
 	shows map[string]mesh.Certificate
 }
 
 func newCertified(t *testing.T) *certified {
 	c := &certified{shows: map[string]mesh.Certificate{}}
-	c.school = newSchool(t, func(_ *school, cfg *Config) {
+	c.fixture = newFixture(t, func(_ *fixture, cfg *Config) {
 		cfg.Certificate = func(r *http.Request) (mesh.Certificate, bool) {
 			c.mu.Lock()
 			defer c.mu.Unlock()
@@ -37,7 +37,7 @@ func newCertified(t *testing.T) *certified {
 	return c
 }
 
-// send asks b for a page as whoever shows that certificate.
+// send requests a page with the certificate of agent.
 func (c *certified) send(b *browser, agent, method, path string) shown {
 	c.t.Helper()
 	r, err := http.NewRequest(method, c.web.URL+path, nil)
@@ -85,16 +85,19 @@ func TestARevokedCertificateIsRefusedAtTheNextRequestAndANewerOneIsNot(t *testin
 	if got := c.revoke("mira.keller", "person", at); !got.Before.Equal(at) {
 		t.Errorf("revoked by %s, want %s", got.Before, at)
 	}
-	// An earlier time gives nothing back; the same name in another role is somebody else.
+	// An earlier time changes nothing. The same name in another role is another user.
 	if got := c.revoke("mira.keller", "person", at.Add(-time.Hour)); !got.Before.Equal(at) {
 		t.Errorf("after an earlier one, what is revoked begins by %s, want %s", got.Before, at)
 	}
 	c.revoke("tom.brandt", "instructor", at)
 
 	for _, agent := range []string{"old", "last"} {
-		for _, x := range []struct{ method, path string }{{"GET", "/training"}, {"GET", "/sign-in"}, {"POST", "/sign-in/certificate"}, {"GET", "/verify"}, {"GET", "/nowhere"}} {
+		for _, x := range []struct{ method, path string }{
+			{"GET", "/training"}, {"GET", "/sign-in"}, {"POST", "/sign-in/certificate"}, {"GET", "/verify"}, {"GET", "/nowhere"},
+		} {
 			p := c.send(signed[agent], agent, x.method, x.path)
-			if p.status != 403 || !strings.Contains(p.body, `data-code="certificate_revoked"`) || !strings.Contains(p.text(), "was revoked") {
+			if p.status != 403 || !strings.Contains(p.body, `data-code="certificate_revoked"`) ||
+				!strings.Contains(p.text(), "was revoked") {
 				t.Errorf("%s %s by the %s certificate: %d %s", x.method, x.path, agent, p.status, p.text())
 			}
 			if n := c.count("certificate_revoked", c.shows[agent].Serial, x.method+" "+x.path); x.path != "/nowhere" && n != 1 {
@@ -105,7 +108,7 @@ func TestARevokedCertificateIsRefusedAtTheNextRequestAndANewerOneIsNot(t *testin
 	if n := c.rows(`SELECT count(*) FROM training.session`); n != sessions-2 {
 		t.Errorf("%d sessions are left of %d, want two fewer", n, sessions)
 	}
-	// Somebody else's session does not make it good either, and is not ended by it.
+	// Another person's session does not make the certificate valid, and does not end.
 	link := c.as("tom.brandt")
 	if p := c.send(link, "old", "GET", "/training"); p.status != 403 {
 		t.Errorf("a revoked certificate with the session of a link: %d", p.status)
@@ -125,7 +128,7 @@ func TestARevokedCertificateIsRefusedAtTheNextRequestAndANewerOneIsNot(t *testin
 	if p := c.send(b, "new", "GET", "/training"); p.status != 200 {
 		t.Errorf("its session: %d", p.status)
 	}
-	// An LMS that begins anew, and a reset, know it still.
+	// The revocation survives a restart and a reset.
 	if w := c.forgetRecords(); w.Code != 204 {
 		t.Fatalf("reset: %d", w.Code)
 	}
@@ -155,17 +158,22 @@ func TestWhoRevokesByAnEarlierTimeChangesNothingAndIsWrittenDown(t *testing.T) {
 		asked time.Time
 		holds time.Time
 		made  string
-	}{{"first", at, at, "first"}, {"second", at.Add(-time.Minute), at, "first"}, {"third", at, at, "first"}, {"fourth", at.Add(time.Minute), at.Add(time.Minute), "fourth"}} {
+	}{
+		{"first", at, at, "first"}, {"second", at.Add(-time.Minute), at, "first"}, {"third", at, at, "first"},
+		{"fourth", at.Add(time.Minute), at.Add(time.Minute), "fourth"},
+	} {
 		holds, err := c.auth.Store.Revoke(t.Context(), of(x.asked), x.by)
 		if err != nil || !holds.Equal(x.holds) {
 			t.Errorf("%s: %s holds, want %s, %v", x.by, holds, x.holds, err)
 		}
 		var by string
-		if err := c.cfg.Pool.QueryRow(t.Context(), `SELECT by FROM training.revoked_certificate`).Scan(&by); err != nil || by != x.made {
+		if err := c.cfg.Pool.QueryRow(t.Context(), `SELECT by FROM training.revoked_certificate`).Scan(&by); err != nil ||
+			by != x.made {
 			t.Errorf("after the %s the line is of the %s, want the %s, %v", x.by, by, x.made, err)
 		}
 		rows := slices.DeleteFunc(c.chain(), func(r audit.Row) bool { return r.Kind != "certificate.revoked" })
-		if len(rows) != i+1 || !strings.Contains(rows[i].Detail, `"by":"`+x.by+`"`) || !strings.Contains(rows[i].Detail, `"asked":"`+x.asked.Format(time.RFC3339)+`"`) ||
+		if len(rows) != i+1 || !strings.Contains(rows[i].Detail, `"by":"`+x.by+`"`) ||
+			!strings.Contains(rows[i].Detail, `"asked":"`+x.asked.Format(time.RFC3339)+`"`) ||
 			!strings.Contains(rows[i].Detail, `"before":"`+x.holds.Format(time.RFC3339)+`"`) {
 			t.Errorf("%s is not written down: %+v", x.by, rows)
 		}
@@ -179,10 +187,10 @@ func TestWhoRevokesByAnEarlierTimeChangesNothingAndIsWrittenDown(t *testing.T) {
 	}
 }
 
-// count is how many decisions have a reason, a serial number and a route.
+// count counts the recorded refusals by reason, serial number and route.
 func (c *certified) count(reason, serial, route string) int {
-	c.school.mu.Lock()
-	defer c.school.mu.Unlock()
+	c.fixture.mu.Lock()
+	defer c.fixture.mu.Unlock()
 	n := 0
 	for _, e := range c.decisions {
 		if e.Reason == reason && e.Serial == serial && e.Route == route && e.Person == "mira.keller" {

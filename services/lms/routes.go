@@ -6,7 +6,7 @@ import (
 	"example.org/security-training/services/lms/site"
 )
 
-// guessable are the pages at which a stranger could try what they do not know: what fails there is counted.
+// guessable are the pages at which a link, a number or a state could be guessed. Failed requests to them are limited.
 var guessable = map[string]bool{
 	"POST /sign-in":               true,
 	"GET /sign-in/callback":       true,
@@ -17,14 +17,14 @@ var guessable = map[string]bool{
 	"POST /mailbox/{mail}/report": true,
 }
 
-// page is site.Page, for a table without the names of its columns.
+// page is site.Page, for a table without field names.
 type page struct {
 	Pattern string
 	Access  site.Access
 	Show    func(*site.Request) error
 }
 
-// routes are all pages. What is not here does not exist.
+// routes is the table of all pages.
 func (l *LMS) routes() []page {
 	return []page{
 		{"GET /{$}", site.SignedIn, l.report.ShowHome},
@@ -44,14 +44,14 @@ func (l *LMS) routes() []page {
 		{"GET /certificates/{lesson}", site.SignedIn, l.training.ShowCertificate},
 		{"GET /verify", site.Anyone, l.training.ShowVerify},
 		{"GET /xapi", site.Instructors, l.training.ShowXAPI},
-		{"GET /mailbox", site.Learners, l.drills.ShowMailbox},
-		{"GET /mailbox/{mail}", site.Learners, l.drills.ShowMail},
-		{"GET /mailbox/{mail}/link", site.Learners, l.drills.ShowLink},
-		{"POST /mailbox/{mail}/link", site.Learners, l.drills.DoSubmit},
-		{"POST /mailbox/{mail}/report", site.Learners, l.drills.DoReport},
-		{"GET /drills", site.Instructors, l.drills.ShowDrills},
-		{"POST /drills", site.Instructors, l.drills.DoDrill},
-		{"GET /drills/{campaign}", site.Instructors, l.drills.ShowDrill},
+		{"GET /mailbox", site.Learners, l.phishing.ShowMailbox},
+		{"GET /mailbox/{mail}", site.Learners, l.phishing.ShowMessage},
+		{"GET /mailbox/{mail}/link", site.Learners, l.phishing.ShowLink},
+		{"POST /mailbox/{mail}/link", site.Learners, l.phishing.DoSubmit},
+		{"POST /mailbox/{mail}/report", site.Learners, l.phishing.DoReport},
+		{"GET /drills", site.Instructors, l.phishing.ShowCampaigns},
+		{"POST /drills", site.Instructors, l.phishing.DoBegin},
+		{"GET /drills/{campaign}", site.Instructors, l.phishing.ShowCampaign},
 		{"GET /team", site.Leaders, l.report.ShowTeam},
 		{"GET /organisation", site.Instructors, l.report.ShowOrganisation},
 		{"GET /people", site.Instructors, l.report.ShowPeople},
@@ -73,7 +73,7 @@ func (l *LMS) routes() []page {
 	}
 }
 
-// Pages is the handler for people.
+// Pages is the handler of the people's port.
 func (l *LMS) Pages() http.Handler {
 	var pages []site.Page
 	for _, p := range l.routes() {

@@ -13,7 +13,7 @@ import (
 	"example.org/security-training/services/lms/site"
 )
 
-// timed is a server whose answers have a deadline that is over at once, which lets it be renewed so many times.
+// timed is a ResponseWriter whose deadline can be renewed only most times.
 type timed struct {
 	http.ResponseWriter
 	mu      *sync.Mutex
@@ -35,7 +35,7 @@ func (w timed) SetWriteDeadline(t time.Time) error {
 }
 
 func TestAStreamRenewsItsDeadlineAtEachEventAndEndsWhenItCannot(t *testing.T) {
-	s := conducted(t)
+	s := withConductor(t)
 	hold := make(chan struct{})
 	s.gateway.set(func() { s.gateway.hold = hold })
 	defer close(hold)

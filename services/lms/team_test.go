@@ -12,8 +12,34 @@ import (
 	"example.org/security-training/services/risk"
 )
 
+func TestLeadersSeeTheirOwnTeamOnlyAndNoGroupUnderFive(t *testing.T) {
+	s := newFixture(t)
+	p := s.as("vera.holm").get("/team")
+	for _, name := range names {
+		mine := slices.Contains(
+			[]string{"Mira Keller", "Tom Brandt", "Vera Holm", "Ines Duarte", "Jonas Weber", "Lea Fontaine", "Piotr Nowak"},
+			name,
+		)
+		if strings.Contains(p.body, name) != mine {
+			t.Errorf("%s on Vera's page: %v, want %v", name, !mine, mine)
+		}
+	}
+	if strings.Contains(p.body, "config/prod.env") || strings.Contains(p.text(), "secrets") {
+		t.Error("the team's page says what somebody did")
+	}
+	p = s.as("otto.lang").get("/team")
+	for _, name := range []string{"Noah", "Emma", "Who needs what", "Mean of the team"} {
+		if strings.Contains(p.body, name) {
+			t.Errorf("a group of two shows %q", name)
+		}
+	}
+	if !strings.Contains(p.text(), "Too small a group to show") {
+		t.Error("the page does not say why it is empty")
+	}
+}
+
 func TestALeaderSeesTrendRolesRepetitionsAndWhatIsEscalatedAndNoAct(t *testing.T) {
-	s := newSchool(t)
+	s := newFixture(t)
 	s.scorer.set(func() {
 		for i := range s.scorer.people {
 			if s.scorer.people[i].Manager == "vera.holm" && s.scorer.people[i].ID != "tom.brandt" {
@@ -23,7 +49,8 @@ func TestALeaderSeesTrendRolesRepetitionsAndWhatIsEscalatedAndNoAct(t *testing.T
 	})
 	b := s.as("vera.holm")
 	p := b.get("/team")
-	if !strings.Contains(p.text(), "Nobody did again what a lesson had taught") || !strings.Contains(p.text(), "Site reliability engineer 5") {
+	if !strings.Contains(p.text(), "Nobody did again what a lesson had taught") ||
+		!strings.Contains(p.text(), "Site reliability engineer 5") {
 		t.Errorf("%s", p.text())
 	}
 	if !strings.Contains(p.text(), "Frontend developer 1 hidden") {
@@ -33,12 +60,17 @@ func TestALeaderSeesTrendRolesRepetitionsAndWhatIsEscalatedAndNoAct(t *testing.T
 		t.Error("no trend")
 	}
 	// Mira passed a lesson about secrets three weeks ago, and committed three since.
-	body := `{"events":[{"id":"training:old-pass","at":"2026-09-10T10:00:00+02:00","person":"mira.keller","source":"training","verb":"training.passed","module":"secret-hygiene","teaches":["git.secret_committed"],"score":1}]}`
+	body := `{"events":[{"id":"training:old-pass","at":"2026-09-10T10:00:00+02:00","person":"mira.keller",
+		"source":"training","verb":"training.passed",
+		"module":"secret-hygiene","teaches":["git.secret_committed"],"score":1}]}`
 	if w := s.wire(s.training.PutTraining, "PUT", "/v1/training", "application/json", body); w.Code != 204 {
 		t.Fatalf("%d %s", w.Code, w.Body)
 	}
 	p = b.get("/team")
-	if !strings.Contains(p.text(), "Done again after the lesson Module Bar People Times Keep secrets out of code 1 person 3 times") {
+	if !strings.Contains(
+		p.text(),
+		"Done again after the lesson Module Bar People Times Keep secrets out of code 1 person 3 times",
+	) {
 		t.Errorf("%s", p.text())
 	}
 	_, repeats, _ := strings.Cut(p.body, `id="repeats"`)
@@ -54,19 +86,23 @@ func TestALeaderSeesTrendRolesRepetitionsAndWhatIsEscalatedAndNoAct(t *testing.T
 }
 
 func TestAnInstructorSeesWhoseTrainingIsOverdueSinceWhenAndToWhomItIsEscalated(t *testing.T) {
-	s := newSchool(t)
+	s := newFixture(t)
 	b := s.as(site.RoleInstructor)
-	if p := b.get("/organisation"); !strings.Contains(p.text(), "Everybody's training is done or not due yet") && !strings.Contains(p.body, `id="escalations"`) {
+	if p := b.get("/organisation"); !strings.Contains(p.text(), "Everybody's training is done or not due yet") &&
+		!strings.Contains(p.body, `id="escalations"`) {
 		t.Errorf("no word about overdue training: %s", p.text())
 	}
-	s.scorer.set(func() { s.scorer.later = 28 * 24 * time.Hour })
+	s.scorer.set(func() { s.scorer.elapsed = 28 * 24 * time.Hour })
 	p := b.get("/organisation")
 	_, table, ok := strings.Cut(p.body, `id="escalations"`)
 	table, _, _ = strings.Cut(table, "</table>")
 	if !ok || !strings.Contains(table, `href="/people/luca.moretti"`) || !strings.Contains(table, "The security team") {
 		t.Fatalf("Luca, who is critical, is not escalated to the security team four weeks later: %s", p.text())
 	}
-	if n := regexp.MustCompile(`Escalated to the manager ([0-9]+) .* To the security team as well ([0-9]+) `).FindStringSubmatch(p.text()); n == nil || n[2] == "0" {
+	if n := regexp.MustCompile(
+		`Escalated to the manager ([0-9]+) .* To the security team as well ([0-9]+) `,
+	).FindStringSubmatch(p.text()); n == nil ||
+		n[2] == "0" {
 		t.Errorf("how many are escalated to whom: %q", n)
 	}
 	people, err := s.LMS.scorer.People()
@@ -84,16 +120,20 @@ func TestAnInstructorSeesWhoseTrainingIsOverdueSinceWhenAndToWhomItIsEscalated(t
 	if !strings.Contains(late.body, "/people/luca.moretti") || strings.Contains(late.body, "/people/tom.brandt") {
 		t.Error("the list of people whose training is overdue is not that")
 	}
-	s.scorer.set(func() { s.scorer.later = 120 * 24 * time.Hour }) // the quarter of those who are low is over, too, and half of another
-	if p := s.as("vera.holm").get("/team"); !strings.Contains(p.text(), "overdue since ") || !strings.Contains(p.text(), "escalated to you") {
+	s.scorer.set(
+		func() { s.scorer.elapsed = 120 * 24 * time.Hour },
+	) // the quarter of those who are low is over, too, and half of another
+	if p := s.as("vera.holm").get("/team"); !strings.Contains(p.text(), "overdue since ") ||
+		!strings.Contains(p.text(), "escalated to you") {
 		t.Errorf("a manager does not see since when: %s", p.text())
 	}
 }
 
 func TestAnInstructorSeesWhomAnotherProfileWouldScoreHowAndItChangesNothing(t *testing.T) {
-	s := newSchool(t)
+	s := newFixture(t)
 	b := s.as(site.RoleInstructor)
-	if p := b.get("/organisation"); strings.Contains(p.body, `id="differences"`) || !strings.Contains(p.body, `<option value="classic-v1">`) {
+	if p := b.get("/organisation"); strings.Contains(p.body, `id="differences"`) ||
+		!strings.Contains(p.body, `<option value="classic-v1">`) {
 		t.Errorf("nobody asked, or cannot: %s", p.text())
 	}
 	p := b.get("/organisation?shadow=classic-v1")
@@ -120,7 +160,11 @@ func TestAnInstructorSeesWhomAnotherProfileWouldScoreHowAndItChangesNothing(t *t
 	if differ == 0 || !strings.Contains(p.text(), words.Plural(differ, "person", "people")+" at another level") {
 		t.Errorf("%d differ in level: %s", differ, p.text())
 	}
-	if p.status != 200 || !strings.Contains(b.get("/organisation").body, `data-score="`+strings.Split(strings.Split(p.body, `data-score="`)[1], `"`)[0]+`"`) {
+	if p.status != 200 ||
+		!strings.Contains(
+			b.get("/organisation").body,
+			`data-score="`+strings.Split(strings.Split(p.body, `data-score="`)[1], `"`)[0]+`"`,
+		) {
 		t.Error("the organisation's score is another one")
 	}
 	if p := b.get("/organisation?shadow=none"); p.status != 400 {
@@ -132,8 +176,10 @@ func TestAnInstructorSeesWhomAnotherProfileWouldScoreHowAndItChangesNothing(t *t
 }
 
 func TestWhatWasTaughtBeforeIsKnownAfterAReset(t *testing.T) {
-	s := newSchool(t)
-	body := `{"events":[{"id":"training:old-pass","at":"2026-09-10T10:00:00+02:00","person":"mira.keller","source":"training","verb":"training.passed","module":"secret-hygiene","teaches":["git.secret_committed"],"score":1}]}`
+	s := newFixture(t)
+	body := `{"events":[{"id":"training:old-pass","at":"2026-09-10T10:00:00+02:00","person":"mira.keller",
+		"source":"training","verb":"training.passed",
+		"module":"secret-hygiene","teaches":["git.secret_committed"],"score":1}]}`
 	if w := s.wire(s.training.PutTraining, "PUT", "/v1/training", "application/json", body); w.Code != 204 {
 		t.Fatalf("%d %s", w.Code, w.Body)
 	}
@@ -142,14 +188,18 @@ func TestWhatWasTaughtBeforeIsKnownAfterAReset(t *testing.T) {
 	path := b.start("phishing")
 	b.attempt(path, "phishing", 1, 0)
 	s.campaign("prize", "payments")
-	b.get("/mailbox/" + s.letter("mira.keller", "prize") + "/link")
-	s.heard()
-	s.scorer.set(func() { s.scorer.away = true })
-	s.exec(`INSERT INTO training.outbox (id, event) VALUES ('training:late', '{"id":"training:late","at":"2026-09-11T10:00:00Z","person":"mira.keller","source":"training","verb":"training.stale"}')`)
+	b.get("/mailbox/" + s.message("mira.keller", "prize") + "/link")
+	s.awaitDelivery()
+	s.scorer.set(func() { s.scorer.unavailable = true })
+	s.exec(
+		`INSERT INTO training.outbox (id, event) VALUES ('training:late',
+			'{"id":"training:late","at":"2026-09-11T10:00:00Z","person":"mira.keller",
+			"source":"training","verb":"training.stale"}')`,
+	)
 	if w := s.forgetRecords(); w.Code != 204 {
 		t.Fatalf("%d %s", w.Code, w.Body)
 	}
-	s.scorer.set(func() { s.scorer.away = false })
+	s.scorer.set(func() { s.scorer.unavailable = false })
 	if left := s.one(`SELECT string_agg(id, ' ') FROM training.outbox`); left != "training:old-pass" {
 		t.Errorf("the outbox has %q, want what the seed brought, and that alone", left)
 	}
@@ -159,7 +209,7 @@ func TestWhatWasTaughtBeforeIsKnownAfterAReset(t *testing.T) {
 }
 
 func TestLookingAtATeamAgainAsksTheScorerForNobodyAgain(t *testing.T) {
-	s := newSchool(t)
+	s := newFixture(t)
 	s.LMS.scorer.Causes.Fresh, s.LMS.scorer.Causes.Usable = time.Hour, time.Hour
 	vera := s.as("vera.holm")
 	for range 3 {
@@ -175,30 +225,19 @@ func TestLookingAtATeamAgainAsksTheScorerForNobodyAgain(t *testing.T) {
 		}
 	})
 	// What is in the roster is of this moment all the same.
-	s.scorer.set(func() { s.scorer.later = 120 * 24 * time.Hour })
+	s.scorer.set(func() { s.scorer.elapsed = 120 * 24 * time.Hour })
 	if p := vera.get("/team"); !strings.Contains(p.text(), "escalated to you") {
 		t.Errorf("a training that is escalated meanwhile: %s", p.text())
 	}
 }
 
-func TestALearnerIsToldOfAnEscalationWhatIsSo(t *testing.T) {
-	for _, c := range []struct {
-		who  site.Viewer
-		to   risk.Escalation
-		want string
-	}{
-		{site.Viewer{Manager: "vera.holm", Peers: 7}, risk.ToManager, "It is overdue by half of its interval or more. Your manager's page lists it among the first."},
-		{site.Viewer{Manager: "otto.lang", Peers: 2}, risk.ToManager, "It is overdue by half of its interval or more. Your manager's page hides a team of fewer than 5, so it is an instructor who sees that."},
-		{site.Viewer{}, risk.ToManager, "It is overdue by half of its interval or more. The roster lists no manager of yours, so it is an instructor who sees that."},
-		{site.Viewer{Manager: "vera.holm", Peers: 7}, risk.ToSecurity, "It is overdue by its whole interval or more. Your manager's page lists it among the first. To an instructor it is marked for the security team as well."},
+func TestALearnersPageSaysWhoSeesAnEscalation(t *testing.T) {
+	s := newFixture(t)
+	s.scorer.set(func() { s.scorer.elapsed = 150 * 24 * time.Hour })
+	for who, want := range map[string]string{
+		"jonas.weber": "page lists it among the first.", "noah.petit": "hides a team of fewer than 5",
+		"sara.lindqvist": "The roster lists no manager of yours",
 	} {
-		if got := c.who.Escalated(c.to); got != c.want {
-			t.Errorf("%+v, %s: %s", c.who, c.to, got)
-		}
-	}
-	s := newSchool(t)
-	s.scorer.set(func() { s.scorer.later = 150 * 24 * time.Hour })
-	for who, want := range map[string]string{"jonas.weber": "page lists it among the first.", "noah.petit": "hides a team of fewer than 5", "sara.lindqvist": "The roster lists no manager of yours"} {
 		if p := s.as(who).get("/training"); !strings.Contains(p.text(), want) {
 			t.Errorf("%s: %s", who, p.text())
 		}

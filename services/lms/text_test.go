@@ -20,7 +20,7 @@ func TestWhatIsNoTextIsTheCallersFaultOnEveryRoute(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := newSchool(t)
+	s := newFixture(t)
 	n := meshtest.Start(t, text)
 	node := n.Join(t, "lms")
 	s.Register(node)
@@ -29,7 +29,7 @@ func TestWhatIsNoTextIsTheCallersFaultOnEveryRoute(t *testing.T) {
 }
 
 func TestWhatIsNoTextIsTheBrowsersFaultOnEveryPage(t *testing.T) {
-	s := newSchool(t)
+	s := newFixture(t)
 	people := map[string]*browser{"a stranger": s.browser(), "mira": s.as("mira.keller"), "admin": s.as("admin")}
 	for _, p := range s.LMS.routes() {
 		method, path, _ := strings.Cut(p.Pattern, " ")
@@ -72,7 +72,8 @@ func TestWhatIsNoTextIsTheBrowsersFaultOnEveryPage(t *testing.T) {
 	if err := conn.SetDeadline(time.Now().Add(10 * time.Second)); err != nil {
 		t.Fatal(err)
 	}
-	request := "POST /sign-in HTTP/1.1\r\nHost: 127.0.0.1\r\nSec-Fetch-Site: same-origin\r\nContent-Type: application/x-www-form-urlencoded\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n"
+	request := "POST /sign-in HTTP/1.1\r\nHost: 127.0.0.1\r\nSec-Fetch-Site: same-origin\r\n" +
+		"Content-Type: application/x-www-form-urlencoded\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n"
 	if _, err := io.WriteString(conn, request); err != nil {
 		t.Fatal(err)
 	}
@@ -86,7 +87,7 @@ func TestWhatIsNoTextIsTheBrowsersFaultOnEveryPage(t *testing.T) {
 	}
 }
 
-// pathOf fills in the values of a pattern's path.
+// pathOf replaces the wildcards of a path by a value.
 func pathOf(path, value string) string {
 	for {
 		from, to := strings.IndexByte(path, '{'), strings.IndexByte(path, '}')

@@ -1,5 +1,5 @@
-// Package auditlog shows the learning system's audit to instructors, and hands it out to be verified elsewhere. The
-// chain itself is written with what it is about, by package store.
+// Package auditlog shows the learning system's audit log to instructors and exports it for verification. Package store
+// writes the audit chain, each row together with the change that it reports.
 package auditlog
 
 import (
@@ -7,14 +7,14 @@ import (
 	"example.org/security-training/services/lms/store"
 )
 
-// Log serves the audit. Its methods are safe for concurrent use.
+// Log serves the audit log. Its methods are safe for concurrent use.
 type Log struct {
 	Store *Store
 	site  *site.Site
 }
 
-// Store reads the audit.
+// Store reads the audit log.
 type Store struct{ *store.Store }
 
-// New makes a Log.
+// New returns a Log.
 func New(db *store.Store, pages *site.Site) *Log { return &Log{Store: &Store{db}, site: pages} }

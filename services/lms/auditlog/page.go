@@ -19,7 +19,7 @@ import (
 	"example.org/security-training/services/postgres/audited"
 )
 
-// PageRows is how many entries a page shows.
+// PageRows is the number of rows on a page.
 const PageRows = 50
 
 type pageView struct {
@@ -30,16 +30,16 @@ type pageView struct {
 	Kinds  []site.Choice
 }
 
-// line is an entry with its detail in parts.
+// line is a row with its detail split into facts.
 type line struct {
 	audit.Row
 	Facts []Fact
 }
 
-// Fact is one part of a detail.
+// Fact is a name and a value of a detail.
 type Fact struct{ Name, Value string }
 
-// factsOfObject takes a detail apart, a flat JSON object, in its own order; what is no object is one fact.
+// factsOfObject splits a detail, a flat JSON object, into facts in its order. A detail that is no object is one fact.
 func factsOfObject(detail string) []Fact {
 	if detail == "" {
 		return nil
@@ -59,22 +59,28 @@ func factsOfObject(detail string) []Fact {
 		if d.Decode(&raw) != nil {
 			return whole
 		}
-		f := Fact{Name: name.(string), Value: string(raw)} // a key of an object is a string
-		var text string
-		var list []string
-		var who site.Principal
-		strict := json.NewDecoder(bytes.NewReader(raw))
-		strict.DisallowUnknownFields()
-		if json.Unmarshal(raw, &text) == nil {
-			f.Value = text
-		} else if json.Unmarshal(raw, &list) == nil {
-			f.Value = strings.Join(list, ", ")
-		} else if strict.Decode(&who) == nil && who != (site.Principal{}) {
-			f.Value = who.Words()
-		}
-		facts = append(facts, f)
+		facts = append(facts, Fact{Name: name.(string), Value: valueOf(raw)}) // a key of an object is a string
 	}
 	return facts
+}
+
+// valueOf is a JSON value as text for people: a string, the strings of a list, or a principal in words.
+func valueOf(raw json.RawMessage) string {
+	var text string
+	if json.Unmarshal(raw, &text) == nil {
+		return text
+	}
+	var list []string
+	if json.Unmarshal(raw, &list) == nil {
+		return strings.Join(list, ", ")
+	}
+	var by site.Principal
+	strict := json.NewDecoder(bytes.NewReader(raw))
+	strict.DisallowUnknownFields()
+	if strict.Decode(&by) == nil && by != (site.Principal{}) {
+		return by.Words()
+	}
+	return string(raw)
 }
 
 // kinds are the kinds of rows that this service writes.
@@ -88,30 +94,30 @@ var kinds = []string{
 
 var kindPattern = regexp.MustCompile(`^[a-z_.]{0,40}$`)
 
-// Show is the page: PageRows entries at a time, the newest first, of a person, an event or a kind.
-func (l *Log) Show(v *site.Request) error {
-	q := v.R.URL.Query()
+// Show lists rows by person, event and kind, PageRows at a time, the newest first. 400 for an invalid query.
+func (l *Log) Show(req *site.Request) error {
+	q := req.R.URL.Query()
 	query, err := queryOf(q)
 	if err != nil {
 		return err
 	}
 	if query.Person != "" || query.Event != "" {
-		// Looking a person up is an act, and the audit says so as well.
-		if err := l.Store.Record(v.Ctx(), audited.Note("search", "", "", struct {
+		// A search for a person or an event is audited, too.
+		if err := l.Store.Record(req.Ctx(), audited.Note("search", "", "", struct {
 			By     site.Principal `json:"by"`
 			Person string         `json:"person,omitempty"`
 			Event  string         `json:"event,omitempty"`
-		}{v.Viewer.Principal, query.Person, query.Event})); err != nil {
+		}{req.Viewer.Principal, query.Person, query.Event})); err != nil {
 			return err
 		}
 	}
 	m := pageView{Query: query}
-	entries, err := l.Store.Search(v.Ctx(), query)
+	entries, err := l.Store.Search(req.Ctx(), query)
 	if err != nil {
 		return err
 	}
 	for _, e := range entries {
-		// The event has a column of its own.
+		// The event has its own column.
 		facts := slices.DeleteFunc(factsOfObject(e.Detail), func(f Fact) bool { return f.Name == "id" && f.Value == e.Event })
 		m.Rows = append(m.Rows, line{Row: e, Facts: facts})
 	}
@@ -129,10 +135,10 @@ func (l *Log) Show(v *site.Request) error {
 			Value: k, Name: words.Sentence(words.Spaced.Replace(k)), Chosen: k == query.Kind,
 		})
 	}
-	return l.site.Render(v, "audit", "Audit", "/audit", m)
+	return l.site.Render(req, "audit", "Audit", "/audit", m)
 }
 
-// queryOf reads a query of one page and an entry more, which shows that there are older ones.
+// queryOf reads the query of a page. Its limit is one row more than a page, which tells whether there are older rows.
 func queryOf(q url.Values) (Query, error) {
 	query := Query{
 		Person: strings.TrimSpace(q.Get("person")), Event: strings.TrimSpace(q.Get("event")), Kind: q.Get("kind"),
@@ -143,14 +149,12 @@ func queryOf(q url.Values) (Query, error) {
 	text := query.Person + query.Event
 	if err != nil || query.Before < 0 || !kindPattern.MatchString(query.Kind) || len(query.Person) > 200 ||
 		len(query.Event) > 300 || strings.ContainsRune(text, 0) || !utf8.ValidString(text) {
-		return query, httpjson.Errorf(
-			http.StatusBadRequest, "bad_search", "This is not a search that the audit can answer.",
-		)
+		return query, httpjson.Errorf(http.StatusBadRequest, "bad_search", "The audit log cannot answer this search.")
 	}
 	return query, nil
 }
 
-// FactsOf takes the detail of a line of a story apart.
+// FactsOf splits the detail of a line of a story into facts. A detail that is no JSON is one fact without a name.
 func FactsOf(detail string) []Fact {
 	if !json.Valid([]byte(detail)) {
 		if detail == "" {

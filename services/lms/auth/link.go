@@ -26,12 +26,7 @@ import (
 // Store is the tables of links, sessions and revocations.
 type Store struct{ *store.Store }
 
-// unknownPerson is the answer to a link for somebody who is not in the roster.
-func unknownPerson(id string) error {
-	return httpjson.Errorf(http.StatusNotFound, "unknown_person", "nobody in the roster is %q", id)
-}
-
-// Sweep deletes sessions that have ended, and links a day after they have.
+// Sweep deletes expired sessions, and links that expired more than a day ago.
 func (s *Store) Sweep(ctx context.Context) error {
 	_, err := s.Pool.Exec(ctx, `DELETE FROM training.session WHERE expiry < now()`)
 	if err != nil {
@@ -43,6 +38,7 @@ func (s *Store) Sweep(ctx context.Context) error {
 	return nil
 }
 
+// digest is what the table keeps of a token, so that reading the table gives no working link.
 func digest(token string) []byte {
 	sum := sha256.Sum256([]byte(token))
 	return sum[:]
@@ -50,7 +46,9 @@ func digest(token string) []byte {
 
 func (s *Store) addLink(ctx context.Context, token string, p site.Principal, expires time.Time, by string) error {
 	return s.Write(ctx, func(tx pgx.Tx) ([]audited.Row, error) {
-		if _, err := tx.Exec(ctx, `INSERT INTO training.link (token, role, person, expires) VALUES ($1, $2, $3, $4)`, digest(token), p.Role, p.Person, expires); err != nil {
+		_, err := tx.Exec(ctx, `INSERT INTO training.link (token, role, person, expires) VALUES ($1, $2, $3, $4)`,
+			digest(token), p.Role, p.Person, expires)
+		if err != nil {
 			return nil, fmt.Errorf("store link: %w", err)
 		}
 		return []audited.Row{audited.Note("link.made", p.Person, "", struct {
@@ -61,16 +59,12 @@ func (s *Store) addLink(ctx context.Context, token string, p site.Principal, exp
 	})
 }
 
-// useLink consumes a link: of many who try, one gets it. errGone if it was used, has ended, or never was.
+// useLink consumes a link; of concurrent callers one succeeds. store.ErrNotFound if it is unknown, used or expired.
 func (s *Store) useLink(ctx context.Context, token string, now time.Time) (site.Principal, error) {
 	var p site.Principal
 	err := s.Write(ctx, func(tx pgx.Tx) ([]audited.Row, error) {
-		row := tx.QueryRow(
-			ctx,
-			`UPDATE training.link SET used = $2 WHERE token = $1 AND used IS NULL AND expires > $2 RETURNING role, person`,
-			digest(token),
-			now,
-		)
+		row := tx.QueryRow(ctx, `UPDATE training.link SET used = $2
+			WHERE token = $1 AND used IS NULL AND expires > $2 RETURNING role, person`, digest(token), now)
 		if err := row.Scan(&p.Role, &p.Person); errors.Is(err, pgx.ErrNoRows) {
 			return nil, store.ErrNotFound
 		} else if err != nil {
@@ -83,53 +77,17 @@ func (s *Store) useLink(ctx context.Context, token string, now time.Time) (site.
 
 var personPattern = regexp.MustCompile(`^[a-z0-9][a-z0-9.-]{0,63}$`)
 
-// PostLink is POST /v1/links: makes a sign-in link that works once, for a quarter of an hour. 404 for somebody who is
-// not in the roster, 409 for a manager without reports, 503 while the scorer, which knows the roster, is away.
+// PostLink is POST /v1/links: it makes a sign-in link that works once, within 15 minutes. 404 if the roster does not
+// list the person, 409 for a manager without reports, 503 if the roster is not available, 422 for any other fault.
 func (a *Auth) PostLink(w http.ResponseWriter, r *http.Request) error {
 	var order lmsapi.LinkOrder
 	if err := httpjson.Read(w, r, 4<<10, &order); err != nil {
 		return err
 	}
 	link := lmsapi.Link{Person: order.Person, Role: order.Role, Expires: a.cfg.Now().Add(linkEnd).UTC()}
-	p := site.Principal{Role: site.RolePerson, Person: order.Person}
-	switch order.Role {
-	case site.RoleInstructor, site.RoleAdmin:
-		if order.Person != "" {
-			return httpjson.Errorf(
-				http.StatusUnprocessableEntity,
-				"bad_link",
-				"person: an instructor's link is not bound to a person",
-			)
-		}
-		p.Role = order.Role
-	case "", "learner", "manager":
-		if !personPattern.MatchString(order.Person) {
-			return httpjson.Errorf(
-				http.StatusUnprocessableEntity,
-				"bad_link",
-				"person: want an id of the roster, or the role instructor",
-			)
-		}
-		people, err := a.scorer.People()
-		if err != nil {
-			return site.Unavailable(err)
-		}
-		if !slices.ContainsFunc(people, func(s risk.Standing) bool { return s.ID == order.Person }) {
-			return unknownPerson(order.Person)
-		}
-		link.Role = "learner"
-		if slices.ContainsFunc(people, func(s risk.Standing) bool { return s.Manager == order.Person }) {
-			link.Role = "manager"
-		} else if order.Role == "manager" {
-			return httpjson.Errorf(http.StatusConflict, "no_reports", "nobody reports to %q", order.Person)
-		}
-	default:
-		return httpjson.Errorf(
-			http.StatusUnprocessableEntity,
-			"bad_link",
-			"role %q: want learner, manager, instructor or admin",
-			order.Role,
-		)
+	p, err := a.principalOf(order, &link)
+	if err != nil {
+		return err
 	}
 	token := rand.Text()
 	if err := a.Store.addLink(r.Context(), token, p, link.Expires, mesh.Caller(r.Context()).Name); err != nil {
@@ -137,4 +95,46 @@ func (a *Auth) PostLink(w http.ResponseWriter, r *http.Request) error {
 	}
 	link.Path = "/sign-in?" + url.Values{"token": {token}}.Encode()
 	return httpjson.Write(w, http.StatusCreated, link)
+}
+
+// principalOf is whom a link signs in. For a person it sets the role in the link by the roster.
+func (a *Auth) principalOf(order lmsapi.LinkOrder, link *lmsapi.Link) (site.Principal, error) {
+	p := site.Principal{Role: site.RolePerson, Person: order.Person}
+	switch order.Role {
+	case site.RoleInstructor, site.RoleAdmin:
+		if order.Person != "" {
+			return p, badLink("person: an instructor's link is not bound to a person")
+		}
+		p.Role = order.Role
+		return p, nil
+	case "", "learner", "manager":
+	default:
+		return p, badLink("role %q: want learner, manager, instructor or admin", order.Role)
+	}
+	if !personPattern.MatchString(order.Person) {
+		return p, badLink("person: want an id of the roster, or the role instructor")
+	}
+	people, err := a.scorer.People()
+	if err != nil {
+		return p, site.Unavailable(err)
+	}
+	if !listed(people, order.Person) {
+		return p, httpjson.Errorf(http.StatusNotFound, "unknown_person", "the roster does not list %q", order.Person)
+	}
+	link.Role = "learner"
+	if slices.ContainsFunc(people, func(s risk.Standing) bool { return s.Manager == order.Person }) {
+		link.Role = "manager"
+	} else if order.Role == "manager" {
+		return p, httpjson.Errorf(http.StatusConflict, "no_reports", "nobody reports to %q", order.Person)
+	}
+	return p, nil
+}
+
+func badLink(format string, args ...any) error {
+	return httpjson.Errorf(http.StatusUnprocessableEntity, "bad_link", format, args...)
+}
+
+// listed reports whether the roster lists a person.
+func listed(people []risk.Standing, person string) bool {
+	return slices.ContainsFunc(people, func(s risk.Standing) bool { return s.ID == person })
 }

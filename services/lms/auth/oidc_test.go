@@ -35,7 +35,9 @@ func TestACookieOfASignInIsGoodForItsTimeAndAsItWasSealed(t *testing.T) {
 	}
 	flipped := []byte(cookie)
 	flipped[len(flipped)/2] ^= 1
-	for name, bad := range map[string]string{"a changed one": string(flipped), "none": "", "half of one": cookie[:len(cookie)/2], "what is no code": "%%"} {
+	for name, bad := range map[string]string{
+		"a changed one": string(flipped), "none": "", "half of one": cookie[:len(cookie)/2], "what is no code": "%%",
+	} {
 		if _, ok := endSignIn(key, bad, labNow); ok {
 			t.Errorf("%s is taken", name)
 		}
@@ -78,11 +80,11 @@ func TestAProviderThatIsSilentIsAskedOnceAndHoldsNobodyLongerThanTheyWait(t *tes
 	leave()
 	go func() { _, _, err := p.discover(second); over <- err }()
 	if err := <-over; !errors.Is(err, context.Canceled) {
-		t.Errorf("whoever does not wait: %v", err)
+		t.Errorf("a caller whose context has ended: %v", err)
 	}
 	stop()
 	if err := <-over; !errors.Is(err, context.Canceled) {
-		t.Errorf("whoever waits no more: %v", err)
+		t.Errorf("a caller whose context ends: %v", err)
 	}
 	silent.mu.Lock()
 	defer silent.mu.Unlock()

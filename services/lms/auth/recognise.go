@@ -9,65 +9,72 @@ import (
 	"example.org/security-training/services/lms/riskclient"
 	"example.org/security-training/services/lms/site"
 	"example.org/security-training/services/lms/words"
+	"example.org/security-training/services/risk"
 )
 
-// recognise finds who asks, by the session and a roster that is ten seconds old at most, ten minutes while the scorer
-// is away. Somebody who has left is nobody.
-func (a *Auth) recognise(v *site.Request) error {
-	p, ok := a.signedIn(v.Ctx())
+// recognise sets the viewer by the session and the roster. The roster is at most ten seconds old, or ten minutes while
+// the risk scorer cannot be reached. The session of a person whom the roster does not list is ended.
+func (a *Auth) recognise(req *site.Request) error {
+	p, ok := a.signedIn(req.Ctx())
 	if !ok {
 		return nil
 	}
 	if p.Certificate != "" {
-		if c, shown := a.site.Certificate(v.R); !shown || c.Serial != p.Certificate {
-			return nil // a stolen cookie alone is nobody
+		if c, shown := a.site.Certificate(req.R); !shown || c.Serial != p.Certificate {
+			return nil // a stolen cookie is worthless without the certificate
 		}
 	}
 	if p.Role != site.RolePerson {
-		v.Viewer = &site.Viewer{Principal: p, Name: words.Sentence(p.Role)}
+		req.Viewer = &site.Viewer{Principal: p, Name: words.Sentence(p.Role)}
 		return nil
 	}
 	people, err := a.scorer.People()
-	if err != nil && !errors.As(err, &v.Stale) {
-		// Who the session stands for is known all the same; what the roster would grant beyond that is not.
-		v.Viewer = &site.Viewer{Principal: p, Name: p.Person}
-		v.Stale = &riskclient.Stale{Cause: err}
+	if err != nil && !errors.As(err, &req.Stale) {
+		// Without a roster the viewer is the person of the session, and has no reports.
+		req.Viewer = &site.Viewer{Principal: p, Name: p.Person}
+		req.Stale = &riskclient.Stale{Cause: err}
 		return nil
 	}
-	who := &site.Viewer{Principal: p}
-	for i, s := range people {
-		if s.ID == p.Person {
-			who.Self, who.Name = &people[i], s.Name
-		} else if s.Manager == p.Person {
-			who.Reports = append(who.Reports, s)
-		}
-	}
-	for _, s := range people {
-		if who.Self == nil || who.Self.Manager == "" {
-			break
-		}
-		if s.ID == who.Self.Manager {
-			who.Manager = s.ID
-		}
-		if s.Manager == who.Self.Manager {
-			who.Peers++
-		}
-	}
-	if who.Self == nil {
-		if err := a.sessions.Destroy(v.Ctx()); err != nil {
+	viewer := viewerOf(p, people)
+	if viewer.Self == nil {
+		if err := a.sessions.Destroy(req.Ctx()); err != nil {
 			return fmt.Errorf("end session: %w", err)
 		}
-		a.site.RecordRefusal(v, p.Person, "left")
-		return httpjson.Errorf(http.StatusForbidden, "left", "The roster does not list you any more, so you were signed out.")
+		a.site.RecordRefusal(req, p.Person, "left")
+		return httpjson.Errorf(http.StatusForbidden, "left", "The roster no longer lists you, so you were signed out.")
 	}
-	v.Viewer = who
+	req.Viewer = viewer
 	return nil
 }
 
-// Recognise finds who asks; somebody whose certificate was revoked is refused.
-func (a *Auth) Recognise(v *site.Request) error {
-	if err := a.unrevoked(v); err != nil {
+// viewerOf looks a person up in the roster, with reports and manager.
+func viewerOf(p site.Principal, people []risk.Standing) *site.Viewer {
+	v := &site.Viewer{Principal: p}
+	for i, s := range people {
+		if s.ID == p.Person {
+			v.Self, v.Name = &people[i], s.Name
+		} else if s.Manager == p.Person {
+			v.Reports = append(v.Reports, s)
+		}
+	}
+	if v.Self == nil || v.Self.Manager == "" {
+		return v
+	}
+	for _, s := range people {
+		if s.ID == v.Self.Manager {
+			v.Manager = s.ID
+		}
+		if s.Manager == v.Self.Manager {
+			v.Peers++
+		}
+	}
+	return v
+}
+
+// Recognise sets the viewer of req. It returns a 403 for a revoked certificate.
+func (a *Auth) Recognise(req *site.Request) error {
+	if err := a.unrevoked(req); err != nil {
 		return err
 	}
-	return a.recognise(v)
+	return a.recognise(req)
 }

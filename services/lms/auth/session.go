@@ -15,7 +15,7 @@ import (
 	"example.org/security-training/services/lms/site"
 )
 
-// A session ends after idleEnd without a request, and after absoluteEnd whatever happens.
+// A session ends after idleEnd without a request, and after absoluteEnd in any case. A link expires after linkEnd.
 const (
 	idleEnd     = 30 * time.Minute
 	absoluteEnd = 8 * time.Hour
@@ -33,19 +33,20 @@ func newSessions(pool *pgxpool.Pool) *scs.SessionManager {
 	m.Cookie.Path = "/"
 	m.Cookie.HttpOnly = true
 	m.Cookie.SameSite = http.SameSiteStrictMode
-	m.Cookie.Persist = false // it ends with the browser too
+	m.Cookie.Persist = false // the cookie ends with the browser
 	return m
 }
 
-// withCertificates is m for the port that serves people by HTTPS: the same sessions, under a cookie that no other origin and no
-// plain connection can set.
+// withCertificates returns m for the HTTPS port: the same sessions, with a cookie that no other origin and no plain
+// HTTP connection can set.
 func withCertificates(m *scs.SessionManager) *scs.SessionManager {
 	secure := *m
 	secure.Cookie.Name, secure.Cookie.Secure = "__Host-session", true
 	return &secure
 }
 
-// WithSession loads and keeps the session of a request, by the cookie of the port that it came in by.
+// WithSession loads the session of a request before next and stores it afterwards. HTTP and HTTPS have cookies of
+// different names.
 func (a *Auth) WithSession(next http.Handler) http.Handler {
 	a.sessions.ErrorFunc = func(w http.ResponseWriter, r *http.Request, err error) {
 		a.site.Fail(&site.Request{W: w, R: r}, fmt.Errorf("session: %w", err))
@@ -76,8 +77,8 @@ func (s *sessionTable) FindCtx(ctx context.Context, token string) ([]byte, bool,
 	return b, true, nil
 }
 
-// CommitCtx implements scs.CtxStore. A session that differs only by less than a minute of idle time is not written again:
-// reading a page need not wait for the disk.
+// CommitCtx implements scs.CtxStore. It writes an unchanged session at most once a minute, so that most page views do
+// not wait for the disk.
 func (s *sessionTable) CommitCtx(ctx context.Context, token string, b []byte, expiry time.Time) error {
 	_, err := s.pool.Exec(ctx, `INSERT INTO training.session AS s (token, state, expiry) VALUES ($1, $2, $3)
 		ON CONFLICT (token) DO UPDATE SET state = excluded.state, expiry = excluded.expiry
@@ -109,7 +110,7 @@ func (s *sessionTable) Commit(token string, b []byte, expiry time.Time) error {
 // Delete implements scs.Store; scs calls DeleteCtx instead.
 func (s *sessionTable) Delete(token string) error { return s.DeleteCtx(context.Background(), token) }
 
-// signIn begins a session for p under a new token.
+// signIn begins a session of p with a new token.
 func (a *Auth) signIn(ctx context.Context, p site.Principal) error {
 	if err := a.sessions.RenewToken(ctx); err != nil {
 		return fmt.Errorf("begin session: %w", err)
@@ -118,11 +119,11 @@ func (a *Auth) signIn(ctx context.Context, p site.Principal) error {
 	if err != nil {
 		return fmt.Errorf("begin session: %w", err)
 	}
-	a.sessions.Put(ctx, principalKey, string(b)) // one text: scs's encoding of it is stable
+	a.sessions.Put(ctx, principalKey, string(b)) // a string, because scs encodes a struct differently each time
 	return nil
 }
 
-// signedIn is who the session stands for, if anybody.
+// signedIn returns the principal of the session, if it has a valid one.
 func (a *Auth) signedIn(ctx context.Context) (site.Principal, bool) {
 	var p site.Principal
 	text := a.sessions.GetString(ctx, principalKey)

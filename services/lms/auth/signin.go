@@ -1,5 +1,5 @@
-// Package auth finds out who asks: by a link that works once, a certificate that the browser shows, or a provider of
-// identities. It keeps sessions, ends them, and turns revoked certificates away.
+// Package auth authenticates people: by a one-time link, a client certificate, or an OpenID provider. It keeps sessions
+// and refuses revoked certificates.
 package auth
 
 import (
@@ -8,7 +8,6 @@ import (
 	"log/slog"
 	"net/http"
 	"regexp"
-	"slices"
 	"time"
 
 	"github.com/alexedwards/scs/v2"
@@ -18,17 +17,16 @@ import (
 	"example.org/security-training/services/lms/site"
 	"example.org/security-training/services/lms/store"
 	"example.org/security-training/services/postgres/audited"
-	"example.org/security-training/services/risk"
 )
 
 // Config is what Auth needs.
 type Config struct {
-	Provider *Provider        // of identities, by OpenID Connect; nil: none
+	Provider *Provider        // OpenID provider; nil: none
 	Now      func() time.Time // the wall clock
 	Log      *slog.Logger
 }
 
-// Auth serves the pages of signing in, and tells who asks for any other. Its methods are safe for concurrent use.
+// Auth serves the sign-in pages and identifies the viewer of every other page. Its methods are safe for concurrent use.
 type Auth struct {
 	Store    *Store
 	cfg      Config
@@ -37,60 +35,58 @@ type Auth struct {
 	sessions *scs.SessionManager
 }
 
-// New makes an Auth. Serve is to be called before the first page is served.
+// New returns an Auth. Serve must be called before the first request.
 func New(cfg Config, db *store.Store, scorer *riskclient.Client) *Auth {
 	return &Auth{Store: &Store{db}, cfg: cfg, scorer: scorer, sessions: newSessions(db.Pool)}
 }
 
-// Serve tells which site the pages are of: a site in its turn asks Recognise.
+// Serve sets the site that renders the pages. It is not an argument of New, since the site needs Recognise.
 func (a *Auth) Serve(pages *site.Site) { a.site = pages }
 
 type signInView struct {
-	Token string // to be sent back by the form; empty: nobody brought one
-	Used  bool   // the one sent does not work any more
+	Token string // of the link, for the form; empty: none
+	Used  bool   // the link's token is no longer valid
 
-	Done        bool   // the browser goes on by itself
-	Certificate string // whose certificate the browser shows, if it shows one
-	Provider    string // the host of the provider of identities, if there is one
+	Done        bool   // signed in; the browser is redirected
+	Certificate string // name in the client certificate, if there is one
+	Provider    string // host of the OpenID provider, if there is one
 }
 
 var tokenPattern = regexp.MustCompile(`^[A-Z2-7]{26,64}$`)
 
-// ShowSignIn shows a button. Only pressing it uses the link up: previews of links, and scanners of mail, only look.
-func (a *Auth) ShowSignIn(v *site.Request) error {
-	token := v.R.URL.Query().Get("token")
-	if token == "" && v.Viewer != nil {
-		return v.Redirect("/")
+// ShowSignIn shows a button that signs in. A GET does not use up the link, because mail scanners and link previews
+// request it, too.
+func (a *Auth) ShowSignIn(req *site.Request) error {
+	token := req.R.URL.Query().Get("token")
+	if token == "" && req.Viewer != nil {
+		return req.Redirect("/")
 	}
-	m := a.door(v)
+	m := a.signInViewOf(req)
 	if tokenPattern.MatchString(token) {
 		m.Token = token
 	} else if token != "" {
 		m.Used = true
 	}
-	v.Viewer = nil // whoever is signed in already: this page is about the link
-	return a.site.Render(v, "signin", "Sign in", "", m)
+	req.Viewer = nil // the page is about the link, not about the current session
+	return a.site.Render(req, "signin", "Sign in", "", m)
 }
 
-// door is how else one may come in.
-func (a *Auth) door(v *site.Request) signInView {
+// signInViewOf lists the ways to sign in without a link.
+func (a *Auth) signInViewOf(req *site.Request) signInView {
 	m := signInView{Provider: a.cfg.Provider.Host()}
-	if c, ok := a.site.Certificate(v.R); ok {
+	if c, ok := a.site.Certificate(req.R); ok {
 		m.Certificate = c.Name
 	}
 	return m
 }
 
-// DoCertificate signs in whom the browser's certificate names: somebody of the roster, or a role that is nobody's own.
-func (a *Auth) DoCertificate(v *site.Request) error {
-	c, ok := a.site.Certificate(v.R)
+// DoCertificate signs in by client certificate: a person of the roster, an instructor or an admin. 403 for any other.
+func (a *Auth) DoCertificate(req *site.Request) error {
+	c, ok := a.site.Certificate(req.R)
 	if !ok {
-		a.site.RecordRefusal(v, "", "no_certificate")
-		return httpjson.Errorf(
-			http.StatusForbidden,
-			"no_certificate",
-			"Your browser shows no certificate here. Import the file that you were given, and come in by the address with https.",
-		)
+		a.site.RecordRefusal(req, "", "no_certificate")
+		return httpjson.Errorf(http.StatusForbidden, "no_certificate",
+			"Your browser did not send a certificate. Import the file that you were given, and use the https address.")
 	}
 	p := site.Principal{Role: c.Role, Via: "certificate", Certificate: c.Serial}
 	switch c.Role {
@@ -101,61 +97,59 @@ func (a *Auth) DoCertificate(v *site.Request) error {
 		if err != nil {
 			return site.Unavailable(err)
 		}
-		if !slices.ContainsFunc(people, func(s risk.Standing) bool { return s.ID == c.Name }) {
-			a.site.RecordRefusal(v, c.Name, "not_in_roster")
-			return httpjson.Errorf(
-				http.StatusForbidden,
-				"not_in_roster",
-				"The roster does not list who your certificate is for.",
-			)
+		if !listed(people, c.Name) {
+			a.site.RecordRefusal(req, c.Name, "not_in_roster")
+			return httpjson.Errorf(http.StatusForbidden, "not_in_roster",
+				"The roster does not list the person in your certificate.")
 		}
 	default:
-		a.site.RecordRefusal(v, c.Name, "no_role")
+		a.site.RecordRefusal(req, c.Name, "no_role")
 		return httpjson.Errorf(http.StatusForbidden, "no_role", "Your certificate names no role.")
 	}
-	return a.welcome(v, p)
+	return a.beginAudited(req, p)
 }
 
-// welcome begins a session, with its audit row.
-func (a *Auth) welcome(v *site.Request, p site.Principal) error {
-	if err := a.Store.Record(v.Ctx(), audited.Note("sign_in", p.Person, "", p)); err != nil {
+// beginAudited writes the audit row of a sign-in, begins the session and redirects to the first page.
+func (a *Auth) beginAudited(req *site.Request, p site.Principal) error {
+	if err := a.Store.Record(req.Ctx(), audited.Note("sign_in", p.Person, "", p)); err != nil {
 		return err
 	}
-	if err := a.signIn(v.Ctx(), p); err != nil {
+	if err := a.signIn(req.Ctx(), p); err != nil {
 		return err
 	}
-	return v.Redirect("/")
+	return req.Redirect("/")
 }
 
-// DoSignIn uses a link up and begins a session; 403 for one that is unknown, used or too old.
-func (a *Auth) DoSignIn(v *site.Request) error {
-	token := v.R.PostForm.Get("token")
+// DoSignIn uses a link and begins a session; 403 if the link is unknown, used or expired.
+func (a *Auth) DoSignIn(req *site.Request) error {
+	token := req.R.PostForm.Get("token")
 	p, err := site.Principal{}, store.ErrNotFound
 	if tokenPattern.MatchString(token) {
-		p, err = a.Store.useLink(v.Ctx(), token, a.cfg.Now())
+		p, err = a.Store.useLink(req.Ctx(), token, a.cfg.Now())
 	}
 	if errors.Is(err, store.ErrNotFound) {
-		v.Wrong = true
-		a.site.RecordRefusal(v, "", "bad_link")
-		v.Status, v.Viewer = http.StatusForbidden, nil
-		return a.site.Render(v, "signin", "Sign in", "", signInView{Used: true})
+		req.GuessFailed = true
+		a.site.RecordRefusal(req, "", "bad_link")
+		req.Status, req.Viewer = http.StatusForbidden, nil
+		return a.site.Render(req, "signin", "Sign in", "", signInView{Used: true})
 	}
 	if err != nil {
 		return err
 	}
-	if err := a.signIn(v.Ctx(), p); err != nil {
+	if err := a.signIn(req.Ctx(), p); err != nil {
 		return err
 	}
-	return v.Redirect("/")
+	return req.Redirect("/")
 }
 
 // DoSignOut ends the session.
-func (a *Auth) DoSignOut(v *site.Request) error {
-	if err := a.Store.Record(v.Ctx(), audited.Note("sign_out", v.Viewer.Person, "", v.Viewer.Principal)); err != nil {
+func (a *Auth) DoSignOut(req *site.Request) error {
+	row := audited.Note("sign_out", req.Viewer.Person, "", req.Viewer.Principal)
+	if err := a.Store.Record(req.Ctx(), row); err != nil {
 		return err
 	}
-	if err := a.sessions.Destroy(v.Ctx()); err != nil {
+	if err := a.sessions.Destroy(req.Ctx()); err != nil {
 		return fmt.Errorf("end session: %w", err)
 	}
-	return v.Redirect("/sign-in")
+	return req.Redirect("/sign-in")
 }

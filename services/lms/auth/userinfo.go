@@ -14,36 +14,36 @@ import (
 	"golang.org/x/oauth2"
 )
 
-// mostOfUserInfo is how many bytes of an answer of the UserInfo endpoint are read.
+// mostOfUserInfo is the most bytes of an answer of the UserInfo endpoint.
 const mostOfUserInfo = 64 << 10
 
-// claims are what a provider says of a person, beyond what is verified with the ID token.
+// claims are the claims about a person that are used, of the ID token and the UserInfo endpoint.
 type claims struct {
 	Subject  string   `json:"sub"`
 	Email    string   `json:"email"`
-	Verified truth    `json:"email_verified"`
+	Verified boolean  `json:"email_verified"`
 	Roles    []string `json:"roles"`
 }
 
-// truth is a boolean, which some providers write as a string.
-type truth bool
+// boolean is a JSON boolean that some providers write as a string.
+type boolean bool
 
 // UnmarshalJSON implements json.Unmarshaler.
-func (f *truth) UnmarshalJSON(b []byte) error {
-	switch string(b) {
+func (b *boolean) UnmarshalJSON(text []byte) error {
+	switch string(text) {
 	case "true", `"true"`:
-		*f = true
+		*b = true
 	case "false", `"false"`, "null":
-		*f = false
+		*b = false
 	default:
-		return errors.New("neither true nor false")
+		return errors.New("want true or false")
 	}
 	return nil
 }
 
-// authorized checks for whom an ID token was made, by OpenID Connect Core 1.0, section 3.1.3.7, rules 3 to 5: one for
-// several audiences says that this client is the authorized party, and one that says who that is means this client.
-// That the client is among the audiences is verified before.
+// authorized checks the authorized party of an ID token by OpenID Connect Core 1.0, section 3.1.3.7, rules 3 to 5: a
+// token with several audiences must name one, and one that is named must be this client. That the client is among the
+// audiences is verified elsewhere.
 func authorized(id *oidc.IDToken, client string) error {
 	var c struct {
 		Party *string `json:"azp"`
@@ -53,33 +53,32 @@ func authorized(id *oidc.IDToken, client string) error {
 	}
 	switch {
 	case c.Party == nil && len(id.Audience) > 1:
-		return fmt.Errorf("%d audiences, and no authorized party", len(id.Audience))
+		return fmt.Errorf("%d audiences without an authorized party", len(id.Audience))
 	case c.Party != nil && *c.Party != client:
-		return errors.New("another authorized party")
+		return errors.New("the authorized party is another client")
 	}
 	return nil
 }
 
-// complete adds to c, the claims of an ID token, what the provider says at its UserInfo endpoint. A code is exchanged
-// for an access token as well, and then a provider gives the claims of the scopes email and profile there, and need not
-// in the ID token (OpenID Connect Core 1.0, section 5.4). An email address and whether it is verified are taken from
-// the same place.
+// complete adds to c, the claims of an ID token, those of the UserInfo endpoint. In the code flow a provider returns
+// the claims of the scopes email and profile there, and may omit them from the ID token (OpenID Connect Core 1.0,
+// section 5.4). An email address and whether it is verified are always taken from the same source.
 func (p *Provider) complete(ctx context.Context, found *oidc.Provider, token *oauth2.Token, c *claims) error {
 	endpoint := found.UserInfoEndpoint()
 	if endpoint == "" {
 		return nil
 	}
-	told, err := p.userInfo(ctx, endpoint, token)
+	info, err := p.userInfo(ctx, endpoint, token)
 	if err != nil {
 		return err
 	}
-	if told.Subject == "" || told.Subject != c.Subject { // section 5.3.2: else it may be of anybody
-		return &badToken{errors.New("the UserInfo endpoint tells of another subject")}
+	if info.Subject == "" || info.Subject != c.Subject { // section 5.3.2
+		return &badToken{errors.New("the claims of the UserInfo endpoint are about another subject")}
 	}
 	if c.Email == "" {
-		c.Email, c.Verified = told.Email, told.Verified
+		c.Email, c.Verified = info.Email, info.Verified
 	}
-	for _, role := range told.Roles {
+	for _, role := range info.Roles {
 		if !slices.Contains(c.Roles, role) {
 			c.Roles = append(c.Roles, role)
 		}
@@ -87,6 +86,8 @@ func (p *Provider) complete(ctx context.Context, found *oidc.Provider, token *oa
 	return nil
 }
 
+// userInfo requests the claims of the UserInfo endpoint. It returns a *badToken for an answer that is refused or
+// invalid.
 func (p *Provider) userInfo(ctx context.Context, endpoint string, token *oauth2.Token) (claims, error) {
 	var c claims
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, endpoint, nil)

@@ -1,5 +1,5 @@
-// Package chart draws what pages show of scores as SVG: a trend, a gauge, a distribution, bars. It computes places and
-// words; the templates hold the shapes.
+// Package chart computes the SVG charts of scores: a trend, a gauge, a distribution and bars. It formats coordinates as
+// numbers; the templates have the shapes. No text of a person becomes markup.
 package chart
 
 import (
@@ -11,8 +11,6 @@ import (
 	"example.org/security-training/services/risk"
 )
 
-// Charts are numbers for SVG templates: coordinates are formatted here, so that no text of a person ever becomes markup.
-
 // TrendChart is a score over time.
 type TrendChart struct {
 	W, H         int
@@ -22,8 +20,8 @@ type TrendChart struct {
 	X, Y         string // of the last point
 	Now          risk.Score
 	Level        risk.Level
-	Rows         []trendRow // the same as a table, newest first
-	Change       string     // in words: "down 0.041 in 7 days"
+	Rows         []trendRow // the points as a table, the newest first
+	Change       string     // for example "down 0.041 in 7 days"
 	Left, Right  int
 	Bottom, Base int
 }
@@ -41,10 +39,10 @@ type trendRow struct {
 	At    time.Time
 	Score risk.Score
 	Level risk.Level
-	Step  int64 // millionths since the row before it in time
+	Step  int64 // change since the point before, in millionths
 }
 
-// Bounds are where MEDIUM, HIGH and CRITICAL begin.
+// Bounds are the lowest scores of MEDIUM, HIGH and CRITICAL.
 type Bounds [3]float64
 
 // Level is the level of a score.
@@ -58,12 +56,25 @@ func (b Bounds) Level(s risk.Score) risk.Level {
 	return l
 }
 
-// BoundsOf reads the bounds of a profile.
+// each calls band with the range of scores of every level, the lowest first.
+func (b Bounds) each(band func(l risk.Level, from, to float64)) {
+	from := 0.0
+	for i, l := range risk.Levels {
+		to := 1.0
+		if i < len(b) {
+			to = b[i]
+		}
+		band(l, from, to)
+		from = to
+	}
+}
+
+// BoundsOf converts the bounds of a profile.
 func BoundsOf(b risk.Bounds) Bounds {
 	return Bounds{b.Medium.Float(), b.High.Float(), b.Critical.Float()}
 }
 
-// ProfileOf is the profile that made a score, or the default one for a name that this release does not know.
+// ProfileOf returns the profile of a name, or the default profile if there is none of this name.
 func ProfileOf(name string) *risk.Profile {
 	p, err := risk.ProfileByName(name)
 	if err != nil {
@@ -75,7 +86,8 @@ func ProfileOf(name string) *risk.Profile {
 	return p
 }
 
-// DrawTrend makes a chart of points, the last being now; nil when there are fewer than two.
+// DrawTrend makes a chart of points in order of time, of which the last is the present. Dates are in loc. It returns
+// nil for fewer than two points.
 func DrawTrend(points []risk.Point, b Bounds, loc *time.Location) *TrendChart {
 	if len(points) < 2 {
 		return nil
@@ -103,15 +115,12 @@ func DrawTrend(points []risk.Point, b Bounds, loc *time.Location) *TrendChart {
 	}
 	c.Line = line.String()
 	c.Area = fmt.Sprintf("%sL%.1f %.1fL%d %.1fZ", c.Line, x(last), y(0), left, y(0))
-	from := 0.0
-	for i, l := range risk.Levels {
-		to := 1.0
-		if i < len(b) {
-			to = b[i]
-		}
-		c.Bands = append(c.Bands, trendBand{Level: l, Y: fmt.Sprintf("%.1f", y(to)), H: fmt.Sprintf("%.1f", y(from)-y(to)), LabelY: fmt.Sprintf("%.1f", (y(to)+y(from))/2+4), Caption: fmt.Sprintf("%.1f", to)})
-		from = to
-	}
+	b.each(func(l risk.Level, from, to float64) {
+		c.Bands = append(c.Bands, trendBand{
+			Level: l, Y: fmt.Sprintf("%.1f", y(to)), H: fmt.Sprintf("%.1f", y(from)-y(to)),
+			LabelY: fmt.Sprintf("%.1f", (y(to)+y(from))/2+4), Caption: fmt.Sprintf("%.1f", to),
+		})
+	})
 	for i := range 5 {
 		at := first.Add(time.Duration(float64(i) / 4 * float64(last.Sub(first))))
 		c.Ticks = append(c.Ticks, trendTick{X: fmt.Sprintf("%.1f", x(at)), Label: at.In(loc).Format("2 Jan")})
@@ -126,25 +135,29 @@ func DrawTrend(points []risk.Point, b Bounds, loc *time.Location) *TrendChart {
 		}
 		c.Rows = append(c.Rows, row)
 	}
-	week := points[0]
-	for _, p := range points {
-		if !p.At.After(last.Add(-7 * 24 * time.Hour)) {
-			week = p
-		}
-	}
-	days := int(last.Sub(week.At).Hours()/24 + 0.5)
-	switch change := end.Score.Float() - week.Score.Float(); {
-	case change > 0.0005:
-		c.Change = fmt.Sprintf("up %.3f in %s", change, words.Plural(days, "day", "days"))
-	case change < -0.0005:
-		c.Change = fmt.Sprintf("down %.3f in %s", -change, words.Plural(days, "day", "days"))
-	default:
-		c.Change = fmt.Sprintf("unchanged in %s", words.Plural(days, "day", "days"))
-	}
+	c.Change = changeOf(points)
 	return c
 }
 
-// Gauge is a half circle whose length is 1000 units.
+// changeOf says how the score changed within the last week, or since the first point if that is later.
+func changeOf(points []risk.Point) string {
+	end, week := points[len(points)-1], points[0]
+	for _, p := range points {
+		if !p.At.After(end.At.Add(-7 * 24 * time.Hour)) {
+			week = p
+		}
+	}
+	days := words.Plural(int(end.At.Sub(week.At).Hours()/24+0.5), "day", "days")
+	switch change := end.Score.Float() - week.Score.Float(); {
+	case change > 0.0005:
+		return fmt.Sprintf("up %.3f in %s", change, days)
+	case change < -0.0005:
+		return fmt.Sprintf("down %.3f in %s", -change, days)
+	}
+	return "unchanged in " + days
+}
+
+// Gauge is a half circle with a length of 1000 units.
 type Gauge struct {
 	Score risk.Score
 	Level risk.Level
@@ -157,32 +170,28 @@ type gaugeBand struct {
 	Dash, Offset string
 }
 
-// DrawGauge draws a score on a scale that shows the levels.
+// DrawGauge makes the gauge of a score with the bands of the levels.
 func DrawGauge(s risk.Score, l risk.Level, b Bounds) Gauge {
 	g := Gauge{Score: s, Level: l, Dash: fmt.Sprintf("%d 2000", int(1000*s.Float()+0.5))}
-	from := 0.0
-	for i, level := range risk.Levels {
-		to := 1.0
-		if i < len(b) {
-			to = b[i]
-		}
+	b.each(func(level risk.Level, from, to float64) {
 		gap := 6.0 // between bands
 		if level == risk.Critical {
 			gap = 0
 		}
-		g.Bands = append(g.Bands, gaugeBand{Level: level, Dash: fmt.Sprintf("%.0f 2000", 1000*(to-from)-gap), Offset: fmt.Sprintf("%.0f", -1000*from)})
-		from = to
-	}
+		g.Bands = append(g.Bands, gaugeBand{
+			Level: level, Dash: fmt.Sprintf("%.0f 2000", 1000*(to-from)-gap), Offset: fmt.Sprintf("%.0f", -1000*from),
+		})
+	})
 	return g
 }
 
-// Share is a horizontal bar of 1000 units.
+// Share is a part of a horizontal bar with a length of 1000 units.
 type Share struct {
 	X, W  string
 	Class string
 }
 
-// Distribution is how many people are at each level.
+// Distribution is how many people have each level.
 type Distribution struct {
 	Rows  []distributionRow
 	Total int
@@ -195,7 +204,7 @@ type distributionRow struct {
 	Bar   Share
 }
 
-// DrawDistribution draws how many people have each level.
+// DrawDistribution makes the chart of c. Its parts add up to the whole bar.
 func DrawDistribution(c risk.LevelCounts) Distribution {
 	counts := []int{c.Low, c.Medium, c.High, c.Critical}
 	d := Distribution{}
@@ -216,7 +225,7 @@ func DrawDistribution(c risk.LevelCounts) Distribution {
 	return d
 }
 
-// Bar is a value in [0, 1] as 1000 units.
+// Bar is a bar from 0 to v, a value in [0, 1].
 func Bar(v float64, class string) Share {
 	return Share{X: "0", W: fmt.Sprintf("%.1f", 1000*min(1, max(0, v))), Class: class}
 }

@@ -11,7 +11,7 @@ import (
 	"example.org/security-training/services/mesh"
 )
 
-// GetExercises is GET /v1/exercises: a JSON array of Exercise, the latest first.
+// GetExercises is GET /v1/exercises: a JSON array of exercise.Exercise, the latest first.
 func (c *Console) GetExercises(w http.ResponseWriter, r *http.Request) error {
 	all, err := c.store.exercises(r.Context())
 	if err != nil {
@@ -23,7 +23,8 @@ func (c *Console) GetExercises(w http.ResponseWriter, r *http.Request) error {
 	return httpjson.Write(w, http.StatusOK, all)
 }
 
-// PostExercise is POST /v1/exercises: stores an Exercise under its id, in place of what was there; 422 with all faults.
+// PostExercise is POST /v1/exercises: it stores an exercise under its id, in place of an earlier one. 422 lists all
+// faults.
 func (c *Console) PostExercise(w http.ResponseWriter, r *http.Request) error {
 	var e exercise.Exercise
 	if err := httpjson.Read(w, r, 1<<20, &e); err != nil {
@@ -48,21 +49,22 @@ func (c *Console) PostExercise(w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
-// GetOrders is GET /v1/orders?wait=20s: Orders, as soon as there is one, or somebody begins or ceases to watch, or
-// after that time, half a minute at most. Asking changes nothing: an order is taken by a report that says so.
+// GetOrders is GET /v1/orders?wait=20s: the waiting orders. It answers as soon as there is one, as a viewer begins or
+// stops watching the console, or after the time, at most 30 seconds. An order waits until a report says that it is
+// taken.
 func (c *Console) GetOrders(w http.ResponseWriter, r *http.Request) error {
-	var patience time.Duration
+	var wait time.Duration
 	if text := r.URL.Query().Get("wait"); text != "" {
 		d, err := time.ParseDuration(text)
 		if err != nil || d < 0 || d > 30*time.Second {
 			return httpjson.Errorf(http.StatusBadRequest, "bad_wait", "wait %q: want a time of at most 30s", text)
 		}
-		patience = d
+		wait = d
 	}
-	timer := time.NewTimer(patience)
+	timer := time.NewTimer(wait)
 	defer timer.Stop()
 	knew := r.URL.Query().Get("watched") == "true"
-	if patience > 0 {
+	if wait > 0 {
 		c.hub.mu.Lock()
 		c.hub.asked = c.cfg.Now()
 		c.hub.mu.Unlock()
@@ -77,7 +79,7 @@ func (c *Console) GetOrders(w http.ResponseWriter, r *http.Request) error {
 		answer := func() error {
 			return httpjson.Write(w, http.StatusOK, exercise.Orders{Orders: orders, Watched: watched})
 		}
-		if len(orders) > 0 || patience == 0 || watched != knew || c.hub.over() {
+		if len(orders) > 0 || wait == 0 || watched != knew || c.hub.over() {
 			return answer()
 		}
 		select {
@@ -90,8 +92,8 @@ func (c *Console) GetOrders(w http.ResponseWriter, r *http.Request) error {
 	}
 }
 
-// PostOrder is POST /v1/orders/{order}: the conductor's Report. 409 for an order that somebody else has taken, or that
-// has ended; 404 for one that is not there.
+// PostOrder is POST /v1/orders/{order}: the conductor's exercise.Report. 409 if the order is in a state that the report
+// cannot follow, such as one that another conductor has taken; 404 if there is no such order.
 func (c *Console) PostOrder(w http.ResponseWriter, r *http.Request) error {
 	var report exercise.Report
 	if err := httpjson.Read(w, r, 4<<20, &report); err != nil {
@@ -102,12 +104,8 @@ func (c *Console) PostOrder(w http.ResponseWriter, r *http.Request) error {
 		return httpjson.Errorf(http.StatusNotFound, "unknown_order", "there is no order %q", r.PathValue("order"))
 	}
 	if !slices.Contains([]string{exercise.ReportTaken, exercise.ReportDone, exercise.ReportFailed}, report.State) {
-		return httpjson.Errorf(
-			http.StatusUnprocessableEntity,
-			"bad_report",
-			"state %q: want taken, done or failed",
-			report.State,
-		)
+		return httpjson.Errorf(http.StatusUnprocessableEntity, "bad_report",
+			"state %q: want taken, done or failed", report.State)
 	}
 	if err := c.store.reportOrder(r.Context(), n, report, mesh.Caller(r.Context()).Name); err != nil {
 		return err
@@ -117,7 +115,8 @@ func (c *Console) PostOrder(w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
-// PutScenarios is PUT /v1/scenarios: what the conductor can play and try, in place of what it said before.
+// PutScenarios is PUT /v1/scenarios: it replaces the list of scenarios and strangers that the conductor can play and
+// try.
 func (c *Console) PutScenarios(w http.ResponseWriter, r *http.Request) error {
 	var s exercise.Scenarios
 	if err := httpjson.Read(w, r, 1<<20, &s); err != nil {
@@ -125,12 +124,8 @@ func (c *Console) PutScenarios(w http.ResponseWriter, r *http.Request) error {
 	}
 	for i, x := range s.Scenarios {
 		if !exercise.ValidID(x.Name) || x.Title == "" || len(s.Scenarios) > 200 {
-			return httpjson.Errorf(
-				http.StatusUnprocessableEntity,
-				"bad_scenario",
-				"scenario %d: want a name, a title, and 200 scenarios at most",
-				i,
-			)
+			return httpjson.Errorf(http.StatusUnprocessableEntity, "bad_scenario",
+				"scenario %d: want a name and a title, and at most 200 scenarios", i)
 		}
 	}
 	if err := c.store.putScenarios(r.Context(), s, mesh.Caller(r.Context()).Name); err != nil {
@@ -141,7 +136,8 @@ func (c *Console) PutScenarios(w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
-// PostFeed is POST /v1/feed: what the conductor saw happen elsewhere. It is shown, and its latest lines are kept.
+// PostFeed is POST /v1/feed: events that the conductor saw elsewhere. The console shows them and stores the latest
+// lines.
 func (c *Console) PostFeed(w http.ResponseWriter, r *http.Request) error {
 	var f exercise.Feed
 	if err := httpjson.Read(w, r, 4<<20, &f); err != nil {

@@ -1,8 +1,8 @@
-// Package console is the instructor's view of a running lab: exercises, orders, identities, who may call what, and what
-// happens as it happens.
+// Package console is the instructor's view of a running lab: exercises, orders, identities, the matrix of allowed
+// calls, and a live feed.
 //
-// The learning system does not know what runs it. What an instructor asks for becomes an order, which a conductor
-// fetches over the mesh, does, and reports on.
+// The learning system does not control the lab itself. A request of an instructor becomes an order. A conductor fetches
+// orders over the mesh, executes them and reports the results.
 package console
 
 import (
@@ -22,12 +22,11 @@ import (
 
 // Config is what a Console needs.
 type Config struct {
-	Topology func() *topology.Topology // the one in force; nil: none is shown
+	Topology func() *topology.Topology // the topology in force; nil: none is shown
 	Now      func() time.Time          // the wall clock
 }
 
-// Console serves the instructor's pages, and the routes by which the conductor fetches orders and tells what happened.
-// Its methods are safe for concurrent use.
+// Console serves the instructor's pages and the conductor's routes. Its methods are safe for concurrent use.
 type Console struct {
 	cfg   Config
 	hub   *hub
@@ -36,41 +35,41 @@ type Console struct {
 	site  *site.Site
 }
 
-// recordStore keeps exercises, orders, hints and the feed.
+// recordStore is the tables of exercises, orders, hints and the feed.
 type recordStore struct{ *store.Store }
 
-// New makes a Console. Wrote is to be told of the audit rows that db commits.
+// New returns a Console. Wrote must be called with the audit rows that db commits.
 func New(cfg Config, db *store.Store, log *auditlog.Store, pages *site.Site) *Console {
 	return &Console{cfg: cfg, hub: newHub(), store: &recordStore{db}, log: log, site: pages}
 }
 
-// Wrote shows audit rows that have just been committed in the feed.
+// Wrote adds audit rows that have just been committed to the feed.
 func (c *Console) Wrote(rows []audited.Row) { c.hub.wrote(rows) }
 
-// End ends the waiting of all who wait for news: the process drains.
+// End ends all waiting requests and streams, so that the process can stop.
 func (c *Console) End() { c.hub.end() }
 
-// pageFrame is what every page of the console has.
+// pageFrame is the part of the model that every page of the console has.
 type pageFrame struct {
 	Here      string
 	Projector bool
 	Listening bool // a conductor fetches orders
 	Admin     bool
-	Again     string // the page's own address: where there is no script, a link looks again
+	Again     string // address of this page, for a link that reloads it without scripts
 }
 
 func (f pageFrame) frame() pageFrame { return f }
 
-// framed is a model of one of the console's pages.
+// framed is the model of a console page.
 type framed interface{ frame() pageFrame }
 
-// bar is what stands above each of them.
+// bar is the model of the bar above each console page.
 type bar struct {
 	Title string
 	At    pageFrame
 }
 
-// Words are the functions that the console's templates know.
+// Words are the functions that the console's templates can call.
 func Words() template.FuncMap {
 	return template.FuncMap{
 		"asked":      asked,
@@ -79,17 +78,22 @@ func Words() template.FuncMap {
 	}
 }
 
-func (c *Console) frameOf(v *site.Request, here string) pageFrame {
+// frameOf is the frame of a page at a path. It records that a viewer looks at the console, and wakes the conductor if
+// there was no viewer before.
+func (c *Console) frameOf(req *site.Request, here string) pageFrame {
 	c.hub.mu.Lock()
 	defer c.hub.mu.Unlock()
 	now := c.cfg.Now()
 	if c.hub.viewers == 0 && now.Sub(c.hub.looked) > 10*time.Second && !c.hub.ended {
-		close(c.hub.changed) // the conductor is to know that somebody looks
+		close(c.hub.changed)
 		c.hub.changed = make(chan struct{})
 	}
 	c.hub.looked = now
 	return pageFrame{
-		Here: here, Projector: v.R.URL.Query().Get("view") == "projector", Admin: v.Viewer.Admin(), Again: v.R.URL.RequestURI(),
+		Here:      here,
+		Projector: req.R.URL.Query().Get("view") == "projector",
+		Admin:     req.Viewer.Admin(),
+		Again:     req.R.URL.RequestURI(),
 		Listening: !c.hub.asked.IsZero() && now.Sub(c.hub.asked) < 40*time.Second,
 	}
 }
@@ -98,25 +102,25 @@ type view struct {
 	pageFrame
 	Scenarios []exercise.Scenario
 	Run       *runView
-	Busy      bool // an exercise is on
+	Busy      bool // an exercise is running
 	Feed      []feedRow
 	Stuck     []stuckRow
 	Orders    []placed
 }
 
-// runView is the exercise that is on, or the latest.
+// runView is the running exercise, or the latest one.
 type runView struct {
 	exerciseRow
 	Scenario string
 	Points   int
 	Hints    []hintRow
-	Debrief  string // once it is over
+	Debrief  string // empty until the exercise has ended
 }
 
 type hintRow struct {
 	Number int
 	Cost   int
-	Text   string // empty until it is given
+	Text   string // empty until it is shown
 }
 
 type stuckRow struct {
@@ -124,6 +128,7 @@ type stuckRow struct {
 	For time.Duration
 }
 
+// actKinds are the kinds of orders that the first page lists.
 var actKinds = []string{
 	exercise.OrderPlay,
 	exercise.OrderStep,
@@ -139,30 +144,30 @@ var actKinds = []string{
 	exercise.OrderRestore,
 }
 
-// Show is the console's first page: what can be played, the exercise that is on, and the feed.
-func (c *Console) Show(v *site.Request) error {
-	m := view{pageFrame: c.frameOf(v, "/console")}
-	err := c.recall(v.Ctx())
+// Show is the console's first page: the scenarios, the running exercise, the latest orders, and the feed.
+func (c *Console) Show(req *site.Request) error {
+	m := view{pageFrame: c.frameOf(req, "/console")}
+	err := c.restoreFeed(req.Ctx())
 	if err != nil {
 		return err
 	}
-	if m.Scenarios, err = c.store.scenarios(v.Ctx()); err != nil {
+	if m.Scenarios, err = c.store.scenarios(req.Ctx()); err != nil {
 		return err
 	}
-	exercises, err := c.store.exercises(v.Ctx())
+	exercises, err := c.store.exercises(req.Ctx())
 	if err != nil {
 		return err
 	}
 	if len(exercises) > 0 {
-		if m.Run, err = c.run(v, exercises[0], m.Scenarios); err != nil {
+		if m.Run, err = c.run(req, exercises[0], m.Scenarios); err != nil {
 			return err
 		}
 		m.Busy = m.Run.Live
 	}
-	if m.Orders, err = c.store.orders(v.Ctx(), 6, actKinds...); err != nil {
+	if m.Orders, err = c.store.orders(req.Ctx(), 6, actKinds...); err != nil {
 		return err
 	}
-	open, err := c.store.stuck(v.Ctx(), 12)
+	open, err := c.store.stuck(req.Ctx(), 12)
 	if err != nil {
 		return err
 	}
@@ -170,11 +175,12 @@ func (c *Console) Show(v *site.Request) error {
 		m.Stuck = append(m.Stuck, stuckRow{s, c.cfg.Now().Sub(s.Since)})
 	}
 	m.Feed = c.feedRows(40)
-	return c.site.Render(v, "console", "Console", "/console", m)
+	return c.site.Render(req, "console", "Console", "/console", m)
 }
 
-func (c *Console) run(v *site.Request, e exercise.Exercise, scenarios []exercise.Scenario) (*runView, error) {
-	r := &runView{exerciseRow: exerciseRow{Exercise: e, Live: e.State.On()}, Points: 100}
+// run is the view of an exercise, with its steps and hints.
+func (c *Console) run(req *site.Request, e exercise.Exercise, scenarios []exercise.Scenario) (*runView, error) {
+	r := &runView{exerciseRow: exerciseRow{Exercise: e, Live: e.State.On()}, Scenario: scenarioOf(e.ID), Points: 100}
 	for _, s := range e.Steps {
 		step := stepRow{Step: s, Mark: markOf(s.Outcome)}
 		r.Done++
@@ -184,14 +190,11 @@ func (c *Console) run(v *site.Request, e exercise.Exercise, scenarios []exercise
 		}
 		r.Steps = append(r.Steps, step)
 	}
-	if i := strings.LastIndexByte(e.ID, '-'); i > 0 {
-		r.Scenario = e.ID[:i]
-	}
 	i := slices.IndexFunc(scenarios, func(s exercise.Scenario) bool { return s.Name == r.Scenario })
 	if i < 0 {
 		return r, nil
 	}
-	given, err := c.store.hintsGiven(v.Ctx(), e.ID)
+	given, err := c.store.hintsGiven(req.Ctx(), e.ID)
 	if err != nil {
 		return nil, err
 	}
@@ -209,18 +212,24 @@ func (c *Console) run(v *site.Request, e exercise.Exercise, scenarios []exercise
 	return r, nil
 }
 
-// DoHint shows a hint of an exercise, and takes its cost off the points.
-func (c *Console) DoHint(v *site.Request) error {
-	id := v.R.PostForm.Get("exercise")
-	n, err := strconv.Atoi(v.R.PostForm.Get("number"))
+// scenarioOf is the name of the scenario of an exercise, by the exercise's id: a name, a dash and the run.
+func scenarioOf(id string) string {
+	i := strings.LastIndexByte(id, '-')
+	return id[:max(0, i)]
+}
+
+// DoHint shows a hint of an exercise. The hint's cost is taken off the points. 404 if there is no such hint.
+func (c *Console) DoHint(req *site.Request) error {
+	id := req.R.PostForm.Get("exercise")
+	n, err := strconv.Atoi(req.R.PostForm.Get("number"))
 	if err != nil {
-		return badOrder("Which hint?")
+		return badOrder("The form does not say which hint.")
 	}
-	all, err := c.store.scenarios(v.Ctx())
+	all, err := c.store.scenarios(req.Ctx())
 	if err != nil {
 		return err
 	}
-	exercises, err := c.store.exercises(v.Ctx())
+	exercises, err := c.store.exercises(req.Ctx())
 	if err != nil {
 		return err
 	}
@@ -229,23 +238,24 @@ func (c *Console) DoHint(v *site.Request) error {
 		return site.NotFound()
 	}
 	for _, s := range all {
-		if j := strings.LastIndexByte(id, '-'); j > 0 && s.Name == id[:j] && n >= 1 && n <= len(s.Hints) {
-			if err := c.store.giveHint(v.Ctx(), id, n, s.Hints[n-1], v.Viewer.Principal); err != nil {
+		if s.Name == scenarioOf(id) && n >= 1 && n <= len(s.Hints) {
+			if err := c.store.giveHint(req.Ctx(), id, n, s.Hints[n-1], req.Viewer.Principal); err != nil {
 				return err
 			}
-			return back(v, "/console")
+			return back(req, "/console")
 		}
 	}
 	return site.NotFound()
 }
 
-// ShowEvents says that something has changed, as often as it does. What has, the page itself tells.
-func (c *Console) ShowEvents(v *site.Request) error {
-	const longest, settle = 5 * time.Minute, 120 * time.Millisecond
-	out := site.NewStream(v.W)
+// ShowEvents is a stream of server-sent events "changed". They have no content: a page that receives one reloads its
+// parts.
+func (c *Console) ShowEvents(req *site.Request) error {
+	const longest, burst = 5 * time.Minute, 120 * time.Millisecond
+	out := site.NewStream(req.W)
 	c.hub.update(func() { c.hub.viewers++ })
 	defer c.hub.update(func() { c.hub.viewers-- })
-	end := time.NewTimer(longest) // then the browser asks again, and who it is for is looked up again
+	end := time.NewTimer(longest) // then the browser reconnects, and the viewer is checked again
 	defer end.Stop()
 	alive := time.NewTicker(15 * time.Second)
 	defer alive.Stop()
@@ -253,10 +263,10 @@ func (c *Console) ShowEvents(v *site.Request) error {
 	for n := 0; ; n++ {
 		changed := c.hub.wait()
 		if err := out.Send(text); err != nil {
-			return nil //nolint:nilerr // the reader has gone, or asks again
+			return nil //nolint:nilerr // the client has disconnected, or reconnects
 		}
 		select {
-		case <-v.Ctx().Done():
+		case <-req.Ctx().Done():
 			return nil
 		case <-end.C:
 			return nil
@@ -268,15 +278,16 @@ func (c *Console) ShowEvents(v *site.Request) error {
 		if c.hub.over() {
 			return nil
 		}
-		select { // a burst is one change
-		case <-v.Ctx().Done():
+		select { // changes in quick succession are one event
+		case <-req.Ctx().Done():
 			return nil
-		case <-time.After(settle):
+		case <-time.After(burst):
 		}
 		text = "event: changed\ndata: " + strconv.Itoa(n) + "\n\n"
 	}
 }
 
+// topology is the topology in force; nil if there is none.
 func (c *Console) topology() *topology.Topology {
 	if c.cfg.Topology == nil {
 		return nil
@@ -284,7 +295,7 @@ func (c *Console) topology() *topology.Topology {
 	return c.cfg.Topology()
 }
 
-// dashboard is this service's own name.
+// dashboard is the name of this service in a topology; empty if it has none.
 func (c *Console) dashboard(topo *topology.Topology) string {
 	for _, w := range topo.OfKind(topology.KindDashboard) {
 		return w.Name

@@ -12,8 +12,8 @@ type exercisesView struct{ Rows []exerciseRow }
 
 type exerciseRow struct {
 	exercise.Exercise
-	Done   int // steps with an outcome
-	Failed int
+	Done   int // number of steps with an outcome
+	Failed int // number of steps that failed
 	Bar    chart.Share
 	Steps  []stepRow
 	Live   bool
@@ -24,7 +24,7 @@ type stepRow struct {
 	Mark string // ok, failed, pending or said
 }
 
-// markOf classes an outcome's words.
+// markOf classifies an outcome.
 func markOf(outcome string) string {
 	switch strings.ToLower(strings.TrimSpace(outcome)) {
 	case "":
@@ -38,8 +38,8 @@ func markOf(outcome string) string {
 }
 
 // ShowExercises lists the exercises with their steps, the latest first.
-func (c *Console) ShowExercises(v *site.Request) error {
-	all, err := c.store.exercises(v.Ctx())
+func (c *Console) ShowExercises(req *site.Request) error {
+	all, err := c.store.exercises(req.Ctx())
 	if err != nil {
 		return err
 	}
@@ -59,5 +59,5 @@ func (c *Console) ShowExercises(v *site.Request) error {
 		row.Bar = chart.Bar(float64(row.Done)/float64(max(1, len(e.Steps))), "accent")
 		m.Rows = append(m.Rows, row)
 	}
-	return c.site.Render(v, "exercises", "Exercises", "/exercises", m)
+	return c.site.Render(req, "exercises", "Exercises", "/exercises", m)
 }

@@ -17,14 +17,14 @@ type feedRow struct {
 	Icon string
 }
 
+// feedRows are the latest lines of the feed, the newest first, at most most.
 func (c *Console) feedRows(most int) []feedRow {
 	c.hub.mu.Lock()
 	lines := slices.Clone(c.hub.feed)
 	c.hub.mu.Unlock()
 	var rows []feedRow
 	for _, line := range slices.Backward(lines) {
-		icon := map[string]string{"event": "pending", "score": "risk", "lesson": "training", "sign-in": "team"}[line.Kind]
-		rows = append(rows, feedRow{line, cmp.Or(icon, "audit")})
+		rows = append(rows, feedRow{line, cmp.Or(feedIcons[line.Kind], "audit")})
 		if len(rows) == most {
 			break
 		}
@@ -32,31 +32,39 @@ func (c *Console) feedRows(most int) []feedRow {
 	return rows
 }
 
-// lineOf is a row of the audit as a line of the feed, if it is one for people.
+// lineOf is an audit row as a line of the feed; false if the feed does not show rows of this kind.
 func lineOf(r audited.Row, at time.Time) (exercise.FeedLine, bool) {
 	what, ok := feedWords[r.Kind]
 	kind := "lesson"
 	if r.Kind == "sign_in" {
 		kind = "sign-in"
-		var who site.Principal
-		if r.Person == "" && json.Unmarshal([]byte(r.Detail), &who) == nil && who.Role != "" {
-			what = "an " + who.Role + " signs in"
+		var p site.Principal
+		if r.Person == "" && json.Unmarshal([]byte(r.Detail), &p) == nil && p.Role != "" {
+			what = "an " + p.Role + " signs in"
 		}
 	}
 	return exercise.FeedLine{At: at, Kind: kind, Person: r.Person, What: what, Event: r.Event}, ok
 }
 
+// feedIcons are the icons of a line, by its kind.
+var feedIcons = map[string]string{"event": "pending", "score": "risk", "lesson": "training", "sign-in": "team"}
+
+// feedWords say what happened, by the kind of an audit row.
 var feedWords = map[string]string{
-	"lesson.asked": "asks for a lesson", "lesson.written": "gets a lesson about these acts", "lesson.refused": "has to wait for a lesson",
-	"attempt": "hands a quiz in", "completion": "completes a lesson", "sign_in": "signs in",
+	"lesson.asked":   "asks for a lesson",
+	"lesson.written": "gets a lesson about these acts",
+	"lesson.refused": "has to wait for a lesson",
+	"attempt":        "hands a quiz in",
+	"completion":     "completes a lesson",
+	"sign_in":        "signs in",
 }
 
-// recall reads the feed of before this process, once.
-func (c *Console) recall(ctx context.Context) error {
+// restoreFeed adds the lines from before this process started to the feed, once.
+func (c *Console) restoreFeed(ctx context.Context) error {
 	h := c.hub
-	h.recalling.Lock()
-	defer h.recalling.Unlock()
-	if h.recalled {
+	h.restoring.Lock()
+	defer h.restoring.Unlock()
+	if h.restored {
 		return nil
 	}
 	lines, err := c.store.feedOf(ctx, c.log, h.begun)
@@ -66,6 +74,6 @@ func (c *Console) recall(ctx context.Context) error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.add(lines)
-	h.recalled = true
+	h.restored = true
 	return nil
 }

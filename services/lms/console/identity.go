@@ -21,9 +21,12 @@ type identityRow struct {
 	Withdrawable bool
 }
 
-// ShowIdentities lists the workloads' identities, with what can be done to them.
-func (c *Console) ShowIdentities(v *site.Request) error {
-	m := identitiesView{pageFrame: c.frameOf(v, "/console/identities")}
+// identityKinds are the kinds of orders about identities.
+var identityKinds = []string{exercise.OrderRotate, exercise.OrderWithdraw, exercise.OrderReturn}
+
+// ShowIdentities lists the identities of the workloads, with the orders that are possible.
+func (c *Console) ShowIdentities(req *site.Request) error {
+	m := identitiesView{pageFrame: c.frameOf(req, "/console/identities")}
 	c.hub.mu.Lock()
 	known := slices.Clone(c.hub.identities)
 	c.hub.mu.Unlock()
@@ -37,38 +40,37 @@ func (c *Console) ShowIdentities(v *site.Request) error {
 		}
 	}
 	var err error
-	if m.Orders, err = c.store.orders(v.Ctx(), 6, exercise.OrderRotate, exercise.OrderWithdraw, exercise.OrderReturn); err != nil {
+	if m.Orders, err = c.store.orders(req.Ctx(), 6, identityKinds...); err != nil {
 		return err
 	}
-	return c.site.Render(v, "console_identities", "Identities", "/console", m)
+	return c.site.Render(req, "console_identities", "Identities", "/console", m)
 }
 
-// DoIdentity takes orders about identities, which only an admin may give.
-func (c *Console) DoIdentity(v *site.Request) error {
-	o := exercise.Order{Kind: v.R.PostForm.Get("kind"), Workload: v.R.PostForm.Get("workload")}
-	if !slices.Contains([]string{exercise.OrderRotate, exercise.OrderWithdraw, exercise.OrderReturn}, o.Kind) {
+// DoIdentity places an order about an identity, which only an admin may do. 422 for an order that is not possible.
+func (c *Console) DoIdentity(req *site.Request) error {
+	o := exercise.Order{Kind: req.R.PostForm.Get("kind"), Workload: req.R.PostForm.Get("workload")}
+	if !slices.Contains(identityKinds, o.Kind) {
 		return badOrder("The console cannot do %q to an identity.", o.Kind)
 	}
 	topo := c.topology()
 	if topo == nil {
-		return badOrder("There is no topology to look it up in.")
+		return badOrder("The lab has no topology.")
 	}
 	w, ok := topo.Workload(o.Workload)
 	if !ok || w.Kind == topology.KindOperator {
 		return badOrder("There is no workload %q.", o.Workload)
 	}
 	if o.Kind == exercise.OrderWithdraw && !withdrawable(w) {
-		return badOrder(
-			"Without the identity of %s this page could not give it back. Use the command line for that.",
-			o.Workload,
-		)
+		return badOrder("Without the identity of %s this page could not give it back. Use the command line for that.",
+			o.Workload)
 	}
-	if _, err := c.placeOrder(v.Ctx(), v.Viewer.Principal, o); err != nil {
+	if _, err := c.placeOrder(req.Ctx(), req.Viewer.Principal, o); err != nil {
 		return err
 	}
-	return back(v, "/console/identities")
+	return back(req, "/console/identities")
 }
 
+// withdrawable reports whether the console still works without a workload's identity.
 func withdrawable(w topology.Workload) bool {
 	return w.Kind != topology.KindDashboard && w.Kind != topology.KindDatabase
 }

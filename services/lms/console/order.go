@@ -21,7 +21,7 @@ import (
 	"example.org/security-training/services/topology"
 )
 
-// formPages are where a form may lead back to.
+// formPages are the paths that a form may redirect to.
 var formPages = []string{
 	"/console",
 	"/console/identities",
@@ -31,75 +31,82 @@ var formPages = []string{
 	"/audit",
 }
 
-// back leads to the page that a form came from.
-func back(v *site.Request, otherwise string) error {
-	to := v.R.PostForm.Get("back")
+// back redirects to the page that the form names, or to otherwise if it names none of formPages.
+func back(req *site.Request, otherwise string) error {
+	to := req.R.PostForm.Get("back")
 	u, err := url.Parse(to)
 	if err != nil || u.Scheme != "" || u.Host != "" || !slices.Contains(formPages, u.Path) {
 		to = otherwise
 	}
-	return v.Redirect(to)
+	return req.Redirect(to)
 }
 
 func badOrder(format string, args ...any) error {
 	return httpjson.Errorf(http.StatusUnprocessableEntity, "bad_order", format, args...)
 }
 
-// DoOrder takes what an instructor asks for: everything but identities.
-func (c *Console) DoOrder(v *site.Request) error {
-	f := v.R.PostForm
-	o := exercise.Order{Kind: f.Get("kind")}
-	home := "/console"
+// DoOrder places an order of an instructor, of any kind but those about identities. 422 for an invalid order.
+func (c *Console) DoOrder(req *site.Request) error {
+	o, home, err := c.readOrder(req.Ctx(), req.R.PostForm)
+	if err != nil {
+		return err
+	}
+	if _, err := c.placeOrder(req.Ctx(), req.Viewer.Principal, o); err != nil {
+		return err
+	}
+	return back(req, home)
+}
+
+// readOrder reads an order from a form, and the path of the page that it belongs to.
+func (c *Console) readOrder(ctx context.Context, f url.Values) (o exercise.Order, home string, err error) {
+	o.Kind, home = f.Get("kind"), "/console"
 	switch o.Kind {
 	case exercise.OrderPlay:
 		o.Scenario, o.Stepwise = f.Get("scenario"), f.Get("stepwise") == "yes"
-		all, err := c.store.scenarios(v.Ctx())
+		all, err := c.store.scenarios(ctx)
 		if err != nil {
-			return err
+			return o, home, err
 		}
 		if !slices.ContainsFunc(all, func(s exercise.Scenario) bool { return s.Name == o.Scenario }) {
-			return badOrder("There is no scenario %q.", o.Scenario)
+			return o, home, badOrder("There is no scenario %q.", o.Scenario)
 		}
 	case exercise.OrderStep, exercise.OrderPause, exercise.OrderResume, exercise.OrderStop, exercise.OrderVerify:
 	case exercise.OrderReset:
 		if o.Exercise = f.Get("exercise"); !exercise.ValidID(o.Exercise) {
-			return badOrder("Say which exercise is to be reset.")
+			return o, home, badOrder("Say which exercise is to be reset.")
 		}
 	case exercise.OrderForget:
 		home = "/console/records"
 		if !strings.EqualFold(strings.TrimSpace(f.Get("word")), deleteWord) {
-			return badOrder("Nothing was deleted. Type “%s” to confirm that learners’ records are to be deleted.", deleteWord)
+			return o, home, badOrder("Nothing was deleted. Type “%s” to confirm that learners’ records are to be deleted.",
+				deleteWord)
 		}
 	case exercise.OrderTry, exercise.OrderRevoke, exercise.OrderRestore:
-		home = "/console/matrix"
 		parts := strings.SplitN(f.Get("cell"), "|", 3)
 		if len(parts) != 3 {
-			return badOrder("This is no call that can be tried.")
+			return o, home, badOrder("This is no call that can be tried.")
 		}
 		o.Caller, o.Callee, o.Route = parts[0], parts[1], topology.Route(parts[2])
-		if err := c.checkCell(o); err != nil {
-			return err
-		}
-		home += "?" + url.Values{"callee": {o.Callee}}.Encode()
+		home = "/console/matrix?" + url.Values{"callee": {o.Callee}}.Encode()
+		return o, home, c.checkCell(o)
 	case exercise.OrderStory:
 		home = "/console/story?" + url.Values{"event": {f.Get("event")}}.Encode()
 		o.Event = strings.TrimSpace(f.Get("event"))
 		if !eventPattern.MatchString(o.Event) {
-			return badOrder("%q is not the id of an event: want a source, a colon and the vendor's id.", o.Event)
+			return o, home, badOrder("%q is not the id of an event: want a source, a colon and the vendor's id.", o.Event)
 		}
 	default:
-		return badOrder("The console cannot do %q.", o.Kind)
+		return o, home, badOrder("The console cannot do %q.", o.Kind)
 	}
-	if _, err := c.placeOrder(v.Ctx(), v.Viewer.Principal, o); err != nil {
-		return err
-	}
-	return back(v, home)
+	return o, home, nil
 }
 
+// checkCell checks an order about one call: the callee serves the route, the caller exists, and the console stays
+// reachable for the conductor.
 func (c *Console) checkCell(o exercise.Order) error {
 	topo := c.topology()
 	if topo == nil {
-		return badOrder("There is no topology to look it up in.")
+		return badOrder("The lab has no topology.")
 	}
 	callee, ok := topo.Workload(o.Callee)
 	if !ok {
@@ -116,19 +123,21 @@ func (c *Console) checkCell(o exercise.Order) error {
 		return badOrder("There is no caller %q.", o.Caller)
 	}
 	if o.Kind == exercise.OrderRevoke && o.Callee == c.dashboard(topo) {
-		return badOrder("Whoever conducts the lab comes in by this route: the console would shut itself out.")
+		return badOrder("The conductor needs the routes of this service: without them the console could not undo the order.")
 	}
 	return nil
 }
 
-// placeOrder keeps an order and its audit row, and wakes the conductor.
+// placeOrder stores an order with its audit row, wakes the conductor, and returns the order's number.
 func (c *Console) placeOrder(ctx context.Context, by site.Principal, o exercise.Order) (int64, error) {
 	body, err := json.Marshal(o)
 	if err != nil {
 		return 0, fmt.Errorf("encode order: %w", err)
 	}
 	err = c.store.Write(ctx, func(tx pgx.Tx) ([]audited.Row, error) {
-		if err := tx.QueryRow(ctx, `INSERT INTO training.console_order (kind, body, role) VALUES ($1, $2, $3) RETURNING number`, o.Kind, string(body), by.Role).Scan(&o.Number); err != nil {
+		err := tx.QueryRow(ctx, `INSERT INTO training.console_order (kind, body, role) VALUES ($1, $2, $3)
+			RETURNING number`, o.Kind, string(body), by.Role).Scan(&o.Number)
+		if err != nil {
 			return nil, fmt.Errorf("store order: %w", err)
 		}
 		return []audited.Row{audited.Note("order", "", o.Event, struct {
@@ -143,7 +152,7 @@ func (c *Console) placeOrder(ctx context.Context, by site.Principal, o exercise.
 	return o.Number, nil
 }
 
-// placed is an order with what came of it.
+// placed is an order with its state and result.
 type placed struct {
 	exercise.Order
 	Role    string
@@ -154,7 +163,7 @@ type placed struct {
 	Changed time.Time
 }
 
-// asked is an order in words.
+// asked describes an order in words.
 func asked(p placed) string {
 	o := p.Order
 	switch o.Kind {

@@ -7,20 +7,20 @@ import (
 	"example.org/security-training/services/lms/site"
 )
 
-// recordsView is the page on which learners' records are deleted.
+// recordsView is the model of the page on which learners' records are deleted.
 type recordsView struct {
 	pageFrame
 	Learners, Lessons, Attempts, Certificates, Mails int
 	Orders                                           []placed
 }
 
-// deleteWord is what is to be typed before learners' records are deleted.
+// deleteWord is the word that confirms the deletion.
 const deleteWord = "delete"
 
-// ShowRecords is the page on which an instructor has learners' records deleted.
-func (c *Console) ShowRecords(v *site.Request) error {
-	m := recordsView{pageFrame: c.frameOf(v, "/console/records")}
-	err := c.store.Pool.QueryRow(v.Ctx(), `SELECT
+// ShowRecords shows the number of learners' records, with a form that deletes them.
+func (c *Console) ShowRecords(req *site.Request) error {
+	m := recordsView{pageFrame: c.frameOf(req, "/console/records")}
+	err := c.store.Pool.QueryRow(req.Ctx(), `SELECT
 		(SELECT count(*) FROM (SELECT person FROM training.lesson UNION SELECT person FROM training.mail) p),
 		(SELECT count(*) FROM training.lesson), (SELECT count(*) FROM training.attempt),
 		(SELECT count(*) FROM training.completion WHERE passed),
@@ -28,8 +28,8 @@ func (c *Console) ShowRecords(v *site.Request) error {
 	if err != nil {
 		return fmt.Errorf("count records: %w", err)
 	}
-	if m.Orders, err = c.store.orders(v.Ctx(), 6, exercise.OrderReset, exercise.OrderForget); err != nil {
+	if m.Orders, err = c.store.orders(req.Ctx(), 6, exercise.OrderReset, exercise.OrderForget); err != nil {
 		return err
 	}
-	return c.site.Render(v, "console_records", "Learners' records", "/console", m)
+	return c.site.Render(req, "console_records", "Learners' records", "/console", m)
 }

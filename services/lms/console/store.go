@@ -18,6 +18,7 @@ import (
 	"example.org/security-training/services/postgres/audited"
 )
 
+// putExercise stores an exercise. A new state has an audit row.
 func (s *recordStore) putExercise(ctx context.Context, e exercise.Exercise, by string) error {
 	steps, err := json.Marshal(e.Steps)
 	if err != nil {
@@ -31,14 +32,16 @@ func (s *recordStore) putExercise(ctx context.Context, e exercise.Exercise, by s
 		}
 		if _, err := tx.Exec(
 			ctx,
-			`INSERT INTO training.exercise (id, title, brief, difficulty, minutes, attack, state, steps, players) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
-			ON CONFLICT (id) DO UPDATE SET title = excluded.title, brief = excluded.brief, difficulty = excluded.difficulty, minutes = excluded.minutes,
-				attack = excluded.attack, state = excluded.state, steps = excluded.steps, players = excluded.players, changed = clock_timestamp()`,
+			`INSERT INTO training.exercise (id, title, brief, difficulty, minutes, attack, state, steps, players)
+			VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
+			ON CONFLICT (id) DO UPDATE SET title = excluded.title, brief = excluded.brief,
+				difficulty = excluded.difficulty, minutes = excluded.minutes, attack = excluded.attack,
+				state = excluded.state, steps = excluded.steps, players = excluded.players, changed = clock_timestamp()`,
 			e.ID, e.Title, e.Brief, e.Difficulty, e.Minutes, e.Attack, e.State, string(steps), e.Cast); err != nil {
 			return nil, fmt.Errorf("store exercise: %w", err)
 		}
 		if before == e.State {
-			return nil, nil // progress within a state is no act of its own
+			return nil, nil // progress within a state is not audited
 		}
 		return []audited.Row{audited.Note("exercise", "", "", struct {
 			ID    string         `json:"id"`
@@ -48,11 +51,11 @@ func (s *recordStore) putExercise(ctx context.Context, e exercise.Exercise, by s
 	})
 }
 
+// exercises returns the exercises, the latest first.
 func (s *recordStore) exercises(ctx context.Context) ([]exercise.Exercise, error) {
-	rows, err := s.Pool.Query(
-		ctx,
-		`SELECT id, title, brief, difficulty, minutes, attack, state, steps, players, begun, changed FROM training.exercise ORDER BY begun DESC, id LIMIT 200`,
-	)
+	rows, err := s.Pool.Query(ctx, `SELECT id, title, brief, difficulty, minutes, attack, state, steps, players,
+			begun, changed
+		FROM training.exercise ORDER BY begun DESC, id LIMIT 200`)
 	if err != nil {
 		return nil, fmt.Errorf("read exercises: %w", err)
 	}
@@ -60,17 +63,7 @@ func (s *recordStore) exercises(ctx context.Context) ([]exercise.Exercise, error
 		var e exercise.Exercise
 		var steps []byte
 		if err := row.Scan(
-			&e.ID,
-			&e.Title,
-			&e.Brief,
-			&e.Difficulty,
-			&e.Minutes,
-			&e.Attack,
-			&e.State,
-			&steps,
-			&e.Cast,
-			&e.Begun,
-			&e.Changed,
+			&e.ID, &e.Title, &e.Brief, &e.Difficulty, &e.Minutes, &e.Attack, &e.State, &steps, &e.Cast, &e.Begun, &e.Changed,
 		); err != nil {
 			return e, err
 		}
@@ -82,7 +75,7 @@ func (s *recordStore) exercises(ctx context.Context) ([]exercise.Exercise, error
 	return all, nil
 }
 
-// keepFeed keeps lines, and lets go of those that are too old to be shown.
+// keepFeed stores lines of the feed and deletes all but the latest.
 func (s *recordStore) keepFeed(ctx context.Context, lines []exercise.FeedLine) error {
 	if len(lines) == 0 {
 		return nil
@@ -92,14 +85,12 @@ func (s *recordStore) keepFeed(ctx context.Context, lines []exercise.FeedLine) e
 		return fmt.Errorf("encode feed: %w", err)
 	}
 	err = pgx.BeginFunc(ctx, s.Pool, func(tx pgx.Tx) error {
-		if _, err := tx.Exec(ctx, `INSERT INTO training.feed (line) SELECT x FROM jsonb_array_elements($1::jsonb) x`, string(text)); err != nil {
+		const insert = `INSERT INTO training.feed (line) SELECT x FROM jsonb_array_elements($1::jsonb) x`
+		if _, err := tx.Exec(ctx, insert, string(text)); err != nil {
 			return err
 		}
-		_, err := tx.Exec(
-			ctx,
-			`DELETE FROM training.feed WHERE number <= (SELECT max(number) FROM training.feed) - $1`,
-			feedKept,
-		)
+		_, err := tx.Exec(ctx, `DELETE FROM training.feed
+			WHERE number <= (SELECT max(number) FROM training.feed) - $1`, feedKept)
 		return err
 	})
 	if err != nil {
@@ -108,7 +99,7 @@ func (s *recordStore) keepFeed(ctx context.Context, lines []exercise.FeedLine) e
 	return nil
 }
 
-// feedOf is the feed as it was at a time: what the conductor had told, and what this service had written in its audit.
+// feedOf is the feed before a time: the stored lines of the conductor, and the lines of this service's audit rows.
 func (s *recordStore) feedOf(ctx context.Context, log *auditlog.Store, before time.Time) ([]exercise.FeedLine, error) {
 	rows, err := s.Pool.Query(ctx, `SELECT line FROM training.feed WHERE told < $1 ORDER BY number`, before)
 	if err != nil {
@@ -126,19 +117,18 @@ func (s *recordStore) feedOf(ctx context.Context, log *auditlog.Store, before ti
 		if !r.At.Before(before) {
 			continue
 		}
-		if line, ok := lineOf(audited.Row{Kind: r.Kind, Person: r.Person, Event: r.Event, Detail: r.Detail}, r.At.UTC()); ok {
+		row := audited.Row{Kind: r.Kind, Person: r.Person, Event: r.Event, Detail: r.Detail}
+		if line, ok := lineOf(row, r.At.UTC()); ok {
 			lines = append(lines, line)
 		}
 	}
 	return lines, nil
 }
 
+// waitingOrders returns the orders that no conductor has taken, the oldest first.
 func (s *recordStore) waitingOrders(ctx context.Context) ([]exercise.Order, error) {
-	rows, err := s.Pool.Query(
-		ctx,
-		`SELECT number, body FROM training.console_order WHERE state = $1 ORDER BY number LIMIT 50`,
-		exercise.OrderWaiting,
-	)
+	rows, err := s.Pool.Query(ctx, `SELECT number, body FROM training.console_order
+		WHERE state = $1 ORDER BY number LIMIT 50`, exercise.OrderWaiting)
 	if err != nil {
 		return nil, fmt.Errorf("read orders: %w", err)
 	}
@@ -162,15 +152,10 @@ func (s *recordStore) waitingOrders(ctx context.Context) ([]exercise.Order, erro
 	return all, nil
 }
 
-// orders are the latest of some kinds, the newest first.
+// orders returns the latest orders of some kinds, the newest first.
 func (s *recordStore) orders(ctx context.Context, limit int, kinds ...string) ([]placed, error) {
-	rows, err := s.Pool.Query(
-		ctx,
-		`SELECT number, body, role, state, note, result, made, changed FROM training.console_order WHERE kind = ANY($1)
-			ORDER BY number DESC LIMIT $2`,
-		kinds,
-		limit,
-	)
+	rows, err := s.Pool.Query(ctx, `SELECT number, body, role, state, note, result, made, changed
+		FROM training.console_order WHERE kind = ANY($1) ORDER BY number DESC LIMIT $2`, kinds, limit)
 	if err != nil {
 		return nil, fmt.Errorf("read orders: %w", err)
 	}
@@ -194,6 +179,8 @@ func (s *recordStore) orders(ctx context.Context, limit int, kinds ...string) ([
 	return all, nil
 }
 
+// reportOrder stores a report about an order: 404 if there is no such order, 409 if its state does not allow the
+// report.
 func (s *recordStore) reportOrder(ctx context.Context, n int64, report exercise.Report, by string) error {
 	var result *string
 	if report.Result != nil {
@@ -216,9 +203,12 @@ func (s *recordStore) reportOrder(ctx context.Context, n int64, report exercise.
 		}
 		if report.State == exercise.ReportTaken && state != exercise.OrderWaiting ||
 			report.State != exercise.ReportTaken && state != exercise.ReportTaken {
-			return nil, httpjson.Errorf(http.StatusConflict, "order_"+state, "order %d is %s already", n, state)
+			return nil, httpjson.Errorf(http.StatusConflict, "order_"+state, "order %d is already %s", n, state)
 		}
-		if _, err := tx.Exec(ctx, `UPDATE training.console_order SET state = $2, note = $3, result = $4, changed = clock_timestamp() WHERE number = $1`, n, report.State, report.Note, result); err != nil {
+		_, err = tx.Exec(ctx, `UPDATE training.console_order
+			SET state = $2, note = $3, result = $4, changed = clock_timestamp() WHERE number = $1`,
+			n, report.State, report.Note, result)
+		if err != nil {
 			return nil, fmt.Errorf("store report: %w", err)
 		}
 		if report.State == exercise.ReportTaken {
@@ -233,31 +223,30 @@ func (s *recordStore) reportOrder(ctx context.Context, n int64, report exercise.
 	})
 }
 
-func (s *recordStore) putScenarios(ctx context.Context, told exercise.Scenarios, by string) error {
+// putScenarios replaces the scenarios. If the conductor has just started, orders that an earlier one left open fail.
+func (s *recordStore) putScenarios(ctx context.Context, list exercise.Scenarios, by string) error {
 	return s.Write(ctx, func(tx pgx.Tx) ([]audited.Row, error) {
 		if _, err := tx.Exec(ctx, `DELETE FROM training.scenario`); err != nil {
 			return nil, fmt.Errorf("store scenarios: %w", err)
 		}
-		for i, x := range told.Scenarios {
+		for i, x := range list.Scenarios {
 			body, err := json.Marshal(x)
 			if err != nil {
 				return nil, fmt.Errorf("encode scenario: %w", err)
 			}
-			if _, err := tx.Exec(ctx, `INSERT INTO training.scenario (name, place, body) VALUES ($1, $2, $3) ON CONFLICT (name) DO UPDATE SET place = excluded.place, body = excluded.body`, x.Name, i, string(body)); err != nil {
+			_, err = tx.Exec(ctx, `INSERT INTO training.scenario (name, place, body) VALUES ($1, $2, $3)
+				ON CONFLICT (name) DO UPDATE SET place = excluded.place, body = excluded.body`, x.Name, i, string(body))
+			if err != nil {
 				return nil, fmt.Errorf("store scenarios: %w", err)
 			}
 		}
-		if !told.Fresh {
-			return nil, nil // said again, to a service that was away
+		if !list.Fresh {
+			return nil, nil // a repetition, for a service that was restarted
 		}
-		tag, err := tx.Exec(
-			ctx,
-			`UPDATE training.console_order SET state = $1, note = 'whoever did it was started anew', changed = clock_timestamp()
+		tag, err := tx.Exec(ctx, `UPDATE training.console_order
+			SET state = $1, note = 'the conductor was restarted', changed = clock_timestamp()
 			WHERE state = $2 OR state = $3 AND made < clock_timestamp() - interval '1 minute'`,
-			exercise.ReportFailed,
-			exercise.ReportTaken,
-			exercise.OrderWaiting,
-		)
+			exercise.ReportFailed, exercise.ReportTaken, exercise.OrderWaiting)
 		if err != nil {
 			return nil, fmt.Errorf("end old orders: %w", err)
 		}
@@ -265,10 +254,11 @@ func (s *recordStore) putScenarios(ctx context.Context, told exercise.Scenarios,
 			Scenarios int    `json:"scenarios"`
 			Ended     int64  `json:"orders_ended"`
 			By        string `json:"by"`
-		}{len(told.Scenarios), tag.RowsAffected(), by})}, nil
+		}{len(list.Scenarios), tag.RowsAffected(), by})}, nil
 	})
 }
 
+// scenarios returns the scenarios in the conductor's order.
 func (s *recordStore) scenarios(ctx context.Context) ([]exercise.Scenario, error) {
 	rows, err := s.Pool.Query(ctx, `SELECT body FROM training.scenario ORDER BY place`)
 	if err != nil {
@@ -288,22 +278,13 @@ func (s *recordStore) scenarios(ctx context.Context) ([]exercise.Scenario, error
 	return all, nil
 }
 
-// giveHint records that a hint was shown; again costs nothing.
+// giveHint stores that a hint is shown, with an audit row the first time.
 func (s *recordStore) giveHint(
-	ctx context.Context,
-	exercise string,
-	number int,
-	hint exercise.Hint,
-	by site.Principal,
+	ctx context.Context, id string, number int, hint exercise.Hint, by site.Principal,
 ) error {
 	return s.Write(ctx, func(tx pgx.Tx) ([]audited.Row, error) {
-		tag, err := tx.Exec(
-			ctx,
-			`INSERT INTO training.hint (exercise, number, cost) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING`,
-			exercise,
-			number,
-			hint.Cost,
-		)
+		tag, err := tx.Exec(ctx, `INSERT INTO training.hint (exercise, number, cost) VALUES ($1, $2, $3)
+			ON CONFLICT DO NOTHING`, id, number, hint.Cost)
 		if err != nil {
 			return nil, fmt.Errorf("store hint: %w", err)
 		}
@@ -315,13 +296,13 @@ func (s *recordStore) giveHint(
 			Number   int            `json:"number"`
 			Cost     int            `json:"cost"`
 			By       site.Principal `json:"by"`
-		}{exercise, number, hint.Cost, by})}, nil
+		}{id, number, hint.Cost, by})}, nil
 	})
 }
 
-// hintsGiven are the numbers of the hints of an exercise that were shown, from 1.
-func (s *recordStore) hintsGiven(ctx context.Context, exercise string) ([]int, error) {
-	rows, err := s.Pool.Query(ctx, `SELECT number FROM training.hint WHERE exercise = $1`, exercise)
+// hintsGiven returns the numbers, from 1, of the hints of an exercise that are shown.
+func (s *recordStore) hintsGiven(ctx context.Context, id string) ([]int, error) {
+	rows, err := s.Pool.Query(ctx, `SELECT number FROM training.hint WHERE exercise = $1`, id)
 	if err != nil {
 		return nil, fmt.Errorf("read hints: %w", err)
 	}
@@ -332,7 +313,7 @@ func (s *recordStore) hintsGiven(ctx context.Context, exercise string) ([]int, e
 	return all, nil
 }
 
-// stuck is somebody with a lesson that is not done.
+// stuck is a person with an open lesson.
 type stuck struct {
 	Person   string
 	Module   string
@@ -341,14 +322,12 @@ type stuck struct {
 	Attempts int
 }
 
+// stuck returns people with open lessons, those with the most attempts first.
 func (s *recordStore) stuck(ctx context.Context, limit int) ([]stuck, error) {
-	rows, err := s.Pool.Query(
-		ctx,
-		`SELECT l.person, l.module, l.state, l.made, count(a.number) FROM training.lesson l
-			LEFT JOIN training.attempt a ON a.lesson = l.id
-		WHERE l.state IN ('writing', 'ready', 'refused') GROUP BY l.id ORDER BY count(a.number) DESC, l.made LIMIT $1`,
-		limit,
-	)
+	rows, err := s.Pool.Query(ctx, `SELECT l.person, l.module, l.state, l.made, count(a.number)
+		FROM training.lesson l LEFT JOIN training.attempt a ON a.lesson = l.id
+		WHERE l.state IN ('writing', 'ready', 'refused') GROUP BY l.id
+		ORDER BY count(a.number) DESC, l.made LIMIT $1`, limit)
 	if err != nil {
 		return nil, fmt.Errorf("read open lessons: %w", err)
 	}

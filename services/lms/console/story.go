@@ -18,16 +18,16 @@ type storyView struct {
 	Recent  []string
 }
 
-// ShowStory is the page on which an event is followed through the lab.
-func (c *Console) ShowStory(v *site.Request) error {
+// ShowStory is the page that follows an event through the lab.
+func (c *Console) ShowStory(req *site.Request) error {
 	m := storyView{
-		pageFrame: c.frameOf(v, "/console/story"),
-		Event:     strings.TrimSpace(v.R.URL.Query().Get("event")),
+		pageFrame: c.frameOf(req, "/console/story"),
+		Event:     strings.TrimSpace(req.R.URL.Query().Get("event")),
 	}
-	if err := c.recall(v.Ctx()); err != nil {
+	if err := c.restoreFeed(req.Ctx()); err != nil {
 		return err
 	}
-	stories, err := c.store.orders(v.Ctx(), 100, exercise.OrderStory)
+	stories, err := c.store.orders(req.Ctx(), 100, exercise.OrderStory)
 	if err != nil {
 		return err
 	}
@@ -38,7 +38,7 @@ func (c *Console) ShowStory(v *site.Request) error {
 			break
 		}
 	}
-	verified, err := c.store.orders(v.Ctx(), 1, exercise.OrderVerify)
+	verified, err := c.store.orders(req.Ctx(), 1, exercise.OrderVerify)
 	if err != nil {
 		return err
 	}
@@ -52,5 +52,5 @@ func (c *Console) ShowStory(v *site.Request) error {
 		}
 	}
 	m.Recent = slices.Sorted(maps.Keys(ids))
-	return c.site.Render(v, "console_story", "Follow an event", "/console", m)
+	return c.site.Render(req, "console_story", "Follow an event", "/console", m)
 }

@@ -1,5 +1,5 @@
-// Package lmsapi is what the learning system's routes for other workloads are called, and what they take and answer.
-// The bodies that the conductor shares with the console are in package exercise, and events are in package activity.
+// Package lmsapi defines the routes of the learning system for other workloads, and the bodies of their requests and
+// answers. Bodies that the conductor shares with the console are in package exercise, events in package activity.
 package lmsapi
 
 import (
@@ -11,7 +11,7 @@ import (
 	"example.org/security-training/services/topology"
 )
 
-// Routes of the learning system. Who may call which stands in the topology.
+// Routes of the learning system. The topology says who may call which.
 const (
 	RouteLinks        topology.Route = "POST /v1/links"          // LinkOrder, answered by Link
 	RouteRevocations  topology.Route = "POST /v1/revocations"    // Revocation, answered by Revocation
@@ -28,37 +28,37 @@ const (
 	RoutePostFeed     topology.Route = "POST /v1/feed"           // exercise.Feed
 )
 
-// LinkOrder is the body of POST /v1/links: a person's id, or the role "instructor" or "admin". With a person the role
-// may be left out, or be "learner", or "manager" for somebody who must have reports.
+// LinkOrder is the body of POST /v1/links: a person's id, or the role "instructor" or "admin". For a person the role is
+// empty, "learner", or "manager", which requires that the person has reports.
 type LinkOrder struct {
 	Person string `json:"person,omitempty"`
 	Role   string `json:"role,omitempty"`
 }
 
-// Link is what POST /v1/links answers.
+// Link is the answer of POST /v1/links.
 type Link struct {
-	Path    string    `json:"path"` // on the people's port; holds the token, which is told nowhere else
+	Path    string    `json:"path"` // on the people's port, with the token
 	Person  string    `json:"person,omitempty"`
 	Role    string    `json:"role"` // learner, manager, instructor or admin
 	Expires time.Time `json:"expires"`
 }
 
-// Revocation is the body and the answer of POST /v1/revocations: every client certificate of this name and role that
-// begins at Before or earlier is refused from the answer on.
+// Revocation is the body and the answer of POST /v1/revocations. From the answer on, every client certificate of this
+// name and role whose validity begins at Before or earlier is refused.
 type Revocation struct {
 	Name   string    `json:"name"`
-	Role   string    `json:"role"`   // person, instructor or admin, as the certificate has it
-	Before time.Time `json:"before"` // by the clock of who issues the certificates
+	Role   string    `json:"role"`   // person, instructor or admin, as in the certificate
+	Before time.Time `json:"before"` // by the issuer's clock
 }
 
-// TrainingRecords is the body of PUT /v1/training: training records of before, as events of source training that name
-// their person.
+// TrainingRecords is the body of PUT /v1/training: records of earlier training, as events of source training that name
+// a person.
 type TrainingRecords struct {
 	Events []activity.Event `json:"events"`
 }
 
-// ResetOrder is the body of POST /v1/reset: these exercises, and what these people, their cast, were taught; or All,
-// with the Mark of the results that were kept.
+// ResetOrder is the body of POST /v1/reset. It deletes the exercises and the training records of the people, their
+// cast; or, with All, everything, if Mark is the mark of the current results.
 type ResetOrder struct {
 	All       bool     `json:"all,omitempty"`
 	Mark      string   `json:"mark,omitempty"`

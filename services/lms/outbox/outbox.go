@@ -1,5 +1,5 @@
-// Package outbox hands what the learning system taught to the risk scorer: an event is stored with the change that it
-// reports, and delivered at least once and in order afterwards (a transactional outbox).
+// Package outbox is a transactional outbox for training events: an event is stored together with the change that it
+// reports, and then delivered to the risk scorer, in order and at least once.
 package outbox
 
 import (
@@ -16,20 +16,20 @@ import (
 	"example.org/security-training/services/lms/store"
 )
 
-// Outbox delivers training events to the scorer, at least once and in order.
+// Outbox delivers training events to the risk scorer. Its methods are safe for concurrent use.
 type Outbox struct {
 	*Store
 	scorer *riskclient.Client
 	log    *slog.Logger
 	wake   chan struct{}
 
-	delivering sync.Mutex // held while a batch is on its way, so that a reset is not followed by an event of before it
+	delivering sync.Mutex // held while a batch is delivered, so that no event arrives after a reset that deletes it
 
 	mu      sync.Mutex
 	waiters map[string][]chan struct{}
 }
 
-// New makes an outbox in db, whose events go to scorer. Nothing is delivered until Run.
+// New returns an outbox in db that delivers to scorer. It delivers nothing until Run.
 func New(db *store.Store, scorer *riskclient.Client, log *slog.Logger) *Outbox {
 	return &Outbox{
 		Store:   &Store{db},
@@ -40,7 +40,7 @@ func New(db *store.Store, scorer *riskclient.Client, log *slog.Logger) *Outbox {
 	}
 }
 
-// Kick says that there is something to deliver.
+// Kick makes Run deliver at once.
 func (o *Outbox) Kick() {
 	select {
 	case o.wake <- struct{}{}:
@@ -52,10 +52,10 @@ const (
 	batchOfEvents = 1000
 	shortestPause = 200 * time.Millisecond
 	longestPause  = 5 * time.Second
-	lookAgain     = time.Second // for events of another replica, or of before a start
+	lookAgain     = time.Second // for events that another replica stored, or that were stored before the start
 )
 
-// Run delivers events to the scorer, in batches and in order, until ctx ends. It repeats what does not arrive.
+// Run delivers events in batches and in order until ctx ends. It retries a batch that fails.
 func (o *Outbox) Run(ctx context.Context) error {
 	pause := shortestPause
 	timer := time.NewTimer(0)
@@ -91,13 +91,13 @@ func (o *Outbox) Run(ctx context.Context) error {
 	}
 }
 
-// Hold lets nothing be delivered until what it answers is called.
+// Hold stops deliveries until release is called.
 func (o *Outbox) Hold() (release func()) {
 	o.delivering.Lock()
 	return o.delivering.Unlock
 }
 
-// deliver sends one batch, and says whether there may be more.
+// deliver sends one batch, and reports whether there may be more.
 func (o *Outbox) deliver(ctx context.Context) (bool, error) {
 	o.delivering.Lock()
 	defer o.delivering.Unlock()
@@ -113,37 +113,45 @@ func (o *Outbox) deliver(ctx context.Context) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	for _, w := range batch {
-		if !w.Ends {
-			continue
-		}
-		// The new score first: once the receipt is kept, nobody would ask for it again. Without one the batch goes out once more,
-		// and is a duplicate then.
-		a, err := o.scorer.Risk(ctx, w.Event.Person)
-		if errors.Is(err, riskclient.ErrUnknownPerson) {
-			continue // whoever has left has no score
-		}
-		if err != nil {
-			return false, err
-		}
-		if err := o.scored(ctx, w.ID, a.Score); err != nil {
-			return false, err
-		}
+	// The scores are stored before the receipts: a batch with receipts is not sent again. If a score is missing, the batch
+	// is, and the risk scorer reports duplicates.
+	if err := o.storeScores(ctx, batch); err != nil {
+		return false, err
 	}
 	if err := o.delivered(ctx, batch, receipts); err != nil {
 		return false, err
 	}
 	for i, w := range batch {
 		if s := receipts[i].Status; s != activity.Stored && s != activity.Duplicate {
-			o.log.Error("training event was not taken", "event", w.ID, "status", s, "reason", receipts[i].Reason)
+			o.log.Error("training event was rejected", "event", w.ID, "status", s, "reason", receipts[i].Reason)
 		}
 		o.announce(w.ID)
 	}
 	return len(batch) == batchOfEvents, nil
 }
 
-// Expect returns a channel that is closed when the event has been delivered, and what to call when nobody waits any
-// more.
+// storeScores requests and stores the score after each event that ended a lesson.
+func (o *Outbox) storeScores(ctx context.Context, batch []waiting) error {
+	for _, w := range batch {
+		if !w.Ends {
+			continue
+		}
+		a, err := o.scorer.Risk(ctx, w.Event.Person)
+		if errors.Is(err, riskclient.ErrUnknownPerson) {
+			continue // a person who has left has no score
+		}
+		if err != nil {
+			return err
+		}
+		if err := o.scored(ctx, w.ID, a.Score); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Expect returns a channel that is closed when the event has been delivered. The caller calls the function when it no
+// longer waits.
 func (o *Outbox) Expect(id string) (<-chan struct{}, func()) {
 	c := make(chan struct{})
 	o.mu.Lock()

@@ -13,11 +13,11 @@ func TestWhoWaitsForADeliveryHearsOfItAlthoughAnotherLeaves(t *testing.T) {
 	select {
 	case <-done:
 	default:
-		t.Error("whoever left took the other's place, too")
+		t.Error("the end of one wait ended the other, too")
 	}
 	leave()
 	stay()
 	if len(o.waiters) != 0 {
-		t.Errorf("%d events are waited for by nobody", len(o.waiters))
+		t.Errorf("%d events still have a list of waits", len(o.waiters))
 	}
 }

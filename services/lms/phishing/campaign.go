@@ -1,5 +1,6 @@
-// Package phishing is the drills: mails that an instructor sends to a team, a mailbox in which learners click, type or
-// report, and what that means for their training. Templates are rated by NIST's Phish Scale.
+// Package phishing runs simulated phishing campaigns: an instructor sends a message to a team, learners click, type or
+// report in a mailbox of the lab, and each of these is a training event. The messages are templates, rated by the NIST
+// Phish Scale.
 package phishing
 
 import (
@@ -22,8 +23,8 @@ import (
 	"example.org/security-training/services/risk"
 )
 
-// Drills serves the learner's mailbox and the instructor's campaigns.
-type Drills struct {
+// Campaigns serves the mailbox of learners and the campaigns of instructors. Its methods are safe for concurrent use.
+type Campaigns struct {
 	Store     *Store
 	scorer    *riskclient.Client
 	site      *site.Site
@@ -31,93 +32,98 @@ type Drills struct {
 	templates templates
 }
 
-// New makes drills with the templates that come with the program.
-func New(db *store.Store, scorer *riskclient.Client, pages *site.Site, events *outbox.Outbox) (*Drills, error) {
+// New returns Campaigns with the embedded templates.
+func New(db *store.Store, scorer *riskclient.Client, pages *site.Site, events *outbox.Outbox) (*Campaigns, error) {
 	all, err := readTemplates(templateText)
 	if err != nil {
 		return nil, err
 	}
-	return &Drills{Store: &Store{db}, scorer: scorer, site: pages, outbox: events, templates: all}, nil
+	return &Campaigns{Store: &Store{db}, scorer: scorer, site: pages, outbox: events, templates: all}, nil
 }
 
 const (
-	drillModule = "phishing" // the module of the catalogue that teaches what a drill tries
+	phishingModule = "phishing" // id of the module that teaches against phishing
+	detailPrefix   = "Drill: "  // of the details of a campaign's events
 )
 
+// Steps of a message, by the names that GoPhish uses.
 const (
-	drillPrefix = "Drill: "
+	stepSent      = "Email Sent"
+	stepOpened    = "Email Opened"
+	stepClicked   = "Clicked Link"
+	stepSubmitted = "Submitted Data"
+	stepReported  = "Email Reported"
 )
 
-// What GoPhish calls what happens to a mail.
-const (
-	mailSent      = "Email Sent"
-	mailOpened    = "Email Opened"
-	mailClicked   = "Clicked Link"
-	mailSubmitted = "Submitted Data"
-	mailReported  = "Email Reported"
-)
-
-type drillsView struct {
-	Lures     []Template
+type campaignsView struct {
+	Templates []Template
 	Teams     []site.Choice
 	Campaigns []campaignView
 }
 
 type campaignView struct {
 	campaign
-	Lure  Template
-	Steps []drillStep
-	Acted []drillPerson
-	Idle  []drillPerson // their mail lies unopened
-	More  int
+	Template Template
+	Steps    []stepRow
+	Acted    []recipientRow
+	Idle     []recipientRow // people who have not opened the message
+	More     int            // number of people who are not listed
 }
 
-// drillStep is a line of a campaign's funnel.
-type drillStep struct {
+// stepRow is how many people took one step.
+type stepRow struct {
 	Name  string
 	Count int
 	Part  float64
 	Bar   chart.Share
 }
 
-type drillPerson struct {
+// recipientRow is a person with the steps they took.
+type recipientRow struct {
 	Message
 	Name  string
 	Steps []string
-	Last  time.Time
+	Last  time.Time // of the latest step
 }
 
-func (d *Drills) campaignViewOf(c campaign) campaignView {
-	x, known := d.templates.byID(c.LureID)
+// viewOf is a campaign with the share of people who took each step.
+func (cs *Campaigns) viewOf(c campaign) campaignView {
+	x, known := cs.templates.byID(c.TemplateID)
 	if !known {
-		x = Template{ID: c.LureID, Subject: c.LureID}
+		x = Template{ID: c.TemplateID, Subject: c.TemplateID}
 	}
-	m := campaignView{campaign: c, Lure: x}
+	m := campaignView{campaign: c, Template: x}
 	for _, s := range []struct {
 		name  string
 		n     int
 		class string
-	}{{mailSent, c.Sent, "accent"}, {mailOpened, c.Opened, "accent"}, {mailClicked, c.Clicked, "high"}, {mailSubmitted, c.Submitted, "critical"}, {mailReported, c.Reported, "low"}} {
+	}{
+		{stepSent, c.Sent, "accent"},
+		{stepOpened, c.Opened, "accent"},
+		{stepClicked, c.Clicked, "high"},
+		{stepSubmitted, c.Submitted, "critical"},
+		{stepReported, c.Reported, "low"},
+	} {
 		part := float64(s.n) / float64(max(1, c.Sent))
-		m.Steps = append(m.Steps, drillStep{Name: s.name, Count: s.n, Part: part, Bar: chart.Bar(part, s.class)})
+		m.Steps = append(m.Steps, stepRow{Name: s.name, Count: s.n, Part: part, Bar: chart.Bar(part, s.class)})
 	}
 	return m
 }
 
-// ShowDrills lists the drills, and the form that begins one.
-func (d *Drills) ShowDrills(v *site.Request) error {
-	people, err := d.scorer.Staff()
-	if err != nil && !errors.As(err, &v.Stale) {
-		return site.Canceled(v.Ctx(), err)
+// ShowCampaigns lists the campaigns, and has the form that begins one.
+func (cs *Campaigns) ShowCampaigns(req *site.Request) error {
+	people, err := cs.scorer.Staff()
+	if err != nil && !errors.As(err, &req.Stale) {
+		return site.Canceled(req.Ctx(), err)
 	}
-	all, err := d.Store.campaigns(v.Ctx())
+	all, err := cs.Store.campaigns(req.Ctx())
 	if err != nil {
 		return err
 	}
-	m := drillsView{}
-	for _, x := range d.templates {
+	m := campaignsView{}
+	for _, x := range cs.templates {
 		if !x.Ordinary {
-			m.Lures = append(m.Lures, x)
+			m.Templates = append(m.Templates, x)
 		}
 	}
 	teams := map[string]string{}
@@ -126,26 +132,27 @@ func (d *Drills) ShowDrills(v *site.Request) error {
 	}
 	m.Teams = site.Choices(teams, "")
 	for _, c := range all {
-		m.Campaigns = append(m.Campaigns, d.campaignViewOf(c))
+		m.Campaigns = append(m.Campaigns, cs.viewOf(c))
 	}
-	return d.site.Render(v, "drills", "Drills", "/drills", m)
+	return cs.site.Render(req, "drills", "Drills", "/drills", m)
 }
 
-// DoDrill begins a campaign for a team, or for everybody.
-func (d *Drills) DoDrill(v *site.Request) error {
-	x, known := d.templates.byID(v.R.PostForm.Get("lure"))
+// DoBegin begins a campaign for a team, or without a team for the whole staff. 422 for an unknown template or an empty
+// team.
+func (cs *Campaigns) DoBegin(req *site.Request) error {
+	x, known := cs.templates.byID(req.R.PostForm.Get("lure"))
 	if !known || x.Ordinary {
-		return httpjson.Errorf(http.StatusUnprocessableEntity, "unknown_lure", "There is no such mail to send.")
+		return httpjson.Errorf(http.StatusUnprocessableEntity, "unknown_lure", "There is no such message.")
 	}
-	people, err := d.scorer.Staff()
+	people, err := cs.scorer.Staff()
 	if err != nil {
 		return site.Unavailable(err)
 	}
-	at, err := d.scorer.NowIn(v.Ctx(), "UTC")
+	at, err := cs.scorer.NowIn(req.Ctx(), "UTC")
 	if err != nil {
 		return site.Unavailable(err)
 	}
-	team := v.R.PostForm.Get("team")
+	team := req.R.PostForm.Get("team")
 	var to []string
 	for _, p := range people {
 		if team == "" || p.Team == team {
@@ -153,62 +160,69 @@ func (d *Drills) DoDrill(v *site.Request) error {
 		}
 	}
 	if len(to) == 0 {
-		return httpjson.Errorf(http.StatusUnprocessableEntity, "nobody", "Nobody is in this team.")
+		return httpjson.Errorf(http.StatusUnprocessableEntity, "nobody", "This team has no people.")
 	}
-	ordinary := slices.DeleteFunc(slices.Clone(d.templates), func(x Template) bool { return !x.Ordinary })
-	id, err := d.Store.beginCampaign(v.Ctx(), x, ordinary[len(to)%len(ordinary)], team, to, at, v.Viewer.Principal)
+	ordinary := slices.DeleteFunc(slices.Clone(cs.templates), func(x Template) bool { return !x.Ordinary })
+	id, err := cs.Store.beginCampaign(req.Ctx(), x, ordinary[len(to)%len(ordinary)], team, to, at, req.Viewer.Principal)
 	if err != nil {
 		return err
 	}
-	return v.Redirect("/drills/" + id.String())
+	return req.Redirect("/drills/" + id.String())
 }
 
-// ShowDrill shows who did what with the mails of a drill.
-func (d *Drills) ShowDrill(v *site.Request) error {
-	id, err := uuid.Parse(v.R.PathValue("campaign"))
+// ShowCampaign shows the steps that people took in a campaign. 404 if there is no such campaign.
+func (cs *Campaigns) ShowCampaign(req *site.Request) error {
+	id, err := uuid.Parse(req.R.PathValue("campaign"))
 	if err != nil {
 		return site.NotFound()
 	}
-	c, mails, err := d.Store.campaign(v.Ctx(), id)
+	c, messages, err := cs.Store.campaign(req.Ctx(), id)
 	if errors.Is(err, store.ErrNotFound) {
 		return site.NotFound()
 	}
 	if err != nil {
 		return err
 	}
-	people, err := d.scorer.People()
-	if err != nil && !errors.As(err, &v.Stale) {
-		return site.Canceled(v.Ctx(), err)
+	people, err := cs.scorer.People()
+	if err != nil && !errors.As(err, &req.Stale) {
+		return site.Canceled(req.Ctx(), err)
 	}
 	names := map[string]string{}
 	for _, p := range people {
 		names[p.ID] = p.Name
 	}
-	m := d.campaignViewOf(c)
-	for _, x := range mails {
-		row := drillPerson{Message: x, Name: names[x.Person]}
-		for _, s := range []struct {
-			name string
-			at   *time.Time
-		}{{mailOpened, x.Opened}, {mailClicked, x.Clicked}, {mailSubmitted, x.Submitted}, {mailReported, x.Reported}} {
-			if s.at != nil {
-				row.Steps = append(row.Steps, s.name)
-				if s.at.After(row.Last) {
-					row.Last = *s.at
-				}
-			}
-		}
+	m := cs.viewOf(c)
+	for _, x := range messages {
+		row := recipientRowOf(x, names[x.Person])
 		if len(row.Steps) > 0 {
 			m.Acted = append(m.Acted, row)
 		} else {
 			m.Idle = append(m.Idle, row)
 		}
 	}
-	m.More = c.Sent - len(mails)
-	return d.site.Render(v, "drill", "Drill: "+m.Lure.Subject, "/drills", m)
+	m.More = c.Sent - len(messages)
+	return cs.site.Render(req, "drill", "Drill: "+m.Template.Subject, "/drills", m)
 }
 
-// OfDrill says whether a reason is about a drill, which the lesson about phishing is about as well.
-func OfDrill(module string, r risk.Reason) bool {
-	return module == drillModule && r.Verb == activity.FailedAssessment && strings.HasPrefix(r.Detail, drillPrefix)
+// recipientRowOf lists the steps that a person took with a message.
+func recipientRowOf(m Message, name string) recipientRow {
+	row := recipientRow{Message: m, Name: name}
+	for _, s := range []struct {
+		name string
+		at   *time.Time
+	}{{stepOpened, m.Opened}, {stepClicked, m.Clicked}, {stepSubmitted, m.Submitted}, {stepReported, m.Reported}} {
+		if s.at == nil {
+			continue
+		}
+		row.Steps = append(row.Steps, s.name)
+		if s.at.After(row.Last) {
+			row.Last = *s.at
+		}
+	}
+	return row
+}
+
+// Concerns reports whether a reason comes from a campaign and belongs to a module, the one about phishing.
+func Concerns(module string, r risk.Reason) bool {
+	return module == phishingModule && r.Verb == activity.FailedAssessment && strings.HasPrefix(r.Detail, detailPrefix)
 }

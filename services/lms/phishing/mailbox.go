@@ -12,23 +12,23 @@ import (
 	"example.org/security-training/services/risk"
 )
 
-type mailView struct {
+// messageView is a message as a learner sees it. Until Over, it does not tell that it is a simulation.
+type messageView struct {
 	ID       string
-	Lure     Template
+	Template Template
 	Sent     time.Time
 	Unread   bool
-	Over     bool // the learner clicked or reported: what it was may be told
+	Over     bool // the learner clicked or reported it
 	Clicked  bool
 	Reported bool
-	Score    bool // whether the score has heard of it
 	Module   risk.Module
 }
 
-func (d *Drills) mailViewOf(m Message, x Template, loc *time.Location) mailView {
-	module, _ := risk.ModuleByID(drillModule)
-	return mailView{
+func (cs *Campaigns) viewOfMessage(m Message, x Template, loc *time.Location) messageView {
+	module, _ := risk.ModuleByID(phishingModule)
+	return messageView{
 		ID:       m.ID.String(),
-		Lure:     x,
+		Template: x,
 		Sent:     m.Sent.In(loc),
 		Unread:   m.Opened == nil,
 		Clicked:  m.Clicked != nil,
@@ -38,75 +38,76 @@ func (d *Drills) mailViewOf(m Message, x Template, loc *time.Location) mailView 
 	}
 }
 
-type mailboxView struct{ Mails []mailView }
+type mailboxView struct{ Mails []messageView }
 
-// ShowMailbox lists the viewer's mails.
-func (d *Drills) ShowMailbox(v *site.Request) error {
-	all, err := d.Store.mailsOf(v.Ctx(), v.Viewer.Person)
+// ShowMailbox lists the viewer's messages.
+func (cs *Campaigns) ShowMailbox(req *site.Request) error {
+	all, err := cs.Store.messagesOf(req.Ctx(), req.Viewer.Person)
 	if err != nil {
 		return err
 	}
 	var m mailboxView
 	for _, x := range all {
-		if lure, known := d.templates.byID(x.LureID); known {
-			m.Mails = append(m.Mails, d.mailViewOf(x, lure, words.Location(v.Viewer.Zone())))
+		if template, known := cs.templates.byID(x.TemplateID); known {
+			m.Mails = append(m.Mails, cs.viewOfMessage(x, template, words.Location(req.Viewer.Zone())))
 		}
 	}
-	return d.site.Render(v, "mailbox", "Mailbox", "/mailbox", m)
+	return cs.site.Render(req, "mailbox", "Mailbox", "/mailbox", m)
 }
 
-// ownMail is the mail that the path names, if it is the viewer's.
-func (d *Drills) ownMail(v *site.Request) (Message, Template, error) {
-	id, err := uuid.Parse(v.R.PathValue("mail"))
+// ownMessage returns the viewer's message that the path names. For another person's it counts a failed guess.
+func (cs *Campaigns) ownMessage(req *site.Request) (Message, Template, error) {
+	id, err := uuid.Parse(req.R.PathValue("mail"))
 	if err != nil {
 		return Message{}, Template{}, site.NotFound()
 	}
-	m, err := d.Store.mail(v.Ctx(), id, v.Viewer.Person)
+	m, err := cs.Store.message(req.Ctx(), id, req.Viewer.Person)
 	if errors.Is(err, store.ErrNotFound) {
-		v.Wrong = true
-		return m, Template{}, d.site.DenyAsNotFound(v, "not_own")
+		req.GuessFailed = true
+		return m, Template{}, cs.site.DenyAsNotFound(req, "not_own")
 	}
 	if err != nil {
 		return m, Template{}, err
 	}
-	x, known := d.templates.byID(m.LureID)
+	x, known := cs.templates.byID(m.TemplateID)
 	if !known {
 		return m, x, site.NotFound()
 	}
 	return m, x, nil
 }
 
-// record records a step of the viewer's, by the lab's clock.
-func (d *Drills) record(v *site.Request, m Message, x Template, step string) error {
-	at, err := d.scorer.NowIn(v.Ctx(), v.Viewer.Zone())
+// record stores a step of the viewer at the lab's time.
+func (cs *Campaigns) record(req *site.Request, m Message, x Template, step string) error {
+	at, err := cs.scorer.NowIn(req.Ctx(), req.Viewer.Zone())
 	if err != nil {
 		return site.Unavailable(err)
 	}
-	if err := d.Store.happened(v.Ctx(), m, x, step, at); err != nil {
+	if err := cs.Store.recordStep(req.Ctx(), m, x, step, at); err != nil {
 		return err
 	}
-	d.outbox.Kick()
+	cs.outbox.Kick()
 	return nil
 }
 
-// ShowMail shows one mail, and records that it was opened.
-func (d *Drills) ShowMail(v *site.Request) error {
-	m, x, err := d.ownMail(v)
+// ShowMessage shows a message, and records that it was opened.
+func (cs *Campaigns) ShowMessage(req *site.Request) error {
+	m, x, err := cs.ownMessage(req)
 	if err != nil {
 		return err
 	}
 	if m.Opened == nil {
-		if err := d.record(v, m, x, mailOpened); err != nil {
+		if err := cs.record(req, m, x, stepOpened); err != nil {
 			return err
 		}
 	}
-	model := d.mailViewOf(m, x, words.Location(v.Viewer.Zone()))
-	return d.site.Render(v, "mail", x.Subject, "/mailbox", model)
+	model := cs.viewOfMessage(m, x, words.Location(req.Viewer.Zone()))
+	return cs.site.Render(req, "mail", x.Subject, "/mailbox", model)
 }
 
-// ShowLink is what the mail's link opens. Following it is what the drill is about, so looking is the act here.
-func (d *Drills) ShowLink(v *site.Request) error {
-	m, x, err := d.ownMail(v)
+// ShowLink shows the page behind the message's link, and records the click. A GET has this effect because following the
+// link is what the campaign measures.
+func (cs *Campaigns) ShowLink(req *site.Request) error {
+	m, x, err := cs.ownMessage(req)
 	if err != nil {
 		return err
 	}
@@ -114,42 +115,42 @@ func (d *Drills) ShowLink(v *site.Request) error {
 		return site.NotFound()
 	}
 	if m.Clicked == nil {
-		if err := d.record(v, m, x, mailClicked); err != nil {
+		if err := cs.record(req, m, x, stepClicked); err != nil {
 			return err
 		}
 	}
 	if !x.Form || m.Submitted != nil {
-		return v.Redirect("/mailbox/" + m.ID.String())
+		return req.Redirect("/mailbox/" + m.ID.String())
 	}
-	model := d.mailViewOf(m, x, words.Location(v.Viewer.Zone()))
-	v.Viewer = nil // it looks like somebody else's page
-	return d.site.Render(v, "lure", x.From, "", model)
+	model := cs.viewOfMessage(m, x, words.Location(req.Viewer.Zone()))
+	req.Viewer = nil // the page looks like another site's
+	return cs.site.Render(req, "lure", x.From, "", model)
 }
 
-// DoSubmit notes that the form was sent. Its fields have no names, so a browser sends nothing of what was typed, and
-// nothing of what is sent is read.
-func (d *Drills) DoSubmit(v *site.Request) error {
-	m, x, err := d.ownMail(v)
+// DoSubmit records that the form behind the link was sent. It does not read the form. The fields have no names, so that
+// browsers do not send what was typed.
+func (cs *Campaigns) DoSubmit(req *site.Request) error {
+	m, x, err := cs.ownMessage(req)
 	if err != nil {
 		return err
 	}
 	if x.Ordinary || !x.Form {
 		return site.NotFound()
 	}
-	if err := d.record(v, m, x, mailSubmitted); err != nil {
+	if err := cs.record(req, m, x, stepSubmitted); err != nil {
 		return err
 	}
-	return v.Redirect("/mailbox/" + m.ID.String())
+	return req.Redirect("/mailbox/" + m.ID.String())
 }
 
-// DoReport takes the report of a mail as suspicious.
-func (d *Drills) DoReport(v *site.Request) error {
-	m, x, err := d.ownMail(v)
+// DoReport records that the learner reported the message as suspicious.
+func (cs *Campaigns) DoReport(req *site.Request) error {
+	m, x, err := cs.ownMessage(req)
 	if err != nil {
 		return err
 	}
-	if err := d.record(v, m, x, mailReported); err != nil {
+	if err := cs.record(req, m, x, stepReported); err != nil {
 		return err
 	}
-	return v.Redirect("/mailbox/" + m.ID.String())
+	return req.Redirect("/mailbox/" + m.ID.String())
 }

@@ -11,31 +11,31 @@ import (
 	"example.org/security-training/services/exercise"
 )
 
-//go:embed lures.yaml
+//go:embed templates.yaml
 var templateText []byte
 
-// Template is a mail of a drill, or an ordinary one that lies beside it.
+// Template is a phishing message of a campaign, or an ordinary message that is sent together with it.
 type Template struct {
 	ID         string   `json:"id"`
 	From       string   `json:"from"`
 	Address    string   `json:"address"`
 	Subject    string   `json:"subject"`
 	Paragraphs []string `json:"paragraphs"`
-	Link       string   `json:"link"`
-	Shows      string   `json:"shows"`
-	Form       bool     `json:"form"`
+	Link       string   `json:"link"`  // text of the link
+	Shows      string   `json:"shows"` // address that the link shows
+	Form       bool     `json:"form"`  // the page behind the link has a form
 	Cues       []cue    `json:"cues"`
 	Premise    premise  `json:"premise"`
 	Ordinary   bool     `json:"ordinary"`
 }
 
-// cue is something by which a reader can tell, and how often it occurs.
+// cue is a sign by which a reader can recognise the message, and how often it occurs.
 type cue struct {
 	Cue   string `json:"cue"`
 	Count int    `json:"count"`
 }
 
-// premise is how well a mail fits the workplace: five elements, each 0 to 8; the last one counts against it.
+// premise is how well a message fits the workplace, by the five elements of the NIST Phish Scale. Each is 0 to 8.
 type premise struct {
 	Mimics      int `json:"mimics"`
 	Relevance   int `json:"relevance"`
@@ -44,23 +44,23 @@ type premise struct {
 	Exposure    int `json:"exposure"`
 }
 
-// Rating is the sum of the NIST Phish Scale's first four elements less the fifth.
+// Rating is the sum of the first four elements less the fifth.
 func (p premise) Rating() int {
 	return p.Mimics + p.Relevance + p.Situation + p.Consequence - p.Exposure
 }
 
-// CueCount is how many cues a reader could find.
-func (l Template) CueCount() int {
+// CueCount is the number of cues, with repetitions.
+func (t Template) CueCount() int {
 	n := 0
-	for _, c := range l.Cues {
+	for _, c := range t.Cues {
 		n += c.Count
 	}
 	return n
 }
 
-// Difficulty is how hard the mail is to detect, by the NIST Phish Scale User Guide (Technical Note 2276, 2023): few cues are
-// up to 8, many from 15; a premise fits well from 18 and badly up to 10.
-func (l Template) Difficulty() string { return phishScale(l.CueCount(), l.Premise.Rating()) }
+// Difficulty is how hard the message is to detect, by the NIST Phish Scale User Guide (Technical Note 2276, 2023). Up
+// to 8 cues are few, 15 and more are many; a premise of 18 and more is strong, one of up to 10 is weak.
+func (t Template) Difficulty() string { return phishScale(t.CueCount(), t.Premise.Rating()) }
 
 func phishScale(cues, premise int) string {
 	row := 1
@@ -84,39 +84,43 @@ func phishScale(cues, premise int) string {
 	}[row][column]
 }
 
-// templates are the catalogue in its own order.
+// templates are the templates in the order of the file.
 type templates []Template
 
-func (l templates) byID(id string) (Template, bool) {
-	i := slices.IndexFunc(l, func(x Template) bool { return x.ID == id })
+func (t templates) byID(id string) (Template, bool) {
+	i := slices.IndexFunc(t, func(x Template) bool { return x.ID == id })
 	if i < 0 {
 		return Template{}, false
 	}
-	return l[i], true
+	return t[i], true
 }
 
-// readTemplates reads the catalogue and reports all its faults at once.
+// readTemplates parses templates. The error lists all faults.
 func readTemplates(text []byte) (templates, error) {
 	var list templates
 	if err := yaml.UnmarshalStrict(text, &list); err != nil {
-		return nil, fmt.Errorf("read lures: %w", err)
+		return nil, fmt.Errorf("read phishing templates: %w", err)
 	}
 	var faults []error
 	seen := map[string]bool{}
 	for _, x := range list {
 		if !exercise.ValidID(x.ID) || seen[x.ID] {
-			faults = append(faults, fmt.Errorf("id %q: missing, odd or twice", x.ID))
+			faults = append(faults, fmt.Errorf("template %q: the id is missing, invalid or used twice", x.ID))
 		}
 		seen[x.ID] = true
 		if x.From == "" || x.Address == "" || x.Subject == "" || len(x.Paragraphs) == 0 {
-			faults = append(faults, fmt.Errorf("lure %q: want from, address, subject and paragraphs", x.ID))
+			faults = append(faults, fmt.Errorf("template %q: want from, address, subject and paragraphs", x.ID))
 		}
-		if !x.Ordinary && (x.Link == "" || x.Shows == "" || x.CueCount() == 0) || x.Ordinary && (x.Link != "" || len(x.Cues) > 0) {
-			faults = append(faults, fmt.Errorf("lure %q: a drill has a link, the address that it shows, and cues; an ordinary mail has none", x.ID))
+		if !x.Ordinary && (x.Link == "" || x.Shows == "" || x.CueCount() == 0) {
+			faults = append(faults, fmt.Errorf("template %q: want link, shows and cues, or ordinary", x.ID))
 		}
-		for _, n := range []int{x.Premise.Mimics, x.Premise.Relevance, x.Premise.Situation, x.Premise.Consequence, x.Premise.Exposure} {
+		if x.Ordinary && (x.Link != "" || len(x.Cues) > 0) {
+			faults = append(faults, fmt.Errorf("template %q: an ordinary message has no link and no cues", x.ID))
+		}
+		p := x.Premise
+		for _, n := range []int{p.Mimics, p.Relevance, p.Situation, p.Consequence, p.Exposure} {
 			if n < 0 || n > 8 {
-				faults = append(faults, fmt.Errorf("lure %q: premise %d: outside 0 to 8", x.ID, n))
+				faults = append(faults, fmt.Errorf("template %q: premise %d: want 0 to 8", x.ID, n))
 			}
 		}
 	}

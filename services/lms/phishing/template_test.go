@@ -20,29 +20,31 @@ func TestTemplatesAreRatedByThePhishScale(t *testing.T) {
 	}
 	for id, difficulty := range want {
 		if x, ok := list.byID(id); !ok || x.Difficulty() != difficulty {
-			t.Errorf(
-				"%s: %s with %d cues and a premise of %d, want %s",
-				id,
-				x.Difficulty(),
-				x.CueCount(),
-				x.Premise.Rating(),
-				difficulty,
-			)
+			t.Errorf("%s: %s with %d cues and a premise of %d, want %s",
+				id, x.Difficulty(), x.CueCount(), x.Premise.Rating(), difficulty)
 		}
 	}
 	for _, c := range []struct {
 		cues, premise int
 		want          string
-	}{{8, 18, "Very difficult"}, {8, 10, "Moderately difficult"}, {9, 17, "Moderately difficult"}, {14, 18, "Very difficult"}, {9, 10, "Moderately to least difficult"}, {15, 11, "Moderately difficult"}, {15, 10, "Least difficult"}} {
+	}{
+		{8, 18, "Very difficult"},
+		{8, 10, "Moderately difficult"},
+		{9, 17, "Moderately difficult"},
+		{14, 18, "Very difficult"},
+		{9, 10, "Moderately to least difficult"},
+		{15, 11, "Moderately difficult"},
+		{15, 10, "Least difficult"},
+	} {
 		if got := phishScale(c.cues, c.premise); got != c.want {
 			t.Errorf("%d cues, premise %d: %s, want %s", c.cues, c.premise, got, c.want)
 		}
 	}
-	if _, err := readTemplates([]byte("- {id: a, from: b, address: c, subject: d, paragraphs: [e], premise: {mimics: 9}}\n- {id: a}\n")); err == nil ||
-		strings.Count(err.Error(), "lure") < 3 {
+	const faulty = "- {id: a, from: b, address: c, subject: d, paragraphs: [e], premise: {mimics: 9}}\n- {id: a}\n"
+	if _, err := readTemplates([]byte(faulty)); err == nil || strings.Count(err.Error(), "template") < 3 {
 		t.Errorf("faults: %v", err)
 	}
-	if _, known := risk.ModuleByID(drillModule); !known {
-		t.Errorf("the catalogue has no module %s", drillModule)
+	if _, known := risk.ModuleByID(phishingModule); !known {
+		t.Errorf("the catalogue has no module %s", phishingModule)
 	}
 }

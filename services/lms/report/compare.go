@@ -1,6 +1,7 @@
 package report
 
 import (
+	"cmp"
 	"errors"
 	"net/http"
 	"slices"
@@ -12,14 +13,14 @@ import (
 	"example.org/security-training/services/risk"
 )
 
-// comparison is what another profile says of the same events.
+// comparison compares scores by the profile in force with those by another profile, for the same events.
 type comparison struct {
-	Choices []site.Choice // of profiles
-	Profile string        // none: nobody asked
+	Choices []site.Choice // the other profiles
+	Profile string        // the one compared with; empty: none
 	Version int
-	Away    bool
-	Differ  int // people whose level differs
-	Higher  int // of those, whose is higher there
+	Missing bool // the risk scorer did not answer
+	Differ  int  // people whose level differs
+	Higher  int  // those among them with the higher level by the other profile
 	Rows    []comparisonRow
 }
 
@@ -27,22 +28,22 @@ type comparisonRow struct {
 	risk.Standing
 	Other chart.Share
 	Own   chart.Share
-	Gap   int64 // whole millionths, the other profile's score minus the own
+	Gap   int64 // the other profile's score less the own, in millionths
 }
 
-// compare compares with the profile that ?shadow= names, else with the one that the scorer has beside anyway: who would
-// be scored how, the biggest differences first. own is the scorer's own profile.
-func (r *Reports) compare(v *site.Request, people []risk.Standing, own string) (comparison, error) {
-	name := v.R.URL.Query().Get("shadow")
+// compare compares with the profile that ?shadow= names, else with the risk scorer's shadow profile, if it has one.
+// Rows are the largest differences, the largest first. own is the profile in force. 400 for an unknown profile.
+func (r *Reports) compare(req *site.Request, people []risk.Standing, own string) (comparison, error) {
+	name := req.R.URL.Query().Get("shadow")
 	var m comparison
 	if name != "" {
 		if _, err := risk.ProfileByName(name); err != nil {
 			return m, httpjson.Errorf(http.StatusBadRequest, "unknown_profile", "There is no such profile.")
 		}
 		var err error
-		if people, err = r.scorer.PeopleWith(name); err != nil && !errors.As(err, &v.Stale) {
+		if people, err = r.scorer.PeopleWith(name); err != nil && !errors.As(err, &req.Stale) {
 			r.cfg.Log.Warn("compare profiles", "error", err.Error())
-			m.Away = true
+			m.Missing = true
 		}
 	}
 	for _, p := range people {
@@ -62,10 +63,9 @@ func (r *Reports) compare(v *site.Request, people []risk.Standing, own string) (
 			Gap:   p.Shadow.Score.Micro() - p.Score.Micro(),
 		})
 	}
-	slices.SortStableFunc(
-		m.Rows,
-		func(a, b comparisonRow) int { return int(min(1, max(-1, max(b.Gap, -b.Gap)-max(a.Gap, -a.Gap)))) },
-	)
+	slices.SortStableFunc(m.Rows, func(a, b comparisonRow) int {
+		return cmp.Compare(max(b.Gap, -b.Gap), max(a.Gap, -a.Gap))
+	})
 	m.Rows = m.Rows[:min(rowsOfInterest, len(m.Rows))]
 	for _, p := range risk.Profiles() {
 		if p.Name != own {

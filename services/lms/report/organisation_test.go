@@ -18,16 +18,19 @@ func TestATrainingEscalatedToTheSecurityTeamIsToTheManagerToo(t *testing.T) {
 			risk.Standing{Person: who, Escalation: to, Due: labNow.Add(-time.Duration(len(people)) * time.Hour)},
 		)
 	}
-	rows, n := lateOf(people)
-	if n != (lateCounts{All: 4, Manager: 3, Security: 2}) {
+	rows, n := overdueOf(people)
+	if n != (overdueCounts{All: 4, Manager: 3, Security: 2}) {
 		t.Errorf("%+v", n)
 	}
 	people[3].Manager, people[4].Manager = "", "who.has.left"
-	alone, m := lateOf(people)
-	if m != (lateCounts{All: 4, Manager: 1, Alone: 2, Security: 2}) {
+	alone, m := overdueOf(people)
+	if m != (overdueCounts{All: 4, Manager: 1, Alone: 2, Security: 2}) {
 		t.Errorf("of two whom the roster gives no manager: %+v", m)
 	}
-	for i, want := range []string{"the security team, since there is no manager", "the manager and the security team", "nobody, since there is no manager", ""} {
+	for i, want := range []string{
+		"the security team, since there is no manager", "the manager and the security team",
+		"nobody, since there is no manager", "",
+	} {
 		if alone[i].Due.To != want {
 			t.Errorf("%s is escalated to %q, want %q", alone[i].ID, alone[i].Due.To, want)
 		}
@@ -36,11 +39,8 @@ func TestATrainingEscalatedToTheSecurityTeamIsToTheManagerToo(t *testing.T) {
 	for _, r := range rows {
 		order = append(order, r.Escalation)
 	}
-	if want := []risk.Escalation{risk.ToSecurity, risk.ToSecurity, risk.ToManager, risk.ToPerson}; !slices.Equal(
-		order,
-		want,
-	) ||
-		rows[0].Standing.Due.After(rows[1].Standing.Due) {
-		t.Errorf("those are first: %v", order)
+	want := []risk.Escalation{risk.ToSecurity, risk.ToSecurity, risk.ToManager, risk.ToPerson}
+	if !slices.Equal(order, want) || rows[0].Standing.Due.After(rows[1].Standing.Due) {
+		t.Errorf("the order is %v", order)
 	}
 }

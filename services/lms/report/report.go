@@ -1,5 +1,5 @@
-// Package report shows people risk: a learner their own, a manager the team's, an instructor everyone's and the
-// organisation's.
+// Package report serves the pages about risk: a learner sees their own, a manager the team's, and an instructor
+// everyone's and the organisation's.
 package report
 
 import (
@@ -28,13 +28,13 @@ type Reports struct {
 	training *training.Training
 
 	mu    sync.Mutex
-	teams map[string]*riskclient.Cache[teamFacts] // by who leads them
+	teams map[string]*riskclient.Cache[teamFacts] // by the leader's id
 }
 
-// recordStore reads what these pages show of people's training.
+// recordStore reads training records.
 type recordStore struct{ *store.Store }
 
-// New makes Reports.
+// New returns Reports.
 func New(
 	cfg Config, db *store.Store, scorer *riskclient.Client, pages *site.Site, lessons *training.Training,
 ) *Reports {

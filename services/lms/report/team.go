@@ -6,9 +6,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"net/http"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 
@@ -21,6 +21,7 @@ import (
 	"example.org/security-training/services/risk"
 )
 
+// urgency orders the rows of a team's page, the highest first.
 var urgency = map[string]int{
 	riskview.DueEscalated: 3,
 	riskview.DueOverdue:   2,
@@ -28,18 +29,15 @@ var urgency = map[string]int{
 	riskview.DuePlanned:   0,
 }
 
-// toYou says to their leader to whom a training is escalated.
-var toYou = map[risk.Escalation]string{risk.ToManager: "you", risk.ToSecurity: "you and the security team"}
-
-// teamFacts is what a leader's page says of the team beyond the roster. Each report's assessment is asked for to know it, so it is
-// remembered: a look at the page costs the scorer nothing by itself, however many they are.
+// teamFacts is what a leader's page needs beyond the roster. It takes a request for each report's assessment, so it is
+// cached.
 type teamFacts struct {
-	modules map[string]string // by person: what would help most; nothing for whom nothing weighs on
+	modules map[string]string // recommended module by person; none for a person without reasons
 	trend   []risk.Point
 	repeats []repeatRow
 }
 
-// teamFacts are those of the viewer's team, with *stale old ones.
+// teamFacts returns the facts of the viewer's team. With a *Stale error they are old ones.
 func (r *Reports) teamFacts(v *site.Viewer) (teamFacts, error) {
 	r.mu.Lock()
 	kept := r.teams[v.Person]
@@ -73,7 +71,8 @@ func (r *Reports) teamFacts(v *site.Viewer) (teamFacts, error) {
 	})
 }
 
-// trendOf is the mean score of a team over time: of all whose trend has the same days as the first one's.
+// trendOf is the mean score of a team over time. It leaves out assessments whose trend has fewer or more days than the
+// first one's.
 func trendOf(all []risk.Assessment) []risk.Point {
 	var mean []risk.Point
 	var sums []int64
@@ -86,7 +85,7 @@ func trendOf(all []risk.Assessment) []risk.Point {
 			mean, sums = slices.Clone(a.Trend), make([]int64, len(a.Trend))
 		}
 		if len(a.Trend) != len(mean) {
-			continue // asked in the moment when a day ended
+			continue // a day ended between the two requests
 		}
 		n++
 		for i, p := range a.Trend {
@@ -99,18 +98,18 @@ func trendOf(all []risk.Assessment) []risk.Point {
 	return mean
 }
 
-// teamRoleRow compares the people of one role with the same role in the company.
+// teamRoleRow compares the people of one role in a team with the same role in the organisation.
 type teamRoleRow struct {
-	Role    risk.Role
-	People  int
-	Mean    *risk.Score // nil: too few to be shown
-	Level   risk.Level
-	Bar     chart.Share
-	Company *risk.Score // nil: too few, or not known
+	Role         risk.Role
+	People       int
+	Mean         *risk.Score // nil: fewer people than site.SmallestGroup
+	Level        risk.Level
+	Bar          chart.Share
+	Organisation *risk.Score // mean in the organisation; nil: fewer people than that, or unknown
 }
 
-// rolesOf are the roles in a team; a mean of fewer than smallestGroup people is nobody's to see.
-func rolesOf(reports []risk.Standing, company *risk.Organisation, levels chart.Bounds) []teamRoleRow {
+// rolesOf are the roles in a team, the most frequent first. A mean of fewer than site.SmallestGroup people is left out.
+func rolesOf(reports []risk.Standing, o *risk.Organisation, levels chart.Bounds) []teamRoleRow {
 	members := map[risk.Role][]risk.Standing{}
 	for _, p := range reports {
 		members[p.Role] = append(members[p.Role], p)
@@ -123,10 +122,10 @@ func rolesOf(reports []risk.Standing, company *risk.Organisation, levels chart.B
 			row.Mean, row.Level = &mean, levels.Level(mean)
 			row.Bar = chart.Bar(mean.Float(), strings.ToLower(string(row.Level)))
 		}
-		if company != nil {
-			for _, r := range company.Roles {
+		if o != nil {
+			for _, r := range o.Roles {
 				if r.Role == role && r.People >= site.SmallestGroup {
-					row.Company = &r.Mean
+					row.Organisation = &r.Mean
 				}
 			}
 		}
@@ -136,7 +135,7 @@ func rolesOf(reports []risk.Standing, company *risk.Organisation, levels chart.B
 	return rows
 }
 
-// repeatRow is something that was done again after it had been taught. It counts people and names none.
+// repeatRow counts, for one module, acts that people repeated after they had passed it. It names no person.
 type repeatRow struct {
 	Module string
 	People int
@@ -144,7 +143,7 @@ type repeatRow struct {
 	Bar    chart.Share
 }
 
-// repeatsOf counts, for each module, who did again what it teaches after having passed it.
+// repeatsOf counts repetitions by module, for people with these passed trainings.
 func repeatsOf(all []risk.Assessment, passes map[string][]activity.Event) []repeatRow {
 	byModule := map[string]*repeatRow{}
 	for _, a := range all {
@@ -153,7 +152,7 @@ func repeatsOf(all []risk.Assessment, passes map[string][]activity.Event) []repe
 			if c.Line != risk.EventLine {
 				continue
 			}
-			// The last pass before the act that taught against it: one act is one repetition, of one lesson.
+			// An act is a repetition of one module only: the last that was passed before it and teaches against it.
 			var taught *activity.Event
 			for i, p := range passes[a.Person] {
 				if slices.Contains(p.Teaches, c.Verb) && p.At.Before(c.At) && (taught == nil || p.At.After(taught.At)) {
@@ -183,17 +182,14 @@ func repeatsOf(all []risk.Assessment, passes map[string][]activity.Event) []repe
 	return rows
 }
 
-// passes are the events of people who passed something, by person, those of before this system included.
+// passes are the events of passed trainings by person, imported ones included.
 func (s *recordStore) passes(ctx context.Context, people []risk.Standing) (map[string][]activity.Event, error) {
 	ids := make([]string, len(people))
 	for i, p := range people {
 		ids[i] = p.ID
 	}
-	rows, err := s.Pool.Query(
-		ctx,
-		`SELECT event FROM training.outbox WHERE event->>'verb' = 'training.passed' AND event->>'person' = ANY ($1)`,
-		ids,
-	)
+	rows, err := s.Pool.Query(ctx, `SELECT event FROM training.outbox
+		WHERE event->>'verb' = 'training.passed' AND event->>'person' = ANY ($1)`, ids)
 	if err != nil {
 		return nil, fmt.Errorf("read passes: %w", err)
 	}
@@ -214,25 +210,26 @@ func (s *recordStore) passes(ctx context.Context, people []risk.Standing) (map[s
 }
 
 type teamView struct {
-	Hidden  bool // too few people to be shown
-	People  int
-	Mean    risk.Score
-	Level   risk.Level
-	Levels  chart.Distribution
-	Rows    []teamRow
-	Needs   []needRow
-	Company *risk.Organisation
-	Late    int
-	Soon    int // due within a week
-	Beyond  int // escalated
-	Trend   *chart.TrendChart
-	Roles   []teamRoleRow
-	Repeats []repeatRow
-	Away    string
-	Fewest  int
+	Hidden       bool // fewer people than Fewest
+	People       int
+	Mean         risk.Score
+	Level        risk.Level
+	Levels       chart.Distribution
+	Rows         []teamRow
+	Needs        []needRow
+	Organisation *risk.Organisation
+	Late         int // overdue
+	Soon         int // due within a week
+	Escalated    int
+	Trend        *chart.TrendChart
+	Roles        []teamRoleRow
+	Repeats      []repeatRow
+	Missing      string // why parts cannot be shown; empty: all are shown
+	Fewest       int
 }
 
-// teamRow is who needs what by when. It names no act: what somebody did is between that person and the instructor.
+// teamRow is a person with the recommended module and its due date. It names no act: acts are shown only to the person
+// and to instructors.
 type teamRow struct {
 	Person risk.Standing
 	Bar    chart.Share
@@ -246,57 +243,72 @@ type needRow struct {
 	Bar    chart.Share
 }
 
-// ShowTeam shows a leader the team: its mean, trend and needs, and no one's acts.
-func (r *Reports) ShowTeam(v *site.Request) error {
-	reports := v.Viewer.Reports
+// ShowTeam shows a leader the team: its mean, trend and needs, but no acts of individuals.
+func (r *Reports) ShowTeam(req *site.Request) error {
+	reports := req.Viewer.Reports
 	m, profile := teamView{People: len(reports), Fewest: site.SmallestGroup}, ""
-	if o, err := r.scorer.Organisation(); err == nil || errors.As(err, &v.Stale) {
-		m.Company, profile = &o, o.Profile
+	if o, err := r.scorer.Organisation(); err == nil || errors.As(err, &req.Stale) {
+		m.Organisation, profile = &o, o.Profile
 	}
 	if len(reports) < site.SmallestGroup {
 		m.Hidden = true
-		return r.site.Render(v, "team", "My team", "/team", m)
+		return r.site.Render(req, "team", "My team", "/team", m)
 	}
-	m.Mean, m.Levels = risk.Mean(reports), chart.DrawDistribution(chart.CountLevels(reports))
-	levels := chart.BoundsOf(chart.ProfileOf(profile).Levels)
-	m.Level, m.Roles = levels.Level(m.Mean), rolesOf(reports, m.Company, levels)
-	facts, err := r.teamFacts(v.Viewer)
-	if err != nil && !errors.As(err, &v.Stale) {
+	facts, err := r.teamFacts(req.Viewer)
+	if err != nil && !errors.As(err, &req.Stale) {
 		r.cfg.Log.Warn("show team", "error", err.Error())
-		m.Away = "The risk scorer does not answer at the moment, so what each person needs cannot be shown."
-		v.Status = http.StatusServiceUnavailable
-		v.W.Header().Set("Retry-After", "5")
+		m.Missing = site.ScorerUnavailable + ", so what each person needs cannot be shown."
+		req.MarkUnavailable()
 	}
-	m.Trend, m.Repeats = chart.DrawTrend(facts.trend, levels, words.Location(v.Viewer.Zone())), facts.repeats
-	needs := map[string]int{}
+	loc := words.Location(req.Viewer.Zone())
+	levels := chart.BoundsOf(chart.ProfileOf(profile).Levels)
+	m.Mean, m.Levels = risk.Mean(reports), chart.DrawDistribution(chart.CountLevels(reports))
+	m.Level, m.Roles = levels.Level(m.Mean), rolesOf(reports, m.Organisation, levels)
+	m.Trend, m.Repeats = chart.DrawTrend(facts.trend, levels, loc), facts.repeats
+	m.addRows(reports, facts.modules, loc)
+	m.Needs = needsOf(reports, facts.modules)
+	return r.site.Render(req, "team", "My team", "/team", m)
+}
+
+// addRows adds a row for each report, the most urgent first, and counts the states of their trainings.
+func (m *teamView) addRows(reports []risk.Standing, modules map[string]string, loc *time.Location) {
 	for _, p := range reports {
 		row := teamRow{
 			Person: p,
 			Bar:    chart.Bar(p.Score.Float(), strings.ToLower(string(p.Level))),
-			Due:    riskview.DueOfStanding(p, words.Location(v.Viewer.Zone())),
+			Module: modules[p.ID],
+			Due:    riskview.DueOfStanding(p, loc),
 		}
-		row.Due.To = toYou[p.Escalation]
+		row.Due.To = words.EscalatedToLeader(p.Escalation)
 		switch row.Due.State {
 		case riskview.DueEscalated:
 			m.Late++
-			m.Beyond++
+			m.Escalated++
 		case riskview.DueOverdue:
 			m.Late++
 		case riskview.DueSoon:
 			m.Soon++
 		}
-		if row.Module = facts.modules[p.ID]; row.Module != "" {
-			needs[row.Module]++
-		}
 		m.Rows = append(m.Rows, row)
 	}
-	for id, n := range needs {
-		m.Needs = append(
-			m.Needs,
-			needRow{Module: words.ModuleTitle(id), People: n, Bar: chart.Bar(float64(n)/float64(len(reports)), "accent")},
-		)
-	}
 	slices.SortStableFunc(m.Rows, func(a, b teamRow) int { return urgency[b.Due.State] - urgency[a.Due.State] })
-	slices.SortFunc(m.Needs, func(a, b needRow) int { return cmp.Or(b.People-a.People, cmp.Compare(a.Module, b.Module)) })
-	return r.site.Render(v, "team", "My team", "/team", m)
+}
+
+// needsOf counts for each module how many of the reports need it, the most first.
+func needsOf(reports []risk.Standing, modules map[string]string) []needRow {
+	needs := map[string]int{}
+	for _, p := range reports {
+		if id := modules[p.ID]; id != "" {
+			needs[id]++
+		}
+	}
+	var rows []needRow
+	for id, n := range needs {
+		bar := chart.Bar(float64(n)/float64(len(reports)), "accent")
+		rows = append(rows, needRow{Module: words.ModuleTitle(id), People: n, Bar: bar})
+	}
+	slices.SortFunc(rows, func(a, b needRow) int {
+		return cmp.Or(b.People-a.People, cmp.Compare(a.Module, b.Module))
+	})
+	return rows
 }

@@ -7,30 +7,30 @@ import (
 	"time"
 )
 
-// AskWithin is how long a page waits for an answer of the scorer.
+// AskWithin is how long a page waits for an answer of the risk scorer.
 const AskWithin = 5 * time.Second
 
 const (
-	askAtMost = 100 * time.Second // what many readers share
-	askAhead  = 10                // an answer is usable for so many times what asking takes
-	askRarely = 5                 // and fresh for so many times, so that asking takes a small part of the scorer's time
+	askAtMost = 100 * time.Second // timeout of a request whose answer many callers share
+	askAhead  = 10                // an answer is usable for this many times the duration of the request
+	askRarely = 5                 // and fresh for this many times, which bounds the load on the risk scorer
 )
 
-// Cache keeps one answer. While it is fresh it is not asked for again; while it is usable it is answered at once and
-// renewed behind the reader's back; until last it stands in for a peer that does not answer. What takes long to ask for
-// is fresh and usable for longer, but by atMost.
+// Cache keeps one answer of a peer. While it is younger than Fresh, it is returned. While it is younger than Usable, it
+// is returned and renewed in the background. While it is younger than Last, it is returned if the peer does not answer.
+// Answers of slow requests are fresh and usable for longer, up to AtMost. A Cache is safe for concurrent use.
 type Cache[T any] struct {
 	Fresh, Usable, AtMost, Last time.Duration
 
 	mu     sync.Mutex
 	value  T
 	at     time.Time
-	took   time.Duration // asking, the last time
-	err    error         // of the last time
-	asking chan struct{} // closed when the asking under way has ended; nil: none
+	took   time.Duration // duration of the last successful request
+	err    error         // of the last request
+	asking chan struct{} // closed when the current request ends; nil: there is none
 }
 
-// Stale says that a remembered answer was given because the peer is away.
+// Stale is the error that comes with a cached answer of the time Since, because the peer failed with Cause.
 type Stale struct {
 	Since time.Time
 	Cause error
@@ -42,85 +42,89 @@ func (s *Stale) Error() string {
 
 func (s *Stale) Unwrap() error { return s.Cause }
 
-// Get answers with the value and nil, an older value and *stale, or no value and the error of ask.
-func (m *Cache[T]) Get(now func() time.Time, ask func(context.Context) (T, error)) (T, error) {
-	m.mu.Lock()
-	age := now().Sub(m.at)
-	// What takes long to ask for is renewed behind the readers' backs for longer: in a large company a page does not wait
-	// for it, and in a small one a page shows nothing that is older than a moment.
-	if !m.at.IsZero() && age < max(m.Usable, min(askAhead*m.took, m.AtMost)) {
-		defer m.mu.Unlock()
-		if age >= max(m.Fresh, min(askRarely*m.took, m.AtMost/2)) {
-			m.begin(now, ask)
+// Get returns the value and nil, an older value and a *Stale, or the zero value and the error of ask. now is the wall
+// clock. It waits for at most AskWithin.
+func (c *Cache[T]) Get(now func() time.Time, ask func(context.Context) (T, error)) (T, error) {
+	c.mu.Lock()
+	if usable, fresh := c.ages(); !c.at.IsZero() && now().Sub(c.at) < usable {
+		defer c.mu.Unlock()
+		if now().Sub(c.at) >= fresh {
+			c.begin(now, ask)
 		}
-		return m.value, nil
+		return c.value, nil
 	}
-	asking := m.begin(now, ask)
-	m.mu.Unlock()
+	asking := c.begin(now, ask)
+	c.mu.Unlock()
 	timer := time.NewTimer(AskWithin)
 	defer timer.Stop()
 	select {
 	case <-asking:
-	case <-timer.C: // the asking goes on: a scorer that has just started reads everything first
+	case <-timer.C: // the request continues: a risk scorer that has just started takes long to answer
 	}
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	err := m.err
-	if m.asking == asking { // not ended: of an answer and the timer that come at once, the answer is taken
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	err := c.err
+	if c.asking == asking { // still running; if it ended together with the timer, its answer counts
 		err = fmt.Errorf("no answer yet: %w", context.DeadlineExceeded)
 	}
-	if err != nil && !m.at.IsZero() && now().Sub(m.at) < m.Last {
-		return m.value, &Stale{Since: m.at, Cause: err}
+	if err != nil && !c.at.IsZero() && now().Sub(c.at) < c.Last {
+		return c.value, &Stale{Since: c.at, Cause: err}
 	}
 	if err != nil {
 		var none T
 		return none, err
 	}
-	return m.value, nil
+	return c.value, nil
 }
 
-// begin asks, unless a call is under way: many readers ask once, and not for the first of them alone. The caller holds
-// mu.
-func (m *Cache[T]) begin(now func() time.Time, ask func(context.Context) (T, error)) <-chan struct{} {
-	if m.asking != nil {
-		return m.asking
+// ages returns for how long an answer is usable and fresh. A request that takes long extends both: the pages of a large
+// company do not wait for it, and those of a small company show only recent data. The caller holds mu.
+func (c *Cache[T]) ages() (usable, fresh time.Duration) {
+	return max(c.Usable, min(askAhead*c.took, c.AtMost)), max(c.Fresh, min(askRarely*c.took, c.AtMost/2))
+}
+
+// begin starts a request, unless one is running: concurrent callers share it, and it does not end with the context of
+// one of them. The caller holds mu.
+func (c *Cache[T]) begin(now func() time.Time, ask func(context.Context) (T, error)) <-chan struct{} {
+	if c.asking != nil {
+		return c.asking
 	}
 	done := make(chan struct{})
-	m.asking = done
+	c.asking = done
 	begun := now()
 	go func() {
 		ctx, cancel := context.WithTimeout(context.Background(), askAtMost)
 		defer cancel()
 		next, err := ask(ctx)
-		m.mu.Lock()
-		defer m.mu.Unlock()
-		if m.err = err; err == nil {
-			m.value, m.at, m.took = next, now(), now().Sub(begun)
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		if c.err = err; err == nil {
+			c.value, c.at, c.took = next, now(), now().Sub(begun)
 		}
-		m.asking = nil
+		c.asking = nil
 		close(done)
 	}()
 	return done
 }
 
-// Forget drops what is remembered, also what is being asked for at this moment.
-func (m *Cache[T]) Forget() {
+// Forget drops the answer. It waits for a running request and drops its answer, too.
+func (c *Cache[T]) Forget() {
 	for {
-		m.mu.Lock()
-		asking := m.asking
+		c.mu.Lock()
+		asking := c.asking
 		if asking == nil {
-			m.at, m.err = time.Time{}, nil
-			m.mu.Unlock()
+			c.at, c.err = time.Time{}, nil
+			c.mu.Unlock()
 			return
 		}
-		m.mu.Unlock()
+		c.mu.Unlock()
 		<-asking
 	}
 }
 
-// Took says how long asking took, the last time.
-func (m *Cache[T]) Took() time.Duration {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	return m.took
+// Took is how long the last successful request took.
+func (c *Cache[T]) Took() time.Duration {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.took
 }

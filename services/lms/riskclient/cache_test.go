@@ -13,7 +13,7 @@ import (
 	"example.org/security-training/services/risk"
 )
 
-func TestRememberedAnswersAreAskedForOnceAndStandInWhileThePeerIsAway(t *testing.T) {
+func TestACachedAnswerIsAskedForOnceAndReturnedWhileThePeerIsUnavailable(t *testing.T) {
 	var mu sync.Mutex
 	now, asked := time.Unix(1000, 0), 0
 	var fail error
@@ -30,18 +30,18 @@ func TestRememberedAnswersAreAskedForOnceAndStandInWhileThePeerIsAway(t *testing
 		})
 	}
 	group.Wait()
-	pass(2*time.Second, errors.New("away"))
+	pass(2*time.Second, errors.New("unavailable"))
 	var old *Stale
 	if v, err := m.Get(clock, ask); v != 1 || !errors.As(err, &old) {
-		t.Errorf("while away: %d %v", v, err)
+		t.Errorf("while the peer is unavailable: %d %v", v, err)
 	}
-	pass(2*time.Minute, errors.New("away"))
+	pass(2*time.Minute, errors.New("unavailable"))
 	if _, err := m.Get(clock, ask); err == nil || errors.As(err, &old) && err == error(old) {
-		t.Errorf("away for long: %v", err)
+		t.Errorf("unavailable for long: %v", err)
 	}
 	pass(0, nil)
 	if v, err := m.Get(clock, ask); v != 4 || err != nil {
-		t.Errorf("back: %d %v", v, err)
+		t.Errorf("available again: %d %v", v, err)
 	}
 }
 

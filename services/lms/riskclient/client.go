@@ -1,14 +1,16 @@
-// Package riskclient asks the risk scorer on behalf of the learning system, and remembers for a moment what every page
-// needs: the roster, the organisation's figures, the weightiest causes. While the scorer is away, an old answer stands
-// in for a new one, and says so.
+// Package riskclient is the learning system's client of the risk scorer. It caches for a short time what every page
+// needs: the roster, the organisation's figures and its main causes of risk. While the risk scorer cannot be reached,
+// it returns the cached answer with a *Stale error.
 package riskclient
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"net/url"
 	"slices"
@@ -24,21 +26,21 @@ import (
 	"example.org/security-training/services/riskscorer/scorerapi"
 )
 
-// Client asks the risk scorer, and remembers for a moment what every page needs.
+// Client is a client of the risk scorer. Its methods are safe for concurrent use.
 type Client struct {
 	call    Call
 	wall    func() time.Time
 	Roster  Cache[[]risk.Standing]
-	Company Cache[risk.Organisation]
+	Figures Cache[risk.Organisation]
 	Causes  Cache[[]Cause]
 
 	mu       sync.Mutex
-	compared map[string]*Cache[[]risk.Standing] // by the profile that is compared with
-	clock    *risk.Clock
-	read     time.Time // wall clock
+	compared map[string]*Cache[[]risk.Standing] // by the name of the other profile
+	clock    *risk.Clock                        // last answer
+	read     time.Time                          // wall clock of that answer
 }
 
-// New makes a client that asks by call; wall is the wall clock.
+// New returns a client that sends requests by call; wall is the wall clock.
 func New(call Call, wall func() time.Time) *Client {
 	return &Client{
 		call: call, wall: wall,
@@ -48,7 +50,7 @@ func New(call Call, wall func() time.Time) *Client {
 			AtMost: 10 * time.Second,
 			Last:   10 * time.Minute,
 		},
-		Company: Cache[risk.Organisation]{
+		Figures: Cache[risk.Organisation]{
 			Fresh:  time.Second,
 			Usable: 5 * time.Second,
 			AtMost: time.Minute,
@@ -58,30 +60,28 @@ func New(call Call, wall func() time.Time) *Client {
 	}
 }
 
-const (
-	longestAnswer = 64 << 20
-)
+const longestAnswer = 64 << 20 // bytes
 
-// get asks the scorer; a request of a page gives up after askWithin.
-func (s *Client) get(ctx context.Context, path string, v any) error {
+// get requests path for at most AskWithin and decodes the answer into v.
+func (c *Client) get(ctx context.Context, path string, v any) error {
 	ctx, cancel := context.WithTimeout(ctx, AskWithin)
 	defer cancel()
-	return s.fetch(ctx, path, v)
+	return c.fetch(ctx, path, v)
 }
 
-// fetch asks the scorer for as long as ctx lasts.
-func (s *Client) fetch(ctx context.Context, path string, v any) error {
-	resp, err := s.call(ctx, http.MethodGet, path, "", nil)
+// fetch requests path until ctx ends and decodes the answer into v.
+func (c *Client) fetch(ctx context.Context, path string, v any) error {
+	resp, err := c.call(ctx, http.MethodGet, path, "", nil)
 	if err != nil {
 		return err
 	}
 	return httpjson.ReadAnswer(resp, longestAnswer, v)
 }
 
-// Staff is everybody who works here, the highest score first, without those who were made for a run of an exercise: the
-// company's figures and lists are of them alone. With *stale the list is an old one.
-func (s *Client) Staff() ([]risk.Standing, error) {
-	people, err := s.People()
+// Staff is People without those who were created for a run of an exercise. The organisation's figures and lists are
+// about the staff only.
+func (c *Client) Staff() ([]risk.Standing, error) {
+	people, err := c.People()
 	own := make([]risk.Standing, 0, len(people))
 	for _, p := range people {
 		if p.Run == "" {
@@ -91,36 +91,36 @@ func (s *Client) Staff() ([]risk.Standing, error) {
 	return own, err
 }
 
-// People is everybody whom the roster lists, those of runs among them, the highest score first. With *stale the list is
-// an old one.
-func (s *Client) People() ([]risk.Standing, error) {
-	return s.Roster.Get(s.wall, func(ctx context.Context) ([]risk.Standing, error) {
+// People is the roster with scores, the highest score first, those created for a run of an exercise included. With a
+// *Stale error the list is an old one.
+func (c *Client) People() ([]risk.Standing, error) {
+	return c.Roster.Get(c.wall, func(ctx context.Context) ([]risk.Standing, error) {
 		var list []risk.Standing
-		if err := s.fetch(ctx, scorerapi.RoutePeople.Path()+"?runs=all", &list); err != nil {
+		if err := c.fetch(ctx, scorerapi.RoutePeople.Path()+"?runs=all", &list); err != nil {
 			return nil, fmt.Errorf("read roster: %w", err)
 		}
 		return list, nil
 	})
 }
 
-// Organisation is the organisation's figures. With *Stale they are old ones.
-func (s *Client) Organisation() (risk.Organisation, error) {
-	return s.Company.Get(s.wall, func(ctx context.Context) (risk.Organisation, error) {
+// Organisation is the organisation's figures. With a *Stale error they are old ones.
+func (c *Client) Organisation() (risk.Organisation, error) {
+	return c.Figures.Get(c.wall, func(ctx context.Context) (risk.Organisation, error) {
 		var o risk.Organisation
-		if err := s.fetch(ctx, scorerapi.RouteOrganisation.Path(), &o); err != nil {
+		if err := c.fetch(ctx, scorerapi.RouteOrganisation.Path(), &o); err != nil {
 			return o, fmt.Errorf("read organisation: %w", err)
 		}
 		return o, nil
 	})
 }
 
-// ErrUnknownPerson says that the roster does not list the person.
+// ErrUnknownPerson means that the roster does not list the person.
 var ErrUnknownPerson = errors.New("the roster does not list this person")
 
-// Risk is a person's assessment of this moment.
-func (s *Client) Risk(ctx context.Context, person string) (risk.Assessment, error) {
+// Risk requests a person's current assessment: ErrUnknownPerson if the roster does not list the person.
+func (c *Client) Risk(ctx context.Context, person string) (risk.Assessment, error) {
 	var a risk.Assessment
-	err := s.get(ctx, scorerapi.RouteRisk.For(person), &a)
+	err := c.get(ctx, scorerapi.RouteRisk.For(person), &a)
 	var answered *httpjson.Error
 	if errors.As(err, &answered) && answered.Status == http.StatusNotFound {
 		return a, ErrUnknownPerson
@@ -131,14 +131,14 @@ func (s *Client) Risk(ctx context.Context, person string) (risk.Assessment, erro
 	return a, nil
 }
 
-// Risks are the assessments of several people, in their order. A person who has left meanwhile has an empty one.
-func (s *Client) Risks(ctx context.Context, people []risk.Standing) ([]risk.Assessment, error) {
+// Risks requests the assessments of several people, in their order. That of a person who has left is empty.
+func (c *Client) Risks(ctx context.Context, people []risk.Standing) ([]risk.Assessment, error) {
 	list := make([]risk.Assessment, len(people))
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(8)
 	for i, p := range people {
 		g.Go(func() error {
-			a, err := s.Risk(ctx, p.ID)
+			a, err := c.Risk(ctx, p.ID)
 			if errors.Is(err, ErrUnknownPerson) {
 				return nil
 			}
@@ -149,73 +149,75 @@ func (s *Client) Risks(ctx context.Context, people []risk.Standing) ([]risk.Asse
 	return list, g.Wait()
 }
 
-// Cause is a verb that weighs on the company.
+// Cause is a verb that contributes to scores of the staff.
 type Cause struct {
 	Verb   activity.Verb
-	People int   // on whom it weighs
-	Count  int   // how often
-	Part   int64 // whole millionths, summed over people
+	People int   // number of people with this reason
+	Count  int   // number of events
+	Part   int64 // millionths of a score, summed over people
 }
 
-// MostAsked bounds the people whose reasons make up the company's: those with the highest scores.
+// MostAsked is the most people whose reasons make up the causes: those with the highest scores.
 const MostAsked = 60
 
-// Reasons are the company's causes, the weightiest first, over the mostAsked people with the highest scores.
-func (s *Client) Reasons() ([]Cause, error) {
-	return s.Causes.Get(s.wall, func(ctx context.Context) ([]Cause, error) {
-		people, err := s.Staff()
+// Reasons are the causes of risk of the MostAsked people with the highest scores, the largest part first.
+func (c *Client) Reasons() ([]Cause, error) {
+	return c.Causes.Get(c.wall, func(ctx context.Context) ([]Cause, error) {
+		people, err := c.Staff()
 		if err != nil {
 			return nil, err
 		}
-		all, err := s.Risks(ctx, people[:min(MostAsked, len(people))])
+		all, err := c.Risks(ctx, people[:min(MostAsked, len(people))])
 		if err != nil {
 			return nil, err
 		}
-		sum := map[activity.Verb]*Cause{}
-		for _, a := range all {
-			for _, r := range a.Reasons {
-				c := sum[r.Verb]
-				if c == nil {
-					c = &Cause{Verb: r.Verb}
-					sum[r.Verb] = c
-				}
-				c.People++
-				c.Count += r.Count
-				c.Part += r.Part
-			}
-		}
-		list := make([]Cause, 0, len(sum))
-		for _, c := range sum {
-			list = append(list, *c)
-		}
-		slices.SortFunc(list, func(a, b Cause) int {
-			if a.Part != b.Part {
-				return int(min(1, max(-1, b.Part-a.Part)))
-			}
-			return bytes.Compare([]byte(a.Verb), []byte(b.Verb))
-		})
-		return list, nil
+		return causesOf(all), nil
 	})
 }
 
-// now is the lab's time: asked for, or carried on from the last answer by its pace while the scorer is away.
-func (s *Client) now(ctx context.Context) (time.Time, error) {
-	var c risk.Clock
-	err := s.get(ctx, scorerapi.RouteClock.Path(), &c)
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if err == nil {
-		s.clock, s.read = &c, s.wall()
-		return c.Now, nil
+// causesOf sums the reasons of assessments by verb, the largest part first.
+func causesOf(all []risk.Assessment) []Cause {
+	sum := map[activity.Verb]*Cause{}
+	for _, a := range all {
+		for _, r := range a.Reasons {
+			cause := sum[r.Verb]
+			if cause == nil {
+				cause = &Cause{Verb: r.Verb}
+				sum[r.Verb] = cause
+			}
+			cause.People++
+			cause.Count += r.Count
+			cause.Part += r.Part
+		}
 	}
-	if s.clock == nil {
-		return time.Time{}, err
+	list := make([]Cause, 0, len(sum))
+	for _, cause := range sum {
+		list = append(list, *cause)
 	}
-	return s.clock.Now.Add(time.Duration(float64(s.wall().Sub(s.read)) * s.clock.Pace)), nil
+	slices.SortFunc(list, func(a, b Cause) int {
+		return cmp.Or(cmp.Compare(b.Part, a.Part), cmp.Compare(a.Verb, b.Verb))
+	})
+	return list
 }
 
-// Send hands in events, and answers with their receipts in the same order.
-func (s *Client) Send(ctx context.Context, entries []activity.Entry) ([]activity.Receipt, error) {
+// now is the lab's time. While the risk scorer cannot be reached, it is computed from the last answer and its pace.
+func (c *Client) now(ctx context.Context) (time.Time, error) {
+	var read risk.Clock
+	err := c.get(ctx, scorerapi.RouteClock.Path(), &read)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if err == nil {
+		c.clock, c.read = &read, c.wall()
+		return read.Now, nil
+	}
+	if c.clock == nil {
+		return time.Time{}, err
+	}
+	return c.clock.Now.Add(time.Duration(float64(c.wall().Sub(c.read)) * c.clock.Pace)), nil
+}
+
+// Send sends events to the risk scorer and returns their receipts, one for each event in the same order.
+func (c *Client) Send(ctx context.Context, entries []activity.Entry) ([]activity.Receipt, error) {
 	var body bytes.Buffer
 	line := json.NewEncoder(&body)
 	for _, e := range entries {
@@ -225,27 +227,33 @@ func (s *Client) Send(ctx context.Context, entries []activity.Entry) ([]activity
 	}
 	ctx, cancel := context.WithTimeout(ctx, AskWithin)
 	defer cancel()
-	resp, err := s.call(ctx, http.MethodPost, scorerapi.RouteEvents.Path(), "application/x-ndjson", body.Bytes())
+	resp, err := c.call(ctx, http.MethodPost, scorerapi.RouteEvents.Path(), "application/x-ndjson", body.Bytes())
 	if err != nil {
 		return nil, err
 	}
-	// 422 with receipts: none of the events can be stored, and each receipt says why.
-	if resp.StatusCode != http.StatusOK &&
-		(resp.StatusCode != http.StatusUnprocessableEntity || resp.Header.Get("Content-Type") != "application/x-ndjson") {
+	// A 422 with receipts means that no event could be stored; each receipt says why.
+	rejected := resp.StatusCode == http.StatusUnprocessableEntity &&
+		resp.Header.Get("Content-Type") == "application/x-ndjson"
+	if resp.StatusCode != http.StatusOK && !rejected {
 		if err := httpjson.ReadAnswer(resp, longestAnswer, nil); err != nil {
 			return nil, err
 		}
-		return nil, fmt.Errorf("hand in events: unexpected status %d", resp.StatusCode)
+		return nil, fmt.Errorf("send events: unexpected status %d", resp.StatusCode)
 	}
 	defer resp.Body.Close()
+	return readReceipts(resp.Body, entries)
+}
+
+// readReceipts reads one receipt for each entry, in their order.
+func readReceipts(body io.Reader, entries []activity.Entry) ([]activity.Receipt, error) {
 	var receipts []activity.Receipt
-	if err := httpjson.Lines(resp.Body, func(r activity.Receipt) error {
+	if err := httpjson.Lines(body, func(r activity.Receipt) error {
 		n := len(receipts)
 		if n == len(entries) {
-			return errors.New("there are more than events")
+			return errors.New("more receipts than events")
 		}
 		if r.Seq != entries[n].Seq {
-			return fmt.Errorf("the one for %d is for %d", entries[n].Seq, r.Seq)
+			return fmt.Errorf("want the receipt of event %d, not of %d", entries[n].Seq, r.Seq)
 		}
 		receipts = append(receipts, r)
 		return nil
@@ -253,27 +261,28 @@ func (s *Client) Send(ctx context.Context, entries []activity.Entry) ([]activity
 		return nil, fmt.Errorf("read receipts: %w", err)
 	}
 	if len(receipts) < len(entries) {
-		return nil, fmt.Errorf("read receipts: %d of %d", len(receipts), len(entries))
+		return nil, fmt.Errorf("read receipts: only %d of %d", len(receipts), len(entries))
 	}
 	return receipts, nil
 }
 
-// NowIn is the lab's time, in the zone given (UTC where it is unknown).
-func (s *Client) NowIn(ctx context.Context, zone string) (time.Time, error) {
-	now, err := s.now(ctx)
+// NowIn is the lab's time in a zone, given by its IANA name; UTC if it is unknown.
+func (c *Client) NowIn(ctx context.Context, zone string) (time.Time, error) {
+	now, err := c.now(ctx)
 	if err != nil {
 		return time.Time{}, fmt.Errorf("ask the lab's clock: %w", err)
 	}
 	return now.In(words.Location(zone)), nil
 }
 
-// named is what the roster says of a person.
+// named is a person's name and time zone by the roster.
 type named struct{ Name, Zone string }
 
-// Names looks persons up in the roster as it is now; whom it does not list is called by the id.
-func (s *Client) Names() func(person string) named {
+// Names returns a function that looks up people in the current roster. For a person whom it does not list the name is
+// the id, and the zone UTC.
+func (c *Client) Names() func(person string) named {
 	all := map[string]named{}
-	people, err := s.People()
+	people, err := c.People()
 	var old *Stale
 	if err == nil || errors.As(err, &old) {
 		for _, p := range people {
@@ -288,31 +297,32 @@ func (s *Client) Names() func(person string) named {
 	}
 }
 
-// PeopleWith is everybody with what another profile says of them. Few ask, so each answer is kept for a while.
-func (s *Client) PeopleWith(profile string) ([]risk.Standing, error) {
-	s.mu.Lock()
-	if s.compared == nil {
-		s.compared = map[string]*Cache[[]risk.Standing]{}
+// PeopleWith is the roster with each person's score by another profile as well. It has one cache for each profile.
+func (c *Client) PeopleWith(profile string) ([]risk.Standing, error) {
+	c.mu.Lock()
+	if c.compared == nil {
+		c.compared = map[string]*Cache[[]risk.Standing]{}
 	}
-	kept := s.compared[profile]
+	kept := c.compared[profile]
 	if kept == nil {
 		kept = &Cache[[]risk.Standing]{
-			Fresh:  s.Roster.Fresh,
-			Usable: s.Roster.Usable,
+			Fresh:  c.Roster.Fresh,
+			Usable: c.Roster.Usable,
 			AtMost: time.Minute,
-			Last:   s.Roster.Last,
+			Last:   c.Roster.Last,
 		}
-		s.compared[profile] = kept
+		c.compared[profile] = kept
 	}
-	s.mu.Unlock()
-	return kept.Get(s.wall, func(ctx context.Context) ([]risk.Standing, error) {
+	c.mu.Unlock()
+	return kept.Get(c.wall, func(ctx context.Context) ([]risk.Standing, error) {
 		var list []risk.Standing
-		if err := s.fetch(ctx, scorerapi.RoutePeople.Path()+"?"+url.Values{"shadow": {profile}}.Encode(), &list); err != nil {
+		query := url.Values{"shadow": {profile}}.Encode()
+		if err := c.fetch(ctx, scorerapi.RoutePeople.Path()+"?"+query, &list); err != nil {
 			return nil, fmt.Errorf("compare profiles: %w", err)
 		}
 		return list, nil
 	})
 }
 
-// Call sends one request to a peer; mesh's Client.Do is one. The caller closes the answer's body.
+// Call sends a request to a peer, as mesh.Client.Do does. The caller closes the body of the answer.
 type Call func(ctx context.Context, method, path, contentType string, body []byte) (*http.Response, error)

@@ -17,8 +17,14 @@ func TestATrainingIsPlannedThenDueThenOverdueThenEscalated(t *testing.T) {
 		want      string
 		escalated string
 	}{
-		{30 * day, risk.ToNobody, DuePlanned, ""}, {7*day + 1, risk.ToNobody, DuePlanned, ""}, {7 * day, risk.ToNobody, DueSoon, ""}, {0, risk.ToPerson, DueSoon, ""}, {-1, risk.ToPerson, DueOverdue, ""},
-		{-20 * day, risk.ToPerson, DueOverdue, ""}, {-45 * day, risk.ToManager, DueEscalated, "the manager"}, {-2 * day, risk.ToSecurity, DueEscalated, "the manager and the security team"},
+		{30 * day, risk.ToNobody, DuePlanned, ""},
+		{7*day + 1, risk.ToNobody, DuePlanned, ""},
+		{7 * day, risk.ToNobody, DueSoon, ""},
+		{0, risk.ToPerson, DueSoon, ""},
+		{-1, risk.ToPerson, DueOverdue, ""},
+		{-20 * day, risk.ToPerson, DueOverdue, ""},
+		{-45 * day, risk.ToManager, DueEscalated, "the manager"},
+		{-2 * day, risk.ToSecurity, DueEscalated, "the manager and the security team"},
 	} {
 		d := DueOf(risk.Assessment{At: labNow, Due: labNow.Add(c.left), Escalation: c.to}, "vera.holm", time.UTC)
 		if d.State != c.want || d.Late != (c.left < 0) || d.To != c.escalated {

@@ -11,7 +11,7 @@ import (
 	"example.org/security-training/services/risk"
 )
 
-// badges is a sixth source: all that its author writes besides what reads its records.
+// badges is a sixth source: the row that its author adds, without the reader of its records.
 var badges = activity.Row{
 	Source: "badge", Group: activity.Access, Vendor: true,
 	Verbs: []activity.VerbRow{{Verb: "badge.lent", Once: "lent a badge", Often: "lent %d badges"}},

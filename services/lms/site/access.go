@@ -1,73 +1,47 @@
 package site
 
-import (
-	"fmt"
+import "example.org/security-training/services/risk"
 
-	"example.org/security-training/services/risk"
-)
-
-// SmallestGroup is how many people a group has before a leader sees anything about it: fewer would be individuals.
+// SmallestGroup is the least number of people in a group whose figures are shown. In a smaller one the figures would
+// tell about individuals.
 const SmallestGroup = 5
 
-// Access says who may ask for a page.
+// Access says who may request a page.
 type Access string
 
-// Accesses. Pages about one object check the object as well.
+// Access levels. A page about one object checks access to the object as well.
 const (
 	Anyone      Access = "anyone"
 	SignedIn    Access = "signed in"
 	Learners    Access = "learners"    // sessions of a person
-	Leaders     Access = "leaders"     // persons with reports
+	Leaders     Access = "leaders"     // persons who have reports
 	Instructors Access = "instructors" // sessions of an instructor
-	Admins      Access = "admins"      // instructors who may also give and take identities
+	Admins      Access = "admins"      // instructors who may also withdraw and restore identities
 )
 
-// Viewer is who looks at a page.
+// Viewer is the user who requested a page.
 type Viewer struct {
 	Principal
 	Name    string
-	Self    *risk.Standing  // the roster's line; nil for an instructor, and while nobody knows the roster
-	Reports []risk.Standing // who reports to this person, the highest score first
-	Manager string          // whom this person reports to, if the roster lists them
-	Peers   int             // how many report to that manager, this person among them
+	Self    *risk.Standing  // the viewer's line of the roster; nil for an instructor, and while the roster is unknown
+	Reports []risk.Standing // the people who report to the viewer, the highest score first
+	Manager string          // id of the viewer's manager; empty if the roster lists none
+	Peers   int             // how many people report to that manager, the viewer included
 }
 
-// Escalated says what it means for the viewer that their own training is escalated.
-func (v *Viewer) Escalated(to risk.Escalation) string {
-	words := "It is overdue by half of its interval or more. "
-	if to == risk.ToSecurity {
-		words = "It is overdue by its whole interval or more. "
-	}
-	switch {
-	case v.Manager == "":
-		words += "The roster lists no manager of yours, so it is an instructor who sees that."
-	case v.Peers < SmallestGroup:
-		words += fmt.Sprintf(
-			"Your manager's page hides a team of fewer than %d, so it is an instructor who sees that.",
-			SmallestGroup,
-		)
-	default:
-		words += "Your manager's page lists it among the first."
-	}
-	if to == risk.ToSecurity {
-		words += " To an instructor it is marked for the security team as well."
-	}
-	return words
-}
-
-// Instructor says whether the viewer may see everything.
+// Instructor reports whether the viewer may see every page.
 func (v *Viewer) Instructor() bool { return v.Role == RoleInstructor || v.Role == RoleAdmin }
 
-// Admin says whether the viewer may give and take identities.
+// Admin reports whether the viewer may withdraw and restore identities.
 func (v *Viewer) Admin() bool { return v.Role == RoleAdmin }
 
-// Leader says whether somebody reports to the viewer.
+// Leader reports whether the viewer has reports.
 func (v *Viewer) Leader() bool { return len(v.Reports) > 0 }
 
-// Learner says whether the viewer has a score of their own.
+// Learner reports whether the viewer is a person with a score.
 func (v *Viewer) Learner() bool { return v.Role == RolePerson }
 
-// Zone is the viewer's time zone by its name; UTC where it is not known.
+// Zone is the name of the viewer's time zone; UTC if it is unknown.
 func (v *Viewer) Zone() string {
 	if v.Self != nil {
 		return v.Self.Zone

@@ -13,7 +13,7 @@ var gzips = sync.Pool{New: func() any {
 	return z
 }}
 
-// compressed gzips answers of text for those who take it.
+// compressed compresses text and SVG with gzip for clients that accept it.
 func compressed(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Add("Vary", "Accept-Encoding")
@@ -21,12 +21,13 @@ func compressed(next http.Handler) http.Handler {
 			next.ServeHTTP(w, r)
 			return
 		}
-		z := &zipped{ResponseWriter: w}
+		z := &gzipWriter{ResponseWriter: w}
 		defer z.close()
 		next.ServeHTTP(z, r)
 	})
 }
 
+// accepts reports whether a header Accept-Encoding lists gzip.
 func accepts(encodings string) bool {
 	return slices.ContainsFunc(strings.Split(encodings, ","), func(e string) bool {
 		name, q, _ := strings.Cut(strings.TrimSpace(e), ";")
@@ -34,49 +35,50 @@ func accepts(encodings string) bool {
 	})
 }
 
-type zipped struct {
+// gzipWriter is a ResponseWriter that decides at the header whether the body is compressed.
+type gzipWriter struct {
 	http.ResponseWriter
-	z       *gzip.Writer
+	gzip    *gzip.Writer
 	decided bool
 }
 
 // WriteHeader implements http.ResponseWriter.
-func (z *zipped) WriteHeader(status int) {
-	if !z.decided {
-		z.decided = true
-		t := z.Header().Get("Content-Type")
+func (w *gzipWriter) WriteHeader(status int) {
+	if !w.decided {
+		w.decided = true
+		t := w.Header().Get("Content-Type")
 		if status != http.StatusNoContent && status != http.StatusNotModified && t != EventStream &&
 			(strings.HasPrefix(t, "text/") || strings.HasPrefix(t, "image/svg")) {
-			z.Header().Set("Content-Encoding", "gzip")
-			z.Header().Del("Content-Length")
-			z.z = gzips.Get().(*gzip.Writer)
-			z.z.Reset(z.ResponseWriter)
+			w.Header().Set("Content-Encoding", "gzip")
+			w.Header().Del("Content-Length")
+			w.gzip = gzips.Get().(*gzip.Writer)
+			w.gzip.Reset(w.ResponseWriter)
 		}
 	}
-	z.ResponseWriter.WriteHeader(status)
+	w.ResponseWriter.WriteHeader(status)
 }
 
 // Write implements http.ResponseWriter.
-func (z *zipped) Write(b []byte) (int, error) {
-	if !z.decided {
-		z.WriteHeader(http.StatusOK)
+func (w *gzipWriter) Write(b []byte) (int, error) {
+	if !w.decided {
+		w.WriteHeader(http.StatusOK)
 	}
-	if z.z != nil {
-		return z.z.Write(b)
+	if w.gzip != nil {
+		return w.gzip.Write(b)
 	}
-	return z.ResponseWriter.Write(b)
+	return w.ResponseWriter.Write(b)
 }
 
-// EventStream is the media type of what is sent bit by bit: packing it would hold it back.
+// EventStream is the media type of server-sent events. They are not compressed: gzip would delay them.
 const EventStream = "text/event-stream"
 
 // Unwrap lets http.ResponseController reach the connection.
-func (z *zipped) Unwrap() http.ResponseWriter { return z.ResponseWriter }
+func (w *gzipWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 
-func (z *zipped) close() {
-	if z.z == nil {
+func (w *gzipWriter) close() {
+	if w.gzip == nil {
 		return
 	}
-	_ = z.z.Close() // the reader is gone if this fails
-	gzips.Put(z.z)
+	_ = w.gzip.Close() // fails only if the client has disconnected
+	gzips.Put(w.gzip)
 }

@@ -1,6 +1,7 @@
 package site
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -15,30 +16,40 @@ import (
 	"example.org/security-training/services/httpjson"
 )
 
-// errSignIn asks for a sign-in.
+// errSignIn is the answer to a request without a session for a page that needs one.
 var errSignIn = httpjson.Errorf(http.StatusUnauthorized, "sign_in", "Open your sign-in link to see this page.")
 
-// DenyAsNotFound refuses an object: whoever may not see it does not learn whether it is there.
-func (s *Site) DenyAsNotFound(v *Request, reason string) error {
-	s.RecordRefusal(v, v.Viewer.Person, reason)
+// DenyAsNotFound refuses access to an object with a 404, so that the answer does not tell whether the object exists. It
+// records the refusal.
+func (s *Site) DenyAsNotFound(req *Request, reason string) error {
+	s.RecordRefusal(req, req.Viewer.Person, reason)
 	return NotFound()
 }
 
-// NotFound is the answer where there is nothing, or nothing for the one who asks.
+// NotFound is a 404: the page does not exist, or the viewer may not see it.
 func NotFound() error {
-	return httpjson.Errorf(http.StatusNotFound, "not_found", "There is nothing here, or nothing that is yours.")
+	return httpjson.Errorf(http.StatusNotFound, "not_found", "This page does not exist, or it is not yours.")
 }
 
-// Unavailable is the answer while the scorer is away and a page can do nothing without it.
+// ScorerUnavailable begins what a page says while the risk scorer cannot be reached.
+const ScorerUnavailable = "The risk scorer does not answer at the moment"
+
+// Unavailable is a 503 for a page that needs the risk scorer, which cannot be reached because of err.
 func Unavailable(err error) error {
-	return Answer(
-		err,
-		httpjson.Errorf(http.StatusServiceUnavailable, "scorer_away", "The risk scorer does not answer at the moment. Nothing is lost; try again in a few seconds.").
-			After(5*time.Second),
-	)
+	return Answer(err, httpjson.Errorf(http.StatusServiceUnavailable, "scorer_away",
+		ScorerUnavailable+". Nothing is lost; try again in a few seconds.").After(retryAfter))
 }
 
-// Answer answers with what is given, and keeps the cause for the log.
+// retryAfter is when a client should repeat a request that failed because the risk scorer could not be reached.
+const retryAfter = 5 * time.Second
+
+// MarkUnavailable makes the answer to req a 503 that asks to be repeated. The page is still shown, with what is known.
+func (req *Request) MarkUnavailable() {
+	req.Status = http.StatusServiceUnavailable
+	req.W.Header().Set("Retry-After", strconv.Itoa(int(retryAfter/time.Second)))
+}
+
+// Answer is an error that the client sees as with. The cause is for the log only.
 func Answer(cause error, with *httpjson.Error) error { return &answered{with, cause} }
 
 type answered struct {
@@ -50,71 +61,63 @@ func (a *answered) Error() string { return fmt.Sprintf("%v: %v", a.answer, a.cau
 
 func (a *answered) Unwrap() []error { return []error{a.answer, a.cause} }
 
-// lostDatabase says whether an error is of a database that is not there, or not there any more, rather than of a
-// statement.
-func lostDatabase(err error) bool {
+// databaseUnavailable reports whether err means that the database cannot be reached, as opposed to a statement that
+// failed.
+func databaseUnavailable(err error) bool {
 	var refusal *pgconn.PgError
 	if errors.As(err, &refusal) {
-		return slices.Contains(
-			[]string{"08", "53", "57", "58"},
-			refusal.Code[:min(2, len(refusal.Code))],
-		) // connection, resources, operator, system
+		// Classes of SQLSTATE: connection, resources, operator, system.
+		return slices.Contains([]string{"08", "53", "57", "58"}, refusal.Code[:min(2, len(refusal.Code))])
 	}
 	var connect *pgconn.ConnectError
 	return errors.As(err, &connect) || pgconn.SafeToRetry(err) || errors.Is(err, io.ErrUnexpectedEOF)
 }
 
-// Typed is an error that a client can act on: a lost database is a 503, and keeps its cause for the log.
+// Typed returns err, or a 503 with err as its cause if the database cannot be reached.
 func Typed(err error) error {
 	var answered *httpjson.Error
-	if err == nil || errors.As(err, &answered) || !lostDatabase(err) {
+	if err == nil || errors.As(err, &answered) || !databaseUnavailable(err) {
 		return err
 	}
-	return Answer(
-		err,
-		httpjson.Errorf(http.StatusServiceUnavailable, "database_away", "The database does not answer at the moment. Nothing was half done; try again in a few seconds.").
-			After(2*time.Second),
-	)
+	return Answer(err, httpjson.Errorf(http.StatusServiceUnavailable, "database_away",
+		"The database does not answer at the moment. Nothing was changed; try again in a few seconds.").After(2*time.Second))
 }
 
-// Fail shows an error as a page.
-func (s *Site) Fail(v *Request, err error) {
+// Fail answers with an error page. It logs errors of the service and records refused requests from other sites.
+func (s *Site) Fail(req *Request, err error) {
 	err = Typed(err)
 	e := httpjson.FromError(err)
 	switch {
 	case e.Status == http.StatusForbidden && e.Code == "cross_site":
-		s.RecordRefusal(v, "", e.Code)
-	case e.Status >= 500 && v.Ctx().Err() == nil:
-		s.cfg.Log.Error("answer page", "route", v.R.Pattern, "status", e.Status, "error", err.Error())
+		s.RecordRefusal(req, "", e.Code)
+	case e.Status >= 500 && req.Ctx().Err() == nil:
+		s.cfg.Log.Error("answer page", "route", req.R.Pattern, "status", e.Status, "error", err.Error())
 	}
 	if e.Status == http.StatusRequestEntityTooLarge {
 		e.Message = "The form is too long."
 	}
 	if e.RetryAfter > 0 {
-		v.W.Header().Set("Retry-After", strconv.Itoa(int((e.RetryAfter+time.Second-1)/time.Second)))
+		req.W.Header().Set("Retry-After", strconv.Itoa(int((e.RetryAfter+time.Second-1)/time.Second)))
 	}
-	v.Status = e.Status
+	req.Status = e.Status
 	m := errorView{Status: e.Status, Message: e.Message, Code: e.Code, Wait: e.RetryAfter}
-	switch e.Status {
-	case http.StatusUnauthorized:
-		m.Title = "Please sign in"
-	case http.StatusForbidden:
-		m.Title = "Not for you"
-	case http.StatusNotFound:
-		m.Title = "Nothing here"
-	case http.StatusTooManyRequests:
-		m.Title = "A little slower, please"
-	case http.StatusServiceUnavailable:
-		m.Title = "Back in a moment"
-	default:
-		m.Title = http.StatusText(e.Status)
-	}
+	m.Title = cmp.Or(errorTitles[e.Status], http.StatusText(e.Status))
 	if e.Status == http.StatusInternalServerError {
-		m.Title, m.Message = "Something went wrong", "The service's log says what. Nothing was half done."
+		m.Message = "The log of the service has the error. Nothing was changed."
 	}
-	if err := s.Render(v, "error", m.Title, "", m); err != nil {
+	if err := s.Render(req, "error", m.Title, "", m); err != nil {
 		s.cfg.Log.Error("show error page", "error", err.Error())
 	}
+}
+
+// errorTitles are the titles of error pages, by status. A status without one has its standard text.
+var errorTitles = map[int]string{
+	http.StatusUnauthorized:        "Please sign in",
+	http.StatusForbidden:           "Access denied",
+	http.StatusNotFound:            "Page not found",
+	http.StatusTooManyRequests:     "Too many requests",
+	http.StatusInternalServerError: "Something went wrong",
+	http.StatusServiceUnavailable:  "Back in a moment",
 }
 
 type errorView struct {
@@ -125,15 +128,15 @@ type errorView struct {
 	Wait    time.Duration
 }
 
-// NotOwn is the answer to a page about somebody else.
+// NotOwn is a 403 for a learner's request for another person's page.
 func NotOwn() error {
-	return httpjson.Errorf(http.StatusForbidden, "not_own", "This page is about somebody else.")
+	return httpjson.Errorf(http.StatusForbidden, "not_own", "This page is about another person.")
 }
 
-// Canceled is away for a request that ended by itself: nobody is there to be told.
+// Canceled is Unavailable, or, if the client has ended the request, an error that is not logged as the service's.
 func Canceled(ctx context.Context, err error) error {
 	if ctx.Err() != nil {
-		return fmt.Errorf("reader gone: %w", err)
+		return fmt.Errorf("request canceled: %w", err)
 	}
 	return Unavailable(err)
 }

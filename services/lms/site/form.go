@@ -5,13 +5,13 @@ import (
 	"slices"
 )
 
-// Choice is one entry of a list to choose from.
+// Choice is one option of a select element.
 type Choice struct {
 	Value, Name string
 	Chosen      bool
 }
 
-// Choices are the entries of a list to choose from, by value and name, in the order of the names.
+// Choices are options in the order of their names. The keys of names are the values.
 func Choices(names map[string]string, chosen string) []Choice {
 	list := make([]Choice, 0, len(names))
 	for id, name := range names {

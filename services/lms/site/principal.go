@@ -5,27 +5,26 @@ import (
 	"strings"
 )
 
-// Roles of a session. Whether a person is a manager is the roster's to say.
+// Roles of a session. Whether a person is a manager is not a role: the roster tells.
 const (
 	RolePerson     = "person"
 	RoleInstructor = "instructor"
-	RoleAdmin      = "admin" // an instructor who may also give and take identities
+	RoleAdmin      = "admin" // an instructor who may also withdraw and restore identities
 )
 
-// Principal is who a link or a session stands for.
+// Principal is the user that a sign-in link or a session belongs to.
 type Principal struct {
 	Role        string `json:"role"`
 	Person      string `json:"person,omitempty"`
-	Via         string `json:"via,omitempty"`         // how it was proven, where not by a link
-	Certificate string `json:"certificate,omitempty"` // serial number, hex: the session is good with it alone
+	Via         string `json:"via,omitempty"`         // how the user signed in; empty: by a link
+	Certificate string `json:"certificate,omitempty"` // serial number in hex; the session needs it
 
-	// Whom a provider of identities signed in, for roles that are nobody's own: its name for them, and an address that it
-	// has verified.
+	// Subject and verified email address by an OpenID provider. They tell instructors apart, who have no person.
 	Subject string `json:"subject,omitempty"`
 	Email   string `json:"email,omitempty"`
 }
 
-// Words name a principal in a line: "instructor, anna@example.org, 42, provider id.example.org".
+// Words describe a principal in one line: "instructor, anna@example.org, 42, provider id.example.org".
 func (p Principal) Words() string {
 	certificate := ""
 	if p.Certificate != "" {

@@ -1,5 +1,5 @@
-// Package site serves pages to people: who may see one, sessions' headers, forms, errors, compression, streams, and the
-// templates and assets. What the pages are about is the other packages' matter.
+// Package site serves web pages: access control, security headers, forms, error pages, compression, server-sent events,
+// templates and assets. The content of the pages is in other packages.
 package site
 
 import (
@@ -22,12 +22,12 @@ import (
 
 // Config is what a Site needs.
 type Config struct {
-	Recognise func(*Request) error      // sets who asks; an error is answered in place of the page
-	Decisions func(audit.Entry)         // gets every refusal; nil: nobody does
-	Turned    func(string, audit.Entry) // gets those of people who are not known, with where they come from; nil: Decisions does
-	Words     []template.FuncMap        // functions that templates know besides the site's own
+	Recognise       func(*Request) error      // sets the viewer; an error is answered instead of the page
+	Refusals        func(audit.Entry)         // receives every refusal; may be nil
+	UnknownRefusals func(string, audit.Entry) // receives those of unknown users, with remote address; nil: Refusals does
+	Words           []template.FuncMap        // more functions for the templates
 
-	// Certificate is what a browser has proven by TLS; nil: mesh.PersonOf.
+	// Certificate returns the verified client certificate of a request; nil: mesh.PersonOf.
 	Certificate func(*http.Request) (mesh.Certificate, bool)
 
 	Log *slog.Logger
@@ -35,21 +35,21 @@ type Config struct {
 
 // Site serves pages. Its methods are safe for concurrent use.
 type Site struct {
-	cfg   Config
-	pages *templates
-	brake *brake
+	cfg     Config
+	pages   *templates
+	limiter *limiter
 }
 
-// New makes a site with all its templates.
+// New returns a site with its templates parsed.
 func New(cfg Config) (*Site, error) {
 	pages, err := loadTemplates(cfg.Words...)
 	if err != nil {
 		return nil, err
 	}
-	return &Site{cfg: cfg, pages: pages, brake: newBrake(time.Now)}, nil
+	return &Site{cfg: cfg, pages: pages, limiter: newLimiter(time.Now)}, nil
 }
 
-// Page is one row of the people's routes.
+// Page is one route for people: a pattern of http.ServeMux, who may request it, and its handler.
 type Page struct {
 	Pattern string
 	Access  Access
@@ -58,44 +58,45 @@ type Page struct {
 
 // Request is one request for a page.
 type Request struct {
-	W      http.ResponseWriter
-	R      *http.Request
-	Viewer *Viewer           // nil: nobody is signed in
-	Stale  *riskclient.Stale // set when the roster is an old one
-	Status int               // of the answer; 0: 200
-	Wrong  bool              // what was asked with was a guess that failed
+	W           http.ResponseWriter
+	R           *http.Request
+	Viewer      *Viewer           // nil: the request has no session
+	Stale       *riskclient.Stale // set if the roster is an old answer of the risk scorer
+	Status      int               // status of the answer; 0: 200
+	GuessFailed bool              // set by the handler; see limiter.begin
 }
 
 // Ctx is the request's context.
-func (v *Request) Ctx() context.Context { return v.R.Context() }
+func (req *Request) Ctx() context.Context { return req.R.Context() }
 
-// Policy lets a page load its own style, picture and script, ask its own address again and send its own forms, and
-// nothing else.
-const Policy = "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; img-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+// Policy is the Content-Security-Policy of every page: styles, scripts, images, requests and forms of this site only.
+const Policy = "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; img-src 'self'; " +
+	"form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
 
-// Handler serves pages, each within a session, and the assets. Guessable are the patterns of pages at which a stranger
-// could try what they do not know: what fails there is counted. Every answer, whatever it says, has the headers of
-// headers.
+// Handler serves pages and assets. It wraps each page in session. Failed requests to the patterns in guessable are
+// rate-limited. Every answer has the security headers.
 func (s *Site) Handler(pages []Page, guessable map[string]bool, session func(http.Handler) http.Handler) http.Handler {
 	mux := http.NewServeMux()
 	for _, p := range pages {
 		mux.Handle(p.Pattern, session(s.page(p, guessable[p.Pattern])))
 	}
 	mux.HandleFunc("GET /static/{file}", s.pages.serveAsset)
-	mux.Handle(
-		"/",
-		session(s.page(Page{Pattern: "/", Access: Anyone, Show: func(*Request) error { return NotFound() }}, false)),
-	)
-	guard := http.NewCrossOriginProtection()
-	guard.SetDenyHandler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		s.Fail(
-			&Request{W: w, R: r},
-			httpjson.Errorf(http.StatusForbidden, "cross_site", "This request came from another site. Nothing was done."),
-		)
-	}))
-	return headers(compressed(guard.Handler(mux)))
+	nothing := Page{Pattern: "/", Access: Anyone, Show: func(*Request) error { return NotFound() }}
+	mux.Handle("/", session(s.page(nothing, false)))
+	return headers(compressed(s.sameSite(mux)))
 }
 
+// sameSite refuses requests that other sites make with the user's cookies.
+func (s *Site) sameSite(next http.Handler) http.Handler {
+	guard := http.NewCrossOriginProtection()
+	guard.SetDenyHandler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		s.Fail(&Request{W: w, R: r}, httpjson.Errorf(http.StatusForbidden, "cross_site",
+			"This request came from another site. Nothing was changed."))
+	}))
+	return guard.Handler(next)
+}
+
+// headers sets the security headers.
 func headers(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		h := w.Header()
@@ -111,58 +112,70 @@ func headers(next http.Handler) http.Handler {
 	})
 }
 
-// longestForm is what a form may hold.
+// longestForm is the most bytes of a form.
 const longestForm = 64 << 10
 
-// page decides who may, then shows.
+// page is the handler of p. It answers an error or a panic with an error page.
 func (s *Site) page(p Page, guessable bool) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		v := &Request{W: w, R: r}
-		defer func() {
-			if x := recover(); x != nil {
-				if x == http.ErrAbortHandler { //nolint:errorlint // net/http compares it so
-					panic(x)
-				}
-				s.Fail(v, fmt.Errorf("panic: %v\n%s", x, debug.Stack()))
-			}
-		}()
-		err := httpjson.Address(r)
-		if err == nil {
-			err = s.cfg.Recognise(v)
-		}
-		if err == nil {
-			err = s.admit(p, v)
-		}
-		if err == nil && r.Method == http.MethodPost {
-			err = readForm(w, r)
-		}
-		if err == nil {
-			err = s.braked(p, guessable, v)
-		}
-		if err != nil {
-			s.Fail(v, err)
+		req := &Request{W: w, R: r}
+		defer s.recovered(req)
+		if err := s.serve(p, guessable, req); err != nil {
+			s.Fail(req, err)
 		}
 	})
 }
 
-// braked shows p, unless it could be guessed at and too much failed there from where v comes.
-func (s *Site) braked(p Page, guessable bool, v *Request) error {
-	if !guessable {
-		return p.Show(v)
+// recovered answers a panic as an error. http.ErrAbortHandler is for net/http.
+func (s *Site) recovered(req *Request) {
+	x := recover()
+	switch {
+	case x == nil:
+	case x == http.ErrAbortHandler: //nolint:errorlint // net/http compares it so
+		panic(x)
+	default:
+		s.Fail(req, fmt.Errorf("panic: %v\n%s", x, debug.Stack()))
 	}
-	right, err := s.brake.begin(v.R.RemoteAddr)
-	if err != nil {
-		v.Viewer = nil
-		s.RecordRefusal(v, "", "too_many_failures")
+}
+
+// serve checks the address, the viewer and the form, in this order, and then shows p.
+func (s *Site) serve(p Page, guessable bool, req *Request) error {
+	if err := httpjson.Address(req.R); err != nil {
 		return err
 	}
-	err = p.Show(v)
-	if !v.Wrong {
+	if err := s.cfg.Recognise(req); err != nil {
+		return err
+	}
+	if err := s.admit(p, req); err != nil {
+		return err
+	}
+	if req.R.Method == http.MethodPost {
+		if err := readForm(req.W, req.R); err != nil {
+			return err
+		}
+	}
+	if guessable {
+		return s.limited(p, req)
+	}
+	return p.Show(req)
+}
+
+// limited shows p, unless too many requests of the same address have failed.
+func (s *Site) limited(p Page, req *Request) error {
+	right, err := s.limiter.begin(req.R.RemoteAddr)
+	if err != nil {
+		req.Viewer = nil
+		s.RecordRefusal(req, "", "too_many_failures")
+		return err
+	}
+	err = p.Show(req)
+	if !req.GuessFailed {
 		right()
 	}
 	return err
 }
 
+// readForm parses a form: 415 for another media type, 413 for one that is too long, 400 for one that cannot be read.
 func readForm(w http.ResponseWriter, r *http.Request) error {
 	if t, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil ||
 		t != "application/x-www-form-urlencoded" {
@@ -184,71 +197,71 @@ func readForm(w http.ResponseWriter, r *http.Request) error {
 	return httpjson.Values(r.PostForm)
 }
 
-func (s *Site) admit(p Page, v *Request) error {
-	if v.Viewer.may(p.Access) {
+// admit checks the viewer's role: 401 without a session, 403 for another role.
+func (s *Site) admit(p Page, req *Request) error {
+	if req.Viewer.may(p.Access) {
 		return nil
 	}
-	if v.Viewer == nil {
+	if req.Viewer == nil {
 		return errSignIn
 	}
-	s.RecordRefusal(v, v.Viewer.Person, "not_for_this_role")
+	s.RecordRefusal(req, req.Viewer.Person, "not_for_this_role")
 	return httpjson.Errorf(http.StatusForbidden, "not_for_this_role", "This page is not for your role.")
 }
 
-// RecordRefusal records that somebody was turned away.
-func (s *Site) RecordRefusal(v *Request, person, reason string) {
-	if s.cfg.Decisions == nil {
+// RecordRefusal records that a request was refused, with its route and certificate. The person is empty if unknown.
+func (s *Site) RecordRefusal(req *Request, person, reason string) {
+	if s.cfg.Refusals == nil {
 		return
 	}
-	route := v.R.Pattern
+	route := req.R.Pattern
 	if route == "" {
-		route = v.R.Method
+		route = req.R.Method
 	}
 	e := audit.Entry{Kind: "page", Person: person, Route: route, Outcome: "Forbidden", Reason: reason}
-	if c, ok := s.Certificate(v.R); ok {
-		e.Serial = c.Serial // of what was shown: the person's certificate
+	if c, ok := s.Certificate(req.R); ok {
+		e.Serial = c.Serial // of the certificate that was presented
 	}
-	if v.Viewer == nil && person == "" && s.cfg.Turned != nil {
-		s.cfg.Turned(v.R.RemoteAddr, e)
+	if req.Viewer == nil && person == "" && s.cfg.UnknownRefusals != nil {
+		s.cfg.UnknownRefusals(req.R.RemoteAddr, e)
 		return
 	}
-	s.cfg.Decisions(e)
+	s.cfg.Refusals(e)
 }
 
-// Render answers with a page: title and which entry of the navigation it belongs to.
-func (s *Site) Render(v *Request, name, title, at string, model any) error {
+// Render answers with the page of the template name. at is the path of the navigation entry that the page belongs to.
+func (s *Site) Render(req *Request, name, title, at string, model any) error {
 	var b bytes.Buffer
-	frame := frame{Title: title, Viewer: v.Viewer, Model: model}
-	if v.Stale != nil {
-		frame.Stale = "The risk scorer does not answer at the moment. What it would say is missing here."
-		if !v.Stale.Since.IsZero() {
-			frame.Stale = "The risk scorer does not answer at the moment. Names and scores are those of " + v.Stale.Since.UTC().
-				Format("15:04:05") +
-				" UTC."
+	frame := frame{Title: title, Viewer: req.Viewer, Model: model}
+	if req.Stale != nil {
+		frame.Stale = ScorerUnavailable + ". Its data is missing on this page."
+		if !req.Stale.Since.IsZero() {
+			frame.Stale = ScorerUnavailable + ". Names and scores are those of " +
+				req.Stale.Since.UTC().Format("15:04:05") + " UTC."
 		}
 	}
-	if v.Viewer != nil {
-		frame.Nav = navigation(v.Viewer, at)
+	if req.Viewer != nil {
+		frame.Nav = navigation(req.Viewer, at)
 	}
 	if err := s.pages.execute(&b, name, frame); err != nil {
 		return err
 	}
-	v.W.Header().Set("Content-Type", "text/html; charset=utf-8")
-	v.W.WriteHeader(max(v.Status, http.StatusOK))
-	_, err := v.W.Write(plainly(b.Bytes()))
-	if err != nil && v.Ctx().Err() == nil {
+	req.W.Header().Set("Content-Type", "text/html; charset=utf-8")
+	req.W.WriteHeader(max(req.Status, http.StatusOK))
+	_, err := req.W.Write(removeInvisible(b.Bytes()))
+	if err != nil && req.Ctx().Err() == nil {
 		s.cfg.Log.Debug("send page", "error", err.Error())
 	}
-	return nil // the status is out: nothing more can be told
+	return nil // the status is sent: an error page is no longer possible
 }
 
-// Redirect sends the browser on, by GET.
-func (v *Request) Redirect(path string) error {
-	http.Redirect(v.W, v.R, path, http.StatusSeeOther)
+// Redirect answers with a redirect to path by GET.
+func (req *Request) Redirect(path string) error {
+	http.Redirect(req.W, req.R, path, http.StatusSeeOther)
 	return nil
 }
 
-// frame is what is around a page.
+// frame is the model of the layout around a page.
 type frame struct {
 	Title  string
 	Viewer *Viewer
@@ -259,9 +272,10 @@ type frame struct {
 
 type navItem struct {
 	Path, Name, Icon string
-	Here             string // "page" for the entry that is open, else empty: the value of aria-current
+	Here             string // value of aria-current: "page" for the current entry, else empty
 }
 
+// navigation lists the entries for a viewer's roles. The current one has the path at.
 func navigation(v *Viewer, at string) []navItem {
 	var list []navItem
 	add := func(path, name, icon string) {
@@ -290,7 +304,7 @@ func navigation(v *Viewer, at string) []navItem {
 	return list
 }
 
-// Certificate is what the browser has proven by TLS to hold, if it has.
+// Certificate returns the verified client certificate of a request, if it has one.
 func (s *Site) Certificate(r *http.Request) (mesh.Certificate, bool) {
 	if s.cfg.Certificate == nil {
 		return mesh.PersonOf(r)

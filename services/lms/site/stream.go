@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// streamPause is how long a reader of a stream may take for what is sent to it, and how long nothing may be sent.
+// streamPause is the write deadline of an event, and so the longest pause between two events.
 const streamPause = 30 * time.Second
 
 // Stream sends server-sent events.
@@ -15,17 +15,17 @@ type Stream struct {
 	out *http.ResponseController
 }
 
-// NewStream begins one. The people's port ends what takes long, in both directions; a stream lasts, as long as its
-// reader reads.
+// NewStream begins a stream. The server's read and write deadlines would end it; instead it lasts for as long as the
+// client reads.
 func NewStream(w http.ResponseWriter) *Stream {
 	s := &Stream{w: w, out: http.NewResponseController(w)}
-	_ = s.out.SetReadDeadline(time.Time{}) // nothing more is read; not everything below is a connection
+	_ = s.out.SetReadDeadline(time.Time{}) // not every ResponseWriter supports it
 	w.Header().Set("Content-Type", EventStream)
 	return s
 }
 
-// Send sends text at once, and gives the next one its time. An error means that the stream is over: the reader has
-// gone, does not read, or cannot be given more time.
+// Send sends text at once and renews the write deadline. An error means that the stream has ended: the client has
+// disconnected or does not read, or the deadline cannot be renewed.
 func (s *Stream) Send(text string) error {
 	if err := s.out.SetWriteDeadline(time.Now().Add(streamPause)); err != nil {
 		return fmt.Errorf("renew deadline of stream: %w", err)

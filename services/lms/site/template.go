@@ -24,11 +24,11 @@ import (
 //go:embed templates/*.html static/*
 var files embed.FS
 
-// templates are the parsed templates and the assets, each under a name that changes with its content.
+// templates are the parsed templates and the assets. The name of an asset contains a hash of its content.
 type templates struct {
 	byName map[string]*template.Template
-	assets map[string]asset  // by served name
-	names  map[string]string // file name → served name
+	assets map[string]asset  // by name
+	names  map[string]string // path by file name
 }
 
 type asset struct {
@@ -37,9 +37,13 @@ type asset struct {
 	etag string
 }
 
-var assetKinds = map[string]string{".css": "text/css; charset=utf-8", ".js": "text/javascript; charset=utf-8", ".svg": "image/svg+xml"}
+var assetKinds = map[string]string{
+	".css": "text/css; charset=utf-8",
+	".js":  "text/javascript; charset=utf-8",
+	".svg": "image/svg+xml",
+}
 
-// loadTemplates parses the templates, which know more besides the words.
+// loadTemplates parses the templates. They can call the functions in more and those of templates.words.
 func loadTemplates(more ...template.FuncMap) (*templates, error) {
 	p := &templates{byName: map[string]*template.Template{}, assets: map[string]asset{}, names: map[string]string{}}
 	list, err := fs.ReadDir(files, "static")
@@ -54,7 +58,7 @@ func loadTemplates(more ...template.FuncMap) (*templates, error) {
 		ext := path.Ext(f.Name())
 		kind, known := assetKinds[ext]
 		if !known {
-			return nil, fmt.Errorf("read assets: %s is of no kind that is served", f.Name())
+			return nil, fmt.Errorf("read assets: the extension of %s has no media type", f.Name())
 		}
 		sum := sha256.Sum256(body)
 		hash := hex.EncodeToString(sum[:8])
@@ -85,20 +89,20 @@ func loadTemplates(more ...template.FuncMap) (*templates, error) {
 	return p, nil
 }
 
-func (p *templates) execute(b *bytes.Buffer, name string, f frame) error {
-	t, ok := p.byName[name]
+func (t *templates) execute(b *bytes.Buffer, name string, f frame) error {
+	page, ok := t.byName[name]
 	if !ok {
 		return fmt.Errorf("show page %s: no such template", name)
 	}
-	if err := t.ExecuteTemplate(b, "layout", f); err != nil {
+	if err := page.ExecuteTemplate(b, "layout", f); err != nil {
 		return fmt.Errorf("show page %s: %w", name, err)
 	}
 	return nil
 }
 
-// plainly is a page without what nobody can see: controls, format characters that hide or turn text, private and tag
-// characters, fillers. Templates have none; whoever wrote a name, a title or a lesson may have.
-func plainly(page []byte) []byte {
+// removeInvisible removes invisible characters from a page: control, format, private-use and tag characters, and
+// fillers. Templates contain none, but names, titles and lessons may, where they could hide or reorder text.
+func removeInvisible(page []byte) []byte {
 	return bytes.Map(func(r rune) rune {
 		switch {
 		case r == '\n' || r >= ' ' && r < 0x7F:
@@ -112,8 +116,8 @@ func plainly(page []byte) []byte {
 	}, page)
 }
 
-func (p *templates) serveAsset(w http.ResponseWriter, r *http.Request) {
-	a, ok := p.assets[r.PathValue("file")]
+func (t *templates) serveAsset(w http.ResponseWriter, r *http.Request) {
+	a, ok := t.assets[r.PathValue("file")]
 	if !ok {
 		http.Error(w, "no such file", http.StatusNotFound)
 		return
@@ -125,14 +129,14 @@ func (p *templates) serveAsset(w http.ResponseWriter, r *http.Request) {
 		w.WriteHeader(http.StatusNotModified)
 		return
 	}
-	_, _ = w.Write(a.body) // a reader who has gone needs nothing
+	_, _ = w.Write(a.body) // fails only if the client has disconnected
 }
 
-// words are the functions that templates know.
-func (p *templates) words() template.FuncMap {
+// words are the functions that every template can call.
+func (t *templates) words() template.FuncMap {
 	return template.FuncMap{
 		"asset": func(name string) (string, error) {
-			served, ok := p.names[name]
+			served, ok := t.names[name]
 			if !ok {
 				return "", fmt.Errorf("no asset %s", name)
 			}
@@ -144,11 +148,11 @@ func (p *templates) words() template.FuncMap {
 		"lower":    func(s any) string { return strings.ToLower(fmt.Sprint(s)) },
 		"words":    func(s any) string { return words.Sentence(words.Spaced.Replace(fmt.Sprint(s))) },
 		"role":     words.RoleName,
-		"day":      func(t time.Time) string { return t.Format("Mon 2 Jan 2006") },
-		"short":    func(t time.Time) string { return t.Format("2 Jan, 15:04") },
-		"moment":   func(t time.Time) string { return t.Format("Mon 2 Jan 2006, 15:04:05") },
-		"clock":    func(t time.Time) string { return t.Format("2 Jan 15:04:05") },
-		"exact":    func(t time.Time) string { return t.Format(time.RFC3339) },
+		"day":      func(at time.Time) string { return at.Format("Mon 2 Jan 2006") },
+		"short":    func(at time.Time) string { return at.Format("2 Jan, 15:04") },
+		"moment":   func(at time.Time) string { return at.Format("Mon 2 Jan 2006, 15:04:05") },
+		"clock":    func(at time.Time) string { return at.Format("2 Jan 15:04:05") },
+		"exact":    func(at time.Time) string { return at.Format(time.RFC3339) },
 		"score":    func(s risk.Score) string { return s.String() },
 		"raw":      func(s risk.Score) (string, error) { b, err := s.MarshalJSON(); return string(b), err },
 		"part":     func(micro int64) string { return words.Signed(micro) },

@@ -10,7 +10,8 @@ import (
 	"fmt"
 )
 
-// CertificateKey is the key of this lab's certificates, made when first needed.
+// CertificateKey returns the secret key for the numbers of training certificates, 32 bytes. It is made at the first
+// call, and is the same for every replica from then on.
 func (s *Store) CertificateKey(ctx context.Context) ([]byte, error) {
 	fresh := make([]byte, 32)
 	_, _ = rand.Read(fresh) // never fails: https://pkg.go.dev/crypto/rand#Read
@@ -25,8 +26,8 @@ func (s *Store) CertificateKey(ctx context.Context) ([]byte, error) {
 	return key, nil
 }
 
-// SignInKey encrypts and authenticates pending sign-ins. It is derived from a key that every replica has, and that no
-// restart changes.
+// SignInKey returns the AEAD that protects the cookies of pending sign-ins. Its key is derived from the certificate
+// key, so it is the same for every replica and after a restart.
 func (s *Store) SignInKey(ctx context.Context) (cipher.AEAD, error) {
 	key, err := s.CertificateKey(ctx)
 	if err != nil {

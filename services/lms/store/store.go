@@ -1,5 +1,5 @@
-// Package store is what every part of the learning system needs of its database: a write commits together with its rows
-// of the audit. The statements are with the subjects that they belong to.
+// Package store is what all packages of the learning system share of its database: a write that commits together with
+// its audit rows. The statements are in the packages of their subjects.
 package store
 
 import (
@@ -12,16 +12,16 @@ import (
 	"example.org/security-training/services/postgres/audited"
 )
 
-// Store is the schema training. A change that matters commits with its audit row.
+// Store gives access to the database schema training. Its methods are safe for concurrent use.
 type Store struct {
 	Pool  *pgxpool.Pool
-	Wrote func([]audited.Row) // told of audit rows that have committed; may be nil
+	Wrote func([]audited.Row) // called with audit rows after they have committed; may be nil
 }
 
-// ErrNotFound is the answer to something that is not there, or is not for the one who asks.
+// ErrNotFound means that a record does not exist, or does not belong to the person in the query.
 var ErrNotFound = errors.New("not found")
 
-// Write runs act in a transaction and appends the audit rows that it returns: they commit together, or not at all.
+// Write runs act in a transaction and appends the audit rows that it returns. Both commit together or not at all.
 func (s *Store) Write(ctx context.Context, act func(pgx.Tx) ([]audited.Row, error)) error {
 	rows, err := audited.Write(ctx, s.Pool, act)
 	if err == nil && s.Wrote != nil {
@@ -30,7 +30,7 @@ func (s *Store) Write(ctx context.Context, act func(pgx.Tx) ([]audited.Row, erro
 	return err
 }
 
-// Record appends rows that report nothing but themselves.
+// Record appends audit rows that belong to no other change.
 func (s *Store) Record(ctx context.Context, rows ...audited.Row) error {
 	return s.Write(ctx, func(pgx.Tx) ([]audited.Row, error) { return rows, nil })
 }

@@ -6,12 +6,13 @@ import (
 	"example.org/security-training/services/risk"
 )
 
-// Anonymise is a detail without names, addresses or accounts of anybody in the roster, in at most 500 bytes.
+// Anonymise replaces the names, email addresses, accounts and ids of people in a detail by "[person]". The result is at
+// most 500 bytes.
 func Anonymise(detail string, people []risk.Standing) string {
 	detail = strings.ToValidUTF8(detail, "")
 	low := strings.ToLower(detail)
 	if len(low) != len(detail) {
-		return "" // a script whose letters change their length: better nothing than an offset that is wrong
+		return "" // lower case changed the length, so that offsets in low are not offsets in detail
 	}
 	hide := func(name string) {
 		name = strings.ToLower(name)

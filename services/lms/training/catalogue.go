@@ -1,7 +1,7 @@
 package training
 
 import (
-	"net/http"
+	"cmp"
 	"slices"
 	"time"
 
@@ -12,10 +12,10 @@ import (
 )
 
 type trainingView struct {
-	Away      string
+	Missing   string // why no lesson can be chosen; empty: one can
 	Due       riskview.Due
-	Escalated string // what that means, if it is
-	Known     bool   // whether Due is
+	Escalated string // what an escalation means; empty: there is none
+	Known     bool   // Due is known
 	First     *riskview.LowerRow
 	Score     risk.Score
 	Level     risk.Level
@@ -25,15 +25,15 @@ type trainingView struct {
 
 type moduleRow struct {
 	risk.Module
-	About []string // what it teaches, in words
-	Yours int      // how many of the person's reasons it is about
-	Open  string   // id of the open lesson
+	About []string // the acts that it teaches against, in words
+	Yours int      // number of the person's reasons among them
+	Open  string   // id of the open lesson, if any
 	Last  *LessonRow
-	After *risk.Score // what passing it would give
-	Drop  int64
+	After *risk.Score // the score after passing it, if known
+	Drop  int64       // change of the score in millionths, negative
 }
 
-// LessonRow is a lesson in a list. Times are in the zone of the person who reads it.
+// LessonRow is a lesson in a list. Times are in the zone of the reader.
 type LessonRow struct {
 	ID, Module, State string
 	Origin            string
@@ -45,7 +45,8 @@ type LessonRow struct {
 	Percent           float64
 }
 
-func rowOf(t Taught, loc *time.Location) LessonRow {
+// rowOf is a lesson as a row, with times in loc.
+func rowOf(t LessonRecord, loc *time.Location) LessonRow {
 	r := LessonRow{
 		ID:         t.ID.String(),
 		Module:     t.Module,
@@ -66,8 +67,10 @@ func rowOf(t Taught, loc *time.Location) LessonRow {
 	return r
 }
 
+func (r LessonRow) open() bool { return r.State == StateReady || r.State == stateWriting }
+
 // HistoryOf are lessons as rows, with times in loc.
-func HistoryOf(all []Taught, loc *time.Location) []LessonRow {
+func HistoryOf(all []LessonRecord, loc *time.Location) []LessonRow {
 	rows := make([]LessonRow, 0, len(all))
 	for _, t := range all {
 		rows = append(rows, rowOf(t, loc))
@@ -75,74 +78,75 @@ func HistoryOf(all []Taught, loc *time.Location) []LessonRow {
 	return rows
 }
 
-// LinkOpen notes at an act which of the lessons is the open one about it, if there is one.
+// LinkOpen sets l.Open to the open lesson of its module. l may be nil.
 func LinkOpen(l *riskview.LowerRow, lessons []LessonRow) {
 	if l == nil {
 		return
 	}
 	for _, h := range lessons {
-		if h.Module == l.ID && (h.State == StateReady || h.State == stateWriting) {
+		if h.Module == l.ID && h.open() {
 			l.Open = h.ID
 		}
 	}
 }
 
-// ShowTraining lists the modules, and which of them would lower the viewer's score by how much.
-func (l *Training) ShowTraining(v *site.Request) error {
-	loc := words.Location(v.Viewer.Zone())
-	lessons, err := l.Store.Lessons(v.Ctx(), v.Viewer.Person, 100)
+// ShowTraining lists the modules, the one that would lower the viewer's score most first, and the viewer's lessons.
+func (tr *Training) ShowTraining(req *site.Request) error {
+	loc := words.Location(req.Viewer.Zone())
+	lessons, err := tr.Store.Lessons(req.Ctx(), req.Viewer.Person, 100)
 	if err != nil {
 		return err
 	}
 	m := trainingView{History: HistoryOf(lessons, loc)}
 	var explained riskview.View
-	a, err := l.scorer.Risk(v.Ctx(), v.Viewer.Person)
-	if err == nil && v.Viewer.Self != nil {
-		explained = riskview.Explain(*v.Viewer.Self, a)
+	a, err := tr.scorer.Risk(req.Ctx(), req.Viewer.Person)
+	if err == nil && req.Viewer.Self != nil {
+		explained = riskview.Explain(*req.Viewer.Self, a)
 		m.Due, m.Known, m.First, m.Score, m.Level = explained.Due, true, explained.First, a.Score, a.Level
 		if m.Due.State == riskview.DueEscalated {
-			m.Escalated = v.Viewer.Escalated(a.Escalation)
+			m.Escalated = words.EscalatedForLearner(
+				a.Escalation, req.Viewer.Manager, req.Viewer.Peers, site.SmallestGroup,
+			)
 		}
 	} else {
-		m.Away = "The risk scorer does not answer at the moment, so no new lesson can be chosen for you. Open lessons and what you have learnt are here."
-		v.Status = http.StatusServiceUnavailable
-		v.W.Header().Set("Retry-After", "5")
+		m.Missing = site.ScorerUnavailable +
+			", so no new lesson can be chosen for you. Open lessons and what you have learnt are here."
+		req.MarkUnavailable()
 	}
 	LinkOpen(m.First, m.History)
+	m.Catalogue = catalogueOf(a.Reasons, explained.Lower, m.History)
+	return tr.site.Render(req, "training", "My training", "/training", m)
+}
+
+// catalogueOf lists the modules for a person with these reasons, acts that lower the score, and lessons.
+func catalogueOf(reasons []risk.Reason, lower []riskview.LowerRow, history []LessonRow) []moduleRow {
+	var rows []moduleRow
 	for _, module := range risk.Modules {
 		row := moduleRow{Module: module}
 		for _, t := range module.Teaches {
 			row.About = append(row.About, risk.Words(t, 1))
-			if slices.ContainsFunc(a.Reasons, func(r risk.Reason) bool { return r.Verb == t }) {
+			if slices.ContainsFunc(reasons, func(r risk.Reason) bool { return r.Verb == t }) {
 				row.Yours++
 			}
 		}
-		for i := range m.History {
-			h := &m.History[i]
+		for i := range history {
+			h := &history[i]
 			if h.Module != module.ID {
 				continue
 			}
-			if h.State == StateReady || h.State == stateWriting {
+			if h.open() {
 				row.Open = h.ID
 			} else if row.Last == nil && h.Completion != nil {
 				row.Last = h
 			}
 		}
-		for _, x := range explained.Lower {
+		for _, x := range lower {
 			if x.Act == risk.PassModule && x.ID == module.ID {
 				row.After, row.Drop = &x.After, x.Drop
 			}
 		}
-		m.Catalogue = append(m.Catalogue, row)
+		rows = append(rows, row)
 	}
-	slices.SortStableFunc(m.Catalogue, func(a, b moduleRow) int {
-		switch {
-		case a.Drop < b.Drop:
-			return -1
-		case a.Drop > b.Drop:
-			return 1
-		}
-		return 0
-	})
-	return l.site.Render(v, "training", "My training", "/training", m)
+	slices.SortStableFunc(rows, func(a, b moduleRow) int { return cmp.Compare(a.Drop, b.Drop) })
+	return rows
 }

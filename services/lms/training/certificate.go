@@ -11,31 +11,32 @@ import (
 
 	"github.com/google/uuid"
 
-	"example.org/security-training/services/lms/riskclient"
 	"example.org/security-training/services/lms/site"
 	"example.org/security-training/services/lms/store"
 	"example.org/security-training/services/lms/words"
 	"example.org/security-training/services/risk"
 )
 
-// A certificate says that somebody passed a module. Its number is the lesson's id and the first 10 bytes of an HMAC-SHA256
-// over it under a key that only the schema training holds, in base32: it can be read out and typed, nobody can make one up,
-// and a number that was never given out is told from a true one without looking anything up.
+// A certificate says that a person passed a module. Its number is the id of the lesson followed by a MAC, in base32: it
+// can be typed, cannot be forged, and is checked without a query. The MAC is the first 10 bytes of an HMAC-SHA256 with
+// a key that only the schema training holds.
 
-const certificateMAC = 10 // bytes: 80 bits
+const certificateMAC = 10 // bytes
 
-var numbering = base32.NewEncoding("0123456789ABCDEFGHJKMNPQRSTVWXYZ").WithPadding(base32.NoPadding) // Crockford's: no I, L, O, U
+// numbering is Crockford's base32, which has no I, L, O and U.
+var numbering = base32.NewEncoding("0123456789ABCDEFGHJKMNPQRSTVWXYZ").WithPadding(base32.NoPadding)
 
-func sealOf(key []byte, lesson uuid.UUID) []byte {
+// macOf is the MAC of a lesson's certificate.
+func macOf(key []byte, lesson uuid.UUID) []byte {
 	m := hmac.New(sha256.New, key)
 	m.Write([]byte("certificate\x00"))
 	m.Write(lesson[:])
 	return m.Sum(nil)[:certificateMAC]
 }
 
-// CertificateNumber is the number in groups of six.
+// CertificateNumber is the number of a lesson's certificate, in groups of six characters.
 func CertificateNumber(key []byte, lesson uuid.UUID) string {
-	text := numbering.EncodeToString(append(slices.Clone(lesson[:]), sealOf(key, lesson)...))
+	text := numbering.EncodeToString(append(slices.Clone(lesson[:]), macOf(key, lesson)...))
 	var groups []string
 	for part := range slices.Chunk([]byte(text), 6) {
 		groups = append(groups, string(part))
@@ -43,8 +44,8 @@ func CertificateNumber(key []byte, lesson uuid.UUID) string {
 	return strings.Join(groups, "-")
 }
 
-// readNumber is the lesson that a number is about, if the number was given out with this key. Case, spaces and dashes do not
-// matter, nor does taking O for 0 or I and L for 1.
+// readNumber returns the lesson of a certificate number; false if the number was not made with key. It ignores case,
+// spaces and dashes, and reads O as 0, I and L as 1.
 func readNumber(key []byte, number string) (uuid.UUID, bool) {
 	if len(number) > 200 {
 		return uuid.Nil, false
@@ -55,7 +56,7 @@ func readNumber(key []byte, number string) (uuid.UUID, bool) {
 		return uuid.Nil, false
 	}
 	lesson := uuid.UUID(b[:16])
-	return lesson, hmac.Equal(b[16:], sealOf(key, lesson))
+	return lesson, hmac.Equal(b[16:], macOf(key, lesson))
 }
 
 type certificateView struct {
@@ -66,13 +67,14 @@ type certificateView struct {
 	On      time.Time
 	Percent float64
 	Lesson  string
-	Asked   string // to be verified, as it was typed
+	Asked   string // the number to verify, as typed
 	Known   bool   // the form was sent
 	Valid   bool
-	Deleted bool // it was given out, and its record was deleted since; On is zero if its date is not known
+	Deleted bool // the record of this certificate was deleted; On is zero if its date is unknown
 }
 
-func (l *Training) certificateOf(t Taught, holder, zone string) certificateView {
+// certificateOf is the certificate of a passed lesson, without its number.
+func (tr *Training) certificateOf(t LessonRecord, holder, zone string) certificateView {
 	m, _ := risk.ModuleByID(t.Module)
 	c := certificateView{
 		Holder:  holder,
@@ -87,73 +89,57 @@ func (l *Training) certificateOf(t Taught, holder, zone string) certificateView 
 	return c
 }
 
-// ShowCertificate shows a page to be printed, to the learner or an instructor; there is none for a lesson that was not
-// passed.
-func (l *Training) ShowCertificate(v *site.Request) error {
-	t, err := l.ownLesson(v)
+// ShowCertificate shows a certificate for printing, to the learner or an instructor. 404 if the lesson is not passed.
+func (tr *Training) ShowCertificate(req *site.Request) error {
+	t, err := tr.ownLesson(req)
 	if err != nil {
 		return err
 	}
 	if t.Completion == nil || !t.Completion.Passed {
 		return site.NotFound()
 	}
-	key, err := l.Store.CertificateKey(v.Ctx())
+	key, err := tr.Store.CertificateKey(req.Ctx())
 	if err != nil {
 		return err
 	}
-	name, zone := l.holder(t.Person)
-	m := l.certificateOf(t, name, zone)
+	holder := tr.scorer.Names()(t.Person)
+	m := tr.certificateOf(t, holder.Name, holder.Zone)
 	m.Number = CertificateNumber(key, t.ID)
-	return l.site.Render(v, "certificate", "Certificate", "/training", m)
+	return tr.site.Render(req, "certificate", "Certificate", "/training", m)
 }
 
-// holder is a person's name and zone by the roster, or the id where the roster does not say.
-func (l *Training) holder(person string) (name, zone string) {
-	people, err := l.scorer.People()
-	var old *riskclient.Stale
-	if err == nil || errors.As(err, &old) {
-		for _, p := range people {
-			if p.ID == person {
-				return p.Name, p.Zone
-			}
-		}
-	}
-	return person, "UTC"
-}
-
-// ShowVerify says to anybody who has a certificate's number whether it is valid, and what it says. Whoever has no
-// number learns nothing.
-func (l *Training) ShowVerify(v *site.Request) error {
-	m := certificateView{Asked: strings.TrimSpace(v.R.URL.Query().Get("number"))}
+// ShowVerify shows anyone who has the number of a certificate whether it is valid, and its content.
+func (tr *Training) ShowVerify(req *site.Request) error {
+	m := certificateView{Asked: strings.TrimSpace(req.R.URL.Query().Get("number"))}
 	if m.Asked == "" {
-		return l.site.Render(v, "verify", "Verify a certificate", "", m)
+		return tr.site.Render(req, "verify", "Verify a certificate", "", m)
 	}
 	if len(m.Asked) > 100 {
 		m.Asked = ""
 	}
-	key, err := l.Store.CertificateKey(v.Ctx())
+	key, err := tr.Store.CertificateKey(req.Ctx())
 	if err != nil {
 		return err
 	}
 	m.Known = true
 	if id, ok := readNumber(key, m.Asked); ok {
-		t, err := l.Store.lesson(v.Ctx(), id)
+		t, err := tr.Store.lesson(req.Ctx(), id)
 		if err != nil && !errors.Is(err, store.ErrNotFound) {
 			return err
 		}
-		if errors.Is(err, store.ErrNotFound) { // only a certificate that was given out has a seal
+		if errors.Is(err, store.ErrNotFound) { // the MAC shows that the certificate existed
 			m.Deleted = true
-			if m.On, err = l.Store.deletedCertificate(v.Ctx(), id); err != nil {
+			if m.On, err = tr.Store.deletedCertificate(req.Ctx(), id); err != nil {
 				return err
 			}
 			m.Number = CertificateNumber(key, id)
 		} else if t.Completion != nil && t.Completion.Passed {
-			name, zone := l.holder(t.Person)
+			holder := tr.scorer.Names()(t.Person)
 			asked := m.Asked
-			m = l.certificateOf(t, name, zone)
+			m = tr.certificateOf(t, holder.Name, holder.Zone)
 			m.Asked, m.Number, m.Known, m.Valid = asked, CertificateNumber(key, id), true, true
 		}
 	}
-	v.Wrong = !m.Valid
-	return l.site.Render(v, "verify", "Verify a certificate", "", m)
+	req.GuessFailed = !m.Valid
+	return tr.site.Render(req, "verify", "Verify a certificate", "", m)
 }

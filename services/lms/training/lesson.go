@@ -1,5 +1,5 @@
-// Package training is the lessons: a catalogue, lessons that the gateway writes about what a person did, quizzes and
-// their grades, certificates that anybody can verify, records from elsewhere, and what is exported of all of it.
+// Package training serves lessons: the catalogue of modules, lessons that the LLM gateway writes about a person's acts,
+// quizzes, certificates, the import of training records and exports.
 package training
 
 import (
@@ -36,41 +36,41 @@ type Config struct {
 	Log     *slog.Logger
 }
 
-// Training serves lessons and what comes of them. Its methods are safe for concurrent use.
+// Training serves the pages and routes about lessons. Its methods are safe for concurrent use.
 type Training struct {
-	Store  *Store
-	cfg    Config
-	scorer *riskclient.Client
-	site   *site.Site
-	outbox *outbox.Outbox
-	drills *phishing.Drills
+	Store     *Store
+	cfg       Config
+	scorer    *riskclient.Client
+	site      *site.Site
+	outbox    *outbox.Outbox
+	campaigns *phishing.Campaigns
 
 	mu      sync.Mutex
-	writing map[uuid.UUID]chan struct{} // lessons that the gateway is writing; closed when done
+	writing map[uuid.UUID]chan struct{} // lessons that the gateway is writing; a channel is closed when its lesson is done
 }
 
-// New makes the training.
+// New returns a Training.
 func New(
 	cfg Config,
 	db *store.Store,
 	scorer *riskclient.Client,
 	pages *site.Site,
 	events *outbox.Outbox,
-	drills *phishing.Drills,
+	campaigns *phishing.Campaigns,
 ) *Training {
 	return &Training{
-		Store: &Store{db}, cfg: cfg, scorer: scorer, site: pages, outbox: events, drills: drills,
+		Store: &Store{db}, cfg: cfg, scorer: scorer, site: pages, outbox: events, campaigns: campaigns,
 		writing: map[uuid.UUID]chan struct{}{},
 	}
 }
 
 const (
-	mostLessons = 20                      // asked for by one person within an hour
-	writeWithin = 75 * time.Second        // a lesson, with whatever the gateway tries
+	mostLessons = 20                      // that one person may begin within an hour
+	writeWithin = 75 * time.Second        // timeout of writing a lesson, with the gateway's retries
 	showWithin  = 1500 * time.Millisecond // how long a page waits for a lesson before it shows progress
 )
 
-// OriginWords says who wrote a lesson.
+// OriginWords says by what a lesson was written.
 func OriginWords(l lesson.Lesson) string {
 	switch l.Origin {
 	case lesson.Gemini:
@@ -81,6 +81,7 @@ func OriginWords(l lesson.Lesson) string {
 	return "Built-in lesson"
 }
 
+// fallbackWords says why a lesson is the built-in one.
 var fallbackWords = map[lesson.Fallback]string{
 	lesson.ModelQuota:       "the model's quota is used up",
 	lesson.ModelSafety:      "the model declined to write it",
@@ -92,69 +93,72 @@ var fallbackWords = map[lesson.Fallback]string{
 	lesson.ModelRefused:     "the model refused the request",
 }
 
-// DoStart begins a lesson of a module, or of what would lower the score most, or finds the open one.
-func (l *Training) DoStart(v *site.Request) error {
-	person := v.Viewer.Person
-	module := v.R.PostForm.Get("module")
+// DoStart begins a lesson of a module, without one of the recommended module, and redirects to it. If the person has an
+// open lesson of the module, it redirects to that one.
+func (tr *Training) DoStart(req *site.Request) error {
+	person := req.Viewer.Person
+	module := req.R.PostForm.Get("module")
 	if _, known := risk.ModuleByID(module); module != "" && !known {
-		return httpjson.Errorf(http.StatusUnprocessableEntity, "unknown_module", "There is no such module in the catalogue.")
+		return httpjson.Errorf(http.StatusUnprocessableEntity, "unknown_module", "The catalogue has no such module.")
 	}
-	if v.Viewer.Self == nil {
-		return site.Unavailable(v.Stale)
+	if req.Viewer.Self == nil {
+		return site.Unavailable(req.Stale)
 	}
-	a, err := l.scorer.Risk(v.Ctx(), person)
+	a, err := tr.scorer.Risk(req.Ctx(), person)
 	if err != nil {
 		return site.Unavailable(err)
 	}
 	if module == "" {
 		module = riskview.Recommended(a)
 	}
-	id, err := l.Store.openLesson(v.Ctx(), person, module)
+	id, err := tr.Store.openLesson(req.Ctx(), person, module)
 	if errors.Is(err, store.ErrNotFound) {
-		id, err = l.newLesson(v, a, module)
+		id, err = tr.newLesson(req, a, module)
 	}
 	if err != nil {
 		return err
 	}
-	l.await(v.Ctx(), l.WriteLesson(id), showWithin)
-	return v.Redirect("/training/" + id.String())
+	await(req.Ctx(), tr.WriteLesson(id), showWithin)
+	return req.Redirect("/training/" + id.String())
 }
 
-func (l *Training) newLesson(v *site.Request, a risk.Assessment, module string) (uuid.UUID, error) {
-	person := v.Viewer.Person
-	n, err := l.Store.lessonsSince(v.Ctx(), person, time.Hour)
+// newLesson stores a new lesson of a module; 429 if the person has begun too many.
+func (tr *Training) newLesson(req *site.Request, a risk.Assessment, module string) (uuid.UUID, error) {
+	person := req.Viewer.Person
+	n, err := tr.Store.lessonsSince(req.Ctx(), person, time.Hour)
 	if err != nil {
 		return uuid.Nil, err
 	}
 	if n >= mostLessons {
-		return uuid.Nil, httpjson.Errorf(http.StatusTooManyRequests, "too_many_lessons", "You have begun %d lessons within an hour. Finish one of them, or come back later.", n).
+		return uuid.Nil, httpjson.Errorf(http.StatusTooManyRequests, "too_many_lessons",
+			"You have begun %d lessons within an hour. Finish one of them, or come back later.", n).
 			After(10 * time.Minute)
 	}
-	subject, err := l.Store.subject(v.Ctx(), person)
+	subject, err := tr.Store.subject(req.Ctx(), person)
 	if err != nil {
 		return uuid.Nil, err
 	}
-	people, err := l.scorer.People()
+	people, err := tr.scorer.People()
 	if err != nil && people == nil {
 		return uuid.Nil, site.Unavailable(err)
 	}
-	req := ask(subject, a, module, people)
-	if err := req.Validate(); err != nil {
+	wanted := lessonRequest(subject, a, module, people)
+	if err := wanted.Validate(); err != nil {
 		return uuid.Nil, fmt.Errorf("ask for lesson: %w", err)
 	}
-	return l.Store.begin(v.Ctx(), person, req, a.At)
+	return tr.Store.begin(req.Ctx(), person, wanted, a.At)
 }
 
-// mostReasons is how many reasons a lesson is about.
+// mostReasons is the most reasons that a lesson is about.
 const mostReasons = 6
 
-// ask makes the request for a lesson of a module: the reasons that it is about, under a pseudonym and without any name
-// of the roster.
-func ask(subject string, a risk.Assessment, module string, people []risk.Standing) lesson.Request {
+// lessonRequest is the request for a lesson of a module, with the reasons that the module teaches against. The subject
+// is a pseudonym, and details contain no name of the roster.
+func lessonRequest(subject string, a risk.Assessment, module string, people []risk.Standing) lesson.Request {
 	req := lesson.Request{Subject: subject, Role: string(a.Role), Level: a.Level, Module: module, Language: "en"}
 	m, _ := risk.ModuleByID(module)
 	for _, r := range a.Reasons {
-		if len(req.Reasons) == mostReasons || !slices.Contains(m.Teaches, r.Verb) && !phishing.OfDrill(module, r) {
+		if len(req.Reasons) == mostReasons || !slices.Contains(m.Teaches, r.Verb) && !phishing.Concerns(module, r) {
 			continue
 		}
 		req.Reasons = append(
@@ -165,66 +169,65 @@ func ask(subject string, a risk.Assessment, module string, people []risk.Standin
 	return req
 }
 
-// WriteLesson has the gateway write a lesson that is not written yet; the channel is closed when that has ended. Asking
-// twice writes once.
-func (l *Training) WriteLesson(id uuid.UUID) <-chan struct{} {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if c, ok := l.writing[id]; ok {
+// WriteLesson makes the gateway write a lesson that is not written yet. The channel is closed when it is done.
+// Concurrent calls share one request.
+func (tr *Training) WriteLesson(id uuid.UUID) <-chan struct{} {
+	tr.mu.Lock()
+	defer tr.mu.Unlock()
+	if c, ok := tr.writing[id]; ok {
 		return c
 	}
 	c := make(chan struct{})
-	l.writing[id] = c
+	tr.writing[id] = c
 	go func() {
-		ctx, cancel := context.WithTimeout(context.Background(), writeWithin) // the learner may look elsewhere meanwhile
+		// Not the request's context: the learner may leave the page.
+		ctx, cancel := context.WithTimeout(context.Background(), writeWithin)
 		defer cancel()
-		if err := l.generate(ctx, id); err != nil {
-			l.cfg.Log.Error("write lesson", "lesson", id.String(), "error", err.Error())
+		if err := tr.generate(ctx, id); err != nil {
+			tr.cfg.Log.Error("write lesson", "lesson", id.String(), "error", err.Error())
 		}
-		l.mu.Lock()
-		delete(l.writing, id)
-		l.mu.Unlock()
+		tr.mu.Lock()
+		delete(tr.writing, id)
+		tr.mu.Unlock()
 		close(c)
 	}()
 	return c
 }
 
-func (l *Training) generate(ctx context.Context, id uuid.UUID) error {
-	t, err := l.Store.lesson(ctx, id)
+// generate requests a lesson and stores it, or the built-in lesson if the gateway fails. It stores a refusal of the
+// gateway, with the time of the next attempt, if the quota is used up.
+func (tr *Training) generate(ctx context.Context, id uuid.UUID) error {
+	t, err := tr.Store.lesson(ctx, id)
 	if err != nil || t.State != stateWriting {
 		return err
 	}
-	written, err := l.askGateway(ctx, t.Request)
+	written, err := tr.askGateway(ctx, t.Request)
 	var answered *httpjson.Error
 	switch {
 	case err == nil:
 	case errors.As(err, &answered) && answered.Status == http.StatusTooManyRequests:
 		wait := max(answered.RetryAfter, time.Second)
-		return l.Store.refuse(ctx, id, l.cfg.Now().Add(wait), answered.Code)
+		return tr.Store.refuse(ctx, id, tr.cfg.Now().Add(wait), answered.Code)
 	default:
-		l.cfg.Log.Warn(
-			"the gateway did not write the lesson; the built-in one is used",
-			"lesson",
-			id.String(),
-			"error",
-			err.Error(),
-		)
+		tr.cfg.Log.Warn("the gateway did not write the lesson; the built-in one is used",
+			"lesson", id.String(), "error", err.Error())
 		written = lesson.BuiltIn(t.Module)
 		written.Fallback = lesson.ModelUnavailable
 	}
-	// The gateway may have taken all the time there was; keeping the lesson gets its own.
+	// The gateway may have used up the timeout, so storing the lesson has its own.
 	keep, cancel := context.WithTimeout(context.WithoutCancel(ctx), riskclient.AskWithin)
 	defer cancel()
-	return l.Store.written(keep, id, written)
+	return tr.Store.written(keep, id, written)
 }
 
-func (l *Training) askGateway(ctx context.Context, req lesson.Request) (lesson.Lesson, error) {
+// askGateway requests a lesson from the gateway and validates it.
+func (tr *Training) askGateway(ctx context.Context, req lesson.Request) (lesson.Lesson, error) {
 	var written lesson.Lesson
 	body, err := json.Marshal(req)
 	if err != nil {
 		return written, fmt.Errorf("encode lesson request: %w", err)
 	}
-	resp, err := l.cfg.Gateway(ctx, http.MethodPost, gatewayapi.RouteGenerate.Path(), "application/json", body)
+	resp, err := tr.cfg.Gateway(ctx, http.MethodPost, gatewayapi.RouteGenerate.Path(), "application/json", body)
 	if err != nil {
 		return written, err
 	}
@@ -232,17 +235,17 @@ func (l *Training) askGateway(ctx context.Context, req lesson.Request) (lesson.L
 		return written, err
 	}
 	if written.Module != req.Module {
-		return written, fmt.Errorf("read lesson: it is of module %q, not %q", written.Module, req.Module)
+		return written, fmt.Errorf("read lesson: want module %q, not %q", req.Module, written.Module)
 	}
-	// The gateway has checked it; what is shown to people is checked where it is shown.
+	// The gateway validates lessons, too, but this service does not rely on it for what it shows.
 	if err := written.Validate(); err != nil {
-		return written, errors.New("read lesson: not a valid lesson")
+		return written, errors.New("read lesson: the lesson is not valid")
 	}
 	return written, nil
 }
 
 // await waits for c, at most for d.
-func (l *Training) await(ctx context.Context, c <-chan struct{}, d time.Duration) {
+func await(ctx context.Context, c <-chan struct{}, d time.Duration) {
 	timer := time.NewTimer(d)
 	defer timer.Stop()
 	select {
@@ -252,21 +255,21 @@ func (l *Training) await(ctx context.Context, c <-chan struct{}, d time.Duration
 	}
 }
 
-// ownLesson reads the lesson that the path names, for whoever may see it: the learner, or an instructor who reads.
-func (l *Training) ownLesson(v *site.Request) (Taught, error) {
-	id, err := uuid.Parse(v.R.PathValue("lesson"))
+// ownLesson returns the lesson that the path names, to its learner or to an instructor. 404 for any other viewer.
+func (tr *Training) ownLesson(req *site.Request) (LessonRecord, error) {
+	id, err := uuid.Parse(req.R.PathValue("lesson"))
 	if err != nil {
-		return Taught{}, site.NotFound()
+		return LessonRecord{}, site.NotFound()
 	}
-	t, err := l.Store.lesson(v.Ctx(), id)
+	t, err := tr.Store.lesson(req.Ctx(), id)
 	if errors.Is(err, store.ErrNotFound) {
 		return t, site.NotFound()
 	}
 	if err != nil {
 		return t, err
 	}
-	if !v.Viewer.Instructor() && t.Person != v.Viewer.Person {
-		return Taught{}, l.site.DenyAsNotFound(v, "not_own")
+	if !req.Viewer.Instructor() && t.Person != req.Viewer.Person {
+		return LessonRecord{}, tr.site.DenyAsNotFound(req, "not_own")
 	}
 	return t, nil
 }
@@ -277,24 +280,24 @@ type LessonView struct {
 	Module  risk.Module
 	Lesson  lesson.Lesson // without the quiz
 	Origin  string
-	Why     string // why it is a built-in one
+	Why     string // why it is the built-in lesson; empty: it is not
 	State   string
 	Reasons []lesson.Reason
 	Left    int
-	Of      string // whose it is, for an instructor
+	Of      string // the learner's id, for an instructor
 	Minutes int
 	Note    progressNote // while it is being written
 }
 
 // ShowLesson shows a lesson, or that it is being written.
-func (l *Training) ShowLesson(v *site.Request) error {
-	t, err := l.ownLesson(v)
+func (tr *Training) ShowLesson(req *site.Request) error {
+	t, err := tr.ownLesson(req)
 	if err != nil {
 		return err
 	}
 	if t.State == stateWriting {
-		l.await(v.Ctx(), l.WriteLesson(t.ID), showWithin)
-		if t, err = l.ownLesson(v); err != nil {
+		await(req.Ctx(), tr.WriteLesson(t.ID), showWithin)
+		if t, err = tr.ownLesson(req); err != nil {
 			return err
 		}
 	}
@@ -306,30 +309,30 @@ func (l *Training) ShowLesson(v *site.Request) error {
 		Reasons: t.Request.Reasons,
 		Left:    MostAttempts - len(t.Attempts),
 	}
-	if v.Viewer.Instructor() {
+	if req.Viewer.Instructor() {
 		model.Of = t.Person
 	}
 	switch t.State {
 	case stateWriting:
-		model.Note = noteAt(t.Made, l.cfg.Now())
-		return l.site.Render(v, "writing", "Your lesson is being written", "/training", model)
+		model.Note = noteAt(t.Made, tr.cfg.Now())
+		return tr.site.Render(req, "writing", "Your lesson is being written", "/training", model)
 	case stateRefused:
 		wait := time.Duration(0)
 		if t.Again != nil {
-			wait = max(time.Second, t.Again.Sub(l.cfg.Now()))
+			wait = max(time.Second, t.Again.Sub(tr.cfg.Now()))
 		}
-		return httpjson.Errorf(http.StatusTooManyRequests, "over_quota", "So many lessons were written lately that the quota is used up. Begin again in a little while.").
-			After(wait)
+		return httpjson.Errorf(http.StatusTooManyRequests, "over_quota",
+			"The quota for new lessons is used up at the moment. Begin again in a little while.").After(wait)
 	}
 	model.Lesson = *t.Lesson
 	model.Lesson.Quiz = nil
 	model.Origin = OriginWords(*t.Lesson)
 	model.Why = fallbackWords[t.Lesson.Fallback]
 	model.Minutes = minutesOf(*t.Lesson)
-	return l.site.Render(v, "lesson", t.Lesson.Title, "/training", model)
+	return tr.site.Render(req, "lesson", t.Lesson.Title, "/training", model)
 }
 
-// minutesOf is how long a lesson takes to read and answer, at 200 words a minute and half a minute a question.
+// minutesOf estimates the minutes that a lesson takes: 200 words a minute, and half a minute for each question.
 func minutesOf(l lesson.Lesson) int {
 	words := len(strings.Fields(l.Summary))
 	for _, p := range l.Practices {

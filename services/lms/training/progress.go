@@ -10,16 +10,18 @@ import (
 	"example.org/security-training/services/lms/words"
 )
 
-// progressEvery is how often the page hears how its lesson is doing.
+// progressEvery is the time between two progress notes.
 const progressEvery = 500 * time.Millisecond
 
-// progressNote is one event of the feed: seconds since the gateway was asked, of at most so many, in words as well.
+// progressNote is one event of the feed: the seconds since the request to the gateway, its timeout in seconds, and a
+// text.
 type progressNote struct {
 	Seconds float64 `json:"seconds"`
 	Of      float64 `json:"of"`
 	Words   string  `json:"words"`
 }
 
+// noteAt is the progress of a lesson begun at a time.
 func noteAt(begun, now time.Time) progressNote {
 	waited := max(0, now.Sub(begun))
 	n := progressNote{Seconds: min(waited, writeWithin).Seconds(), Of: writeWithin.Seconds()}
@@ -38,14 +40,14 @@ func noteAt(begun, now time.Time) progressNote {
 	return n
 }
 
-// ShowProgress is a feed of server-sent events about a lesson that is being written: "writing" with a progressNote as
-// JSON, then one "done". It ends then, when the reader goes, or a little after the gateway's time is up.
-func (l *Training) ShowProgress(v *site.Request) error {
-	t, err := l.ownLesson(v)
+// ShowProgress is a feed of server-sent events about a lesson that is being written: events "writing" with a
+// progressNote as JSON, then one event "done". It ends after that, or when the client disconnects.
+func (tr *Training) ShowProgress(req *site.Request) error {
+	t, err := tr.ownLesson(req)
 	if err != nil {
 		return err
 	}
-	out := site.NewStream(v.W)
+	out := site.NewStream(req.W)
 	say := func(event string, m any) bool {
 		b, err := json.Marshal(m)
 		if err != nil {
@@ -55,13 +57,13 @@ func (l *Training) ShowProgress(v *site.Request) error {
 	}
 	begun := t.Made
 	if t.State == stateWriting {
-		written := l.WriteLesson(t.ID)
+		written := tr.WriteLesson(t.ID)
 		tick := time.NewTicker(progressEvery)
 		defer tick.Stop()
 		end := time.NewTimer(writeWithin + riskclient.AskWithin)
 		defer end.Stop()
 		for waiting := true; waiting; {
-			if !say("writing", noteAt(begun, l.cfg.Now())) {
+			if !say("writing", noteAt(begun, tr.cfg.Now())) {
 				return nil
 			}
 			select {
@@ -69,7 +71,7 @@ func (l *Training) ShowProgress(v *site.Request) error {
 				waiting = false
 			case <-end.C:
 				waiting = false
-			case <-v.Ctx().Done():
+			case <-req.Ctx().Done():
 				return nil
 			case <-tick.C:
 			}

@@ -8,9 +8,7 @@ import (
 	"example.org/security-training/services/risk"
 )
 
-const (
-	scoreWithin = 2 * time.Second // how long the result waits for the new score
-)
+const scoreWithin = 2 * time.Second // how long the result waits for the new score
 
 // ResultView is the model of the page of a result.
 type ResultView struct {
@@ -21,7 +19,7 @@ type ResultView struct {
 	Percent    float64
 	Need       int
 	Left       int
-	Open       bool // another attempt is possible
+	Open       bool // the viewer can make another attempt
 	Passed     bool
 	Rows       []answerRow
 	Event      string
@@ -32,8 +30,8 @@ type ResultView struct {
 	AfterBar   chart.Share
 	LevelThen  risk.Level
 	LevelNow   risk.Level
-	Waiting    bool // for the scorer
-	Unscored   bool // the scorer has heard of it, and has no score of the person
+	Waiting    bool // the event is not delivered
+	Unscored   bool // the event is delivered, and there is no score after it
 	Teaches    []string
 	Instructor bool
 }
@@ -42,61 +40,64 @@ type answerRow struct {
 	Number   int
 	Question string
 	Given    string
-	Right    string // shown once the lesson is finished
+	Right    string // empty until the lesson is finished
 	Why      string
 	Correct  bool
 }
 
-// ShowResult shows the latest attempt, and what passing did to the score once the scorer has said so.
-func (l *Training) ShowResult(v *site.Request) error {
-	t, err := l.ownLesson(v)
+// ShowResult shows the latest attempt, and after a passed or failed lesson the change of the score.
+func (tr *Training) ShowResult(req *site.Request) error {
+	t, err := tr.ownLesson(req)
 	if err != nil {
 		return err
 	}
 	if len(t.Attempts) == 0 {
-		return v.Redirect("/training/" + t.ID.String())
+		return req.Redirect("/training/" + t.ID.String())
 	}
-	owed := false
+	undelivered := false
 	if c := t.Completion; c != nil && c.After == nil {
-		if t, owed, err = l.awaitScore(v, c.Event); err != nil {
+		if t, undelivered, err = tr.awaitScore(req, c.Event); err != nil {
 			return err
 		}
 	}
-	m := ResultOf(t, v.Viewer)
-	m.Waiting, m.Unscored = m.Waiting && owed, m.Waiting && !owed
-	return l.site.Render(v, "result", "Result", "/training", m)
+	m := ResultOf(t, req.Viewer)
+	m.Waiting, m.Unscored = m.Waiting && undelivered, m.Waiting && !undelivered
+	return tr.site.Render(req, "result", "Result", "/training", m)
 }
 
-// awaitScore waits a moment for the score after the lesson that the path names, and says whether the scorer has yet to
-// hear of it.
-func (l *Training) awaitScore(v *site.Request, event string) (t Taught, owed bool, err error) {
-	done, leave := l.outbox.Expect(event)
+// awaitScore waits for the delivery of a lesson's event, at most scoreWithin. It returns the lesson, and whether the
+// event is still undelivered.
+func (tr *Training) awaitScore(req *site.Request, event string) (t LessonRecord, undelivered bool, err error) {
+	done, leave := tr.outbox.Expect(event)
 	defer leave()
-	left, err := l.outbox.Undelivered(v.Ctx(), []string{event})
+	left, err := tr.outbox.Undelivered(req.Ctx(), []string{event})
 	if err == nil && left > 0 {
-		l.outbox.Kick()
-		l.await(v.Ctx(), done, scoreWithin)
-		left, err = l.outbox.Undelivered(v.Ctx(), []string{event})
+		tr.outbox.Kick()
+		await(req.Ctx(), done, scoreWithin)
+		left, err = tr.outbox.Undelivered(req.Ctx(), []string{event})
 	}
 	if err != nil {
 		return t, false, err
 	}
-	t, err = l.ownLesson(v) // after it: a score is kept before its event counts as delivered
+	t, err = tr.ownLesson(req) // after the query: a score is stored before its event counts as delivered
 	return t, left > 0, err
 }
 
-// ResultOf is the latest attempt at a lesson as who may see it. The right answers are shown once the lesson is
-// finished.
-func ResultOf(t Taught, who *site.Viewer) ResultView {
+// ResultOf is the latest attempt at a lesson for a viewer. It has the right answers only if the lesson is finished.
+func ResultOf(t LessonRecord, viewer *site.Viewer) ResultView {
 	m, _ := risk.ModuleByID(t.Module)
 	last := t.Attempts[len(t.Attempts)-1]
 	r := ResultView{
-		ID: t.ID.String(), Module: m, Title: t.Lesson.Title, Attempt: last, Left: MostAttempts - len(t.Attempts), Open: t.State == StateReady && who.Learner(),
-		Percent: float64(
-			last.Correct,
-		) / float64(
-			last.Questions,
-		), Need: (passPercent*last.Questions + 99) / 100, Passed: last.Passed, Instructor: who.Instructor(),
+		ID:         t.ID.String(),
+		Module:     m,
+		Title:      t.Lesson.Title,
+		Attempt:    last,
+		Left:       MostAttempts - len(t.Attempts),
+		Open:       t.State == StateReady && viewer.Learner(),
+		Percent:    float64(last.Correct) / float64(last.Questions),
+		Need:       needed(last.Questions),
+		Passed:     last.Passed,
+		Instructor: viewer.Instructor(),
 	}
 	for i, q := range t.Lesson.Quiz {
 		row := answerRow{
@@ -105,7 +106,7 @@ func ResultOf(t Taught, who *site.Viewer) ResultView {
 			Correct:  last.Answers[i] == q.Answer,
 			Given:    q.Options[last.Answers[i]],
 		}
-		// While another attempt is open, what was wrong is named and the right answer is not.
+		// While another attempt is possible, a wrong answer is marked without the right one.
 		if t.State != StateReady {
 			row.Right, row.Why = q.Options[q.Answer], q.Why
 		} else if row.Correct {

@@ -17,21 +17,21 @@ import (
 	"example.org/security-training/services/postgres/audited"
 )
 
-// Learners' records are lessons, attempts, certificates and what was done with the mails of drills. A reset of
-// exercises does not touch them. They are deleted only by name, with the mark of the results that were kept before.
+// Learners' records are lessons, attempts, certificates and the steps in phishing campaigns. A reset of exercises does
+// not delete them. They are deleted only on request, with the mark of the results that were exported before.
 
-// results are the records as they are, with names by the roster.
-func (l *Training) results(ctx context.Context) (exercise.Results, error) {
-	r := exercise.Results{At: l.cfg.Now().UTC(), Lessons: []exercise.LessonResult{}, Drills: []exercise.DrillResult{}}
-	key, err := l.Store.CertificateKey(ctx)
+// results are the current records, with names by the roster.
+func (tr *Training) results(ctx context.Context) (exercise.Results, error) {
+	r := exercise.Results{At: tr.cfg.Now().UTC(), Lessons: []exercise.LessonResult{}, Drills: []exercise.DrillResult{}}
+	key, err := tr.Store.CertificateKey(ctx)
 	if err != nil {
 		return r, err
 	}
-	name := l.scorer.Names()
-	if r.Mark, err = RecordsMark(ctx, l.Store.Pool); err != nil { // first: what comes after it makes it another
+	name := tr.scorer.Names()
+	if r.Mark, err = RecordsMark(ctx, tr.Store.Pool); err != nil { // first, so that a later change makes the mark outdated
 		return r, err
 	}
-	err = l.Store.eachLesson(ctx, time.Time{}, func(t Taught) error {
+	err = tr.Store.eachLesson(ctx, time.Time{}, func(t LessonRecord) error {
 		x := exercise.LessonResult{
 			Person: t.Person, Name: name(t.Person).Name, Module: t.Module, State: t.State, Asked: t.Asked.UTC(),
 			Attempts: []exercise.AttemptResult{},
@@ -53,7 +53,7 @@ func (l *Training) results(ctx context.Context) (exercise.Results, error) {
 	if err != nil {
 		return r, err
 	}
-	drills, err := l.drills.Store.DrillResults(ctx)
+	drills, err := tr.campaigns.Store.Results(ctx)
 	for i := range drills {
 		drills[i].Name = name(drills[i].Person).Name
 	}
@@ -61,18 +61,19 @@ func (l *Training) results(ctx context.Context) (exercise.Results, error) {
 	return r, err
 }
 
-// GetResults is GET /v1/results: Results.
-func (l *Training) GetResults(w http.ResponseWriter, r *http.Request) error {
-	results, err := l.results(r.Context())
+// GetResults is GET /v1/results: exercise.Results. It writes an audit row.
+func (tr *Training) GetResults(w http.ResponseWriter, r *http.Request) error {
+	results, err := tr.results(r.Context())
 	if err != nil {
 		return err
 	}
-	if err := l.Store.Record(r.Context(), resultsRow(mesh.Caller(r.Context()).Name)); err != nil {
+	if err := tr.Store.Record(r.Context(), resultsRow(mesh.Caller(r.Context()).Name)); err != nil {
 		return err
 	}
 	return httpjson.Write(w, http.StatusOK, results)
 }
 
+// resultsRow is the audit row of an export of results, by a workload or by a user.
 func resultsRow[By string | site.Principal](by By) audited.Row {
 	return audited.Note("export", "", "", struct {
 		By   By     `json:"by"`
@@ -80,34 +81,34 @@ func resultsRow[By string | site.Principal](by By) audited.Row {
 	}{by, "results"})
 }
 
-// ShowResults is the same for an instructor's browser, to be saved: results.csv or results.json.
-func (l *Training) ShowResults(v *site.Request) error {
-	file := v.R.PathValue("file")
+// ShowResults is the same as a download for an instructor: results.csv or results.json.
+func (tr *Training) ShowResults(req *site.Request) error {
+	file := req.R.PathValue("file")
 	if file != "results.csv" && file != "results.json" {
 		return site.NotFound()
 	}
-	results, err := l.results(v.Ctx())
+	results, err := tr.results(req.Ctx())
 	if err != nil {
 		return err
 	}
-	if err := l.Store.Record(v.Ctx(), resultsRow(v.Viewer.Principal)); err != nil {
+	if err := tr.Store.Record(req.Ctx(), resultsRow(req.Viewer.Principal)); err != nil {
 		return err
 	}
-	v.W.Header().Set("Content-Disposition", `attachment; filename="`+file+`"`)
+	req.W.Header().Set("Content-Disposition", `attachment; filename="`+file+`"`)
 	if file == "results.csv" {
-		v.W.Header().Set("Content-Type", "text/csv; charset=utf-8")
-		return results.WriteCSV(v.W)
+		req.W.Header().Set("Content-Type", "text/csv; charset=utf-8")
+		return results.WriteCSV(req.W)
 	}
-	v.W.Header().Set("Content-Type", "application/json")
-	return json.NewEncoder(v.W).Encode(results)
+	req.W.Header().Set("Content-Type", "application/json")
+	return json.NewEncoder(req.W).Encode(results)
 }
 
-// querier is a pool or a transaction.
+// querier is a pgxpool.Pool or a pgx.Tx.
 type querier interface {
 	QueryRow(ctx context.Context, sql string, args ...any) pgx.Row
 }
 
-// RecordsMark tells learners' records from others: it changes when there is one more, one less, or one that went on.
+// RecordsMark is a digest of learners' records. It changes when a record is added, deleted or changed.
 func RecordsMark(ctx context.Context, q querier) (mark string, err error) {
 	err = q.QueryRow(ctx, `SELECT md5(coalesce(string_agg(line, chr(10) ORDER BY line), '')) FROM (
 		SELECT concat_ws(' ', 'lesson', id, state) AS line FROM training.lesson
@@ -120,8 +121,8 @@ func RecordsMark(ctx context.Context, q querier) (mark string, err error) {
 	return mark, nil
 }
 
-// KeepCertificates notes the number and the date of each certificate, of all or of some people, whose record is about
-// to be deleted, and counts them.
+// KeepCertificates stores the lesson and the date of each certificate of all people, or of some, before their records
+// are deleted, and returns their number. given is the time of a certificate in the person's zone.
 func KeepCertificates(
 	ctx context.Context, tx pgx.Tx, all bool, people []string, given func(person string, at time.Time) time.Time,
 ) (int, error) {

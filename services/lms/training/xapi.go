@@ -17,13 +17,13 @@ import (
 	"example.org/security-training/services/risk"
 )
 
-// Training is exported as xAPI statements (Experience API 1.0.3, https://github.com/adlnet/xAPI-Spec), one JSON object a
-// line. Who did it is an account under the learner's pseudonym: an export names nobody.
+// Training is exported as xAPI statements (Experience API 1.0.3, https://github.com/adlnet/xAPI-Spec), one JSON object
+// on each line. The actor is an account with the learner's pseudonym, so an export contains no names.
 
-// xapiVersion is the version of the specification that statements follow.
+// xapiVersion is the version of the specification.
 const xapiVersion = "1.0.3"
 
-// Statement is one xAPI statement. The same act has the same id in every export.
+// Statement is an xAPI statement. The id is derived from the act, so it is the same in every export.
 type Statement struct {
 	ID        string       `json:"id"`
 	Version   string       `json:"version"`
@@ -35,13 +35,13 @@ type Statement struct {
 	Timestamp string       `json:"timestamp"` // lab time, RFC 3339, UTC
 }
 
-// XAPIAgent is a learner by account: home page and pseudonym.
+// XAPIAgent is a learner, identified by account.
 type XAPIAgent struct {
 	ObjectType string      `json:"objectType"` // "Agent"
 	Account    XAPIAccount `json:"account"`
 }
 
-// XAPIAccount names a learner within a system.
+// XAPIAccount is a learner's account: the home page of the system and the pseudonym.
 type XAPIAccount struct {
 	HomePage string `json:"homePage"`
 	Name     string `json:"name"`
@@ -60,23 +60,23 @@ type XAPIActivity struct {
 	Definition XAPIDefinition `json:"definition"`
 }
 
-// XAPIDefinition describes an activity. Its names were written by strangers: they are text.
+// XAPIDefinition describes an activity. Its names are plain text from a model.
 type XAPIDefinition struct {
 	Type            string            `json:"type"`
 	Name            map[string]string `json:"name"`
 	InteractionType string            `json:"interactionType,omitempty"`
 }
 
-// XAPIResult is how it went.
+// XAPIResult is the result of an act.
 type XAPIResult struct {
 	Score      *XAPIScore `json:"score,omitempty"`
 	Success    *bool      `json:"success,omitempty"`
 	Completion *bool      `json:"completion,omitempty"`
-	Response   string     `json:"response,omitempty"` // the option chosen, from 0
-	Duration   string     `json:"duration,omitempty"` // ISO 8601, lab time from asking for the lesson to its end
+	Response   string     `json:"response,omitempty"` // index of the chosen option, from 0
+	Duration   string     `json:"duration,omitempty"` // ISO 8601: lab time from the request of the lesson to its end
 }
 
-// XAPIScore is right answers: scaled is the share, raw the number, of max.
+// XAPIScore is the number of right answers: Raw of Max, and Scaled as a share.
 type XAPIScore struct {
 	Scaled float64 `json:"scaled"`
 	Raw    int     `json:"raw"`
@@ -84,9 +84,9 @@ type XAPIScore struct {
 	Max    int     `json:"max"`
 }
 
-// XAPIContext groups the statements of one lesson.
+// XAPIContext relates a statement to its lesson.
 type XAPIContext struct {
-	Registration string `json:"registration"` // the lesson
+	Registration string `json:"registration"` // id of the lesson
 	Platform     string `json:"platform"`
 	Language     string `json:"language"`
 }
@@ -97,14 +97,17 @@ const (
 	xapiQuestion = "http://adlnet.gov/expapi/activities/cmi.interaction"
 )
 
-// statements are what one lesson means: an answer for each question of each attempt, and completed and passed or failed at
-// its end. Home is the IRI under which modules and accounts live.
-func statements(home string, t Taught) []Statement {
+// statements are those of one lesson: "answered" for each question of each attempt, and at the end "completed" and
+// "passed" or "failed". home is the IRI under which modules and accounts have their ids.
+func statements(home string, t LessonRecord) []Statement {
 	if t.Lesson == nil {
 		return nil
 	}
 	m, _ := risk.ModuleByID(t.Module)
-	module := XAPIActivity{ObjectType: "Activity", ID: home + "/modules/" + t.Module, Definition: XAPIDefinition{Type: xapiModule, Name: map[string]string{"en": m.Title}}}
+	module := XAPIActivity{
+		ObjectType: "Activity", ID: home + "/modules/" + t.Module,
+		Definition: XAPIDefinition{Type: xapiModule, Name: map[string]string{"en": m.Title}},
+	}
 	statement := func(verb, part string, at time.Time, object XAPIActivity, r XAPIResult) Statement {
 		return Statement{
 			ID: uuid.NewSHA1(t.ID, []byte(verb+part)).String(), Version: xapiVersion,
@@ -122,9 +125,14 @@ func statements(home string, t Taught) []Statement {
 			}
 			q := t.Lesson.Quiz[i]
 			right := given == q.Answer
-			object := XAPIActivity{ObjectType: "Activity", ID: home + "/lessons/" + t.ID.String() + "/questions/" + strconv.Itoa(i+1),
-				Definition: XAPIDefinition{Type: xapiQuestion, Name: map[string]string{"en": q.Question}, InteractionType: "choice"}}
-			list = append(list, statement("answered", fmt.Sprintf("/%d/%d", a.Number, i+1), a.At, object, XAPIResult{Success: &right, Response: strconv.Itoa(given)}))
+			object := XAPIActivity{
+				ObjectType: "Activity", ID: home + "/lessons/" + t.ID.String() + "/questions/" + strconv.Itoa(i+1),
+				Definition: XAPIDefinition{
+					Type: xapiQuestion, Name: map[string]string{"en": q.Question}, InteractionType: "choice",
+				},
+			}
+			list = append(list, statement("answered", fmt.Sprintf("/%d/%d", a.Number, i+1), a.At, object,
+				XAPIResult{Success: &right, Response: strconv.Itoa(given)}))
 		}
 	}
 	c := t.Completion
@@ -136,7 +144,7 @@ func statements(home string, t Taught) []Statement {
 		Score:      &XAPIScore{Scaled: c.Share, Raw: last.Correct, Max: last.Questions},
 		Success:    &c.Passed,
 		Completion: &whole,
-		Duration:   IsoDuration(c.At.Sub(t.Asked)),
+		Duration:   isoDuration(c.At.Sub(t.Asked)),
 	}
 	verb := "failed"
 	if c.Passed {
@@ -145,8 +153,8 @@ func statements(home string, t Taught) []Statement {
 	return append(list, statement("completed", "", c.At, module, r), statement(verb, "", c.At, module, r))
 }
 
-// IsoDuration is d as ISO 8601 writes it, to the hundredth of a second that xAPI compares.
-func IsoDuration(d time.Duration) string {
+// isoDuration is d in the format of ISO 8601, rounded to hundredths of a second as xAPI compares it.
+func isoDuration(d time.Duration) string {
 	d = max(0, d).Round(10 * time.Millisecond)
 	var b strings.Builder
 	b.WriteString("PT")
@@ -162,21 +170,23 @@ func IsoDuration(d time.Duration) string {
 	return b.String()
 }
 
-// GetXAPI is GET /v1/xapi?since=RFC3339: every statement of lessons begun at or after since (wall clock; all without it), in
-// the order in which they were begun, as NDJSON. It names no person.
-func (l *Training) GetXAPI(w http.ResponseWriter, r *http.Request) error {
-	return l.exportStatements(w, r, func(since time.Time) audited.Row {
+// GetXAPI is GET /v1/xapi?since=TIME (RFC 3339, wall clock): the statements of all lessons begun at or after since, in
+// the order in which they were begun, as NDJSON. Without since it has all lessons.
+func (tr *Training) GetXAPI(w http.ResponseWriter, r *http.Request) error {
+	return tr.exportStatements(w, r, func(since time.Time) audited.Row {
 		return exportRow(mesh.Caller(r.Context()).Name, since)
 	})
 }
 
-// ShowXAPI is the same for an instructor's browser, to be saved as a file.
-func (l *Training) ShowXAPI(v *site.Request) error {
-	v.W.Header().Set("Content-Disposition", `attachment; filename="training.xapi.ndjson"`)
-	return l.exportStatements(v.W, v.R, func(since time.Time) audited.Row { return exportRow(v.Viewer.Principal, since) })
+// ShowXAPI is the same as a download for an instructor.
+func (tr *Training) ShowXAPI(req *site.Request) error {
+	req.W.Header().Set("Content-Disposition", `attachment; filename="training.xapi.ndjson"`)
+	return tr.exportStatements(req.W, req.R, func(since time.Time) audited.Row {
+		return exportRow(req.Viewer.Principal, since)
+	})
 }
 
-// exportRow is the audit's word of an export: by a workload's name, or by who is signed in.
+// exportRow is the audit row of an export of statements, by a workload or by a user.
 func exportRow[By string | site.Principal](by By, since time.Time) audited.Row {
 	return audited.Note("export", "", "", struct {
 		By    By        `json:"by"`
@@ -185,7 +195,8 @@ func exportRow[By string | site.Principal](by By, since time.Time) audited.Row {
 	}{by, "xapi", since})
 }
 
-func (l *Training) exportStatements(
+// exportStatements sends the statements and writes the audit row. 400 for a since that is no time.
+func (tr *Training) exportStatements(
 	w http.ResponseWriter,
 	r *http.Request,
 	row func(since time.Time) audited.Row,
@@ -194,29 +205,23 @@ func (l *Training) exportStatements(
 	if text := r.URL.Query().Get("since"); text != "" {
 		var err error
 		if since, err = time.Parse(time.RFC3339, text); err != nil {
-			return httpjson.Errorf(http.StatusBadRequest, "bad_time", "since %q: want a time as in 2026-10-01T10:00:00Z", text)
+			return httpjson.Errorf(http.StatusBadRequest, "bad_time",
+				"since %q: want a time as in 2026-10-01T10:00:00Z", text)
 		}
 	}
-	if err := l.Store.Record(r.Context(), row(since)); err != nil {
+	if err := tr.Store.Record(r.Context(), row(since)); err != nil {
 		return err
 	}
 	w.Header().Set("X-Experience-API-Version", xapiVersion)
 	out := &site.NDJSONWriter{W: w}
 	line := json.NewEncoder(out)
-	err := l.Store.eachLesson(r.Context(), since, func(t Taught) error {
-		for _, s := range statements(l.cfg.Home, t) {
+	err := tr.Store.eachLesson(r.Context(), since, func(t LessonRecord) error {
+		for _, s := range statements(tr.cfg.Home, t) {
 			if err := line.Encode(s); err != nil {
 				return fmt.Errorf("send statement: %w", err)
 			}
 		}
 		return nil
 	})
-	if err != nil && out.Wrote {
-		panic(http.ErrAbortHandler) // half of it is out: breaking off is the only way to say that it is not whole
-	}
-	if err == nil && !out.Wrote {
-		w.Header().Set("Content-Type", "application/x-ndjson")
-		w.WriteHeader(http.StatusOK)
-	}
-	return err
+	return out.End(err)
 }

@@ -1,5 +1,5 @@
-// Package words puts figures and codes into words, as the learning system's pages show them: plurals, durations, the
-// names of levels, roles, sources and modules.
+// Package words has the texts that several pages of the learning system share: plurals, durations, and the names of
+// levels, roles, sources, modules and escalations.
 package words
 
 import (
@@ -12,10 +12,10 @@ import (
 	"example.org/security-training/services/risk"
 )
 
-// DrillReported is the module that reporting the mail of a drill passes.
-const DrillReported = "phishing-drill"
+// ReportModule is the module that a person passes by reporting a message of a phishing campaign.
+const ReportModule = "phishing-drill"
 
-// Location is a time zone by its name; UTC where it is unknown.
+// Location returns a time zone by its IANA name; UTC if it is unknown.
 func Location(zone string) *time.Location {
 	if loc, err := time.LoadLocation(zone); err == nil {
 		return loc
@@ -23,10 +23,10 @@ func Location(zone string) *time.Location {
 	return time.UTC
 }
 
-// Spaced makes words of a code.
+// Spaced replaces the underscores and dots of a code by spaces.
 var Spaced = strings.NewReplacer("_", " ", ".", " ")
 
-// Plural is a number with its noun.
+// Plural is n with its noun: "1 day", "2 days".
 func Plural(n int, one, many string) string {
 	if n == 1 {
 		return "1 " + one
@@ -34,7 +34,7 @@ func Plural(n int, one, many string) string {
 	return fmt.Sprintf("%d %s", n, many)
 }
 
-// Sentence begins with a capital letter.
+// Sentence returns s with its first letter, an ASCII one, in upper case.
 func Sentence(s string) string {
 	if s == "" {
 		return s
@@ -42,16 +42,16 @@ func Sentence(s string) string {
 	return strings.ToUpper(s[:1]) + s[1:]
 }
 
-// Signed is a part of a score, in millionths, with its sign and three decimals.
+// Signed formats a part of a score, given in millionths, with its sign and three decimals.
 func Signed(micro int64) string {
 	s := fmt.Sprintf("%+.3f", float64(micro)/1e6)
 	return strings.Replace(s, "-", "−", 1)
 }
 
-// GroupNames are the names of the groups of sources, by activity.Group.
+// GroupNames are the names of the groups of sources, indexed by activity.Group.
 var GroupNames = [activity.Groups]string{"Code", "Access", "Alerts", "Training"}
 
-// SourceName is the name of the group that a source belongs to, or the source's own where it belongs to none.
+// SourceName is the name of a source's group, or the source's own name if it belongs to no group.
 func SourceName(s activity.Source) string {
 	if g := s.Group(); g < activity.Groups {
 		return GroupNames[g]
@@ -59,10 +59,10 @@ func SourceName(s activity.Source) string {
 	return Sentence(string(s))
 }
 
-// LevelName is a level in words.
+// LevelName is the name of a level: "Medium".
 func LevelName(l risk.Level) string { return Sentence(strings.ToLower(string(l))) }
 
-// RoleName is a role in words.
+// RoleName is the name of a role: "DevOps engineer".
 func RoleName(r risk.Role) string {
 	switch r {
 	case risk.DevOpsEngineer:
@@ -75,18 +75,18 @@ func RoleName(r risk.Role) string {
 	return Sentence(strings.ReplaceAll(string(r), "_", " "))
 }
 
-// ModuleTitle is the title of a training module; its id where it is in no catalogue.
+// ModuleTitle is the title of a training module, or its id if the catalogue does not list it.
 func ModuleTitle(id string) string {
 	if m, ok := risk.ModuleByID(id); ok {
 		return m.Title
 	}
-	if id == DrillReported {
+	if id == ReportModule {
 		return "Report a drill's mail"
 	}
 	return id
 }
 
-// Span is a duration in the largest unit that fits.
+// Span is a duration in words, in the largest unit of which there are two: "3 hours". A negative one is zero.
 func Span(d time.Duration) string {
 	switch d = max(d, 0); {
 	case d >= 48*time.Hour:
@@ -99,13 +99,13 @@ func Span(d time.Duration) string {
 	return Plural(int(math.Ceil(d.Seconds())), "second", "seconds")
 }
 
-// SignalBar is one of four bars that show a level without colour.
+// SignalBar is one of the four SVG bars that show a level without colour. Sizes are in pixels.
 type SignalBar struct {
 	X, Y, H int
 	Class   string
 }
 
-// Signal draws a level as four bars, of which so many are on.
+// Signal draws a level as four bars. The class of a bar is "on" up to the level, else "off".
 func Signal(l risk.Level) []SignalBar {
 	bars := make([]SignalBar, 4)
 	for i := range bars {

@@ -6,21 +6,21 @@ import (
 	"time"
 )
 
-// clocked is a brake with a clock of the test's own.
-func clocked() (*brake, *time.Time) {
+// clocked returns a limiter and the clock that it reads.
+func clocked() (*limiter, *time.Time) {
 	now := time.Unix(1_800_000_000, 0)
-	return newBrake(func() time.Time { return now }), &now
+	return newLimiter(func() time.Time { return now }), &now
 }
 
 func TestTheBrakeHoldsUpAnAddressThatFailsAndNoOther(t *testing.T) {
 	b, now := clocked()
-	fail := func(from string, n int) (braked int) {
+	fail := func(from string, n int) (limited int) {
 		for range n {
 			if _, err := b.begin(from); err != nil {
-				braked++
+				limited++
 			}
 		}
-		return braked
+		return limited
 	}
 	if n := fail("192.0.2.1:1000", 500); n != 500-FailuresOfAddress {
 		t.Errorf("%d of 500 guesses were held up", n)
@@ -42,16 +42,16 @@ func TestTheBrakeHoldsUpAnAddressThatFailsAndNoOther(t *testing.T) {
 
 func TestTheBrakeHoldsUpAllWhenAllFailAndRemembersNoMoreThanItMust(t *testing.T) {
 	b, now := clocked()
-	braked := 0
-	for i := range 3 * addressesBraked {
+	limited := 0
+	for i := range 3 * addressesKept {
 		if _, err := b.begin(fmt.Sprintf("10.%d.%d.%d:1", i>>16, i>>8&255, i&255)); err != nil {
-			braked++
+			limited++
 		}
 	}
-	if braked != 3*addressesBraked-failuresInAll {
-		t.Errorf("%d were held up, want all but %d", braked, failuresInAll)
+	if limited != 3*addressesKept-failuresInAll {
+		t.Errorf("%d were held up, want all but %d", limited, failuresInAll)
 	}
-	if len(b.of) > addressesBraked {
+	if len(b.of) > addressesKept {
 		t.Errorf("%d addresses are remembered", len(b.of))
 	}
 	*now = now.Add(time.Minute)

@@ -13,52 +13,15 @@ import (
 	"example.org/security-training/services/lms/words"
 )
 
-// campaign begins one as the instructor, and answers its path.
-func (s *school) campaign(lure, team string) string {
-	s.t.Helper()
-	p := s.as(site.RoleInstructor).post("/drills", url.Values{"lure": {lure}, "team": {team}})
-	if p.status != 303 || !strings.HasPrefix(p.location(), "/drills/") {
-		s.t.Fatalf("begin a drill: %d %s", p.status, p.text())
-	}
-	return p.location()
-}
-
-// letter is the id of somebody's mail.
-func (s *school) letter(person, lure string) string {
-	s.t.Helper()
-	var id string
-	if err := s.db.Pool.QueryRow(s.t.Context(), `SELECT id::text FROM training.mail WHERE person = $1
-		AND lure = $2`, person, lure).Scan(&id); err != nil {
-		s.t.Fatal(err)
-	}
-	return id
-}
-
-// one reads one text.
-func (s *school) one(query string) string {
-	s.t.Helper()
-	var text string
-	if err := s.db.Pool.QueryRow(s.t.Context(), query).Scan(&text); err != nil {
-		s.t.Fatal(err)
-	}
-	return text
-}
-
-// heard waits until the scorer has every event.
-func (s *school) heard() {
-	s.t.Helper()
-	s.await("delivery", func() bool { return s.rows(`SELECT count(*) FROM training.outbox WHERE delivered IS NULL`) == 0 })
-}
-
 func TestAClickRaisesTheScoreAndReportingAndTheLessonLowerIt(t *testing.T) {
-	s := newSchool(t)
+	s := newFixture(t)
 	drill := s.campaign("mfa-reset", "payments")
-	b, teacher := s.as("tom.brandt"), s.as(site.RoleInstructor)
+	b, instructor := s.as("tom.brandt"), s.as(site.RoleInstructor)
 	box := b.get("/mailbox")
 	if n := strings.Count(box.body, `href="/mailbox/`); box.status != 200 || n != 2 {
 		t.Fatalf("%d mails in the box, want the drill's and an ordinary one", n)
 	}
-	letter := "/mailbox/" + s.letter("tom.brandt", "mfa-reset")
+	letter := "/mailbox/" + s.message("tom.brandt", "mfa-reset")
 	for _, p := range []shown{box, b.get(letter)} {
 		for _, told := range []string{"drill was", "This was", "NIST", "difficult", "cues"} {
 			if strings.Contains(p.text(), told) {
@@ -67,29 +30,34 @@ func TestAClickRaisesTheScoreAndReportingAndTheLessonLowerIt(t *testing.T) {
 		}
 	}
 	clean := s.assess("tom.brandt").Score
-	pass := func() { s.scorer.set(func() { s.scorer.later += 2 * time.Second }) }
+	pass := func() { s.scorer.set(func() { s.scorer.elapsed += 2 * time.Second }) }
 	page := b.get(letter + "/link")
-	if page.status != 200 || strings.Contains(page.body, `type="password" name`) || strings.Contains(page.body, "Sign out") {
+	if page.status != 200 || strings.Contains(page.body, `type="password" name`) ||
+		strings.Contains(page.body, "Sign out") {
 		t.Fatalf("the page behind the link: %d %s", page.status, page.body)
 	}
-	s.heard()
+	s.awaitDelivery()
 	clicked := s.assess("tom.brandt")
-	if clicked.Score <= clean || len(clicked.Reasons) != 1 || clicked.Reasons[0].Verb != activity.FailedAssessment || !strings.HasPrefix(clicked.Reasons[0].Detail, "Drill: ") {
+	if clicked.Score <= clean || len(clicked.Reasons) != 1 || clicked.Reasons[0].Verb != activity.FailedAssessment ||
+		!strings.HasPrefix(clicked.Reasons[0].Detail, "Drill: ") {
 		t.Fatalf("after the click: %v, was %v: %+v", clicked.Score, clean, clicked.Reasons)
 	}
 	pass()
 	b.post(letter+"/link", url.Values{"password": {"hunter2"}})
 	b.get(letter + "/link") // once more changes nothing
-	s.heard()
+	s.awaitDelivery()
 	typed := s.assess("tom.brandt")
 	if typed.Score <= clicked.Score || typed.Reasons[0].Count != 2 {
 		t.Errorf("after typing: %v, was %v: %+v", typed.Score, clicked.Score, typed.Reasons)
 	}
-	if n := s.rows(`SELECT count(*) FROM training.outbox WHERE event::text LIKE '%hunter2%'`) + s.rows(`SELECT count(*) FROM audit.own WHERE detail LIKE '%hunter2%'`); n != 0 {
+	kept := s.rows(`SELECT count(*) FROM training.outbox WHERE event::text LIKE '%hunter2%'`)
+	if kept+s.rows(`SELECT count(*) FROM audit.own WHERE detail LIKE '%hunter2%'`) != 0 {
 		t.Error("what was typed is kept")
 	}
 	told := b.get(letter)
-	if !strings.Contains(told.body, `data-outcome="clicked"`) || !strings.Contains(told.text(), "What gave it away") || strings.Contains(told.text(), "difficult") || !strings.Contains(told.body, `value="phishing"`) {
+	if !strings.Contains(told.body, `data-outcome="clicked"`) || !strings.Contains(told.text(), "What gave it away") ||
+		strings.Contains(told.text(), "difficult") ||
+		!strings.Contains(told.body, `value="phishing"`) {
 		t.Errorf("the learner is told %s", told.text())
 	}
 	pass()
@@ -97,7 +65,7 @@ func TestAClickRaisesTheScoreAndReportingAndTheLessonLowerIt(t *testing.T) {
 		t.Fatalf("report: %d", p.status)
 	}
 	b.post(letter+"/report", nil)
-	s.heard()
+	s.awaitDelivery()
 	reported := s.assess("tom.brandt").Score
 	if reported >= typed.Score {
 		t.Errorf("after reporting: %v, was %v", reported, typed.Score)
@@ -111,20 +79,16 @@ func TestAClickRaisesTheScoreAndReportingAndTheLessonLowerIt(t *testing.T) {
 		t.Errorf("the lesson is about %+v", req.Reasons)
 	}
 	b.attempt(path, "phishing", 1, 0)
-	s.heard()
+	s.awaitDelivery()
 	if taught := s.assess("tom.brandt").Score; taught >= reported {
 		t.Errorf("after the lesson: %v, was %v", taught, reported)
 	}
-	if n := s.rows(`SELECT count(*) FROM training.outbox WHERE id LIKE 'training:drill-%'`); n != 3 {
-		t.Errorf("%d events of the drill, want clicked, submitted and reported once each", n)
-	}
-	for _, e := range s.scorer.events["tom.brandt"] {
-		if e.Source != activity.Training {
-			t.Errorf("an event of source %s", e.Source)
-		}
-	}
-	p := teacher.get(drill)
-	for _, want := range []string{"Very difficult", "Email Sent 8", "Email Opened 1", "Clicked Link 1", "Submitted Data 1", "Email Reported 1", "Tom Brandt Email Opened, Clicked Link, Submitted Data, Email Reported"} {
+	s.hasEventsOfOneMessage("tom.brandt")
+	p := instructor.get(drill)
+	for _, want := range []string{
+		"Very difficult", "Email Sent 8", "Email Opened 1", "Clicked Link 1", "Submitted Data 1", "Email Reported 1",
+		"Tom Brandt Email Opened, Clicked Link, Submitted Data, Email Reported",
+	} {
 		if !strings.Contains(p.text(), want) {
 			t.Errorf("the instructor does not see %q: %s", want, p.text())
 		}
@@ -137,9 +101,22 @@ func TestAClickRaisesTheScoreAndReportingAndTheLessonLowerIt(t *testing.T) {
 	}
 }
 
+// hasEventsOfOneMessage checks that the steps of one message are one event each.
+func (s *fixture) hasEventsOfOneMessage(person string) {
+	s.t.Helper()
+	if n := s.rows(`SELECT count(*) FROM training.outbox WHERE id LIKE 'training:drill-%'`); n != 3 {
+		s.t.Errorf("%d events of the drill, want clicked, submitted and reported once each", n)
+	}
+	for _, e := range s.scorer.events[person] {
+		if e.Source != activity.Training {
+			s.t.Errorf("an event of source %s", e.Source)
+		}
+	}
+}
+
 func TestReportingAnOrdinaryMailCostsNothingAndTellsTheScorerNothing(t *testing.T) {
 	t.Parallel() // it mostly waits, or keeps a core busy for seconds
-	s := newSchool(t)
+	s := newFixture(t)
 	s.campaign("prize", "platform")
 	b := s.as("sara.lindqvist")
 	id := s.one(`SELECT id::text FROM training.mail WHERE person = 'sara.lindqvist' AND lure <> 'prize'`)
@@ -164,8 +141,8 @@ func TestReportingAnOrdinaryMailCostsNothingAndTellsTheScorerNothing(t *testing.
 }
 
 func TestReportingAMailCountsForThePersonAndForgivesNoFailedQuiz(t *testing.T) {
-	s := newSchool(t)
-	pass := func() { s.scorer.set(func() { s.scorer.later += 2 * time.Second }) }
+	s := newFixture(t)
+	pass := func() { s.scorer.set(func() { s.scorer.elapsed += 2 * time.Second }) }
 	failed := func(who string) int64 {
 		for _, r := range s.assess(who).Reasons {
 			if r.Verb == activity.FailedAssessment {
@@ -180,12 +157,12 @@ func TestReportingAMailCountsForThePersonAndForgivesNoFailedQuiz(t *testing.T) {
 		for n := range training.MostAttempts {
 			b.attempt(path, "policy", n+1, 4)
 		}
-		s.heard()
+		s.awaitDelivery()
 		pass()
-		letter := "/mailbox/" + s.letter(who, "mfa-reset")
+		letter := "/mailbox/" + s.message(who, "mfa-reset")
 		for _, page := range first {
 			b.get(letter + page)
-			s.heard()
+			s.awaitDelivery()
 			pass()
 		}
 		before := failed(who)
@@ -193,7 +170,7 @@ func TestReportingAMailCountsForThePersonAndForgivesNoFailedQuiz(t *testing.T) {
 			t.Fatalf("%s failed nothing", who)
 		}
 		b.post(letter+"/report", nil)
-		s.heard()
+		s.awaitDelivery()
 		pass()
 		if after := failed(who); len(first) == 0 && after < before || len(first) > 0 && after >= before {
 			t.Errorf("what %s failed weighed %d, and %d after the report", who, before, after)
@@ -202,31 +179,36 @@ func TestReportingAMailCountsForThePersonAndForgivesNoFailedQuiz(t *testing.T) {
 		return list[len(list)-1]
 	}
 	s.campaign("mfa-reset", "")
-	if e := report("tom.brandt"); e.Verb != activity.TrainingPassed || e.Module != words.DrillReported ||
+	if e := report("tom.brandt"); e.Verb != activity.TrainingPassed || e.Module != words.ReportModule ||
 		!slices.Equal(e.Teaches, []activity.Verb{activity.PhishingClick}) {
 		t.Errorf("reporting means %+v", e)
 	}
-	if e := report("mira.keller", "/link"); !slices.Equal(e.Teaches, []activity.Verb{activity.PhishingClick, activity.FailedAssessment}) {
+	if e := report("mira.keller", "/link"); !slices.Equal(
+		e.Teaches,
+		[]activity.Verb{activity.PhishingClick, activity.FailedAssessment},
+	) {
 		t.Errorf("reporting after a click means %+v", e)
 	}
 }
 
-// Who was made for a run of an exercise is on no page of the company and gets no drill; their own page is there.
+// A person created for a run of an exercise is on no page of the organisation and gets no messages of campaigns, but
+// has a page.
 func TestPeopleOfARunAreNotOfTheCompany(t *testing.T) {
-	s := newSchool(t)
+	s := newFixture(t)
 	s.scorer.set(func() {
 		cast := s.scorer.people[0]
-		cast.ID, cast.Name, cast.Email, cast.Run = "nina.0a1b2c", "Nina (leaked-secret)", "nina.0a1b2c@example.org", "leaked-secret-1"
+		cast.ID, cast.Name, cast.Email = "nina.0a1b2c", "Nina (leaked-secret)", "nina.0a1b2c@example.org"
+		cast.Run = "leaked-secret-1"
 		s.scorer.people = append(s.scorer.people, cast)
 		s.scorer.events[cast.ID] = s.scorer.events["luca.moretti"]
 	})
-	teacher := s.as(site.RoleInstructor)
+	instructor := s.as(site.RoleInstructor)
 	for _, page := range []string{"/organisation", "/people"} {
-		if p := teacher.get(page); p.status != 200 || strings.Contains(p.body, "nina.0a1b2c") {
+		if p := instructor.get(page); p.status != 200 || strings.Contains(p.body, "nina.0a1b2c") {
 			t.Errorf("%s: %d, with a person of a run", page, p.status)
 		}
 	}
-	if p := teacher.get("/people/nina.0a1b2c"); p.status != 200 || !strings.Contains(p.body, "Nina (leaked-secret)") {
+	if p := instructor.get("/people/nina.0a1b2c"); p.status != 200 || !strings.Contains(p.body, "Nina (leaked-secret)") {
 		t.Errorf("her own page: %d", p.status)
 	}
 	s.campaign("mfa-reset", "")
