@@ -48,6 +48,7 @@ type Config struct {
 	Topology  func() *topology.Topology // the one in force, for the console; nil: none is shown
 	Home      string                    // IRI under which exported statements name modules and accounts; empty: "urn:security-training"
 	Provider  *auth.Provider            // of identities, by OpenID Connect; nil: none
+	DevDir    string                    // read templates and static files from here at each request; empty: those built in
 
 	// Certificate is what a browser has proven by TLS; nil: mesh.PersonOf.
 	Certificate func(*http.Request) (mesh.Certificate, bool)
@@ -87,7 +88,7 @@ func New(cfg Config) (*LMS, error) {
 	var err error
 	if l.site, err = site.New(site.Config{
 		Recognise: l.auth.Recognise, Decisions: cfg.Decisions, Turned: cfg.Turned, Certificate: cfg.Certificate, Log: cfg.Log,
-		Words: []template.FuncMap{console.Words()},
+		Words: []template.FuncMap{console.Words()}, Dir: cfg.DevDir,
 	}); err != nil {
 		return nil, err
 	}
@@ -137,8 +138,12 @@ func Run(ctx context.Context, lookup env.Lookup) error {
 			node.AdmitHost(back.Hostname())
 		}
 	}
+	dev, err := site.DevDir(lookup)
+	if err != nil {
+		return err
+	}
 	l, err := New(Config{
-		Provider: provider, Home: "https://" + node.Topology().TrustDomain, Pool: pool, Scorer: scorer.Do, Gateway: gateway.Do,
+		Provider: provider, DevDir: dev, Home: "https://" + node.Topology().TrustDomain, Pool: pool, Scorer: scorer.Do, Gateway: gateway.Do,
 		Decisions: node.Audit().Write, Turned: node.TurnAway, Topology: node.Topology, Log: node.Log(),
 	})
 	if err != nil {

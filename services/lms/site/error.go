@@ -111,8 +111,17 @@ func (s *Site) Fail(v *Request, err error) {
 	}
 	if e.Status == http.StatusInternalServerError {
 		m.Title, m.Message = "Something went wrong", "The service's log says what. Nothing was half done."
+		if words, ok := broken(v, err); ok {
+			m.Title, m.Message = "This page cannot be shown", words
+		}
 	}
-	if err := s.Render(v, "error", m.Title, "", m); err != nil {
+	err = s.Render(v, "error", m.Title, "", m)
+	if s.cfg.Dir != "" && err != nil {
+		// What every page includes is broken in the folder.
+		s.cfg.Log.Error("show error page", "error", err.Error())
+		err = s.render(s.builtIn, v, "error", m.Title, "", m)
+	}
+	if err != nil {
 		s.cfg.Log.Error("show error page", "error", err.Error())
 	}
 }

@@ -26,6 +26,7 @@ type Config struct {
 	Decisions func(audit.Entry)         // gets every refusal; nil: nobody does
 	Turned    func(string, audit.Entry) // gets those of people who are not known, with where they come from; nil: Decisions does
 	Words     []template.FuncMap        // functions that templates know besides the site's own
+	Dir       string                    // read templates and static files from here at each request; empty: those built in
 
 	// Certificate is what a browser has proven by TLS; nil: mesh.PersonOf.
 	Certificate func(*http.Request) (mesh.Certificate, bool)
@@ -35,18 +36,24 @@ type Config struct {
 
 // Site serves pages. Its methods are safe for concurrent use.
 type Site struct {
-	cfg   Config
-	pages *templates
-	brake *brake
+	cfg     Config
+	builtIn *templates
+	pages   pages // builtIn, or a folder
+	brake   *brake
 }
 
 // New makes a site with all its templates.
 func New(cfg Config) (*Site, error) {
-	pages, err := loadTemplates(cfg.Words...)
+	builtIn, err := loadTemplates(files, cfg.Words...)
 	if err != nil {
 		return nil, err
 	}
-	return &Site{cfg: cfg, pages: pages, brake: newBrake(time.Now)}, nil
+	s := &Site{cfg: cfg, builtIn: builtIn, pages: builtIn, brake: newBrake(time.Now)}
+	if cfg.Dir != "" {
+		s.pages = &folder{dir: cfg.Dir, words: cfg.Words}
+		cfg.Log.Warn("templates and static files are read from a folder", "folder", cfg.Dir)
+	}
+	return s, nil
 }
 
 // Page is one row of the people's routes.
@@ -81,7 +88,7 @@ func (s *Site) Handler(pages []Page, guessable map[string]bool, session func(htt
 	for _, p := range pages {
 		mux.Handle(p.Pattern, session(s.page(p, guessable[p.Pattern])))
 	}
-	mux.HandleFunc("GET /static/{file}", s.pages.serveAsset)
+	mux.HandleFunc("GET /static/{file}", s.serveAsset)
 	mux.Handle(
 		"/",
 		session(s.page(Page{Pattern: "/", Access: Anyone, Show: func(*Request) error { return NotFound() }}, false)),
@@ -217,6 +224,10 @@ func (s *Site) RecordRefusal(v *Request, person, reason string) {
 
 // Render answers with a page: title and which entry of the navigation it belongs to.
 func (s *Site) Render(v *Request, name, title, at string, model any) error {
+	return s.render(s.pages, v, name, title, at, model)
+}
+
+func (s *Site) render(from pages, v *Request, name, title, at string, model any) error {
 	var b bytes.Buffer
 	frame := frame{Title: title, Viewer: v.Viewer, Model: model}
 	if v.Stale != nil {
@@ -230,7 +241,10 @@ func (s *Site) Render(v *Request, name, title, at string, model any) error {
 	if v.Viewer != nil {
 		frame.Nav = navigation(v.Viewer, at)
 	}
-	if err := s.pages.execute(&b, name, frame); err != nil {
+	if err := execute(from, &b, name, frame); err != nil {
+		if s.cfg.Dir != "" {
+			return &brokenTemplate{err}
+		}
 		return err
 	}
 	v.W.Header().Set("Content-Type", "text/html; charset=utf-8")

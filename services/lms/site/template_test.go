@@ -2,6 +2,7 @@ package site
 
 import (
 	"io/fs"
+	"path"
 	"testing"
 	"unicode"
 	"unicode/utf8"
@@ -17,6 +18,9 @@ func TestAssetsAreSmall(t *testing.T) {
 	for _, f := range list {
 		if info, err := f.Info(); err != nil || info.Size() > 40<<10 {
 			t.Errorf("%s: %v, %d bytes", f.Name(), err, info.Size())
+		}
+		if assetKinds[path.Ext(f.Name())] == "" {
+			t.Errorf("%s is of no kind that is served", f.Name())
 		}
 	}
 }
