@@ -216,5 +216,12 @@ func (a assets) words() template.FuncMap {
 		"plural":   func(n int, one, many string) string { return words.Plural(n, one, many) },
 		"module":   words.ModuleTitle,
 		"duration": func(d time.Duration) string { return words.Span(d) },
+		"note":     func(icon, text string) notice { return notice{icon, text} },
 	}
+}
+
+// notice is what stands where a list is empty.
+type notice struct {
+	Icon string // by its name; "": none
+	Text string
 }
