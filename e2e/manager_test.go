@@ -39,7 +39,7 @@ func TestAManagerSeesTheirOwnTeamAndNobodyElse(t *testing.T) {
 			t.Errorf("%s, who reports to %q, shown: %v", p.Name, p.Manager, shown)
 		}
 	}
-	for _, want := range []string{"Mean of the team", "the last 30 days", "Roles in the team", "Done again after the lesson", "Who needs what by when", "Escalated"} {
+	for _, want := range []string{"Mean of the team", "the last 30 days", "Roles in the team", "Repeated after the lesson", "Who needs which training by when", "Escalated"} {
 		if !strings.Contains(page, want) {
 			t.Errorf("the page lacks %q", want)
 		}

@@ -271,7 +271,7 @@ func TestLeadersSeeTheirOwnTeamOnlyAndNoGroupUnderFive(t *testing.T) {
 			t.Errorf("a group of two shows %q", name)
 		}
 	}
-	if !strings.Contains(p.text(), "Too small a group to show") {
+	if !strings.Contains(p.text(), "This team is too small to show") {
 		t.Error("the page does not say why it is empty")
 	}
 }
@@ -671,7 +671,7 @@ func TestLessonIsBuiltInAndSaysSoWhenTheGatewayFails(t *testing.T) {
 	}
 	s.gateway.set(func() { s.gateway.fail = httpjson.Errorf(429, "over_quota", "used up").After(90 * time.Second) })
 	p := b.get(b.start("authentication"))
-	if wait, _ := strconv.Atoi(p.header.Get("Retry-After")); p.status != 429 || wait < 80 || wait > 90 || !strings.Contains(p.text(), "A little slower, please") {
+	if wait, _ := strconv.Atoi(p.header.Get("Retry-After")); p.status != 429 || wait < 80 || wait > 90 || !strings.Contains(p.text(), "Too many requests") {
 		t.Errorf("over quota: %d, Retry-After %d", p.status, wait)
 	}
 	s.gateway.set(func() { s.gateway.fail = nil })
@@ -1003,7 +1003,7 @@ func TestLostDatabaseIsAnsweredAsSuch(t *testing.T) {
 		r.AddCookie(&http.Cookie{Name: "session", Value: "x"})
 		w := httptest.NewRecorder()
 		l.Pages().ServeHTTP(w, r)
-		if w.Code != 503 || w.Header().Get("Retry-After") == "" || !strings.Contains(w.Body.String(), "Back in a moment") || strings.Contains(w.Body.String(), "dial") {
+		if w.Code != 503 || w.Header().Get("Retry-After") == "" || !strings.Contains(w.Body.String(), "Not available at the moment") || strings.Contains(w.Body.String(), "dial") {
 			t.Errorf("%s: %d %s", path, w.Code, w.Body)
 		}
 	}

@@ -142,7 +142,7 @@ func TestWithoutTheVariableNoFolderIsRead(t *testing.T) {
 	dir.write(t, "templates/error.html", `{{define "content"}}from the folder{{end}}`)
 	get := opened(t, "", RoleInstructor, &bytes.Buffer{})
 	page := get("/nothing").Body.String()
-	if strings.Contains(page, "from the folder") || !strings.Contains(page, "Nothing here") {
+	if strings.Contains(page, "from the folder") || !strings.Contains(page, "Page not found") {
 		t.Errorf("the error page is %s", page)
 	}
 	w := get(regexp.MustCompile(`/static/app\.[0-9a-f]{16}\.css`).FindString(page))

@@ -26,7 +26,7 @@ func (s *Site) DenyAsNotFound(v *Request, reason string) error {
 
 // NotFound is the answer where there is nothing, or nothing for the one who asks.
 func NotFound() error {
-	return httpjson.Errorf(http.StatusNotFound, "not_found", "There is nothing here, or nothing that is yours.")
+	return httpjson.Errorf(http.StatusNotFound, "not_found", "This page does not exist, or it is not yours to see.")
 }
 
 // Unavailable is the answer while the scorer is away and a page can do nothing without it.
@@ -99,13 +99,13 @@ func (s *Site) Fail(v *Request, err error) {
 	case http.StatusUnauthorized:
 		m.Title = "Please sign in"
 	case http.StatusForbidden:
-		m.Title = "Not for you"
+		m.Title = "You may not see this page"
 	case http.StatusNotFound:
-		m.Title = "Nothing here"
+		m.Title = "Page not found"
 	case http.StatusTooManyRequests:
-		m.Title = "A little slower, please"
+		m.Title = "Too many requests"
 	case http.StatusServiceUnavailable:
-		m.Title = "Back in a moment"
+		m.Title = "Not available at the moment"
 	default:
 		m.Title = http.StatusText(e.Status)
 	}
@@ -136,7 +136,7 @@ type errorView struct {
 
 // NotOwn is the answer to a page about somebody else.
 func NotOwn() error {
-	return httpjson.Errorf(http.StatusForbidden, "not_own", "This page is about somebody else.")
+	return httpjson.Errorf(http.StatusForbidden, "not_own", "This page is about another person.")
 }
 
 // Canceled is away for a request that ended by itself: nobody is there to be told.

@@ -231,7 +231,7 @@ func (s *Site) render(from pages, v *Request, name, title, at string, model any)
 	var b bytes.Buffer
 	frame := frame{Title: title, Viewer: v.Viewer, Model: model}
 	if v.Stale != nil {
-		frame.Stale = "The risk scorer does not answer at the moment. What it would say is missing here."
+		frame.Stale = "The risk scorer does not answer at the moment. What it provides is missing here."
 		if !v.Stale.Since.IsZero() {
 			frame.Stale = "The risk scorer does not answer at the moment. Names and scores are those of " + v.Stale.Since.UTC().
 				Format("15:04:05") +
