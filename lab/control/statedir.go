@@ -119,6 +119,8 @@ type Settings struct {
 	KeyMark  string `json:"key_mark,omitempty"` // tells the key from another, and nothing else of it
 
 	Provider Provider `json:"provider,omitzero"` // of identities
+
+	DevDir string `json:"lms_dev_dir,omitempty"` // from where the learning system reads its pages; "": those built in
 }
 
 // Addr is where a workload's mesh listener is reached from this machine.

@@ -58,7 +58,10 @@ func upCommand(s *settings) *cobra.Command {
 		Example: "  lab up\n  lab up --name second --people 200 --seed 7",
 		Long: `Brings a lab up: database, identities, workloads, thirty days of history, a dashboard that serves a signed-in page.
 Safe to repeat: it resumes what was interrupted, repairs what is broken, and leaves a healthy lab alone. Where no flag chooses, a
-lab that is there stays as it was made.`,
+lab that is there stays as it was made.
+
+With LMS_DEV_DIR=$PWD/services/lms/site in the environment, a lab of the local runtime reads its pages' templates, styles and
+scripts from that folder at each request: edit one and reload the page. An instructor sees in which line a template is wrong.`,
 		RunE: func(c *cobra.Command, _ []string) error {
 			spec.Name = s.name
 			if is, err := existing(s.name); err == nil {
@@ -148,6 +151,9 @@ func up(ctx context.Context, s *settings, spec lab.Spec, asked string, out io.Wr
 	}
 	name, why, err := choose(ctx, asked, spec.Name, all)
 	if err != nil {
+		return err
+	}
+	if err := checkDevDir(name); err != nil {
 		return err
 	}
 	r := all[name]
