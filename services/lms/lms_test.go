@@ -631,7 +631,7 @@ func TestTrainingReachesTheScorerOnceAlthoughAnswersAreLostAndItWasAway(t *testi
 	if p := b.attempt(path, "phishing", 1, 0); p.status != 303 {
 		t.Fatalf("grade while the scorer is away: %d %s", p.status, p.text())
 	}
-	if p := b.get(path + "/result"); p.status != 200 || !strings.Contains(p.text(), "has not answered yet") {
+	if p := b.get(path + "/result"); p.status != 200 || !strings.Contains(p.text(), "the new score is then shown here") {
 		t.Errorf("result while the scorer is away: %d %s", p.status, p.text())
 	}
 	if p := b.get("/"); p.status != 503 || p.header.Get("Retry-After") == "" || !strings.Contains(p.text(), "Training so far") || !strings.Contains(p.text(), "Passed") {
@@ -843,7 +843,7 @@ func TestMeshRoutesRefuseWhatIsWrongBeforeAnythingElse(t *testing.T) {
 
 func TestASilentSourceIsShownAsMissingAndNotAsInnocence(t *testing.T) {
 	s := newSchool(t)
-	const words = "Nothing has been heard for days from: "
+	const words = "For days, no events have come from: "
 	learner, instructor := s.as("mira.keller"), s.as("instructor")
 	for path, who := range map[string]*browser{"/": learner, "/organisation": instructor} {
 		if strings.Contains(who.get(path).text(), words) {

@@ -31,7 +31,7 @@ func TestAResultWithoutAScoreSaysSoAndDoesNotPromiseOne(t *testing.T) {
 	s.heard()
 	s.exec(`UPDATE training.completion SET after = NULL`) // as for somebody who left before it was asked for
 	p := b.get(path + "/result")
-	if strings.Contains(p.text(), "has not answered yet") || !strings.Contains(p.text(), "It gave no score after it") {
+	if strings.Contains(p.text(), "the new score is then shown here") || !strings.Contains(p.text(), "There is no new score") {
 		t.Errorf("the result of an event that the scorer has: %s", p.text())
 	}
 }
