@@ -60,7 +60,8 @@ func TestPagesMustBeReadableByAUserOfTheirOwn(t *testing.T) {
 		}
 	}
 	inner := filepath.Join(dir, "closed", "site")
-	if err := errors.Join(os.MkdirAll(inner, 0o755), os.WriteFile(filepath.Join(inner, "a.css"), nil, 0o644)); err != nil { //nolint:gosec // all may read them
+	file := filepath.Join(inner, "a.css")
+	if err := errors.Join(os.MkdirAll(inner, 0o755), os.WriteFile(file, nil, 0o644)); err != nil { //nolint:gosec // to be read
 		t.Fatal(err)
 	}
 	for _, c := range []struct {

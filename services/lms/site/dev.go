@@ -30,7 +30,8 @@ func DevDir(lookup env.Lookup) (string, error) {
 		err = errors.New("the path is not absolute")
 	}
 	if err != nil {
-		return "", fmt.Errorf("read settings: %s: want the absolute path of services/lms/site in the source tree: %w", devDir, err)
+		return "", fmt.Errorf(
+			"read settings: %s: want the absolute path of services/lms/site in the source tree: %w", devDir, err)
 	}
 	return dir, nil
 }

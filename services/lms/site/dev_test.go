@@ -44,7 +44,8 @@ func opened(t *testing.T, dir, role string, log *bytes.Buffer) (get func(path st
 	s, err := New(Config{
 		Dir: dir, Log: slog.New(slog.NewTextHandler(log, nil)),
 		Recognise: func(v *Request) error { v.Viewer = viewer; return nil },
-		Words:     []template.FuncMap{{"asked": fmt.Sprint, "consolebar": fmt.Sprint, "parts": strings.Fields}}, // the console's
+		// The console's.
+		Words: []template.FuncMap{{"asked": fmt.Sprint, "consolebar": fmt.Sprint, "parts": strings.Fields}},
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -168,7 +169,8 @@ func TestALinkOutOfTheFolderIsNotFollowed(t *testing.T) {
 	if err := os.Symlink(secret, filepath.Join(string(dir), "static", "secret.css")); err != nil {
 		t.Fatal(err)
 	}
-	if w := get("/static/secret.0000000000000000.css"); w.Code == http.StatusOK || strings.Contains(w.Body.String(), "a secret") {
+	w := get("/static/secret.0000000000000000.css")
+	if w.Code == http.StatusOK || strings.Contains(w.Body.String(), "a secret") {
 		t.Errorf("%d %s", w.Code, w.Body)
 	}
 }
@@ -176,7 +178,8 @@ func TestALinkOutOfTheFolderIsNotFollowed(t *testing.T) {
 func TestTheFolderIsNamedByOneVariable(t *testing.T) {
 	dir := newEdited(t)
 	for value, ok := range map[string]bool{
-		"": true, string(dir): true, "services/lms/site": false, filepath.Join(string(dir), "static"): false, "/nowhere": false,
+		"": true, string(dir): true,
+		"services/lms/site": false, filepath.Join(string(dir), "static"): false, "/nowhere": false,
 	} {
 		got, err := DevDir(env.Map(map[string]string{"LMS_DEV_DIR": value}))
 		if (err == nil) != ok || ok && got != value {
