@@ -108,6 +108,9 @@ func (f StateDir) Same(lookup env.Lookup, want lab.Spec) error {
 	if err := f.Read(&s); err != nil {
 		return err
 	}
+	if err := s.sameDevDir(lookup, want); err != nil {
+		return err
+	}
 	m, err := ModelOf(lookup)
 	if err != nil {
 		return err

@@ -124,6 +124,8 @@ type Settings struct {
 
 	Provider Provider `json:"provider,omitzero"` // of identities
 	Pprof    bool     `json:"pprof,omitempty"`   // each workload serves Go's profiles on a socket of its own
+
+	DevDir string `json:"lms_dev_dir,omitempty"` // from where the learning system reads its pages; "": those built in
 }
 
 // Addr is where a workload's mesh listener is reached from this machine.

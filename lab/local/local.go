@@ -192,6 +192,9 @@ func (r *Runtime) prepare(ctx context.Context, f folder, spec lab.Spec) (*contro
 			return nil, false, err
 		}
 	}
+	if err := chooseDevDir(&st, r.Lookup); err != nil {
+		return nil, false, err
+	}
 	model, err := control.ModelOf(r.Lookup)
 	if err == nil {
 		model, err = model.Choose()

@@ -309,6 +309,9 @@ func (s *Supervisor) environment(w topology.Workload) []string {
 			"GEMINI_API_KEY_FILE="+keys.Path("gemini.key"),
 		)
 	case topology.KindDashboard:
+		if s.settings.DevDir != "" {
+			e = append(e, "LMS_DEV_DIR="+s.settings.DevDir)
+		}
 		p := s.settings.Provider
 		if p.Issuer != "" {
 			e = append(e, "OIDC_ISSUER="+p.Issuer, "OIDC_CLIENT_ID="+p.Client, "OIDC_REDIRECT_URL="+p.Redirect)

@@ -48,6 +48,7 @@ type Config struct {
 	Topology        func() *topology.Topology // the topology in force, for the console; nil: none is shown
 	Home            string                    // IRI of this system in exported statements; empty: "urn:security-training"
 	Provider        *auth.Provider            // OpenID provider; nil: none
+	DevDir          string                    // read templates and static files from here at each request; empty: those built in
 
 	// Certificate returns the verified client certificate of a request; nil: mesh.PersonOf.
 	Certificate func(*http.Request) (mesh.Certificate, bool)
@@ -87,7 +88,7 @@ func New(cfg Config) (*LMS, error) {
 	var err error
 	if l.site, err = site.New(site.Config{
 		Recognise: l.auth.Recognise, Refusals: cfg.Refusals, UnknownRefusals: cfg.UnknownRefusals,
-		Certificate: cfg.Certificate, Words: []template.FuncMap{console.Words()}, Log: cfg.Log,
+		Certificate: cfg.Certificate, Words: []template.FuncMap{console.Words()}, Log: cfg.Log, Dir: cfg.DevDir,
 	}); err != nil {
 		return nil, err
 	}
@@ -137,10 +138,14 @@ func Run(ctx context.Context, lookup env.Lookup) error {
 			node.AdmitHost(back.Hostname())
 		}
 	}
+	dev, err := site.DevDir(lookup)
+	if err != nil {
+		return err
+	}
 	l, err := New(Config{
 		Pool: pool, Scorer: scorer.Do, Gateway: gateway.Do,
 		Refusals: node.Audit().Write, UnknownRefusals: node.TurnAway, Topology: node.Topology,
-		Home: "https://" + node.Topology().TrustDomain, Provider: provider, Log: node.Log(),
+		Home: "https://" + node.Topology().TrustDomain, Provider: provider, Log: node.Log(), DevDir: dev,
 	})
 	if err != nil {
 		return err

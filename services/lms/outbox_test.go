@@ -44,7 +44,7 @@ func TestTrainingReachesTheScorerOnceAlthoughAnswersAreLostAndItWasAway(t *testi
 	if p := b.attempt(path, "phishing", 1, 0); p.status != 303 {
 		t.Fatalf("grade while the scorer is away: %d %s", p.status, p.text())
 	}
-	if p := b.get(path + "/result"); p.status != 200 || !strings.Contains(p.text(), "has not answered yet") {
+	if p := b.get(path + "/result"); p.status != 200 || !strings.Contains(p.text(), "the new score is then shown here") {
 		t.Errorf("result while the scorer is away: %d %s", p.status, p.text())
 	}
 	if p := b.get("/"); p.status != 503 || p.header.Get("Retry-After") == "" ||
@@ -108,7 +108,7 @@ func TestAResultWithoutAScoreSaysSoAndDoesNotPromiseOne(t *testing.T) {
 	s.awaitDelivery()
 	s.exec(`UPDATE training.completion SET after = NULL`) // as for a person who left before the request
 	p := b.get(path + "/result")
-	if strings.Contains(p.text(), "has not answered yet") || !strings.Contains(p.text(), "It gave no score after it") {
+	if strings.Contains(p.text(), "the new score is then shown here") || !strings.Contains(p.text(), "There is no new score") {
 		t.Errorf("the result of an event that the scorer has: %s", p.text())
 	}
 }

@@ -17,7 +17,7 @@ import (
 
 func TestASilentSourceIsShownAsMissingAndNotAsInnocence(t *testing.T) {
 	s := newFixture(t)
-	const words = "Nothing has been heard for days from: "
+	const words = "For days, no events have come from: "
 	learner, instructor := s.as("mira.keller"), s.as("instructor")
 	for path, who := range map[string]*browser{"/": learner, "/organisation": instructor} {
 		if strings.Contains(who.get(path).text(), words) {

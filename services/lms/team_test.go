@@ -33,7 +33,7 @@ func TestLeadersSeeTheirOwnTeamOnlyAndNoGroupUnderFive(t *testing.T) {
 			t.Errorf("a group of two shows %q", name)
 		}
 	}
-	if !strings.Contains(p.text(), "Too small a group to show") {
+	if !strings.Contains(p.text(), "This team is too small to show") {
 		t.Error("the page does not say why it is empty")
 	}
 }
@@ -49,7 +49,7 @@ func TestALeaderSeesTrendRolesRepetitionsAndWhatIsEscalatedAndNoAct(t *testing.T
 	})
 	b := s.as("vera.holm")
 	p := b.get("/team")
-	if !strings.Contains(p.text(), "Nobody did again what a lesson had taught") ||
+	if !strings.Contains(p.text(), "Nobody repeated what a lesson had covered") ||
 		!strings.Contains(p.text(), "Site reliability engineer 5") {
 		t.Errorf("%s", p.text())
 	}
@@ -69,7 +69,7 @@ func TestALeaderSeesTrendRolesRepetitionsAndWhatIsEscalatedAndNoAct(t *testing.T
 	p = b.get("/team")
 	if !strings.Contains(
 		p.text(),
-		"Done again after the lesson Module Bar People Times Keep secrets out of code 1 person 3 times",
+		"Repeated after the lesson Module Bar People Times Keep secrets out of code 1 person 3 times",
 	) {
 		t.Errorf("%s", p.text())
 	}

@@ -62,7 +62,10 @@ Workloads whose programs were built since they were started get them, one after 
 a lab that is there stays as it was made.
 
 With LAB_PPROF=1 in the environment each workload serves Go's profiles on a socket that only you can open;
-"lab debug WORKLOAD" says where. It is for the local runtime.`,
+"lab debug WORKLOAD" says where. It is for the local runtime.
+
+With LMS_DEV_DIR=$PWD/services/lms/site in the environment, a lab of the local runtime reads its pages' templates, styles and
+scripts from that folder at each request: edit one and reload the page. An instructor sees in which line a template is wrong.`,
 		RunE: func(c *cobra.Command, _ []string) error {
 			spec.Name = s.name
 			if is, err := existing(s.name); err == nil {
@@ -168,6 +171,9 @@ func up(ctx context.Context, s *settings, spec lab.Spec, asked string, out io.Wr
 		return err
 	}
 	if err := checkPprof(name); err != nil {
+		return err
+	}
+	if err := checkDevDir(name); err != nil {
 		return err
 	}
 	r := all[name]

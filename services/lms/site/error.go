@@ -28,7 +28,7 @@ func (s *Site) DenyAsNotFound(req *Request, reason string) error {
 
 // NotFound is a 404: the page does not exist, or the viewer may not see it.
 func NotFound() error {
-	return httpjson.Errorf(http.StatusNotFound, "not_found", "This page does not exist, or it is not yours.")
+	return httpjson.Errorf(http.StatusNotFound, "not_found", "This page does not exist, or it is not yours to see.")
 }
 
 // ScorerUnavailable begins what a page says while the risk scorer cannot be reached.
@@ -104,8 +104,17 @@ func (s *Site) Fail(req *Request, err error) {
 	m.Title = cmp.Or(errorTitles[e.Status], http.StatusText(e.Status))
 	if e.Status == http.StatusInternalServerError {
 		m.Message = "The log of the service has the error. Nothing was changed."
+		if words, ok := broken(req, err); ok {
+			m.Title, m.Message = "This page cannot be shown", words
+		}
 	}
-	if err := s.Render(req, "error", m.Title, "", m); err != nil {
+	err = s.Render(req, "error", m.Title, "", m)
+	if s.cfg.Dir != "" && err != nil {
+		// What every page includes is broken in the folder.
+		s.cfg.Log.Error("show error page", "error", err.Error())
+		err = s.render(s.builtIn, req, "error", m.Title, "", m)
+	}
+	if err != nil {
 		s.cfg.Log.Error("show error page", "error", err.Error())
 	}
 }
@@ -113,11 +122,11 @@ func (s *Site) Fail(req *Request, err error) {
 // errorTitles are the titles of error pages, by status. A status without one has its standard text.
 var errorTitles = map[int]string{
 	http.StatusUnauthorized:        "Please sign in",
-	http.StatusForbidden:           "Access denied",
+	http.StatusForbidden:           "You may not see this page",
 	http.StatusNotFound:            "Page not found",
 	http.StatusTooManyRequests:     "Too many requests",
 	http.StatusInternalServerError: "Something went wrong",
-	http.StatusServiceUnavailable:  "Back in a moment",
+	http.StatusServiceUnavailable:  "Not available at the moment",
 }
 
 type errorView struct {

@@ -26,6 +26,7 @@ type Config struct {
 	Refusals        func(audit.Entry)         // receives every refusal; may be nil
 	UnknownRefusals func(string, audit.Entry) // receives those of unknown users, with remote address; nil: Refusals does
 	Words           []template.FuncMap        // more functions for the templates
+	Dir             string                    // read templates and static files from here at each request; empty: those built in
 
 	// Certificate returns the verified client certificate of a request; nil: mesh.PersonOf.
 	Certificate func(*http.Request) (mesh.Certificate, bool)
@@ -36,17 +37,23 @@ type Config struct {
 // Site serves pages. Its methods are safe for concurrent use.
 type Site struct {
 	cfg     Config
-	pages   *templates
+	builtIn *templates
+	pages   pages // builtIn, or a folder
 	limiter *limiter
 }
 
 // New returns a site with its templates parsed.
 func New(cfg Config) (*Site, error) {
-	pages, err := loadTemplates(cfg.Words...)
+	builtIn, err := loadTemplates(files, cfg.Words...)
 	if err != nil {
 		return nil, err
 	}
-	return &Site{cfg: cfg, pages: pages, limiter: newLimiter(time.Now)}, nil
+	s := &Site{cfg: cfg, builtIn: builtIn, pages: builtIn, limiter: newLimiter(time.Now)}
+	if cfg.Dir != "" {
+		s.pages = &folder{dir: cfg.Dir, words: cfg.Words}
+		cfg.Log.Warn("templates and static files are read from a folder", "folder", cfg.Dir)
+	}
+	return s, nil
 }
 
 // Page is one route for people: a pattern of http.ServeMux, who may request it, and its handler.
@@ -80,7 +87,7 @@ func (s *Site) Handler(pages []Page, guessable map[string]bool, session func(htt
 	for _, p := range pages {
 		mux.Handle(p.Pattern, session(s.page(p, guessable[p.Pattern])))
 	}
-	mux.HandleFunc("GET /static/{file}", s.pages.serveAsset)
+	mux.HandleFunc("GET /static/{file}", s.serveAsset)
 	nothing := Page{Pattern: "/", Access: Anyone, Show: func(*Request) error { return NotFound() }}
 	mux.Handle("/", session(s.page(nothing, false)))
 	return headers(compressed(s.sameSite(mux)))
@@ -231,6 +238,10 @@ func (s *Site) RecordRefusal(req *Request, person, reason string) {
 
 // Render answers with the page of the template name. at is the path of the navigation entry that the page belongs to.
 func (s *Site) Render(req *Request, name, title, at string, model any) error {
+	return s.render(s.pages, req, name, title, at, model)
+}
+
+func (s *Site) render(from pages, req *Request, name, title, at string, model any) error {
 	var b bytes.Buffer
 	frame := frame{Title: title, Viewer: req.Viewer, Model: model}
 	if req.Stale != nil {
@@ -243,7 +254,10 @@ func (s *Site) Render(req *Request, name, title, at string, model any) error {
 	if req.Viewer != nil {
 		frame.Nav = navigation(req.Viewer, at)
 	}
-	if err := s.pages.execute(&b, name, frame); err != nil {
+	if err := execute(from, &b, name, frame); err != nil {
+		if s.cfg.Dir != "" {
+			return &brokenTemplate{err}
+		}
 		return err
 	}
 	req.W.Header().Set("Content-Type", "text/html; charset=utf-8")

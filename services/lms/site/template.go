@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"embed"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"html/template"
 	"io/fs"
@@ -24,11 +25,24 @@ import (
 //go:embed templates/*.html static/*
 var files embed.FS
 
-// templates are the parsed templates and the assets. The name of an asset contains a hash of its content.
+// pages are the templates and the assets, wherever they are read from.
+type pages interface {
+	// template is the one of a page, with all that it includes.
+	template(name string) (*template.Template, error)
+	// asset is what is served under a name below /static/; false: there is none.
+	asset(served string) (asset, bool, error)
+}
+
+// templates are the parsed templates and the assets, each under a name that changes with its content.
 type templates struct {
 	byName map[string]*template.Template
-	assets map[string]asset  // by name
-	names  map[string]string // path by file name
+	assets
+}
+
+// assets are static files, each under a name that changes with its content.
+type assets struct {
+	served map[string]asset  // by served name
+	names  map[string]string // file name → path
 }
 
 type asset struct {
@@ -43,35 +57,17 @@ var assetKinds = map[string]string{
 	".svg": "image/svg+xml",
 }
 
-// loadTemplates parses the templates. They can call the functions in more and those of templates.words.
-func loadTemplates(more ...template.FuncMap) (*templates, error) {
-	p := &templates{byName: map[string]*template.Template{}, assets: map[string]asset{}, names: map[string]string{}}
-	list, err := fs.ReadDir(files, "static")
+// parts are the templates that every page may include.
+var parts = []string{"templates/layout.html", "templates/parts.html", "templates/console_parts.html"}
+
+// loadTemplates parses all templates, which know more besides the words.
+func loadTemplates(from fs.FS, more ...template.FuncMap) (*templates, error) {
+	a, err := loadAssets(from)
 	if err != nil {
-		return nil, fmt.Errorf("read assets: %w", err)
+		return nil, err
 	}
-	for _, f := range list {
-		body, err := files.ReadFile("static/" + f.Name())
-		if err != nil {
-			return nil, fmt.Errorf("read assets: %w", err)
-		}
-		ext := path.Ext(f.Name())
-		kind, known := assetKinds[ext]
-		if !known {
-			return nil, fmt.Errorf("read assets: the extension of %s has no media type", f.Name())
-		}
-		sum := sha256.Sum256(body)
-		hash := hex.EncodeToString(sum[:8])
-		name := strings.TrimSuffix(f.Name(), ext) + "." + hash + ext
-		p.assets[name] = asset{body: body, kind: kind, etag: `"` + hash + `"`}
-		p.names[f.Name()] = "/static/" + name
-	}
-	words := p.words()
-	for _, m := range more {
-		maps.Copy(words, m)
-	}
-	parts := []string{"templates/layout.html", "templates/parts.html", "templates/console_parts.html"}
-	all, err := fs.Glob(files, "templates/*.html")
+	p := &templates{byName: map[string]*template.Template{}, assets: a}
+	all, err := fs.Glob(from, "templates/*.html")
 	if err != nil {
 		return nil, fmt.Errorf("read templates: %w", err)
 	}
@@ -80,21 +76,72 @@ func loadTemplates(more ...template.FuncMap) (*templates, error) {
 			continue
 		}
 		name := strings.TrimSuffix(path.Base(f), ".html")
-		t, err := template.New(name).Option("missingkey=error").Funcs(words).ParseFS(files, append(slices.Clone(parts), f)...)
-		if err != nil {
-			return nil, fmt.Errorf("read templates: %w", err)
+		if p.byName[name], err = parsePage(from, name, a, more...); err != nil {
+			return nil, err
 		}
-		p.byName[name] = t
 	}
 	return p, nil
 }
 
-func (t *templates) execute(b *bytes.Buffer, name string, f frame) error {
-	page, ok := t.byName[name]
-	if !ok {
-		return fmt.Errorf("show page %s: no such template", name)
+// loadAssets reads every static file of a kind that is served.
+func loadAssets(from fs.FS) (assets, error) {
+	a := assets{served: map[string]asset{}, names: map[string]string{}}
+	list, err := fs.ReadDir(from, "static")
+	if err != nil {
+		return a, fmt.Errorf("read assets: %w", err)
 	}
-	if err := page.ExecuteTemplate(b, "layout", f); err != nil {
+	for _, f := range list {
+		ext := path.Ext(f.Name())
+		kind, known := assetKinds[ext]
+		if !known {
+			continue // an editor's copy, where a folder is read
+		}
+		body, err := fs.ReadFile(from, "static/"+f.Name())
+		if err != nil {
+			return a, fmt.Errorf("read assets: %w", err)
+		}
+		sum := sha256.Sum256(body)
+		hash := hex.EncodeToString(sum[:8])
+		name := strings.TrimSuffix(f.Name(), ext) + "." + hash + ext
+		a.served[name] = asset{body: body, kind: kind, etag: `"` + hash + `"`}
+		a.names[f.Name()] = "/static/" + name
+	}
+	return a, nil
+}
+
+// parsePage parses the template of one page.
+func parsePage(from fs.FS, name string, a assets, more ...template.FuncMap) (*template.Template, error) {
+	known := a.words()
+	for _, m := range more {
+		maps.Copy(known, m)
+	}
+	t, err := template.New(name).Option("missingkey=error").Funcs(known).
+		ParseFS(from, append(slices.Clone(parts), "templates/"+name+".html")...)
+	if err != nil {
+		return nil, fmt.Errorf("read templates: %w", err)
+	}
+	return t, nil
+}
+
+func (p *templates) template(name string) (*template.Template, error) {
+	t, ok := p.byName[name]
+	if !ok {
+		return nil, errors.New("no such template")
+	}
+	return t, nil
+}
+
+func (p *templates) asset(served string) (asset, bool, error) {
+	a, ok := p.served[served]
+	return a, ok, nil
+}
+
+func execute(p pages, b *bytes.Buffer, name string, f frame) error {
+	t, err := p.template(name)
+	if err == nil {
+		err = t.ExecuteTemplate(b, "layout", f)
+	}
+	if err != nil {
 		return fmt.Errorf("show page %s: %w", name, err)
 	}
 	return nil
@@ -116,27 +163,34 @@ func removeInvisible(page []byte) []byte {
 	}, page)
 }
 
-func (t *templates) serveAsset(w http.ResponseWriter, r *http.Request) {
-	a, ok := t.assets[r.PathValue("file")]
+func (s *Site) serveAsset(w http.ResponseWriter, r *http.Request) {
+	a, ok, err := s.pages.asset(r.PathValue("file"))
+	if err != nil {
+		s.cfg.Log.Error("serve static file", "error", err.Error())
+		http.Error(w, "static files cannot be read; the log says why", http.StatusInternalServerError)
+		return
+	}
 	if !ok {
 		http.Error(w, "no such file", http.StatusNotFound)
 		return
 	}
-	w.Header().Set("Cache-Control", "public, max-age=31536000, immutable")
-	w.Header().Set("ETag", a.etag)
 	w.Header().Set("Content-Type", a.kind)
-	if r.Header.Get("If-None-Match") == a.etag {
-		w.WriteHeader(http.StatusNotModified)
-		return
+	if a.etag != "" { // its name changes with its content
+		w.Header().Set("Cache-Control", "public, max-age=31536000, immutable")
+		w.Header().Set("ETag", a.etag)
+		if r.Header.Get("If-None-Match") == a.etag {
+			w.WriteHeader(http.StatusNotModified)
+			return
+		}
 	}
 	_, _ = w.Write(a.body) // fails only if the client has disconnected
 }
 
-// words are the functions that every template can call.
-func (t *templates) words() template.FuncMap {
+// words are the functions that templates know.
+func (a assets) words() template.FuncMap {
 	return template.FuncMap{
 		"asset": func(name string) (string, error) {
-			served, ok := t.names[name]
+			served, ok := a.names[name]
 			if !ok {
 				return "", fmt.Errorf("no asset %s", name)
 			}
@@ -162,5 +216,12 @@ func (t *templates) words() template.FuncMap {
 		"plural":   func(n int, one, many string) string { return words.Plural(n, one, many) },
 		"module":   words.ModuleTitle,
 		"duration": func(d time.Duration) string { return words.Span(d) },
+		"note":     func(icon, text string) notice { return notice{icon, text} },
 	}
+}
+
+// notice is what stands where a list is empty.
+type notice struct {
+	Icon string // by its name; "": none
+	Text string
 }

@@ -2,6 +2,9 @@ package site
 
 import (
 	"io/fs"
+	"path"
+	"regexp"
+	"strings"
 	"testing"
 	"unicode"
 	"unicode/utf8"
@@ -17,6 +20,57 @@ func TestAssetsAreSmall(t *testing.T) {
 	for _, f := range list {
 		if info, err := f.Info(); err != nil || info.Size() > 40<<10 {
 			t.Errorf("%s: %v, %d bytes", f.Name(), err, info.Size())
+		}
+		if assetKinds[path.Ext(f.Name())] == "" {
+			t.Errorf("%s is of no kind that is served", f.Name())
+		}
+	}
+}
+
+func TestLinesOfPagesAreShort(t *testing.T) {
+	read := 0
+	err := fs.WalkDir(files, ".", func(path string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return err
+		}
+		text, err := fs.ReadFile(files, path)
+		if err != nil {
+			return err
+		}
+		read++
+		for i, line := range strings.Split(string(text), "\n") {
+			if n := utf8.RuneCountInString(line); n > 140 {
+				t.Errorf("%s:%d has %d columns, of at most 140", path, i+1, n)
+			}
+		}
+		return nil
+	})
+	if err != nil || read < 30 {
+		t.Errorf("%d files, %v", read, err)
+	}
+}
+
+// TestASectionHasANameOfItsOwn keeps a page from taking the place of a part that it includes.
+func TestASectionHasANameOfItsOwn(t *testing.T) {
+	all, err := fs.Glob(files, "templates/*.html")
+	if err != nil || len(all) == 0 {
+		t.Fatal(err, all)
+	}
+	in := map[string]string{}
+	for _, path := range all {
+		text, err := fs.ReadFile(files, path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, m := range regexp.MustCompile(`\{\{define "([^"]+)"`).FindAllStringSubmatch(string(text), -1) {
+			name := m[1]
+			if name == "content" || name == "head" { // each page has its own
+				continue
+			}
+			if in[name] != "" {
+				t.Errorf("%s and %s both define %q", in[name], path, name)
+			}
+			in[name] = path
 		}
 	}
 }

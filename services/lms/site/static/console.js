@@ -14,7 +14,8 @@
       if (old.data !== fresh.data) old.data = fresh.data;
       return;
     }
-    const until = old.hasAttribute("data-until") && old.getAttribute("datetime") === fresh.getAttribute("datetime"); // it counts down by itself
+    // What counts down does so by itself.
+    const until = old.hasAttribute("data-until") && old.getAttribute("datetime") === fresh.getAttribute("datetime");
     dress(old, fresh);
     if (until) return;
     const next = [...fresh.childNodes];
@@ -48,7 +49,10 @@
       seen.set(old, sent);
       const at = document.activeElement, mark = old.contains(at) && markOf(at);
       merge(old, part);
-      if (mark && !old.contains(document.activeElement)) { const now = old.querySelector(mark); if (now) now.focus({ preventScroll: true }); }
+      if (mark && !old.contains(document.activeElement)) {
+        const now = old.querySelector(mark);
+        if (now) now.focus({ preventScroll: true });
+      }
     }
     count();
   };
@@ -86,10 +90,17 @@
       const answer = await fetch(form.action, { method: "POST", body: new URLSearchParams(new FormData(form, e.submitter)) });
       if (answer.status === 401) { location.reload(); return; }
       if (answer.ok) { look(); return; }
-      const page = new DOMParser().parseFromString(await answer.text(), "text/html"), said = page.querySelector("[data-message]");
-      complain(page.querySelector("h1")?.textContent ?? `Refused (${answer.status}).`, said?.textContent ?? "The answer says no more than that.");
+      const page = new DOMParser().parseFromString(await answer.text(), "text/html");
+      complain(
+        page.querySelector("h1")?.textContent ?? `Refused (${answer.status}).`,
+        page.querySelector("[data-message]")?.textContent ?? "The answer says no more than that.",
+      );
     } catch {
-      complain("No answer.", "The learning system could not be reached, so nobody knows whether it heard. Look at “What was asked for” before you ask again.");
+      complain(
+        "No answer.",
+        "The learning system could not be reached, so nobody knows whether it heard. " +
+          "Look at “What was asked for” before you ask again.",
+      );
     }
   });
   const clocks = () => { if (!still) count(); };
