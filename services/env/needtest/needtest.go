@@ -45,12 +45,13 @@ const (
 	Delve         Reason = "delve"         // dlv
 	Release       Reason = "release"       // what tools/release names, in the module cache or to be had
 	Time          Reason = "time"          // no -short: the test takes minutes
+	PageCache     Reason = "pagecache"     // the kernel tells which pages of a file are not on the disk yet
 )
 
 var reasons = map[Reason]bool{
 	Docker: true, Image: true, Kind: true, Local: true, SPIRE: true, Chromium: true, NPM: true, NSS: true, Policies: true, XZ: true, Memory: true,
 	PodNetwork: true, NetworkPolicy: true, DevFull: true, Team: true, Root: true, Shells: true, Delve: true, Release: true,
-	Time: true,
+	Time: true, PageCache: true,
 }
 
 // Required reads LAB_REQUIRE: words with commas between them. A word that is no reason is an error.
