@@ -44,13 +44,14 @@ const (
 	Delve         Reason = "delve"         // dlv
 	Release       Reason = "release"       // what tools/release names, in the module cache or to be had
 	Time          Reason = "time"          // no -short: the test takes minutes
+	PageCache     Reason = "pagecache"     // the kernel tells which pages of a file are not on the disk yet
 )
 
 var reasons = map[Reason]bool{
 	Docker: true, Image: true, Kind: true, Local: true, SPIRE: true, Chromium: true, NPM: true, NSS: true, Policies: true,
 	XZ: true, Memory: true,
 	PodNetwork: true, NetworkPolicy: true, DevFull: true, Team: true, Root: true, Time: true,
-	Shells: true, Delve: true, Release: true,
+	Shells: true, Delve: true, Release: true, PageCache: true,
 }
 
 // Required reads LAB_REQUIRE: reasons separated by commas. An unknown reason is an error.

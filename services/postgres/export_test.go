@@ -1,0 +1,4 @@
+package postgres
+
+// ReportTip is what Open runs for each pool.
+var ReportTip = reportTip
