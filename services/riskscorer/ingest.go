@@ -145,8 +145,11 @@ func sourceOf(w topology.Workload) activity.Source {
 func (s *Scorer) refuseForeign(b *batch, r *http.Request) error {
 	own := sourceOf(b.caller)
 	for _, l := range b.lines {
-		if l.Event == nil || own != "" && l.Event.Source == own && (l.Event.Verb.Source() == own ||
-			l.Event.Validate() != nil) {
+		if l.Event == nil {
+			continue
+		}
+		// An invalid event of the own source, such as one with a foreign verb, becomes a dead letter instead.
+		if own != "" && l.Event.Source == own && (l.Event.Verb.Source() == own || l.Event.Validate() != nil) {
 			continue
 		}
 		s.refused(audit.Entry{
