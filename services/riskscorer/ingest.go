@@ -108,8 +108,8 @@ func (s *Scorer) readBatch(w http.ResponseWriter, r *http.Request) (*batch, erro
 		end := err != nil
 		if text = bytes.TrimSpace(text); len(text) > 0 {
 			if len(b.lines) == batchLines {
-				return nil, httpjson.Errorf(http.StatusRequestEntityTooLarge, "too_many_lines", "the batch has over %d lines",
-					batchLines)
+				return nil, httpjson.Errorf(http.StatusRequestEntityTooLarge, "too_many_lines",
+					"the batch has over %d lines", batchLines)
 			}
 			l := &line{raw: text, number: len(b.lines)}
 			d := json.NewDecoder(bytes.NewReader(text))

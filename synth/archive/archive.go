@@ -201,8 +201,7 @@ func (s *shelf) company(c Company) error {
 	}
 	acts := routine.Month(everybody, c.Days)
 	if err := s.put(gapsFile, func(f *File) error {
-		return f.List(routine.Losses(c.Seed, everybody, acts,
-			c.Days))
+		return f.List(routine.Losses(c.Seed, everybody, acts, c.Days))
 	}); err != nil {
 		return err
 	}
@@ -244,8 +243,7 @@ func (s *shelf) company(c Company) error {
 		}
 	}
 	slices.SortStableFunc(events, func(a, b activity.Event) int {
-		return cmp.Or(a.At.Compare(b.At), cmp.Compare(a.ID,
-			b.ID))
+		return cmp.Or(a.At.Compare(b.At), cmp.Compare(a.ID, b.ID))
 	})
 	return s.put(eventsFile, func(f *File) error {
 		for _, e := range events {

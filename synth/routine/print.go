@@ -41,8 +41,8 @@ func Print(args []string, stdout, stderr io.Writer) error {
 		return err
 	}
 	if *n < 1 || *n > 50_000 || *days < 0 || *days > 365 || f.NArg() > 0 {
-		return fmt.Errorf("-people %d, -days %d, %q: want 1 to 50000 people, 0 to 365 days, no more words", *n, *days,
-			f.Args())
+		return fmt.Errorf("-people %d, -days %d, %q: want 1 to 50000 people, 0 to 365 days, no more words",
+			*n, *days, f.Args())
 	}
 	staff := people.Company(*seed, *n, mix)
 	w := bufio.NewWriter(stdout)
