@@ -135,8 +135,8 @@ func (r Request) Validate() error {
 	}
 	f.check(r.Module != "" || len(r.Reasons) > 0, "reasons: missing, and no module named")
 	f.check(len(r.Reasons) <= 20, "reasons: %d, want at most 20", len(r.Reasons))
-	f.check(r.Language == "" || languagePattern.MatchString(r.Language), "language %q: want a form like en or pt-BR",
-		r.Language)
+	f.check(r.Language == "" || languagePattern.MatchString(r.Language),
+		"language %q: want a form like en or pt-BR", r.Language)
 	for i, x := range r.Reasons {
 		f.check(verbPattern.MatchString(string(x.Verb)), "reasons[%d].verb %q: want source.what_happened", i, x.Verb)
 		f.check(x.Count >= 1 && x.Count <= 1_000_000, "reasons[%d].count %d: outside 1 to 1000000", i, x.Count)

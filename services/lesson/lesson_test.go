@@ -191,7 +191,9 @@ func TestFromJSONRefusesWhatIsNotALesson(t *testing.T) {
 			}
 		})
 	}
-	got, err := FromJSON([]byte(edit(func(c *Content) { c.Title = "<b>Phishing</b>\u202e at [work](https://evil.example)" })))
+	got, err := FromJSON([]byte(edit(func(c *Content) {
+		c.Title = "<b>Phishing</b>\u202e at [work](https://evil.example)"
+	})))
 	if err != nil || got.Title != "Phishing at work" {
 		t.Errorf("title %q, %v; want it cleaned", got.Title, err)
 	}

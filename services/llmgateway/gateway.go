@@ -114,13 +114,14 @@ func (g *Gateway) Generate(w http.ResponseWriter, r *http.Request) error {
 	case err == nil:
 		entry.Reason = "generated"
 		g.cfg.Audit(entry)
-		return httpjson.Write(w, http.StatusOK, lesson.Lesson{Module: req.Topic(), Content: content, Origin: g.cfg.Origin,
-			Model: g.cfg.Model})
+		return httpjson.Write(w, http.StatusOK, lesson.Lesson{
+			Module: req.Topic(), Content: content, Origin: g.cfg.Origin, Model: g.cfg.Model,
+		})
 	case errors.As(err, &failed):
 		entry.Reason = "fallback_" + string(failed.reason)
 		g.cfg.Audit(entry)
-		g.cfg.Log.Warn("serve built-in lesson", "reason", failed.reason, "cause", failed.act, "model", g.cfg.Model, "tries",
-			tries)
+		g.cfg.Log.Warn("serve built-in lesson", "reason", failed.reason, "cause", failed.act, "model", g.cfg.Model,
+			"tries", tries)
 		l := lesson.BuiltIn(req.Topic())
 		l.Fallback = failed.reason
 		return httpjson.Write(w, http.StatusOK, l)

@@ -78,8 +78,8 @@ func take(now time.Time, estimate int, of ...*bucket) (*claim, time.Duration) {
 	var taken []*rate.Reservation
 	var wait time.Duration
 	for _, b := range of {
-		for _, r := range []*rate.Reservation{b.requests.ReserveN(now, 1), b.tokens.ReserveN(now,
-			min(estimate, b.tokens.Burst()))} {
+		tokens := min(estimate, b.tokens.Burst())
+		for _, r := range []*rate.Reservation{b.requests.ReserveN(now, 1), b.tokens.ReserveN(now, tokens)} {
 			taken = append(taken, r)
 			if d := r.DelayFrom(now); r.OK() {
 				wait = max(wait, d)

@@ -22,7 +22,7 @@ func TestAConnectionThatIsNeverIdleIsLeftAfterHalfAnIdentity(t *testing.T) {
 			<-time.After(3 * time.Second)
 			return noContent(w, r)
 		})
-		l := serving(t, a.serveMesh)
+		l := serving(t, a.serveListener)
 		svid, err := ca.Issue(a.topology.Load().ID("b"), time.Now(), 20*time.Second, nil)
 		if err != nil {
 			t.Fatal(err)

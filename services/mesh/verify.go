@@ -367,15 +367,15 @@ func classifyChain(err error, chain []*x509.Certificate, bundle *x509bundle.Bund
 		return CriticalExtension
 	}
 	leaf := chain[0]
-	if bytes.Equal(leaf.RawIssuer, leaf.RawSubject) && leaf.CheckSignature(leaf.SignatureAlgorithm, leaf.RawTBSCertificate,
-		leaf.Signature) == nil {
+	if bytes.Equal(leaf.RawIssuer, leaf.RawSubject) &&
+		leaf.CheckSignature(leaf.SignatureAlgorithm, leaf.RawTBSCertificate, leaf.Signature) == nil {
 		return SelfSigned
 	}
 	// The certificate names a known signer, by subject and key identifier, but the signature is not by its key.
 	signers := append(append([]*x509.Certificate{}, chain[1:]...), bundle.X509Authorities()...)
 	for _, s := range signers {
-		if bytes.Equal(leaf.RawIssuer, s.RawSubject) && len(s.SubjectKeyId) > 0 && bytes.Equal(leaf.AuthorityKeyId,
-			s.SubjectKeyId) && leaf.CheckSignatureFrom(s) != nil {
+		if bytes.Equal(leaf.RawIssuer, s.RawSubject) && len(s.SubjectKeyId) > 0 &&
+			bytes.Equal(leaf.AuthorityKeyId, s.SubjectKeyId) && leaf.CheckSignatureFrom(s) != nil {
 			return BadSignature
 		}
 	}

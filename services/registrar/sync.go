@@ -16,8 +16,9 @@ type Changes struct{ Created, Updated, Deleted []string }
 // Sync makes the server's entries equal to entries and alias, by their ids: it deletes others, updates those that
 // differ, and creates missing ones. If nothing differs, it changes nothing. Without an alias, it does not delete node
 // aliases that are the parent of entries.
-func Sync(ctx context.Context, conn grpc.ClientConnInterface, alias *types.Entry, entries []*types.Entry) (Changes,
-	error) {
+func Sync(
+	ctx context.Context, conn grpc.ClientConnInterface, alias *types.Entry, entries []*types.Entry,
+) (Changes, error) {
 	registry := RegistryOf(conn)
 	there, err := registry.List(ctx)
 	if err != nil {

@@ -86,7 +86,7 @@ func BenchmarkOneMoreEvent(b *testing.B) {
 // An event is added to its person's state, which is rebuilt only for a cause, and each stored score is exactly the
 // score of all the person's events: on time, late, from an account that is known only now, after a leaver came back,
 // and after a reset.
-func TestABookScoresAsTheWholeHistoryAndIsMadeAnewOnlyForACause(t *testing.T) {
+func TestAPersonStateScoresAsTheWholeHistoryAndIsRebuiltOnlyForACause(t *testing.T) {
 	l := newLab(t)
 	l.roster(person("mira", risk.BackendDeveloper))
 	seq := uint64(0)

@@ -108,8 +108,8 @@ func (s *Scorer) readBatch(w http.ResponseWriter, r *http.Request) (*batch, erro
 		end := err != nil
 		if text = bytes.TrimSpace(text); len(text) > 0 {
 			if len(b.lines) == batchLines {
-				return nil, httpjson.Errorf(http.StatusRequestEntityTooLarge, "too_many_lines", "the batch has over %d lines",
-					batchLines)
+				return nil, httpjson.Errorf(http.StatusRequestEntityTooLarge, "too_many_lines",
+					"the batch has over %d lines", batchLines)
 			}
 			l := &line{raw: text, number: len(b.lines)}
 			d := json.NewDecoder(bytes.NewReader(text))
@@ -145,8 +145,11 @@ func sourceOf(w topology.Workload) activity.Source {
 func (s *Scorer) refuseForeign(b *batch, r *http.Request) error {
 	own := sourceOf(b.caller)
 	for _, l := range b.lines {
-		if l.Event == nil || own != "" && l.Event.Source == own && (l.Event.Verb.Source() == own ||
-			l.Event.Validate() != nil) {
+		if l.Event == nil {
+			continue
+		}
+		// An invalid event of the own source, such as one with a foreign verb, becomes a dead letter instead.
+		if own != "" && l.Event.Source == own && (l.Event.Verb.Source() == own || l.Event.Validate() != nil) {
 			continue
 		}
 		s.refused(audit.Entry{

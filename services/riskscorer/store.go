@@ -247,10 +247,8 @@ func insertEvents(ctx context.Context, tx pgx.Tx, b *batch, lines []*line) error
 	}
 	slices.SortFunc(order, func(a, b *line) int { return cmp.Compare(a.Event.ID, b.Event.ID) })
 	columns := []string{"id", "person", "source", "verb", "at", "event", "late"}
-	if _, err := tx.CopyFrom(ctx, pgx.Identifier{"staging"}, columns, pgx.CopyFromSlice(len(order), func(i int) ([]any,
-		error) {
-		return order[i].staged()
-	})); err != nil {
+	from := pgx.CopyFromSlice(len(order), func(i int) ([]any, error) { return order[i].staged() })
+	if _, err := tx.CopyFrom(ctx, pgx.Identifier{"staging"}, columns, from); err != nil {
 		return fmt.Errorf("stage events: %w", err)
 	}
 	rows, err := tx.Query(ctx, `

@@ -270,8 +270,8 @@ func dependabotEvents(a GitDependabotAlert, m Memory) ([]activity.Event, error) 
 	p := a.Alert.SecurityVulnerability.Package
 	e := activity.Event{ID: "git:dependabot/" + printable(fmt.Sprintf("%s/%d", repo, a.Alert.Number)),
 		Source: activity.Git, Verb: activity.VulnerableDependency,
-		Detail: line("%s: %s %s (%s, %s)", repo, p.Ecosystem, p.Name, a.Alert.SecurityAdvisory.GHSAID,
-			a.Alert.SecurityAdvisory.Severity)}
+		Detail: line("%s: %s %s (%s, %s)", repo, p.Ecosystem, p.Name,
+			a.Alert.SecurityAdvisory.GHSAID, a.Alert.SecurityAdvisory.Severity)}
 	// The alert names no author. The event is attributed to the last person who changed the manifest.
 	key := printable(repo + "/" + file)
 	if w, ok := lastBefore(load[[]authorship](m, "manifest/"+key), a.Alert.CreatedAt); ok {

@@ -210,8 +210,8 @@ func oktaEvents(o OktaEvent) ([]activity.Event, error) {
 		return nil, nil
 	}
 	at := o.Published
-	if local, err := time.Parse(time.RFC3339, o.DebugContext.DebugData[OktaLocalTime]); err == nil && sameInstant(local,
-		at) {
+	local, err := time.Parse(time.RFC3339, o.DebugContext.DebugData[OktaLocalTime])
+	if err == nil && sameInstant(local, at) {
 		at = at.In(local.Location())
 	}
 	success := o.Outcome.Result == "SUCCESS" || o.Outcome.Result == "ALLOW"

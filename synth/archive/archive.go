@@ -1,5 +1,5 @@
-// Package archive writes an invented company to a folder: its people, what they did as events, the vendors' payloads, and
-// the answer key, with the hashes of all of it. The same parameters give the same bytes on every machine.
+// Package archive writes a simulated company to a folder: its people, their activity as events, the vendors' payloads,
+// and the answer key, with hashes of all files. The same parameters give the same bytes on every machine.
 package archive
 
 import (
@@ -26,7 +26,7 @@ import (
 	"example.org/security-training/synth/world"
 )
 
-// File is a JSON file in the making.
+// File writes a JSON file.
 type File struct {
 	w io.Writer
 	e *json.Encoder
@@ -41,13 +41,13 @@ func newFile(w io.Writer) *File {
 // Line adds one JSON line.
 func (f *File) Line(v any) error { return f.e.Encode(v) }
 
-// Document writes one value, indented for people.
+// Document writes one indented value.
 func (f *File) Document(v any) error {
 	f.e.SetIndent("", "  ")
 	return f.e.Encode(v)
 }
 
-// List writes a JSON array, one line for each element.
+// List writes a JSON array with one element on each line.
 func (f *File) List(list any) error {
 	text, err := json.Marshal(list)
 	if err != nil {
@@ -75,7 +75,7 @@ func (f *File) List(list any) error {
 	return err
 }
 
-// WriteFile makes a file of what write puts into it.
+// WriteFile writes a file with the content that write produces.
 func WriteFile(name string, write func(*File) error) (err error) {
 	out, err := os.Create(name)
 	if err != nil {
@@ -89,7 +89,7 @@ func WriteFile(name string, write func(*File) error) (err error) {
 	return w.Flush()
 }
 
-// Company is what an archive holds, as its company.json says.
+// Company holds the parameters of an archive, as in its company.json.
 type Company struct {
 	Seed   uint64     `json:"seed"`
 	People int        `json:"people"`
@@ -97,7 +97,7 @@ type Company struct {
 	Mix    people.Mix `json:"mix"`
 }
 
-// Validate says what cannot be made.
+// Validate returns the faults of the parameters.
 func (c Company) Validate() error {
 	if c.People < 1 || c.People > 50_000 || c.Days < 0 || c.Days > 365 {
 		return fmt.Errorf("%d people, %d days: want 1 to 50000 people and 0 to 365 days", c.People, c.Days)
@@ -106,23 +106,23 @@ func (c Company) Validate() error {
 	return err
 }
 
-// Names of an archive's files. Each source has a folder of payloads besides, one file of JSON lines a day.
+// Names of an archive's files. In addition, each source has a folder of payloads, one file of JSON lines for each day.
 const (
 	companyFile = "company.json"
 	peopleFile  = "people.json"
 	eventsFile  = "events.ndjson"
 	answersFile = "answers.json"
-	gapsFile    = "gaps.json" // what vendors lost, a part of the answer key
+	gapsFile    = "gaps.json" // the gaps in vendors' records, a part of the answer key
 	sumsFile    = "SHA256SUMS"
 )
 
 // payload is one line of a payload file.
 type payload struct {
-	Kind string          `json:"kind"` // the vendor's name for the record's shape
+	Kind string          `json:"kind"` // the vendor's name of the record type
 	Body json.RawMessage `json:"body"`
 }
 
-// shelf is where files go: to a folder, or nowhere but into their hashes.
+// shelf receives files: it writes them to a folder, or only computes their hashes.
 type shelf struct {
 	open func(name string) (io.WriteCloser, error)
 	sums map[string]string
@@ -147,7 +147,7 @@ func (s *shelf) put(name string, write func(*File) error) error {
 	return nil
 }
 
-// Write makes the company in folder, which need not exist; files of other names stay.
+// Write writes the company to folder, which need not exist. Files with other names stay.
 func Write(c Company, folder string) error {
 	if err := c.Validate(); err != nil {
 		return fmt.Errorf("write company: %w", err)
@@ -165,7 +165,7 @@ func Write(c Company, folder string) error {
 	return os.WriteFile(filepath.Join(folder, sumsFile), []byte(s.listing()), 0o644)
 }
 
-// listing is the hashes in the format of sha256sum.
+// listing is the list of hashes in the format of sha256sum.
 func (s *shelf) listing() string {
 	var names []string
 	for n := range s.sums {
@@ -179,7 +179,7 @@ func (s *shelf) listing() string {
 	return b.String()
 }
 
-// company writes everything, day by day.
+// company writes all files, day by day.
 func (s *shelf) company(c Company) error {
 	staff := people.Company(c.Seed, c.People, c.Mix)
 	everybody := append(slices.Clone(staff), people.Contractors(c.Seed, c.People)...)
@@ -200,11 +200,14 @@ func (s *shelf) company(c Company) error {
 		}
 	}
 	acts := routine.Month(everybody, c.Days)
-	if err := s.put(gapsFile, func(f *File) error { return f.List(routine.Losses(c.Seed, everybody, acts, c.Days)) }); err != nil {
+	if err := s.put(gapsFile, func(f *File) error {
+		return f.List(routine.Losses(c.Seed, everybody, acts, c.Days))
+	}); err != nil {
 		return err
 	}
 	events := routine.TrainingEvents(acts)
-	acts = slices.DeleteFunc(routine.Recorded(c.Seed, acts), func(a routine.Act) bool { return a.Source == activity.Training })
+	acts = slices.DeleteFunc(routine.Recorded(c.Seed, acts),
+		func(a routine.Act) bool { return a.Source == activity.Training })
 	memory := map[activity.Source]joins{}
 	for _, row := range source.Table {
 		memory[row.Source] = joins{}
@@ -239,7 +242,9 @@ func (s *shelf) company(c Company) error {
 			}
 		}
 	}
-	slices.SortStableFunc(events, func(a, b activity.Event) int { return cmp.Or(a.At.Compare(b.At), cmp.Compare(a.ID, b.ID)) })
+	slices.SortStableFunc(events, func(a, b activity.Event) int {
+		return cmp.Or(a.At.Compare(b.At), cmp.Compare(a.ID, b.ID))
+	})
 	return s.put(eventsFile, func(f *File) error {
 		for _, e := range events {
 			if err := f.Line(e); err != nil {
@@ -250,7 +255,7 @@ func (s *shelf) company(c Company) error {
 	})
 }
 
-// day writes a source's payloads of one day, and reads the events out of them as its collector would.
+// day writes a source's payloads of one day, and reads their events as its collector does.
 func (s *shelf) day(row source.Row, day string, records []source.Record, m joins) ([]activity.Event, error) {
 	var events []activity.Event
 	err := s.put(path.Join(string(row.Source), day+".ndjson"), func(f *File) error {
@@ -270,15 +275,15 @@ func (s *shelf) day(row source.Row, day string, records []source.Record, m joins
 	return events, err
 }
 
-// joins is what a collector remembers between records.
+// joins is the collector's memory between records.
 type joins map[string][]byte
 
 func (j joins) Get(key string) []byte        { return j[key] }
 func (j joins) Put(key string, value []byte) { j[key] = value }
 func (j joins) Delete(key string)            { delete(j, key) }
 
-// Verify checks an archive twice: every file against the hashes beside it, and the hashes against the company made anew
-// from its parameters. It names all files that differ, are missing, or are listed and were never made.
+// Verify compares every file of an archive with its hash, and the hashes with those of the company generated again from
+// its parameters. It names all files that differ, are missing, or are listed but not part of an archive.
 func Verify(folder string) error {
 	text, err := os.ReadFile(filepath.Join(folder, sumsFile))
 	if err != nil {
@@ -303,7 +308,10 @@ func Verify(folder string) error {
 	if err := c.Validate(); err != nil {
 		return fmt.Errorf("verify %s: %w", companyFile, err)
 	}
-	again := &shelf{sums: map[string]string{}, open: func(string) (io.WriteCloser, error) { return nowhere{io.Discard}, nil }}
+	again := &shelf{sums: map[string]string{}, open: func(string) (io.WriteCloser, error) {
+		return nowhere{io.Discard},
+			nil
+	}}
 	if err := again.company(c); err != nil {
 		return fmt.Errorf("verify: %w", err)
 	}
@@ -327,7 +335,7 @@ func Verify(folder string) error {
 		case got != listed[n]:
 			faults = append(faults, fmt.Errorf("%s: was changed: its hash is not the one listed", n))
 		case again.sums[n] != listed[n]:
-			faults = append(faults, fmt.Errorf("%s: made anew it has another hash", n))
+			faults = append(faults, fmt.Errorf("%s: generated again, it has another hash", n))
 		}
 	}
 	slices.SortFunc(faults, func(a, b error) int { return strings.Compare(a.Error(), b.Error()) })

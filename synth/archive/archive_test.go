@@ -74,7 +74,7 @@ func TestArchiveHoldsTheCompanyThatItNames(t *testing.T) {
 	}
 	lives := events(t, folder)
 	if len(lives[""]) == 0 {
-		t.Error("no events of contractors, whose accounts belong to nobody")
+		t.Error("no events of contractors, whose accounts have no owner")
 	}
 	direct := map[string][]activity.Event{}
 	for _, a := range routine.Recorded(42, routine.Month(people.Company(42, 50, people.Published), 30)) {
@@ -83,7 +83,8 @@ func TestArchiveHoldsTheCompanyThatItNames(t *testing.T) {
 	for _, profile := range risk.Profiles() {
 		for _, p := range roster {
 			want, got := profile.Score(p.Role, direct[p.ID], risk.Epoch), profile.Score(p.Role, lives[p.ID], risk.Epoch)
-			if math.Abs(want.Float()-got.Float()) > .002 && profile.Name != "classic-v1" { // whose window cuts by the second, and whose IAM counts everything
+			// whose window cuts by the second, and whose IAM counts everything
+			if math.Abs(want.Float()-got.Float()) > .002 && profile.Name != "classic-v1" {
 				t.Errorf("%s: %s scores %v by the archive, %v by what was done", profile.Name, p.ID, got, want)
 			}
 		}
@@ -178,7 +179,8 @@ func TestVerifyFindsEveryChange(t *testing.T) {
 }
 
 func TestCommandRefusesWhatItCannotMake(t *testing.T) {
-	for _, bad := range [][]string{nil, {"--people", "50"}, {"--people", "0", "--out", "x"}, {"--days", "400", "--out", "x"}, {"--mix", "wild", "--out", "x"}, {"--out", "x", "more"}, {"--verify", "--out", "/nonexistent"}, {"poem"}} {
+	for _, bad := range [][]string{nil, {"--people", "50"}, {"--people", "0", "--out", "x"}, {"--days", "400", "--out",
+		"x"}, {"--mix", "wild", "--out", "x"}, {"--out", "x", "more"}, {"--verify", "--out", "/nonexistent"}, {"poem"}} {
 		if err := Command(bad, io.Discard, io.Discard); err == nil {
 			t.Errorf("%q is accepted", bad)
 		}

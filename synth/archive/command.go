@@ -15,11 +15,12 @@ const usage = `usage: synth [--people 50] [--seed 42] [--days 30] [--mix publish
        synth --verify --out DIR
        synth roster|acts|training|key|gaps [-seed …]
 
-  --out      write people.json, events.ndjson, answers.json, gaps.json and a folder of vendor payloads per source, with their SHA256SUMS
-  --verify   make the company of DIR anew, and check every file and hash against it
+  --out      write people.json, events.ndjson, answers.json, gaps.json and a folder of vendor payloads
+             for each source, with their SHA256SUMS
+  --verify   generate the company of DIR again, and compare every file and hash with it
 `
 
-// Command is the synth command: it writes an archive, verifies one, or prints a part of a company.
+// Command is the synth command: it writes or verifies an archive, or prints a part of an organisation.
 func Command(args []string, stdout, stderr io.Writer) error {
 	if len(args) > 0 && !strings.HasPrefix(args[0], "-") {
 		return routine.Print(args, stdout, stderr)

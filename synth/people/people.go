@@ -1,8 +1,8 @@
-// Package people invents a company: who works there, with which habits, and what they were made to do.
+// Package people generates a company: its people, their habits and their storylines.
 //
-// The same seed gives the same people on every machine. Role, team and storyline come from a person's index in a
-// seeded pattern of 50 places, everything else from random streams of the person's own, so that adding a person
-// changes nobody else.
+// The same seed gives the same people on every machine. Role, team and storyline follow from a person's index in a
+// seeded pattern of 50 places. Everything else comes from random streams of each person, so that adding a person does
+// not change others.
 package people
 
 import (
@@ -12,24 +12,24 @@ import (
 	"math/rand/v2"
 	"strings"
 	"time"
-	_ "time/tzdata" // zones must not depend on the machine
+	_ "time/tzdata" // so that time zones do not depend on the machine
 
 	"github.com/brianvoe/gofakeit/v7"
 
 	"example.org/security-training/services/risk"
 )
 
-// Mix says what kind of company it is.
+// Mix is the kind of a company.
 type Mix string
 
-// Published is dense with careless people and comes out like the published tables; Sparse is an ordinary company, where
-// 4 % of the people carry a storyline.
+// Published has many careless people and reproduces the published tables. Sparse is an ordinary company, where 4 % of
+// the people have a storyline.
 const (
 	Published Mix = "published"
 	Sparse    Mix = "sparse"
 )
 
-// MixFrom reads a mix; nothing means Published.
+// MixFrom reads a mix; "" means Published.
 func MixFrom(name string) (Mix, error) {
 	switch m := Mix(name); m {
 	case "":
@@ -40,28 +40,28 @@ func MixFrom(name string) (Mix, error) {
 	return "", fmt.Errorf("mix %q: want %s or %s", name, Published, Sparse)
 }
 
-// Person is somebody of the company, as the roster knows them, and how they live.
+// Person is a person of the company: the roster's line, habits and storyline.
 type Person struct {
 	risk.Person
 	Seed   uint64 `json:"-"` // of the company
 	Index  int    `json:"-"` // in the company, from 0
 	Habits Habits `json:"-"`
-	// What the person was made to do. Part of the answer key: no service may see it.
+	// The storyline. It is part of the answer key: no service may see it.
 	Story Story      `json:"-"`
 	Near  Near       `json:"-"`
 	Label risk.Level `json:"-"`
 }
 
-// Near says whether a storyline is the real thing or its near miss, which must not be flagged.
+// Near says whether a storyline is real or a near miss, which must not be flagged.
 type Near bool
 
-// The two ways to carry a storyline.
+// The two kinds of storyline.
 const (
 	Real     Near = false
 	NearMiss Near = true
 )
 
-// Habits last: they are the same every day.
+// Habits are the same every day.
 type Habits struct {
 	Start    time.Duration // of the working day, after local midnight
 	Length   time.Duration // of the working day
@@ -70,32 +70,33 @@ type Habits struct {
 	Tickets  float64
 	SignIns  float64
 	Exports  float64
-	Weekends float64 // how much of a working day's work is done on a Saturday or Sunday
+	Weekends float64 // share of a working day's work that is done on a Saturday or Sunday
 	Drift    float64 // relative change of carelessness over 30 days
-	Away     [2]int  // first and last day of a holiday, in days from the epoch's date; empty if the first is after the last
-	Repos    []string
-	Slips    Slips
+	// first and last day of a holiday, in days from the epoch's date; empty if the first is after the last
+	Away  [2]int
+	Repos []string
+	Slips Slips
 }
 
-// Slips say how careless a person is, source by source: the severity (α, see the risk model) of what has gone wrong
-// in the last weeks, newer counting more, with 1 as all that can. Training is what was left undone.
+// Slips say how careless a person is for each source: the severity (α, see the risk model) of the slips of the last
+// weeks, newer ones counting more, with 1 as the maximum. Training is the severity of overdue training.
 type Slips struct{ Git, IAM, SIEM, Training float64 }
 
 // Location is the person's time zone.
 func (p Person) Location() *time.Location {
 	l, err := time.LoadLocation(p.Zone)
 	if err != nil {
-		panic(fmt.Errorf("zone %s of %s: %w", p.Zone, p.ID, err)) // zones come from this package's own list
+		panic(fmt.Errorf("zone %s of %s: %w", p.Zone, p.ID, err)) // zones come from this package's list
 	}
 	return l
 }
 
-// Stream is a random stream of the person's own for one purpose ("git", …).
+// Stream is a random stream of the person for one purpose ("git", …).
 func (p Person) Stream(purpose string, number int) *rand.Rand {
 	return stream(p.Seed, p.Index, purpose, number)
 }
 
-// CompanyStream is a random stream of the company's own, for what is nobody's: a vendor's clock, say.
+// CompanyStream is a random stream of the company, for what does not belong to a person, such as a vendor's clock.
 func CompanyStream(seed uint64, purpose string, number int) *rand.Rand {
 	return stream(seed, -1, purpose, number)
 }
@@ -111,27 +112,33 @@ var zones = []string{
 }
 
 var teams = map[risk.Role]string{
-	risk.BackendDeveloper: "payments", risk.FrontendDeveloper: "web", risk.DevOpsEngineer: "platform", risk.SRE: "platform",
-	risk.DevSecOpsEngineer: "security", risk.CloudSecurityAnalyst: "security", risk.DataAnalyst: "data", risk.DataEngineer: "data",
+	risk.BackendDeveloper: "payments", risk.FrontendDeveloper: "web", risk.DevOpsEngineer: "platform",
+	risk.SRE:               "platform",
+	risk.DevSecOpsEngineer: "security", risk.CloudSecurityAnalyst: "security", risk.DataAnalyst: "data",
+	risk.DataEngineer: "data",
 }
 
 var repositories = map[risk.Role][]string{
-	risk.BackendDeveloper: {"payments", "ledger", "billing-api"}, risk.FrontendDeveloper: {"storefront", "design-system", "checkout-web"},
-	risk.DevOpsEngineer: {"infrastructure", "pipelines", "cluster-config"}, risk.SRE: {"infrastructure", "runbooks", "alerting"},
+	risk.BackendDeveloper: {"payments", "ledger", "billing-api"}, risk.FrontendDeveloper: {"storefront", "design-system",
+		"checkout-web"},
+	risk.DevOpsEngineer: {"infrastructure", "pipelines", "cluster-config"}, risk.SRE: {"infrastructure", "runbooks",
+		"alerting"},
 	risk.DevSecOpsEngineer: {"policy-as-code", "scanner"}, risk.CloudSecurityAnalyst: {"detections", "policy-as-code"},
 	risk.DataAnalyst: {"reports", "notebooks"}, risk.DataEngineer: {"warehouse", "etl-jobs", "notebooks"},
 }
 
-// daily is what a role does on an ordinary day: commits, reviews, tickets, exports.
+// daily is the activity of a role on an ordinary day: commits, reviews, tickets, exports.
 var daily = map[risk.Role][4]float64{
-	risk.BackendDeveloper: {3, 1, 1, 0}, risk.FrontendDeveloper: {3, 1, 1, 0}, risk.DevOpsEngineer: {2, .5, 1, 0}, risk.SRE: {1.5, .5, 1.5, 0},
-	risk.DevSecOpsEngineer: {1.5, 1, 1, 0}, risk.CloudSecurityAnalyst: {.8, .5, 1.5, 0}, risk.DataAnalyst: {1, .3, 1, .3}, risk.DataEngineer: {2, .5, 1, .2},
+	risk.BackendDeveloper: {3, 1, 1, 0}, risk.FrontendDeveloper: {3, 1, 1, 0}, risk.DevOpsEngineer: {2, .5, 1, 0},
+	risk.SRE:               {1.5, .5, 1.5, 0},
+	risk.DevSecOpsEngineer: {1.5, 1, 1, 0}, risk.CloudSecurityAnalyst: {.8, .5, 1.5, 0}, risk.DataAnalyst: {1, .3, 1, .3},
+	risk.DataEngineer: {2, .5, 1, .2},
 }
 
-// peopleInBlock is how many people share one set of teams; beyond it "payments" gets a sister team "payments 2".
+// peopleInBlock is how many people share one set of teams; the next block has a team "payments 2".
 const peopleInBlock = 100
 
-// Company is n people. The first ones are the same whatever n is.
+// Company is n people. The first ones are the same for every n.
 func Company(seed uint64, n int, mix Mix) []Person {
 	pattern := CompanyStream(seed, "places", 0).Perm(len(places))
 	turn := CompanyStream(seed, "stories", 0).IntN(len(Stories))
@@ -139,14 +146,15 @@ func Company(seed uint64, n int, mix Mix) []Person {
 	managers := map[string]string{}
 	ids := map[string]bool{}
 	for i := range staff {
-		p := invent(seed, i, places[pattern[i%len(places)]], mix, seat{block: i / len(places), place: pattern[i%len(places)], turn: turn}, ids)
+		p := invent(seed, i, places[pattern[i%len(places)]], mix, seat{block: i / len(places), place: pattern[i%len(places)],
+			turn: turn}, ids)
 		if block := i / peopleInBlock; block > 0 {
 			p.Team = fmt.Sprintf("%s %d", p.Team, block+1)
 		}
 		switch boss, ok := managers[p.Team]; {
 		case ok:
 			p.Manager = boss
-		default: // the first of a team leads it, and answers to the first of all
+		default: // the first of a team leads it, and reports to the first of the company
 			managers[p.Team] = p.ID
 			if i > 0 {
 				p.Manager = staff[0].ID
@@ -157,8 +165,8 @@ func Company(seed uint64, n int, mix Mix) []Person {
 	return staff
 }
 
-// Contractors are people whom the roster does not know: their acts arrive under accounts that belong to nobody.
-// There is one for every 25 employees.
+// Contractors are people outside the roster: their acts have accounts without an owner. There is one for every 25
+// employees.
 func Contractors(seed uint64, n int) []Person {
 	list := make([]Person, (n+24)/25)
 	ids := map[string]bool{}
@@ -175,19 +183,19 @@ func Contractors(seed uint64, n int) []Person {
 	return list
 }
 
-// Of every 50 people of the mix Sparse, how many carry a storyline, and how many a near miss.
+// Of 50 people of the mix Sparse, how many have a storyline, and how many a near miss.
 const (
 	sparseReal = 2
 	sparseNear = 6
 )
 
-// seat is where a person sits in the pattern that deals out the storylines of the mix Sparse.
+// seat is a person's place in the pattern that assigns the storylines of the mix Sparse.
 type seat struct{ block, place, turn int }
 
-// number is 0 to 49, another one in each block, so that storylines meet every role.
+// number is 0 to 49, a different one in each block, so that every role gets storylines.
 func (s seat) number() int { return (s.place + s.turn + 13*s.block) % 50 }
 
-// invent makes one person. ids are those taken by people of a lower index.
+// invent generates one person. ids are the ids of people with a lower index.
 func invent(seed uint64, index int, at place, mix Mix, s seat, ids map[string]bool) Person {
 	p := Person{Seed: seed, Index: index}
 	r := p.Stream("person", 0)
@@ -232,7 +240,7 @@ func invent(seed uint64, index int, at place, mix Mix, s seat, ids map[string]bo
 	return p
 }
 
-// character gives a person a storyline, carelessness and a label.
+// character sets a person's storyline, carelessness and label.
 func character(p *Person, at place, mix Mix, sit seat, r *rand.Rand) {
 	h := &p.Habits
 	switch mix {
@@ -322,7 +330,7 @@ func Key(staff []Person) []Answer {
 	return key
 }
 
-// Roster is the company as the risk scorer is told of it.
+// Roster is the company in the form for the risk scorer.
 func Roster(staff []Person) []risk.Person {
 	list := make([]risk.Person, len(staff))
 	for i, p := range staff {

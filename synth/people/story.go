@@ -5,7 +5,7 @@ import (
 	"example.org/security-training/services/risk"
 )
 
-// Story is a storyline: something bad that a person was made to do or suffer.
+// Story is a storyline: a security incident of a person.
 type Story string
 
 // The storylines.
@@ -25,39 +25,40 @@ const (
 )
 
 // Stories lists the storylines.
-var Stories = []Story{LeakedSecret, TokenTheft, Compromised, Insider, PrivilegeCreep, Burnout, PhishToMalware, MFAFatigue, Dormant, OffBoarding, SupplyChain, SharedKey}
+var Stories = []Story{LeakedSecret, TokenTheft, Compromised, Insider, PrivilegeCreep, Burnout, PhishToMalware,
+	MFAFatigue, Dormant, OffBoarding, SupplyChain, SharedKey}
 
-// Deed is an act of a storyline. What an intruder does happens at its hour; what is a day or more after the beginning
-// is done at work.
+// Deed is an act of a storyline. An intruder's acts happen at their exact time; acts a day or more after the beginning
+// happen in working hours.
 type Deed struct {
 	Verb   activity.Verb
-	Count  int     // how often at least
-	More   int     // and up to so many times more
-	Chance float64 // that it happens at all; 0 means that it does
-	After  float64 // hours after the storyline began, of the first
-	Every  float64 // hours between one and the next
+	Count  int     // the least number of times
+	More   int     // up to this many times more
+	Chance float64 // the probability that it happens; 0 means always
+	After  float64 // hours from the beginning of the storyline to the first one
+	Every  float64 // hours from one to the next
 	Bytes  int64
 }
 
-// Tale is what a storyline means. Its level is fixed here, before any score is seen.
+// Tale describes a storyline. Its level is fixed here, independent of any score.
 type Tale struct {
 	Level risk.Level
-	Began [2]float64 // days before the end of history, from and to
+	Began [2]float64 // days before the end of history, between these two
 	Deeds []Deed
-	Near  []Deed // of the near miss: the same look, and nothing wrong
+	Near  []Deed // of the near miss, which looks alike and is harmless
 }
 
 const gib = 1 << 30
 
-// Tales is the table storyline → level and traces, several sources each.
+// Tales gives each storyline its level and its acts, which several sources report.
 var Tales = map[Story]Tale{
-	// A key is pushed and found by a robot within minutes; a new key is made in a hurry.
+	// A key is pushed and found by a bot within minutes; a new key is created at once.
 	LeakedSecret: {risk.High, [2]float64{4, 9}, []Deed{
 		{Verb: activity.SecretCommitted, Count: 1, More: 1, Every: .05},
 		{Verb: activity.CrossAccountAccess, Count: 1, More: 1, After: .3, Every: .4},
 		{Verb: activity.ServiceAccountKey, Count: 1, After: 1.5},
 		{Verb: activity.PolicyViolation, Count: 1, Chance: .7, After: 20},
-	}, []Deed{ // pushed, noticed, and replaced the next day by the book
+	}, []Deed{ // pushed, noticed, and properly replaced the next day
 		{Verb: activity.SecretCommitted, Count: 1},
 		{Verb: activity.ServiceAccountKey, Count: 1, After: 30},
 	}},
@@ -117,7 +118,7 @@ var Tales = map[Story]Tale{
 		{Verb: activity.MalwareDetected, Count: 1, After: .3},
 		{Verb: activity.FailedAuthentication, Count: 1, More: 1, After: 1.5, Every: .5},
 		{Verb: activity.OffHoursAccess, Count: 1, Chance: .8, After: 5},
-	}, []Deed{ // clicked, thought better of it and told
+	}, []Deed{ // clicked, and then reported
 		{Verb: activity.PhishingClick, Count: 1},
 		{Verb: activity.PhishingReported, Count: 2, After: .1, Every: .1},
 	}},
@@ -127,7 +128,7 @@ var Tales = map[Story]Tale{
 		{Verb: activity.SignIn, Count: 1, After: .3},
 		{Verb: activity.OffHoursAccess, Count: 1, More: 1, After: .5, Every: .5},
 		{Verb: activity.CrossAccountAccess, Count: 1, Chance: .8, After: 2},
-	}, []Deed{ // denied to the last, and told
+	}, []Deed{ // all denied, and reported
 		{Verb: activity.MFADenied, Count: 6, More: 4, Every: .02},
 		{Verb: activity.FailedAuthentication, Count: 1, After: .1},
 		{Verb: activity.PhishingReported, Count: 1, After: .3},
@@ -173,9 +174,9 @@ var Tales = map[Story]Tale{
 	}},
 }
 
-// place is one of the 50 seats that a company of the mix Published repeats: 12, 8, 8, 4, 3, 6, 6 and 3 people of the
-// roles, careless as the published tables say they are. Whoever is meant to be HIGH carries a storyline; of the others
-// twelve have a near miss, one of each.
+// place is one of the 50 places that a company of the mix Published repeats: 12, 8, 8, 4, 3, 6, 6 and 3 people of the
+// roles, as careless as in the published tables. Those who should be HIGH have a storyline; twelve of the others have a
+// near miss, one of each.
 type place struct {
 	role  risk.Role
 	story Story

@@ -8,24 +8,31 @@ import (
 )
 
 var (
-	verbs     = []string{"fix", "add", "rename", "simplify", "test", "document", "cache", "retry", "validate", "remove"}
-	things    = []string{"refund rounding", "invoice export", "the health probe", "pagination", "the settings page", "currency table", "the nightly job", "login redirect", "metrics labels", "the query plan"}
-	sources   = []string{"api/handler.go", "store/query.go", "web/page.tsx", "jobs/nightly.py", "config/limits.yaml", "deploy/values.yaml", "model/train.py", "docs/readme.md"}
-	leaky     = []string{"config/prod.env", "deploy/secrets.yaml", "scripts/backup.sh", "notebooks/connect.ipynb", "ci/release.yml"}
-	heavy     = []string{"dumps/customers.sql", "models/churn.onnx", "assets/build.tar.gz", "images/runner.iso"}
-	packages  = []string{"log4shell-like RCE in a logging library", "prototype pollution in a parser", "path traversal in an archive reader", "SSRF in an HTTP client", "deserialisation in a queue client"}
-	buckets   = []string{"s3://customer-exports", "s3://ledger-archive", "rds/payments", "secretsmanager/prod", "s3://hr-records"}
-	reports   = []string{"s3://weekly-report", "s3://dashboards", "s3://ab-tests"}
-	policies  = []string{"AdministratorAccess", "PowerUserAccess", "IAMFullAccess"}
-	malware   = []string{"Trojan.Downloader on a laptop", "InfoStealer in a browser extension", "Coin miner in a container"}
-	broken    = []string{"USB storage mounted", "unapproved browser extension", "disk encryption off", "personal cloud drive used", "screen lock disabled"}
+	verbs  = []string{"fix", "add", "rename", "simplify", "test", "document", "cache", "retry", "validate", "remove"}
+	things = []string{"refund rounding", "invoice export", "the health probe", "pagination", "the settings page",
+		"currency table", "the nightly job", "login redirect", "metrics labels", "the query plan"}
+	sources = []string{"api/handler.go", "store/query.go", "web/page.tsx", "jobs/nightly.py", "config/limits.yaml",
+		"deploy/values.yaml", "model/train.py", "docs/readme.md"}
+	leaky = []string{"config/prod.env", "deploy/secrets.yaml", "scripts/backup.sh", "notebooks/connect.ipynb",
+		"ci/release.yml"}
+	heavy    = []string{"dumps/customers.sql", "models/churn.onnx", "assets/build.tar.gz", "images/runner.iso"}
+	packages = []string{"log4shell-like RCE in a logging library", "prototype pollution in a parser",
+		"path traversal in an archive reader", "SSRF in an HTTP client", "deserialisation in a queue client"}
+	buckets = []string{"s3://customer-exports", "s3://ledger-archive", "rds/payments", "secretsmanager/prod",
+		"s3://hr-records"}
+	reports  = []string{"s3://weekly-report", "s3://dashboards", "s3://ab-tests"}
+	policies = []string{"AdministratorAccess", "PowerUserAccess", "IAMFullAccess"}
+	malware  = []string{"Trojan.Downloader on a laptop", "InfoStealer in a browser extension",
+		"Coin miner in a container"}
+	broken = []string{"USB storage mounted", "unapproved browser extension", "disk encryption off",
+		"personal cloud drive used", "screen lock disabled"}
 	phish     = []string{"parcel fee", "shared document", "password expiry", "bonus letter"}
 	accountsX = []string{"210987654321", "345678901234", "456789012345"}
 )
 
 func choose(r *rand.Rand, list []string) string { return list[r.IntN(len(list))] }
 
-// dress gives an act the particulars that its verb wants.
+// dress sets the details of an act that its verb needs.
 func (l *liver) dress(a Act, r *rand.Rand) Act {
 	if a.Source == activity.Git {
 		a.Repository = choose(r, l.p.Habits.Repos)

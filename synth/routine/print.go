@@ -19,10 +19,11 @@ const usage = `usage: synth roster|acts|training|key|gaps [-seed 42] [-people 50
   acts      what they did up to the epoch, seen or not, one JSON act per line, contractors' included
   training  the training events among them, one activity.Entry per line, a body of the risk scorer's POST /v1/events
   key       the answer key, one JSON line per person: keep it where no service can read it
-  gaps      the times whose records a vendor lost, one JSON line each, with how many acts and whose storylines: part of the key
+  gaps      the times whose records a vendor lost, one JSON line each, with the number of acts and
+             the storylines: part of the key
 `
 
-// Print is the synth command: it writes what args ask for to stdout.
+// Print is the synth command: it writes what args request to stdout.
 func Print(args []string, stdout, stderr io.Writer) error {
 	if len(args) == 0 {
 		return errors.New(usage)
@@ -40,7 +41,8 @@ func Print(args []string, stdout, stderr io.Writer) error {
 		return err
 	}
 	if *n < 1 || *n > 50_000 || *days < 0 || *days > 365 || f.NArg() > 0 {
-		return fmt.Errorf("-people %d, -days %d, %q: want 1 to 50000 people, 0 to 365 days, no more words", *n, *days, f.Args())
+		return fmt.Errorf("-people %d, -days %d, %q: want 1 to 50000 people, 0 to 365 days, no more words",
+			*n, *days, f.Args())
 	}
 	staff := people.Company(*seed, *n, mix)
 	w := bufio.NewWriter(stdout)
@@ -73,7 +75,7 @@ func Print(args []string, stdout, stderr io.Writer) error {
 	return errors.Join(append(faults, w.Flush())...)
 }
 
-// TrainingEvents are the acts that no vendor reports: what the learning system says of people.
+// TrainingEvents are the acts that no vendor reports: the learning system's events.
 func TrainingEvents(acts []Act) []activity.Event {
 	var events []activity.Event
 	for _, a := range acts {

@@ -25,7 +25,8 @@ func TestCommandPrintsWhatTheScorerReads(t *testing.T) {
 	}
 	for line := range strings.Lines(training.String()) {
 		var e activity.Entry
-		if err := json.Unmarshal([]byte(line), &e); err != nil || e.Event == nil || e.Event.Source != activity.Training || e.Event.Validate() != nil {
+		if err := json.Unmarshal([]byte(line), &e); err != nil || e.Event == nil || e.Event.Source != activity.Training ||
+			e.Event.Validate() != nil {
 			t.Fatalf("line %s: %v", line, err)
 		}
 	}
@@ -44,7 +45,8 @@ func TestCommandPrintsWhatTheScorerReads(t *testing.T) {
 	if lost == 0 {
 		t.Errorf("nothing is lost: %s", gaps.String())
 	}
-	for _, bad := range [][]string{nil, {"poem"}, {"acts", "-people", "0"}, {"acts", "-mix", "wild"}, {"acts", "-color"}, {"acts", "more"}} {
+	for _, bad := range [][]string{nil, {"poem"}, {"acts", "-people", "0"}, {"acts", "-mix", "wild"}, {"acts", "-color"},
+		{"acts", "more"}} {
 		if err := Print(bad, io.Discard, io.Discard); err == nil {
 			t.Errorf("%q is accepted", bad)
 		}

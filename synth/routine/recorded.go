@@ -12,14 +12,14 @@ import (
 	"example.org/security-training/synth/people"
 )
 
-// Bounds of what activity.Vendors()' clocks and logs do wrong. Together they keep every record less than MostSkew off, which is less than
-// the scorer takes from the future, with the half minute that an alert follows its push.
+// Limits of the faults of vendors' clocks and logs. Together they keep the error of every record below MostSkew. With
+// the half minute from a push to its alert, this is less than the scorer accepts from the future.
 const (
 	steadySkew = 2 * time.Minute // of a source's clock
-	leastJump  = 2 * time.Minute // of an act that is dated wrong besides
+	leastJump  = 2 * time.Minute // of an act whose date is wrong in addition
 	mostJump   = 6 * time.Minute
 	jumping    = 2 // acts in 1,000
-	// MostSkew is how far at most a vendor's record is dated before or after its act.
+	// MostSkew limits the difference between the date of a vendor's record and its act.
 	MostSkew = steadySkew + mostJump
 
 	gapBlock          = 30 * 24 * time.Hour
@@ -28,10 +28,10 @@ const (
 	shortest, longest = time.Hour, 3 * time.Hour // of a gap
 )
 
-// clock is that of a source's vendor: how far it is ahead at the Epoch, and how much it gains in 24 hours.
+// clock is the clock of a source's vendor: how far it is ahead at the Epoch, and how much it gains in 24 hours.
 type clock struct{ ahead, gain time.Duration }
 
-// clockOf is 5 to 90 s off, either way, and gains or loses 0.5 to 3 s a day.
+// clockOf is 5 to 90 s ahead or behind, and gains or loses 0.5 to 3 s a day.
 func clockOf(seed uint64, source activity.Source) clock {
 	r := people.CompanyStream(seed, string(source)+" clock", 0)
 	between := func(least, most time.Duration) time.Duration {
@@ -44,7 +44,7 @@ func clockOf(seed uint64, source activity.Source) clock {
 	return clock{between(5*time.Second, 90*time.Second), between(500*time.Millisecond, 3*time.Second)}
 }
 
-// skew is how far the clock is ahead at a moment, in whole seconds. It drifts to steadySkew and back again.
+// skew is how far the clock is ahead at a time, in whole seconds. It drifts to steadySkew and back.
 func (c clock) skew(at time.Time) time.Duration {
 	const round = 4 * steadySkew
 	x := c.ahead + c.gain*(at.Sub(risk.Epoch)/time.Second)/(24*time.Hour/time.Second)
@@ -54,7 +54,7 @@ func (c clock) skew(at time.Time) time.Duration {
 	return (x - steadySkew).Round(time.Second)
 }
 
-// jump is how much further the date of an act's records is off: nothing, but for a few acts.
+// jump is an additional error in the date of an act's records, for a few acts.
 func jump(a Act) time.Duration {
 	h := sha256.Sum256([]byte("clock/" + a.ID))
 	if int(binary.BigEndian.Uint16(h[:])) >= 65536*jumping/1000 {
@@ -67,8 +67,8 @@ func jump(a Act) time.Duration {
 	return d
 }
 
-// Gap is a time whose records a source's vendor has lost for good: all of the acts that it dates From or later and before To,
-// by its own clock. An act is lost as a whole: the alert that follows a push shares its fate.
+// Gap is a time whose records a source's vendor has lost: all acts that its clock dates in [From, To). An act is lost
+// as a whole, with the alert that follows a push.
 type Gap struct {
 	Source activity.Source `json:"source"`
 	From   time.Time       `json:"from"`
@@ -77,7 +77,7 @@ type Gap struct {
 
 func (g Gap) holds(at time.Time) bool { return !at.Before(g.From) && at.Before(g.To) }
 
-// blockOf is the number of the 30 days that a moment lies in; those before the Epoch are 0.
+// blockOf is the number of the block of 30 days of a time; the block before the Epoch is 0.
 func blockOf(at time.Time) int {
 	d := at.Sub(risk.Epoch.Add(-gapBlock))
 	n := int(d / gapBlock)
@@ -87,7 +87,7 @@ func blockOf(at time.Time) int {
 	return n
 }
 
-// gapsOf are a source's in one block of 30 days: each in an equal part of them, so that no two meet.
+// gapsOf are a source's gaps in one block of 30 days, each in an equal part of it, so that they do not overlap.
 func gapsOf(seed uint64, source activity.Source, block int) []Gap {
 	r := people.CompanyStream(seed, string(source)+" gaps", block)
 	n := fewestGaps + r.IntN(mostGaps-fewestGaps+1)
@@ -95,13 +95,14 @@ func gapsOf(seed uint64, source activity.Source, block int) []Gap {
 	gaps := make([]Gap, n)
 	for k := range gaps {
 		length := shortest + time.Duration(r.IntN(int((longest-shortest)/time.Minute)+1))*time.Minute
-		from := risk.Epoch.Add(time.Duration(block-1)*gapBlock + time.Duration(k)*part + time.Duration(r.IntN(int((part-length)/time.Minute)))*time.Minute)
+		from := risk.Epoch.Add(time.Duration(block-1)*gapBlock + time.Duration(k)*part +
+			time.Duration(r.IntN(int((part-length)/time.Minute)))*time.Minute)
 		gaps[k] = Gap{source, from, from.Add(length)}
 	}
 	return gaps
 }
 
-// Gaps are those of a company that touch the time from one moment to another, by time and source.
+// Gaps are the gaps of a company that overlap a time span, by time and source.
 func Gaps(seed uint64, from, to time.Time) []Gap {
 	var list []Gap
 	for _, source := range activity.Vendors() {
@@ -117,7 +118,7 @@ func Gaps(seed uint64, from, to time.Time) []Gap {
 	return list
 }
 
-// recorder is what a company's activity.Vendors() make of acts.
+// recorder turns acts into what the company's vendors record.
 type recorder struct {
 	seed   uint64
 	clocks map[activity.Source]clock
@@ -132,7 +133,7 @@ func newRecorder(seed uint64) recorder {
 	return r
 }
 
-// record dates an act as its vendor does, and says in which gap it was lost, if it was.
+// record dates an act by its vendor's clock, and returns the gap in which it was lost, if any.
 func (r recorder) record(a Act) (dated Act, lost *Gap) {
 	c, ok := r.clocks[a.Source]
 	if !ok {
@@ -151,9 +152,9 @@ func (r recorder) record(a Act) (dated Act, lost *Gap) {
 	return a, nil
 }
 
-// Recorded is what activity.Vendors() have on record of a company's acts: each dated by its vendor's clock, without those that were lost,
-// by time and id. Month and Day say what people did; whatever reads activity.Vendors()' records sees this. Each act is dated or lost
-// whatever the others are. Acts of source training are no vendor's, and stay as they are.
+// Recorded is what vendors have recorded of a company's acts: each dated by its vendor's clock, without the lost ones,
+// by time and id. Month and Day are what people did; readers of vendors' records see this instead. The result for each
+// act is independent of the others. Acts of source training do not change.
 func Recorded(seed uint64, acts []Act) []Act {
 	r := newRecorder(seed)
 	list := make([]Act, 0, len(acts))
@@ -166,15 +167,15 @@ func Recorded(seed uint64, acts []Act) []Act {
 	return list
 }
 
-// Loss is a gap of history and what is missing because of it. It belongs to the answer key: no service may see it.
+// Loss is a gap of history with the acts that it lost. It is part of the answer key: no service may see it.
 type Loss struct {
 	Gap
 	Acts int `json:"acts"`
-	// Storylines are the people whose storyline or near miss has a deed among them: their label is of what they did, seen or not.
+	// Storylines are the people whose storyline or near miss has a lost deed. Their label also covers lost deeds.
 	Storylines []string `json:"storylines,omitempty"`
 }
 
-// Losses are the gaps of the days before the Epoch, with what they took of acts, the staff's Month.
+// Losses are the gaps of the days before the Epoch, with the acts that they lost of the staff's Month.
 func Losses(seed uint64, staff []people.Person, acts []Act, days int) []Loss {
 	deeds := map[string]bool{}
 	for _, p := range staff {

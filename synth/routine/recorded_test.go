@@ -27,7 +27,7 @@ func dated(acts, recorded []Act) map[string]time.Duration {
 	return off
 }
 
-// months are the acts of seeds that nobody chose, and what activity.Vendors() have on record of them.
+// months are the acts of arbitrary seeds, and what vendors have recorded of them.
 func months(t *testing.T, each func(seed uint64, staff []people.Person, acts, recorded []Act)) {
 	t.Helper()
 	for seed := uint64(1); seed <= 12; seed++ {
@@ -91,7 +91,8 @@ func TestEachSourceHasAClockOfItsOwnThatIsOffAndDrifts(t *testing.T) {
 			heads[c.ahead] = true
 			first, end := c.skew(risk.Epoch.AddDate(0, 0, -30)), c.skew(risk.Epoch)
 			if end.Abs() < 5*time.Second || first == end {
-				t.Errorf("seed %d: the clock of %s is %v off in the end and was %v: want some seconds, and a drift", seed, source, end, first)
+				t.Errorf("seed %d: the clock of %s is %v off in the end and was %v: want some seconds, and a drift", seed, source,
+					end, first)
 			}
 		}
 	})
@@ -107,8 +108,8 @@ func TestEachSourceHasAClockOfItsOwnThatIsOffAndDrifts(t *testing.T) {
 	}
 }
 
-// The scorer takes what lies 9 minutes ahead of the lab's clock and refuses what lies 11, as services/riskscorer's own test shows.
-// An alert is dated half a minute after its push.
+// The scorer takes what lies 9 minutes ahead of the lab's clock and refuses what lies 11, as services/riskscorer's own
+// test shows. An alert is dated half a minute after its push.
 func TestNoRecordIsSoFarAheadThatTheScorerRefusesIt(t *testing.T) {
 	const taken, alert = 9 * time.Minute, 30 * time.Second
 	farthest := time.Duration(0)
@@ -144,7 +145,7 @@ func TestAClockStaysWithinItsBoundsForYears(t *testing.T) {
 	}
 }
 
-// Whoever is dated by the clock alone keeps the order: a clock that drifts never runs backwards.
+// Acts that are dated by the clock alone keep their order: a clock that drifts never runs backwards.
 func TestSkewKeepsTheOrderOfASource(t *testing.T) {
 	months(t, func(seed uint64, _ []people.Person, acts, recorded []Act) {
 		off := dated(acts, recorded)
@@ -238,8 +239,8 @@ func TestRecordsOfPartsAreThePartsOfTheRecord(t *testing.T) {
 	}
 }
 
-// A gap is no outage: at the end of history every vendor of the lab's companies has spoken within a day and a half, half of
-// what the scorer takes for silence.
+// A gap is no outage: at the end of history every vendor of the lab's companies has spoken within a day and a half,
+// half of what the scorer takes for silence.
 func TestNoVendorLooksSilentBecauseOfAGap(t *testing.T) {
 	for seed := range uint64(40) {
 		staff := people.Company(seed, 50, people.Published)

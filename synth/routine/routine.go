@@ -16,8 +16,8 @@ import (
 	"example.org/security-training/synth/people"
 )
 
-// Month is everything that the staff did in the days before risk.Epoch: acts of (Epoch − days, Epoch], by time and id.
-// The standard month has 30 days. Pass people.Contractors along with the company to have acts of unknown accounts too.
+// Month is all acts of the staff in the days before risk.Epoch, (Epoch − days, Epoch], by time and id. The standard
+// month has 30 days. Add people.Contractors to staff for acts of unknown accounts.
 func Month(staff []people.Person, days int) []Act {
 	from := risk.Epoch.Add(-time.Duration(days) * 24 * time.Hour)
 	return gather(staff, func(p people.Person) []Act {
@@ -30,7 +30,7 @@ func Month(staff []people.Person, days int) []Act {
 	})
 }
 
-// Day is what the staff does on one day after history: acts of (Epoch + day·24 h, Epoch + (day+1)·24 h], by time and
+// Day is all acts of the staff on one day after history: acts of (Epoch + day·24 h, Epoch + (day+1)·24 h], by time and
 // id; days begin at the Epoch's hour. Month and the days 0, 1, 2 … together have every act once.
 func Day(staff []people.Person, day int) []Act {
 	from := risk.Epoch.Add(time.Duration(day) * 24 * time.Hour)
@@ -45,10 +45,10 @@ func Day(staff []people.Person, day int) []Act {
 	})
 }
 
-// gather runs one person's life per goroutine and sorts the acts, so that the outcome does not depend on GOMAXPROCS.
+// gather generates the people concurrently and sorts the acts, so that the result does not depend on GOMAXPROCS.
 func gather(staff []people.Person, life func(people.Person) []Act) []Act {
 	lives := make([][]Act, len(staff))
-	workers := runtime.GOMAXPROCS(0) // once: the runtime follows a change of the machine's limits
+	workers := runtime.GOMAXPROCS(0) // read once, since the runtime may change it
 	var wg sync.WaitGroup
 	for w := range workers {
 		wg.Go(func() {
@@ -68,7 +68,7 @@ func sortActs(acts []Act) {
 	slices.SortFunc(acts, func(a, b Act) int { return cmp.Or(a.At.Compare(b.At), cmp.Compare(a.ID, b.ID)) })
 }
 
-// liver makes one person's acts. Days are counted from the Epoch's date, in the person's own zone.
+// liver generates one person's acts. Days are counted from the Epoch's date, in the person's time zone.
 type liver struct {
 	p         people.Person
 	zone      *time.Location
@@ -84,7 +84,7 @@ func live(p people.Person) *liver {
 	zone := p.Location()
 	y, m, d := risk.Epoch.In(zone).Date()
 	l := &liver{p: p, zone: zone, midnight: time.Date(y, m, d, 0, 0, 0, 0, zone)}
-	l.joined, _ = time.Parse(time.DateOnly, p.Joined) // the company writes its own dates
+	l.joined, _ = time.Parse(time.DateOnly, p.Joined) // always valid
 	l.left = l.midnight.AddDate(100, 0, 0)
 	if p.Left != "" {
 		l.left, _ = time.Parse(time.DateOnly, p.Left)
@@ -100,17 +100,18 @@ func (l *liver) clock(day int, after time.Duration) time.Time {
 	return time.Date(y, m, d, 0, 0, int(after/time.Second), 0, l.zone)
 }
 
-// act makes an act. purpose and number make its id: they are unique for a person.
+// act creates an act. Its id is made of purpose and number, which are unique for a person.
 func (l *liver) act(verb activity.Verb, at time.Time, purpose string, number ...int) Act {
 	h := sha256.Sum256(fmt.Appendf(nil, "%d/%s/%s/%s/%d", l.p.Seed, l.p.ID, verb, purpose, number))
 	return Act{ID: fmt.Sprintf("%x", h[:12]), At: at, Person: l.p.ID, Source: verb.Source(), Verb: verb}
 }
 
-// company holidays, besides weekends.
-var holidays = map[string]bool{"10-03": true, "11-01": true, "12-24": true, "12-25": true, "12-26": true, "12-31": true, "01-01": true, "01-06": true, "05-01": true}
+// company holidays, in addition to weekends.
+var holidays = map[string]bool{"10-03": true, "11-01": true, "12-24": true, "12-25": true, "12-26": true, "12-31": true,
+	"01-01": true, "01-06": true, "05-01": true}
 
-// workload is how much of an ordinary day's work is done on a day: nothing on a weekend for most, three times as much
-// in the third week of each 30 days, before the deadline, and 0.8 in the fourth.
+// workload is the work of a day in relation to an ordinary day: for most people nothing on a weekend, three times as
+// much in the third week of each 30 days, before the deadline, and 0.8 in the fourth.
 func (l *liver) workload(day int) float64 {
 	at := l.clock(day, 12*time.Hour)
 	if at.Before(l.joined) || !at.Before(l.left) || day >= l.p.Habits.Away[0] && day <= l.p.Habits.Away[1] {
@@ -133,16 +134,16 @@ func deadline(day int) float64 {
 	return 1
 }
 
-// slipping is how much goes wrong on a day: as much as there is to do, changing slowly as habits drift.
+// slipping is the amount of slips on a day: in proportion to the workload, and changing slowly as habits drift.
 func (l *liver) slipping(day int) float64 {
 	return l.workload(day) * math.Max(.2, 1+l.p.Habits.Drift*float64(day+15)/30)
 }
 
-// fade is how much of a slip is still felt after some days: half of it a week later. People are described by what is
-// still felt at the end of the standard month (people.Slips).
+// fade is the remaining effect of a slip after some days: half of it after a week. people.Slips describe the effect
+// that remains at the end of the standard month.
 func fade(days float64) float64 { return math.Exp2(-math.Max(0, days) / 7) }
 
-// rates is the severity of slips per unit of slipping, for git, iam and siem: whatever the storyline does not account for.
+// rates is the severity of slips for each unit of slipping, for git, iam and siem, without that of the storyline.
 func (l *liver) rates() [3]float64 {
 	felt := 0.0
 	for d := -30; d < 0; d++ {
@@ -166,7 +167,7 @@ func (l *liver) rates() [3]float64 {
 
 var slipSources = []activity.Source{activity.Git, activity.IAM, activity.SIEM}
 
-// severity is how bad a slip is, by the published table.
+// severity is the severity of a slip in the published table.
 var severity = func() map[activity.Verb]float64 {
 	m := map[activity.Verb]float64{}
 	for v, a := range risk.MustProfile("classic-v1").Severities {
@@ -175,20 +176,23 @@ var severity = func() map[activity.Verb]float64 {
 	return m
 }()
 
-// slip is a way to be careless, and how common it is.
+// slip is a kind of careless act, with its frequency.
 type slip struct {
 	verb   activity.Verb
 	common float64
 }
 
 var slips = [3][]slip{
-	{{activity.SecretCommitted, 1}, {activity.VulnerableDependency, 2}, {activity.ForcePush, 1.5}, {activity.UnreviewedCommit, 4}, {activity.LargeFile, 2}},
-	{{activity.PrivilegeEscalation, 1}, {activity.ServiceAccountKey, 1.5}, {activity.OffHoursAccess, 3}, {activity.CrossAccountAccess, 2}, {activity.UnusedPermission, 3}},
-	{{activity.MalwareDetected, .5}, {activity.DataExfiltration, .7}, {activity.PhishingClick, 2}, {activity.FailedAuthentication, 4}, {activity.PolicyViolation, 4}},
+	{{activity.SecretCommitted, 1}, {activity.VulnerableDependency, 2}, {activity.ForcePush, 1.5},
+		{activity.UnreviewedCommit, 4}, {activity.LargeFile, 2}},
+	{{activity.PrivilegeEscalation, 1}, {activity.ServiceAccountKey, 1.5}, {activity.OffHoursAccess, 3},
+		{activity.CrossAccountAccess, 2}, {activity.UnusedPermission, 3}},
+	{{activity.MalwareDetected, .5}, {activity.DataExfiltration, .7}, {activity.PhishingClick, 2},
+		{activity.FailedAuthentication, 4}, {activity.PolicyViolation, 4}},
 }
 
-// slipsOn is a person's slips of one source on a day. Slips follow one another through a block of 30 days as their
-// severity is used up by the work done, so a careless person slips steadily, and more under a deadline.
+// slipsOn is a person's slips of one source on a day. Within a block of 30 days, they are spread by the work done, so a
+// careless person slips steadily, and more before a deadline.
 func (l *liver) slipsOn(day, source int) []Act {
 	rate := l.slipRates[source]
 	if rate == 0 {
@@ -222,7 +226,8 @@ func (l *liver) slipsOn(day, source int) []Act {
 		if when < before || when >= now {
 			continue
 		}
-		acts = append(acts, l.dress(l.act(kind, l.hour(kind, day, hour), "slip", block, k), l.p.Stream(name+" looks", block*10_000+k)))
+		acts = append(acts, l.dress(l.act(kind, l.hour(kind, day, hour), "slip", block, k), l.p.Stream(name+" looks",
+			block*10_000+k)))
 	}
 }
 
@@ -235,7 +240,7 @@ func pick(kinds []slip, x float64) activity.Verb {
 	return kinds[len(kinds)-1].verb
 }
 
-// hour is when on a day something happens: in the working hours, off-hours access late in the evening.
+// hour is the time of an act on a day: in working hours, or late in the evening for off-hours access.
 func (l *liver) hour(verb activity.Verb, day int, u float64) time.Time {
 	h := l.p.Habits
 	if verb == activity.OffHoursAccess {
@@ -244,7 +249,7 @@ func (l *liver) hour(verb activity.Verb, day int, u float64) time.Time {
 	return l.clock(day, h.Start+time.Duration(u*float64(h.Length)))
 }
 
-// day is a day of a person's work with its slips.
+// day generates a day of a person's work with its slips.
 func (l *liver) day(day int) []Act {
 	var acts []Act
 	for s := range slips {
@@ -278,7 +283,7 @@ func (l *liver) day(day int) []Act {
 	return acts
 }
 
-// Began is when a person's storyline begins, with the first deed after its preparations; the zero time without one.
+// Began is the beginning of a person's storyline, the first deed after its preparations; zero without a storyline.
 func Began(p people.Person) time.Time {
 	if _, ok := people.Tales[p.Story]; !ok {
 		return time.Time{}
@@ -286,7 +291,7 @@ func Began(p people.Person) time.Time {
 	return live(p).start(p.Stream("story", 0))
 }
 
-// start is a moment in the first half of a working day.
+// start is a time in the first half of a working day.
 func (l *liver) start(r *rand.Rand) time.Time {
 	began := people.Tales[l.p.Story].Began
 	day := -int(began[0] + (began[1]-began[0])*r.Float64())
@@ -302,10 +307,10 @@ func (l *liver) working(day int) bool {
 	return d != time.Saturday && d != time.Sunday && !holidays[at.Format("01-02")]
 }
 
-// blind is how many of a storyline's deeds no system sees.
+// blind is the share of a storyline's deeds that no system reports.
 const blind = .04
 
-// story is what a person was made to do, at the person's own pace.
+// story generates the deeds of a person's storyline.
 func (l *liver) story() []Act {
 	tale, ok := people.Tales[l.p.Story]
 	if !ok {
@@ -343,11 +348,13 @@ func (l *liver) story() []Act {
 	return acts
 }
 
-// moment is when a deed happens: off-hours access in the night after it was due, what takes days at work, the rest when it
-// is due.
+// moment is the time of a deed: off-hours access happens in the night after its due time, deeds after days happen in
+// working hours, and others at their due time.
 func (l *liver) moment(verb activity.Verb, began time.Time, after time.Duration) time.Time {
 	at := began.Add(after).In(l.zone)
-	day := int(math.Round(time.Date(at.Year(), at.Month(), at.Day(), 12, 0, 0, 0, time.UTC).Sub(time.Date(l.midnight.Year(), l.midnight.Month(), l.midnight.Day(), 12, 0, 0, 0, time.UTC)).Hours() / 24))
+	day := int(math.Round(time.Date(at.Year(), at.Month(), at.Day(), 12, 0, 0, 0,
+		time.UTC).Sub(time.Date(l.midnight.Year(), l.midnight.Month(), l.midnight.Day(), 12, 0, 0, 0,
+		time.UTC)).Hours() / 24))
 	u := float64(at.Hour()*3600+at.Minute()*60+at.Second()) / 86400
 	switch {
 	case verb == activity.OffHoursAccess && at.Hour() >= 7 && at.Hour() < 20:
@@ -363,8 +370,8 @@ func (l *liver) moment(verb activity.Verb, began time.Time, after time.Duration)
 	return l.hour(verb, day, u)
 }
 
-// training is what was left undone: notices of the learning system, and security tickets past their date. Careful
-// people have passed a module early in the month, and closed a ticket that was late.
+// training generates what was not done: notices of the learning system, and overdue security tickets. Careful people
+// passed a module early in the month, and closed an overdue ticket.
 func (l *liver) training() []Act {
 	r := l.p.Stream("training", 0)
 	left := l.p.Habits.Slips.Training
@@ -402,7 +409,7 @@ func (l *liver) training() []Act {
 		a.Detail = a.Ticket + " is past its date"
 		left -= severity[activity.OverdueSecurityTicket]
 	}
-	if !stale && r.Float64() < .6 { // passed before anything of the month went wrong
+	if !stale && r.Float64() < .6 { // passed before the first slip of the month
 		m := risk.Modules[modules[len(modules)-1]]
 		a := add(activity.TrainingPassed, -29, .1)
 		score := .8 + .2*math.Round(r.Float64()*10)/10
@@ -419,5 +426,5 @@ func (l *liver) training() []Act {
 	return acts
 }
 
-// ticket is a security ticket of the person's own.
+// ticket is the key of a security ticket of the person.
 func (l *liver) ticket(k int) string { return fmt.Sprintf("SEC-%d", 1000+l.p.Index*300+k) }

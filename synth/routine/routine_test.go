@@ -21,9 +21,10 @@ import (
 	"example.org/security-training/synth/people"
 )
 
-var update = flag.Bool("update", false, "write golden files anew")
+var update = flag.Bool("update", false, "rewrite golden files")
 
-// standings scores a company at the end of history from what people did or what vendors have on record, as the risk scorer would.
+// standings scores a company at the end of history from what people did or what vendors have on record, as the risk
+// scorer would.
 func standings(staff []people.Person, acts []Act, profile string) []risk.Standing {
 	p := risk.MustProfile(profile)
 	events := map[string][]activity.Event{}
@@ -53,7 +54,8 @@ var published = map[risk.Role]struct {
 	people int
 	mean   float64
 }{
-	risk.BackendDeveloper: {12, .55}, risk.FrontendDeveloper: {8, .53}, risk.DevOpsEngineer: {8, .71}, risk.DevSecOpsEngineer: {4, .25},
+	risk.BackendDeveloper: {12, .55}, risk.FrontendDeveloper: {8, .53}, risk.DevOpsEngineer: {8, .71},
+	risk.DevSecOpsEngineer:    {4, .25},
 	risk.CloudSecurityAnalyst: {3, .20}, risk.DataAnalyst: {6, .45}, risk.DataEngineer: {6, .68}, risk.SRE: {3, .67},
 }
 
@@ -159,7 +161,8 @@ func TestSameSeedGivesTheSameDigest(t *testing.T) {
 		for _, mix := range []people.Mix{people.Published, people.Sparse} {
 			staff := people.Company(seed, 50, mix)
 			acts := Month(append(staff, people.Contractors(seed, 50)...), 30)
-			fmt.Fprintf(&lines, "%s seed %d: people %s acts %s recorded %s\n", mix, seed, digest(t, people.Roster(staff)), digest(t, acts), digest(t, Recorded(seed, acts)))
+			fmt.Fprintf(&lines, "%s seed %d: people %s acts %s recorded %s\n", mix, seed, digest(t, people.Roster(staff)),
+				digest(t, acts), digest(t, Recorded(seed, acts)))
 		}
 	}
 	file := filepath.Join("testdata", "digest.golden")
@@ -258,7 +261,8 @@ func TestHistoryAndDaysHaveEveryActOnce(t *testing.T) {
 }
 
 func TestOnlyTheirStorylineGivesPeopleAPattern(t *testing.T) {
-	wants := map[people.Story]string{people.Compromised: "compromised", people.Insider: "insider", people.Burnout: "burnout"}
+	wants := map[people.Story]string{people.Compromised: "compromised", people.Insider: "insider",
+		people.Burnout: "burnout"}
 	for _, mix := range []people.Mix{people.Published, people.Sparse} {
 		staff := people.Company(42, 200, mix)
 		events := map[string][]activity.Event{}

@@ -20,8 +20,8 @@ func (j joins) Get(k string) []byte    { return j[k] }
 func (j joins) Put(k string, v []byte) { j[k] = v }
 func (j joins) Delete(k string)        { delete(j, k) }
 
-// TestScoresOfVendorsRecordsAreThoseOfTheActs goes the long way round: acts to vendors' payloads, payloads to events, the
-// person found by account; and demands the scores that the acts have by themselves.
+// TestScoresOfVendorsRecordsAreThoseOfTheActs goes the long way round: acts to vendors' payloads, payloads to events,
+// the person found by account; and demands the scores that the acts have by themselves.
 func TestScoresOfVendorsRecordsAreThoseOfTheActs(t *testing.T) {
 	staff := people.Company(42, 50, people.Published)
 	roster := people.Roster(staff)
@@ -39,7 +39,8 @@ func TestScoresOfVendorsRecordsAreThoseOfTheActs(t *testing.T) {
 			owner[a] = p.ID
 		}
 	}
-	traces, err := world.Traces(roster, slices.DeleteFunc(slices.Clone(acts), func(a routine.Act) bool { return a.Source == activity.Training }))
+	traces, err := world.Traces(roster, slices.DeleteFunc(slices.Clone(acts),
+		func(a routine.Act) bool { return a.Source == activity.Training }))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -63,9 +64,11 @@ func TestScoresOfVendorsRecordsAreThoseOfTheActs(t *testing.T) {
 	}
 	p := risk.MustProfile(risk.Default)
 	for _, person := range staff {
-		want, got := p.Assess(person.ID, person.Role, direct[person.ID], risk.Epoch), p.Assess(person.ID, person.Role, reported[person.ID], risk.Epoch)
+		want, got := p.Assess(person.ID, person.Role, direct[person.ID], risk.Epoch), p.Assess(person.ID, person.Role,
+			reported[person.ID], risk.Epoch)
 		if math.Abs(want.Score.Float()-got.Score.Float()) > .002 || want.Pattern != got.Pattern {
-			t.Errorf("%s (%s): %v %q by what vendors say, %v %q by what was done", person.ID, person.Story, got.Score, got.Pattern, want.Score, want.Pattern)
+			t.Errorf("%s (%s): %v %q by what vendors say, %v %q by what was done", person.ID, person.Story, got.Score,
+				got.Pattern, want.Score, want.Pattern)
 		}
 	}
 }

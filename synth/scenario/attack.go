@@ -9,7 +9,7 @@ import (
 //go:embed attack.txt
 var attackFile string
 
-// techniques are the names of ATT&CK's techniques by id, and the ids that took the place of those that were revoked.
+// techniques are the names of ATT&CK's techniques by id, and the ids that replaced revoked ones.
 var techniques = sync.OnceValue(func() (t struct{ names, moved map[string]string }) {
 	t.names, t.moved = map[string]string{}, map[string]string{}
 	for line := range strings.Lines(attackFile) {
@@ -27,5 +27,5 @@ var techniques = sync.OnceValue(func() (t struct{ names, moved map[string]string
 })
 
 // Technique is the name of a technique of MITRE ATT&CK for Enterprise by its id, such as T1552.001; "" if the release
-// that this program knows has none.
+// in this program has none.
 func Technique(id string) string { return techniques().names[id] }

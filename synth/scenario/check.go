@@ -10,8 +10,8 @@ import (
 	"example.org/security-training/services/topology"
 )
 
-// Observed is what the lab made of one expectation: Level and Because of a person, Outcome and Reason of a call. Failure says why nothing
-// could be seen.
+// Observed is the observation for one expectation: Level and Because of a person, Outcome and Reason of a call. Failure
+// says why there is none.
 type Observed struct {
 	Level   risk.Level
 	Because []activity.Verb
@@ -20,7 +20,7 @@ type Observed struct {
 	Failure string
 }
 
-// Mismatch is an expectation that did not come true.
+// Mismatch is an expectation that was not met.
 type Mismatch struct {
 	Index int    // in Expect
 	Line  int    // in the file
@@ -33,7 +33,7 @@ func (m Mismatch) String() string {
 	return fmt.Sprintf("line %d: %s: want %s, got %s", m.Line, m.What, m.Want, m.Got)
 }
 
-// Check compares what was expected with what was observed, one for one.
+// Check compares expectations with observations, which are in the same order.
 func Check(expect []Expectation, observed []Observed) []Mismatch {
 	var list []Mismatch
 	for i, e := range expect {
@@ -49,7 +49,7 @@ func Check(expect []Expectation, observed []Observed) []Mismatch {
 	return list
 }
 
-// String says what is expected, in one line.
+// String is the expectation on one line.
 func (e Expectation) String() string {
 	m, _ := e.check(Observed{})
 	return m.What + ": " + m.Want

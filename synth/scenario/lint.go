@@ -13,13 +13,13 @@ import (
 	"example.org/security-training/synth/world"
 )
 
-// Place is where a scenario's calls are made: the names that they may use.
+// Place holds the names that a scenario's calls may use.
 type Place struct {
 	Topology *topology.Topology
 	Reasons  []string // that a refusal may have
 }
 
-// names lists what is wrong with the names that a scenario uses, each as "line n: …".
+// names lists the faults of the names in a scenario, each as "line n: …".
 func (s *Scenario) names(lines map[string]int, there Place) []string {
 	var list []string
 	at := func(line int, format string, args ...any) {
@@ -36,7 +36,7 @@ func (s *Scenario) names(lines map[string]int, there Place) []string {
 	}
 	for _, a := range s.Attack {
 		switch to := techniques().moved[a]; {
-		case !attackPattern.MatchString(a): // said already
+		case !attackPattern.MatchString(a): // reported already
 		case to != "":
 			at(lines["attack"], "attack %q: it was revoked, and %s (%s) took its place", a, to, Technique(to))
 		case Technique(a) == "":
@@ -65,8 +65,7 @@ func (s *Scenario) names(lines map[string]int, there Place) []string {
 	return list
 }
 
-// strange lists the names of a call that no one there has. Who is called only by a disguise is no workload, and may
-// call.
+// strange lists the unknown names of a call. A caller with a disguise need not be a workload.
 func (e Expectation) strange(there Place) []string {
 	var list []string
 	fault := func(format string, args ...any) { list = append(list, fmt.Sprintf(format, args...)) }
@@ -78,7 +77,7 @@ func (e Expectation) strange(there Place) []string {
 	_, listed := there.Topology.Workload(caller)
 	disguised := slices.Contains(Disguises, caller)
 	switch {
-	case caller == "": // said already
+	case caller == "": // reported already
 	case disguised && e.As != "":
 		fault("call %q: as %s shows what %q has, and that is no workload", e.Call, e.As, caller)
 	case !listed && !disguised:
@@ -106,7 +105,7 @@ func risky() []string {
 	return texts(slices.Collect(maps.Keys(risk.MustProfile(Published).Severities)))
 }
 
-// eventsOf are the events of a source, as a record names them.
+// eventsOf are the events of a source, as named in a record.
 func eventsOf(s activity.Source) []string {
 	var list []string
 	for _, v := range slices.Concat(risky(), texts([]activity.Verb{

@@ -16,8 +16,8 @@ import (
 	"example.org/security-training/synth/world"
 )
 
-// Players gives each member of the cast the person who plays them in this run: somebody of the company's roster where the file says so,
-// else a fresh person, whom the caller adds to the roster. Run is the play's own name, so that each play has fresh people.
+// Players assigns a person to each member of the cast for this run: an employee where the file says so, else a new
+// person, whom the caller adds to the roster. run is the name of the run, so that each run has new people.
 func (s *Scenario) Players(run string, company []risk.Person) (map[string]risk.Person, error) {
 	players := map[string]risk.Person{}
 	taken := map[string]bool{}
@@ -35,7 +35,7 @@ func (s *Scenario) Players(run string, company []risk.Person) (map[string]risk.P
 			}
 		}
 		if len(fit) == 0 {
-			faults = append(faults, fmt.Errorf("cast %s: nobody in the company is a free %s", who, m.Role))
+			faults = append(faults, fmt.Errorf("cast %s: no employee is a free %s", who, m.Role))
 			continue
 		}
 		slices.SortFunc(fit, func(a, b risk.Person) int { return cmp.Compare(a.ID, b.ID) })
@@ -48,7 +48,7 @@ func (s *Scenario) Players(run string, company []risk.Person) (map[string]risk.P
 	return players, nil
 }
 
-// Fresh are the players who are not of the company, by id: what the roster has to learn before the play.
+// Fresh are the players who are not in the roster, by id. They must be added to it before the play.
 func (s *Scenario) Fresh(players map[string]risk.Person) []risk.Person {
 	var list []risk.Person
 	for _, who := range slices.Sorted(maps.Keys(players)) {
@@ -88,7 +88,7 @@ func person(who, name, run string, m Member) risk.Person {
 	}
 }
 
-// Step is what happens at one moment: first acts, then expectations, by their index in Expect.
+// Step is one time of a scenario: acts, and then expectations, by their index in Expect.
 type Step struct {
 	At     time.Time
 	Offset Offset
@@ -96,7 +96,7 @@ type Step struct {
 	Expect []int
 }
 
-// Steps is the whole scenario in order, shifted so that it begins at start, the lab's now.
+// Steps are all steps of the scenario in order, shifted so that it begins at start, the lab's now.
 func (s *Scenario) Steps(run string, start time.Time, players map[string]risk.Person) []Step {
 	steps := map[Offset]*Step{}
 	step := func(o Offset) *Step {
@@ -136,7 +136,7 @@ func (s *Scenario) first() Offset {
 	return first
 }
 
-// Play is the whole timeline as one play for the simulators. A scenario without a timeline has none: Acts is then empty.
+// Play is the whole timeline as one play for the simulators. Without a timeline, Acts is empty.
 func (s *Scenario) Play(run string, start time.Time, players map[string]risk.Person) world.Play {
 	p := world.Play{ID: run, Kind: world.Timeline, Cast: slices.Collect(maps.Values(players))}
 	slices.SortFunc(p.Cast, func(a, b risk.Person) int { return cmp.Compare(a.ID, b.ID) })

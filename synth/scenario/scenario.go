@@ -1,7 +1,7 @@
-// Package scenario reads exercises: what happens to whom and when, and what the lab must make of it.
+// Package scenario reads exercises: a timeline of events, and expectations of how the lab reacts.
 //
-// One file teaches people and tests the code. The instructor's terminal, the console and the tests play it by the same
-// three functions, Load, Play (or Steps) and Check, which know nothing of any of them.
+// The same file teaches people and tests the code. The instructor's terminal, the console and the tests all use Load,
+// Play (or Steps) and Check.
 package scenario
 
 import (
@@ -29,30 +29,31 @@ import (
 
 // Scenario is one exercise.
 type Scenario struct {
-	Name       string            `yaml:"-"` // of the file, without its ending
-	Title      string            `yaml:"title"`
-	Teaches    []string          `yaml:"teaches"`
-	Attack     []string          `yaml:"attack"`     // MITRE ATT&CK techniques
-	Difficulty int               `yaml:"difficulty"` // 1 to 5
-	Minutes    int               `yaml:"minutes"`
-	Seed       uint64            `yaml:"seed"`
-	Profile    string            `yaml:"profile"` // that the levels expected are of; Published by default, whatever the lab runs by
-	Cast       map[string]Member `yaml:"cast"`
-	Brief      string            `yaml:"brief"`
-	Hints      []Hint            `yaml:"hints"`
-	Timeline   []Moment          `yaml:"timeline"`
-	Expect     []Expectation     `yaml:"expect"`
-	Debrief    string            `yaml:"debrief"`
+	Name       string   `yaml:"-"` // of the file, without its extension
+	Title      string   `yaml:"title"`
+	Teaches    []string `yaml:"teaches"`
+	Attack     []string `yaml:"attack"`     // MITRE ATT&CK techniques
+	Difficulty int      `yaml:"difficulty"` // 1 to 5
+	Minutes    int      `yaml:"minutes"`
+	Seed       uint64   `yaml:"seed"`
+	// the profile of the expected levels, independent of the lab's; Published by default
+	Profile  string            `yaml:"profile"`
+	Cast     map[string]Member `yaml:"cast"`
+	Brief    string            `yaml:"brief"`
+	Hints    []Hint            `yaml:"hints"`
+	Timeline []Moment          `yaml:"timeline"`
+	Expect   []Expectation     `yaml:"expect"`
+	Debrief  string            `yaml:"debrief"`
 }
 
 // Published is the profile of a scenario that names none: the published model with decay.
 const Published = "decay-v1"
 
-// Member is somebody of the cast: by default a fresh person whom the company does not know yet.
+// Member is a member of the cast: by default a new person, who is not in the roster yet.
 type Member struct {
 	Role risk.Role `yaml:"role"`
 	Zone string    `yaml:"zone"` // IANA name, Europe/Berlin by default
-	From string    `yaml:"from"` // "company": somebody of that role who works there
+	From string    `yaml:"from"` // "company": an employee with that role
 }
 
 // Hint costs points of the exercise's 100.
@@ -61,10 +62,10 @@ type Hint struct {
 	Text string `yaml:"text"`
 }
 
-// Offset is a time of the day on which a scenario plays: "17h14m" after its midnight.
+// Offset is a time on the day of a scenario: "17h14m" after midnight.
 type Offset time.Duration
 
-// Moment is one line of a timeline.
+// Moment is one line of the timeline.
 type Moment struct {
 	At     Offset          `yaml:"at"`
 	Who    string          `yaml:"who"`
@@ -74,8 +75,8 @@ type Moment struct {
 	Line   int             `yaml:"-"`     // in the file
 }
 
-// Record says what is done. Event is a verb without its source ("service_account_key"); Secret, the kind of one, stands for a secret
-// that is committed; OffHours adds an access off hours to the same.
+// Record describes an act. Event is a verb without its source ("service_account_key"). Secret is the kind of a
+// committed secret. OffHours adds off-hours access to the same resource.
 type Record struct {
 	Event      string `yaml:"event"`
 	Secret     string `yaml:"secret"`
@@ -88,7 +89,7 @@ type Record struct {
 	Detail     string `yaml:"detail"`
 }
 
-// Expectation is either about a person (Who, Level, Because) at a time or about a call (Call, Route, Outcome).
+// Expectation is about a person (Who, Level, Because) at a time, or about a call (Call, Route, Outcome).
 type Expectation struct {
 	At      Offset          `yaml:"at"` // the scenario's end by default
 	Who     string          `yaml:"who"`
@@ -96,15 +97,15 @@ type Expectation struct {
 	Because []activity.Verb `yaml:"because"` // all of these are among the reasons
 
 	Call    string           `yaml:"call"` // "git-collector -> llm-gateway"
-	As      string           `yaml:"as"`   // what the caller shows instead of its own identity: one of Disguises
+	As      string           `yaml:"as"`   // what the caller uses instead of its identity: one of Disguises
 	Route   topology.Route   `yaml:"route"`
 	Outcome topology.Outcome `yaml:"outcome"`
 	Reason  string           `yaml:"reason"` // the code in the refusing side's audit
 	Line    int              `yaml:"-"`      // in the file
 }
 
-// Disguises are what a caller may show instead of the identity that it was issued: no certificate, an ID that is listed nowhere, one of a foreign
-// domain, a listed ID signed by somebody else, one that has expired, no TLS at all, an old TLS.
+// Disguises are what a caller may use instead of its identity: no certificate, an unlisted ID, an ID of a foreign
+// domain, a listed ID signed by another CA, an expired certificate, no TLS, an old TLS version.
 var Disguises = []string{"nobody", "stranger", "foreign", "forged", "expired", "plaintext", "tls12"}
 
 // Parties are the caller and the callee of an expected call.
@@ -113,7 +114,7 @@ func (e Expectation) Parties() (caller, callee string) {
 	return strings.TrimSpace(caller), strings.TrimSpace(callee)
 }
 
-// String is the offset as a file writes it: "17h14m".
+// String is the offset in the form of the file: "17h14m".
 func (o Offset) String() string {
 	s := time.Duration(o).String()
 	if strings.HasSuffix(s, "m0s") {
@@ -125,25 +126,25 @@ func (o Offset) String() string {
 	return s
 }
 
-// UnmarshalYAML reads "17h14m"; a fault does not hide those of other lines.
+// UnmarshalYAML reads "17h14m". Its error does not hide faults of other lines.
 func (o *Offset) UnmarshalYAML(n *yaml.Node) error {
 	d, err := time.ParseDuration(n.Value)
 	if err != nil || d < 0 || d > 30*24*time.Hour {
-		return &yaml.TypeError{Errors: []string{fmt.Sprintf("line %d: at %.40q: want a time such as 17h14m, up to 720h", n.Line, n.Value)}}
+		return &yaml.TypeError{Errors: []string{fmt.Sprintf("line %d: at %.40q: want a time such as 17h14m, up to 720h",
+			n.Line, n.Value)}}
 	}
 	*o = Offset(d)
 	return nil
 }
 
-// largest is how long a file may be.
-const largest = 1 << 20
+// maxFile is the maximum size of a file in bytes.
+const maxFile = 1 << 20
 
-// Load reads and validates a scenario that is to be played there; the error names every fault, each with its line. What
-// it returns uses no name that there is not: of a role, a module, a technique, a verb, a kind of secret, a workload, a
-// route or a reason.
+// Load reads and validates a scenario for the place there. The error names every fault with its line. All names in the
+// result exist: roles, modules, techniques, verbs, kinds of secrets, workloads, routes and reasons.
 func Load(name string, text []byte, there Place) (*Scenario, error) {
-	if len(text) > largest {
-		return nil, fmt.Errorf("read scenario %s: over %d bytes", name, largest)
+	if len(text) > maxFile {
+		return nil, fmt.Errorf("read scenario %s: over %d bytes", name, maxFile)
 	}
 	s := &Scenario{Name: name}
 	var faults []string
@@ -185,11 +186,12 @@ func Load(name string, text []byte, there Place) (*Scenario, error) {
 
 func lineOf(fault string) int {
 	n := 0
-	_, _ = fmt.Sscanf(fault, "line %d:", &n) // 0, and so first, where a fault names no line
+	_, _ = fmt.Sscanf(fault, "line %d:", &n) // 0, and so first, for a fault without a line
 	return n
 }
 
-// place notes the line of each moment and expectation, and gives those of the keys at the top and of the cast ("cast/mira").
+// place sets the line of each moment and expectation, and returns the lines of the top-level keys and of the cast
+// ("cast/mira").
 func (s *Scenario) place(root *yaml.Node) map[string]int {
 	lines := map[string]int{}
 	if len(root.Content) == 0 || root.Content[0].Kind != yaml.MappingNode {
@@ -232,7 +234,7 @@ var (
 	namePattern   = regexp.MustCompile(`^[a-z0-9-]{1,40}$`)
 )
 
-// faults lists everything that is wrong, each as "line n: …".
+// faults lists all faults, each as "line n: …".
 func (s *Scenario) faults(lines map[string]int) []string {
 	var list []string
 	at := func(line int, format string, args ...any) {
@@ -241,7 +243,8 @@ func (s *Scenario) faults(lines map[string]int) []string {
 	if !namePattern.MatchString(s.Name) {
 		at(1, "name %q: want lower case letters, digits and dashes, at most 40", s.Name)
 	}
-	for key, empty := range map[string]bool{"title": s.Title == "", "brief": s.Brief == "", "debrief": s.Debrief == "", "teaches": len(s.Teaches) == 0, "cast": len(s.Cast) == 0,
+	for key, empty := range map[string]bool{"title": s.Title == "", "brief": s.Brief == "", "debrief": s.Debrief == "",
+		"teaches": len(s.Teaches) == 0, "cast": len(s.Cast) == 0,
 		"expect": len(s.Expect) == 0, "hints": len(s.Hints) == 0} {
 		if empty {
 			at(lines[key], "%s: missing", key)
@@ -352,7 +355,7 @@ func (e Expectation) faults(members map[string]Member) []string {
 	return list
 }
 
-// verbs are what a moment comes to: one act each.
+// verbs are the verbs of a moment, one for each act.
 func (m Moment) verbs() []activity.Verb {
 	var list []activity.Verb
 	switch {
@@ -367,7 +370,7 @@ func (m Moment) verbs() []activity.Verb {
 	return list
 }
 
-// check asks the vendors whether they report what the moment says.
+// check says whether the vendors can report the moment's acts.
 func (m Moment) check() error {
 	r := m.Record
 	switch {
@@ -380,9 +383,9 @@ func (m Moment) check() error {
 	case r.Bytes < 0:
 		return fmt.Errorf("record: bytes %d: negative", r.Bytes)
 	}
-	somebody := person("somebody", "somebody", "somebody", Member{})
-	for _, a := range m.acts("check", 0, time.Unix(0, 0), somebody.ID) {
-		if _, err := world.Traces([]risk.Person{somebody}, []routine.Act{a}); err != nil {
+	someone := person("somebody", "somebody", "somebody", Member{})
+	for _, a := range m.acts("check", 0, time.Unix(0, 0), someone.ID) {
+		if _, err := world.Traces([]risk.Person{someone}, []routine.Act{a}); err != nil {
 			return fmt.Errorf(
 				"record: no simulator reports event %q of source %q%s",
 				r.Event,
@@ -394,7 +397,7 @@ func (m Moment) check() error {
 	return nil
 }
 
-// acts are what a moment means; run and index make the ids.
+// acts are the acts of a moment; run and index determine their ids.
 func (m Moment) acts(run string, index int, at time.Time, who string) []routine.Act {
 	var list []routine.Act
 	r := m.Record
@@ -404,7 +407,8 @@ func (m Moment) acts(run string, index int, at time.Time, who string) []routine.
 		if detail == "" && r.Secret != "" {
 			detail = "add settings"
 		}
-		list = append(list, routine.Act{ID: hex.EncodeToString(id[:12]), At: at, Person: who, Source: m.Source, Verb: v, Repository: r.Repository, Path: r.Path, Ticket: r.Ticket,
+		list = append(list, routine.Act{ID: hex.EncodeToString(id[:12]), At: at, Person: who, Source: m.Source, Verb: v,
+			Repository: r.Repository, Path: r.Path, Ticket: r.Ticket,
 			Resource: r.Resource, Bytes: r.Bytes, Count: max(1, m.Times), Detail: detail})
 	}
 	return list

@@ -24,8 +24,9 @@ func TestPlayersFromTheCompanyAreOfTheRole(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := s.Players("r", []risk.Person{{ID: "a", Role: "sre", Left: "2026-01-01"}, {ID: "b", Role: "data_analyst"}}); err == nil {
-		t.Error("somebody of another role, or who left, was cast")
+	if _, err := s.Players("r", []risk.Person{{ID: "a", Role: "sre", Left: "2026-01-01"},
+		{ID: "b", Role: "data_analyst"}}); err == nil {
+		t.Error("a person with another role, or who left, was cast")
 	}
 	players, err := s.Players("r", []risk.Person{{ID: "b", Role: "data_analyst"}, {ID: "c", Role: "sre"}})
 	if err != nil || players["tomas"].ID != "c" || len(s.Fresh(players)) != 1 {
@@ -97,9 +98,13 @@ expect:
 	got := err.Error()
 	last := 0
 	for _, want := range []string{
-		"line 1: debrief: missing", "line 2: field colour", "line 4: attack", "line 5: difficulty 9", "line 8: cast mira: zone", "line 10: hint 2", "line 12: at \"later\"", "line 13: who \"john\"",
-		"line 14: record: no simulator reports event \"levitation\"", "line 15: record: no simulator", "line 16: record: a secret is of source git", "line 17: record: want either", "line 17: times 5000",
-		"line 18: expect: no line says that somebody stays LOW", "line 19: level \"PURPLE\"", "line 19: because \"git.commit\"", "line 20: call \"lms\"", "line 20: as \"ghost\"", "line 20: route", "line 20: outcome",
+		"line 1: debrief: missing", "line 2: field colour", "line 4: attack", "line 5: difficulty 9",
+		"line 8: cast mira: zone", "line 10: hint 2", "line 12: at \"later\"", "line 13: who \"john\"",
+		"line 14: record: no simulator reports event \"levitation\"", "line 15: record: no simulator",
+		"line 16: record: a secret is of source git", "line 17: record: want either", "line 17: times 5000",
+		"line 18: expect: no line says that somebody stays LOW", "line 19: level \"PURPLE\"",
+		"line 19: because \"git.commit\"", "line 20: call \"lms\"", "line 20: as \"ghost\"", "line 20: route",
+		"line 20: outcome",
 		"line 21: want either who or call", "line 22: as, route, outcome",
 	} {
 		i := strings.Index(got, want)
@@ -159,7 +164,8 @@ debrief: d
 		`line 3: attack "T9999": ATT&CK has no such technique`,
 		`line 7: cast mira: there is no role "backend_dev"; did you mean backend_developer?`,
 		`line 12: record: there is no kind of secret "aws_acess_key"; did you mean aws_access_key?`,
-		`line 13: record: no simulator reports event "privilege_escalaton" of source "iam"; did you mean privilege_escalation?`,
+		`line 13: record: no simulator reports event "privilege_escalaton" of source "iam"; ` +
+			`did you mean privilege_escalation?`,
 		`line 14: record: no simulator reports event "commit" of source "gti"`,
 		`line 17: because "iam.privilege_escalaton" is not a verb that carries risk; did you mean iam.privilege_escalation?`,
 		`line 18: call "frnt -> back": topology lists no workload "frnt"; did you mean front?`,
@@ -216,17 +222,21 @@ func TestTheTableOfTechniquesIsWhole(t *testing.T) {
 
 func TestCheckNamesWhatDidNotComeTrue(t *testing.T) {
 	expect := []scenario.Expectation{
-		{At: scenario.Offset(90 * time.Minute), Who: "mira", Level: risk.Medium, Because: []activity.Verb{activity.SecretCommitted, activity.MalwareDetected}, Line: 7},
+		{At: scenario.Offset(90 * time.Minute), Who: "mira", Level: risk.Medium,
+			Because: []activity.Verb{activity.SecretCommitted, activity.MalwareDetected}, Line: 7},
 		{Call: "a -> b", As: "expired", Route: "POST /x", Outcome: topology.Refused, Reason: "expired", Line: 8},
 		{Who: "tomas", Level: risk.Low, Line: 9},
 	}
-	right := []scenario.Observed{{Level: risk.Medium, Because: []activity.Verb{activity.MalwareDetected, activity.SecretCommitted, activity.LargeFile}}, {Outcome: topology.Refused, Reason: "expired"}, {Level: risk.Low}}
+	right := []scenario.Observed{{Level: risk.Medium, Because: []activity.Verb{activity.MalwareDetected,
+		activity.SecretCommitted, activity.LargeFile}}, {Outcome: topology.Refused, Reason: "expired"}, {Level: risk.Low}}
 	if got := scenario.Check(expect, right); len(got) != 0 {
 		t.Errorf("what came true was complained about: %v", got)
 	}
-	wrong := []scenario.Observed{{Level: risk.Medium, Because: []activity.Verb{activity.MalwareDetected}}, {Outcome: topology.Refused, Reason: "not_listed"}}
+	wrong := []scenario.Observed{{Level: risk.Medium, Because: []activity.Verb{activity.MalwareDetected}},
+		{Outcome: topology.Refused, Reason: "not_listed"}}
 	want := []string{
-		"line 7: mira at 1h30m: want MEDIUM because of git.secret_committed, siem.malware_detected, got MEDIUM because of siem.malware_detected",
+		"line 7: mira at 1h30m: want MEDIUM because of git.secret_committed, siem.malware_detected, " +
+			"got MEDIUM because of siem.malware_detected",
 		"line 8: a -> b (expired) POST /x: want Refused, expired, got Refused, not_listed",
 		"line 9: tomas at 0s: want LOW, got nothing was observed",
 	}

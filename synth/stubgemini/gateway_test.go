@@ -26,8 +26,10 @@ func TestGatewayTellsEachOfTheStubsModesApart(t *testing.T) {
 	for model, want := range map[string]lesson.Fallback{
 		"gemini-2.5-flash": "", "gemini-3-pro": "", "stub-hostile": "",
 		"stub-429": lesson.ModelQuota, "stub-safety": lesson.ModelSafety, "stub-blocked": lesson.ModelSafety,
-		"stub-max-tokens": lesson.ModelMaxTokens, "stub-truncated": lesson.ModelMaxTokens, "stub-malformed": lesson.ModelMalformed,
-		"stub-503": lesson.ModelUnavailable, "stub-redirect": lesson.ModelRedirect, "stub-timeout": lesson.ModelTimeout, "no-such": lesson.ModelRefused,
+		"stub-max-tokens": lesson.ModelMaxTokens, "stub-truncated": lesson.ModelMaxTokens,
+		"stub-malformed": lesson.ModelMalformed,
+		"stub-503":       lesson.ModelUnavailable, "stub-redirect": lesson.ModelRedirect, "stub-timeout": lesson.ModelTimeout,
+		"no-such": lesson.ModelRefused,
 	} {
 		t.Run(model, func(t *testing.T) {
 			deadline := 10 * time.Second
@@ -42,8 +44,10 @@ func TestGatewayTellsEachOfTheStubsModesApart(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			body := `{"subject":"p-3f2a9c1e","role":"sre","level":"HIGH","reasons":[{"verb":"iam.off_hours_access","count":4,"detail":"prod-billing at 02:14"}]}`
-			r := httptest.NewRequestWithContext(mesh.WithCaller(t.Context(), topology.Workload{Name: "lms"}, ""), http.MethodPost, "/v1/generate", strings.NewReader(body))
+			body := `{"subject":"p-3f2a9c1e","role":"sre","level":"HIGH",` +
+				`"reasons":[{"verb":"iam.off_hours_access","count":4,"detail":"prod-billing at 02:14"}]}`
+			r := httptest.NewRequestWithContext(mesh.WithCaller(t.Context(), topology.Workload{Name: "lms"}, ""),
+				http.MethodPost, "/v1/generate", strings.NewReader(body))
 			r.Header.Set("Content-Type", "application/json")
 			w := httptest.NewRecorder()
 			if err := g.Generate(w, r); err != nil {
@@ -62,7 +66,8 @@ func TestGatewayTellsEachOfTheStubsModesApart(t *testing.T) {
 			if want == "" && !strings.Contains(got.Summary, "prod-billing at 02:14") {
 				t.Errorf("summary %q is not about what happened", got.Summary)
 			}
-			if text := w.Body.String(); strings.Contains(text, "evil.example") || strings.Contains(text, "onclick") || strings.Contains(text, "\u202e") {
+			if text := w.Body.String(); strings.Contains(text, "evil.example") || strings.Contains(text, "onclick") ||
+				strings.Contains(text, "\u202e") {
 				t.Errorf("markup, a link or an invisible character survived: %s", text)
 			}
 		})
@@ -80,7 +85,8 @@ func TestLessonIsWrittenThroughTheMeshAndItsCallerAudited(t *testing.T) {
 	}
 	net.Serve(t, gateway)
 
-	body := []byte(`{"subject":"p-3f2a9c1e","role":"backend_developer","level":"MEDIUM","reasons":[{"verb":"git.secret_committed","count":3}]}`)
+	body := []byte(`{"subject":"p-3f2a9c1e","role":"backend_developer","level":"MEDIUM",` +
+		`"reasons":[{"verb":"git.secret_committed","count":3}]}`)
 	resp, err := net.Join(t, "lms").Peer("llm-gateway").Post(t.Context(), "/v1/generate", "application/json", body)
 	if err != nil {
 		t.Fatal(err)
@@ -89,14 +95,17 @@ func TestLessonIsWrittenThroughTheMeshAndItsCallerAudited(t *testing.T) {
 	if err := httpjson.ReadAnswer(resp, 1<<20, &got); err != nil {
 		t.Fatal(err)
 	}
-	if err := got.Validate(); err != nil || got.Origin != lesson.Stub || got.Model != "gemini-2.5-flash" || !strings.Contains(got.Summary, "committed 3 secrets") {
+	if err := got.Validate(); err != nil || got.Origin != lesson.Stub || got.Model != "gemini-2.5-flash" ||
+		!strings.Contains(got.Summary, "committed 3 secrets") {
 		t.Errorf("%+v, %v", got, err)
 	}
 	entry := net.AwaitAudit(t, "llm-gateway", "the generation", func(e audit.Entry) bool { return e.Kind == "lesson" })
-	if entry.Reason != "generated" || entry.Peer != net.Topology.ID("lms").String() || strings.Contains(entry.Detail, "committed") {
+	if entry.Reason != "generated" || entry.Peer != net.Topology.ID("lms").String() || strings.Contains(entry.Detail,
+		"committed") {
 		t.Errorf("%+v", entry)
 	}
-	if resp, err = net.Join(t, "git-collector").Peer("llm-gateway").Post(t.Context(), "/v1/generate", "application/json", body); err == nil {
+	if resp, err = net.Join(t, "git-collector").Peer("llm-gateway").Post(t.Context(), "/v1/generate", "application/json",
+		body); err == nil {
 		resp.Body.Close()
 		t.Errorf("a collector got %d from the gateway", resp.StatusCode)
 	}

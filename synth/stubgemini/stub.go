@@ -1,5 +1,5 @@
-// Package stubgemini is a Gemini that always says something checkable: it speaks the Gemini API's protocol on a real socket,
-// answers the same request in the same way, and fails on request.
+// Package stubgemini simulates the Gemini API with reproducible answers: it speaks the API's protocol on a real socket,
+// answers equal requests equally, and fails on request.
 //
 // A model whose name begins with "gemini-" answers. The models below answer as their name says:
 //
@@ -16,7 +16,7 @@
 //	stub-redirect    307 to Server.RedirectTo
 //
 // Any other model is 404 NOT_FOUND. A request without x-goog-api-key is 403 PERMISSION_DENIED; the key "invalid" is
-// 400 INVALID_ARGUMENT with the reason API_KEY_INVALID; every other key will do.
+// 400 INVALID_ARGUMENT with the reason API_KEY_INVALID; every other key is accepted.
 package stubgemini
 
 import (
@@ -56,10 +56,10 @@ func Run(ctx context.Context, lookup env.Lookup) error {
 	return node.Serve(ctx)
 }
 
-// Mount hangs up the stub's handlers at node.
+// Mount adds the stub's handlers to node.
 func Mount(node *mesh.Node) { node.Handle(gatewayapi.RouteModel, new(Server).Call) }
 
-// The parts of the API's messages that matter here; the rest of a request is ignored, as the API ignores what it need not know.
+// The used parts of the API's messages; other parts of a request are ignored.
 type (
 	part struct {
 		Text    string `json:"text,omitempty"`
@@ -73,7 +73,7 @@ type (
 		Contents          []content         `json:"contents"`
 		SystemInstruction *content          `json:"systemInstruction"`
 		GenerationConfig  *generationConfig `json:"generationConfig"`
-		// GenerateContentRequest is countTokens' other form.
+		// GenerateContentRequest is the other form of countTokens.
 		GenerateContentRequest *request `json:"generateContentRequest,omitempty"`
 	}
 	generationConfig struct {
@@ -132,7 +132,7 @@ type (
 )
 
 // Call answers POST /v1beta/models/{call}, where call is model:generateContent, model:streamGenerateContent or
-// model:countTokens. Faults are answered in the API's own form; only a wrong media type and a body that is too long are
+// model:countTokens. Faults are answered in the API's form; only a wrong media type and a body that is too long are
 // returned as errors.
 func (s *Server) Call(w http.ResponseWriter, r *http.Request) error {
 	if err := httpjson.RequireType(r, "application/json"); err != nil {
@@ -170,7 +170,8 @@ func (s *Server) Call(w http.ResponseWriter, r *http.Request) error {
 		req.SystemInstruction = req.GenerateContentRequest.SystemInstruction
 	}
 	if req.prompt() == "" {
-		return refuse(w, &fault{Code: 400, Status: "INVALID_ARGUMENT", Message: "* GenerateContentRequest.contents: contents is not specified"})
+		return refuse(w, &fault{Code: 400, Status: "INVALID_ARGUMENT",
+			Message: "* GenerateContentRequest.contents: contents is not specified"})
 	}
 	switch method {
 	case "countTokens":
@@ -195,15 +196,17 @@ func (s *Server) Call(w http.ResponseWriter, r *http.Request) error {
 	return refuse(w, &fault{Code: 404, Status: "NOT_FOUND", Message: "There is no such method: " + method})
 }
 
-// admit judges a key; nil if it will do.
+// admit checks a key; nil if it is accepted.
 func admit(key string) *fault {
 	switch key {
 	case "":
 		return &fault{Code: 403, Status: "PERMISSION_DENIED",
-			Message: "Method doesn't allow unregistered callers (callers without established identity). Please use API Key or other form of API consumer identity to call this API."}
+			Message: "Method doesn't allow unregistered callers (callers without established identity). " +
+				"Please use API Key or other form of API consumer identity to call this API."}
 	case "invalid":
 		return &fault{Code: 400, Status: "INVALID_ARGUMENT", Message: "API key not valid. Please pass a valid API key.",
-			Details: []faultDetail{{Type: "type.googleapis.com/google.rpc.ErrorInfo", Reason: "API_KEY_INVALID", Domain: "googleapis.com"}}}
+			Details: []faultDetail{{Type: "type.googleapis.com/google.rpc.ErrorInfo", Reason: "API_KEY_INVALID",
+				Domain: "googleapis.com"}}}
 	}
 	return nil
 }
@@ -212,7 +215,8 @@ func admit(key string) *fault {
 func failure(model string) *fault {
 	switch model {
 	case "stub-429":
-		return &fault{Code: 429, Status: "RESOURCE_EXHAUSTED", Message: "You exceeded your current quota, please check your plan and billing details.",
+		return &fault{Code: 429, Status: "RESOURCE_EXHAUSTED",
+			Message: "You exceeded your current quota, please check your plan and billing details.",
 			Details: []faultDetail{{Type: "type.googleapis.com/google.rpc.RetryInfo", RetryDelay: "7s"}}}
 	case "stub-500":
 		return &fault{Code: 500, Status: "INTERNAL", Message: "An internal error has occurred."}
@@ -222,7 +226,8 @@ func failure(model string) *fault {
 		return nil
 	}
 	if !strings.HasPrefix(model, "gemini-") {
-		return &fault{Code: 404, Status: "NOT_FOUND", Message: "models/" + model + " is not found for API version v1beta, or is not supported for generateContent."}
+		return &fault{Code: 404, Status: "NOT_FOUND", Message: "models/" + model +
+			" is not found for API version v1beta, or is not supported for generateContent."}
 	}
 	return nil
 }
@@ -233,7 +238,7 @@ func refuse(w http.ResponseWriter, f *fault) error {
 	}{f})
 }
 
-// prompt is the text of all of the user's turns.
+// prompt is the text of all turns of the user.
 func (r *request) prompt() string {
 	var b strings.Builder
 	for _, c := range r.Contents {
@@ -261,7 +266,7 @@ func (r *request) tokens() int {
 
 func tokens(s string) int { return (utf8.RuneCountInString(s) + 3) / 4 }
 
-// hash names the request: the same model and the same request give the same answer.
+// hash identifies the request: equal requests to the same model get equal answers.
 func (r *request) hash(model string) ([32]byte, error) {
 	b, err := json.Marshal(r)
 	if err != nil {
@@ -270,7 +275,7 @@ func (r *request) hash(model string) ([32]byte, error) {
 	return sha256.Sum256(append([]byte(model+"\n"), b...)), nil
 }
 
-// answer is the whole answer of a model that answers.
+// answer is the complete answer of a model that does not fail.
 func (r *request) answer(model string) (*response, *fault) {
 	sum, err := r.hash(model)
 	if err != nil {
@@ -287,7 +292,8 @@ func (r *request) answer(model string) (*response, *fault) {
 	}
 	asJSON := cfg.ResponseMIMEType == "application/json"
 	if shape != nil && !asJSON {
-		return nil, &fault{Code: 400, Status: "INVALID_ARGUMENT", Message: "Response schema is only supported with response mime type application/json."}
+		return nil, &fault{Code: 400, Status: "INVALID_ARGUMENT",
+			Message: "Response schema is only supported with response mime type application/json."}
 	}
 	budget := cfg.MaxOutputTokens
 	if budget == 0 {
@@ -324,7 +330,8 @@ func (r *request) answer(model string) (*response, *fault) {
 	}
 	u := usage{PromptTokenCount: r.tokens(), CandidatesTokenCount: tokens(text), ThoughtsTokenCount: thoughts}
 	u.TotalTokenCount = u.PromptTokenCount + u.CandidatesTokenCount + u.ThoughtsTokenCount
-	answer := &response{Candidates: []candidate{c}, UsageMetadata: u, ModelVersion: model, ResponseID: hex.EncodeToString(sum[:12])}
+	answer := &response{Candidates: []candidate{c}, UsageMetadata: u, ModelVersion: model,
+		ResponseID: hex.EncodeToString(sum[:12])}
 	if model == "stub-blocked" {
 		answer.Candidates, answer.PromptFeedback = nil, &promptFeedback{BlockReason: "PROHIBITED_CONTENT"}
 		answer.UsageMetadata = usage{PromptTokenCount: u.PromptTokenCount, TotalTokenCount: u.PromptTokenCount}
@@ -343,7 +350,7 @@ func head(s string, n int) string {
 	return s[:n]
 }
 
-// chunks cuts an answer into the pieces of a stream; the last one alone says why it ended and what it cost in full.
+// chunks divides an answer into the chunks of a stream. Only the last one has the finish reason and the full usage.
 func chunks(whole *response) []*response {
 	if len(whole.Candidates) == 0 || whole.Candidates[0].Content == nil || len(whole.Candidates[0].Content.Parts) == 0 {
 		return []*response{whole}
@@ -355,9 +362,10 @@ func chunks(whole *response) []*response {
 		piece := head(text, size)
 		text = text[len(piece):]
 		next := &response{
-			Candidates:    []candidate{{Content: &content{Role: "model", Parts: []part{{Text: piece}}}}},
-			UsageMetadata: usage{PromptTokenCount: whole.UsageMetadata.PromptTokenCount, TotalTokenCount: whole.UsageMetadata.PromptTokenCount},
-			ModelVersion:  whole.ModelVersion, ResponseID: whole.ResponseID,
+			Candidates: []candidate{{Content: &content{Role: "model", Parts: []part{{Text: piece}}}}},
+			UsageMetadata: usage{PromptTokenCount: whole.UsageMetadata.PromptTokenCount,
+				TotalTokenCount: whole.UsageMetadata.PromptTokenCount},
+			ModelVersion: whole.ModelVersion, ResponseID: whole.ResponseID,
 		}
 		if text == "" {
 			next.Candidates[0].FinishReason, next.UsageMetadata = whole.Candidates[0].FinishReason, whole.UsageMetadata
@@ -367,7 +375,7 @@ func chunks(whole *response) []*response {
 	return out
 }
 
-// stream writes server-sent events of nothing but data: a comment, an event line or a [DONE] would make the SDK fail.
+// stream writes server-sent events that have only data: the SDK fails on a comment, an event line or a [DONE].
 func stream(w http.ResponseWriter, pieces []*response) error {
 	w.Header().Set("Content-Type", "text/event-stream")
 	w.WriteHeader(http.StatusOK)
@@ -377,7 +385,7 @@ func stream(w http.ResponseWriter, pieces []*response) error {
 			return fmt.Errorf("encode chunk: %w", err)
 		}
 		if _, err := fmt.Fprintf(w, "data: %s\r\n\r\n", b); err != nil {
-			return nil // the reader has gone: there is nobody left to tell
+			return nil // the reader is gone
 		}
 		if err := http.NewResponseController(w).Flush(); err != nil && !errors.Is(err, http.ErrNotSupported) {
 			return nil

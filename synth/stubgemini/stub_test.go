@@ -16,7 +16,9 @@ import (
 	"example.org/security-training/synth/stubgemini"
 )
 
-const prompt = `{"module":"secret-hygiene","reasons":[{"verb":"git.secret_committed","count":3,"detail":"payments: config/prod.env"},{"verb":"iam.service_account_key","count":1}]}`
+const prompt = `{"module":"secret-hygiene","reasons":[` +
+	`{"verb":"git.secret_committed","count":3,"detail":"payments: config/prod.env"},` +
+	`{"verb":"iam.service_account_key","count":1}]}`
 
 func serve(t *testing.T, s *stubgemini.Server) *httptest.Server {
 	mux := http.NewServeMux()
@@ -31,7 +33,8 @@ func serve(t *testing.T, s *stubgemini.Server) *httptest.Server {
 }
 
 func client(t *testing.T, server *httptest.Server, key string) *genai.Client {
-	c, err := genai.NewClient(t.Context(), &genai.ClientConfig{APIKey: key, Backend: genai.BackendGeminiAPI, HTTPClient: server.Client(),
+	c, err := genai.NewClient(t.Context(), &genai.ClientConfig{APIKey: key, Backend: genai.BackendGeminiAPI,
+		HTTPClient:  server.Client(),
 		HTTPOptions: genai.HTTPOptions{BaseURL: server.URL}})
 	if err != nil {
 		t.Fatal(err)
@@ -62,14 +65,16 @@ func TestSDKGetsALessonOfTheSchemaAboutTheReasons(t *testing.T) {
 		t.Errorf("modelVersion %q, responseId %q", resp.ModelVersion, resp.ResponseID)
 	}
 	u := resp.UsageMetadata
-	if u.PromptTokenCount == 0 || u.CandidatesTokenCount == 0 || u.TotalTokenCount != u.PromptTokenCount+u.CandidatesTokenCount+u.ThoughtsTokenCount {
+	if u.PromptTokenCount == 0 || u.CandidatesTokenCount == 0 ||
+		u.TotalTokenCount != u.PromptTokenCount+u.CandidatesTokenCount+u.ThoughtsTokenCount {
 		t.Errorf("usage %+v", u)
 	}
 }
 
 func TestTheSameRequestGetsTheSameAnswer(t *testing.T) {
 	ask := func(text string) *genai.GenerateContentResponse {
-		resp, err := client(t, serve(t, &stubgemini.Server{}), "k").Models.GenerateContent(t.Context(), "gemini-2.5-flash", genai.Text(text), asLesson())
+		resp, err := client(t, serve(t, &stubgemini.Server{}), "k").Models.GenerateContent(t.Context(), "gemini-2.5-flash",
+			genai.Text(text), asLesson())
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -86,15 +91,17 @@ func TestTheSameRequestGetsTheSameAnswer(t *testing.T) {
 
 func TestAnswerFitsAnySchema(t *testing.T) {
 	c := client(t, serve(t, &stubgemini.Server{}), "k")
-	resp, err := c.Models.GenerateContent(t.Context(), "gemini-2.5-flash", genai.Text(prompt), &genai.GenerateContentConfig{
-		ResponseMIMEType: "application/json",
-		ResponseSchema: &genai.Schema{Type: genai.TypeObject, Properties: map[string]*genai.Schema{
-			"title":    {Type: genai.TypeString, MaxLength: genai.Ptr[int64](10)},
-			"severity": {Type: genai.TypeString, Enum: []string{"only"}},
-			"numbers":  {Type: genai.TypeArray, MinItems: genai.Ptr[int64](2), MaxItems: genai.Ptr[int64](2), Items: &genai.Schema{Type: genai.TypeInteger, Minimum: genai.Ptr(7.0)}},
-			"sure":     {Type: genai.TypeBoolean},
-		}},
-	})
+	resp, err := c.Models.GenerateContent(t.Context(), "gemini-2.5-flash", genai.Text(prompt),
+		&genai.GenerateContentConfig{
+			ResponseMIMEType: "application/json",
+			ResponseSchema: &genai.Schema{Type: genai.TypeObject, Properties: map[string]*genai.Schema{
+				"title":    {Type: genai.TypeString, MaxLength: genai.Ptr[int64](10)},
+				"severity": {Type: genai.TypeString, Enum: []string{"only"}},
+				"numbers": {Type: genai.TypeArray, MinItems: genai.Ptr[int64](2), MaxItems: genai.Ptr[int64](2),
+					Items: &genai.Schema{Type: genai.TypeInteger, Minimum: genai.Ptr(7.0)}},
+				"sure": {Type: genai.TypeBoolean},
+			}},
+		})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -108,7 +115,8 @@ func TestSDKReadsTheStreamToItsEnd(t *testing.T) {
 	var text strings.Builder
 	var last *genai.GenerateContentResponse
 	n := 0
-	for resp, err := range c.Models.GenerateContentStream(t.Context(), "gemini-2.5-flash", genai.Text(prompt), asLesson()) {
+	for resp, err := range c.Models.GenerateContentStream(t.Context(), "gemini-2.5-flash", genai.Text(prompt),
+		asLesson()) {
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -186,7 +194,8 @@ func TestSilentFailuresAreWhatTheyAreInLife(t *testing.T) {
 		}
 	}
 	resp, err := c.Models.GenerateContent(t.Context(), "stub-blocked", genai.Text(prompt), asLesson())
-	if err != nil || len(resp.Candidates) != 0 || resp.PromptFeedback == nil || resp.PromptFeedback.BlockReason != genai.BlockedReasonProhibitedContent {
+	if err != nil || len(resp.Candidates) != 0 || resp.PromptFeedback == nil ||
+		resp.PromptFeedback.BlockReason != genai.BlockedReasonProhibitedContent {
 		t.Errorf("stub-blocked: %+v, %v", resp, err)
 	}
 }
@@ -204,7 +213,8 @@ func TestTimeoutLastsUntilTheCallerGivesUp(t *testing.T) {
 	}))
 	defer server.Close()
 	go func() { <-entered; cancel() }()
-	if _, err := client(t, server, "k").Models.GenerateContent(ctx, "stub-timeout", genai.Text(prompt), nil); !errors.Is(err, context.Canceled) {
+	if _, err := client(t, server, "k").Models.GenerateContent(ctx, "stub-timeout", genai.Text(prompt),
+		nil); !errors.Is(err, context.Canceled) {
 		t.Errorf("got %v", err)
 	}
 }
@@ -222,7 +232,8 @@ func TestWrongMediaTypeMissingKeyAndUnknownMethodAreRefused(t *testing.T) {
 		{"gemini-2.5-flash:dance", "application/json", "k", `{"contents":[{"parts":[{"text":"x"}]}]}`, 404},
 		{"gemini-2.5-flash", "application/json", "k", `{"contents":[{"parts":[{"text":"x"}]}]}`, 404},
 	} {
-		req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, server.URL+"/v1beta/models/"+c.call, strings.NewReader(c.body))
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, server.URL+"/v1beta/models/"+c.call,
+			strings.NewReader(c.body))
 		if err != nil {
 			t.Fatal(err)
 		}

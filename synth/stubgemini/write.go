@@ -46,16 +46,17 @@ func (c *count) UnmarshalJSON(b []byte) error {
 	return nil
 }
 
-// value is any JSON value: an object, a list, a text or a number. It never leaves this package but as bytes.
+// value is any JSON value: an object, a list, a text or a number.
 type value = any
 
 var (
-	reasonPattern = regexp.MustCompile(`"verb"\s*:\s*"((?:git|jira|iam|siem|training)\.[a-z_]+)"(?:\s*,\s*"count"\s*:\s*(\d+))?(?:\s*,\s*"detail"\s*:\s*("(?:[^"\\]|\\.)*"))?`)
+	reasonPattern = regexp.MustCompile(`"verb"\s*:\s*"((?:git|jira|iam|siem|training)\.[a-z_]+)"` +
+		`(?:\s*,\s*"count"\s*:\s*(\d+))?(?:\s*,\s*"detail"\s*:\s*("(?:[^"\\]|\\.)*"))?`)
 	verbPattern   = regexp.MustCompile(`\b(?:git|jira|iam|siem|training)\.[a-z_]+\b`)
 	modulePattern = regexp.MustCompile(`"module"\s*:\s*"([a-z-]+)"`)
 )
 
-// read finds what a prompt is about: the reasons in it, in order, and the module, if it names one.
+// read finds the reasons in a prompt, in order, and the module, if it names one.
 func read(prompt string) lesson.Request {
 	var req lesson.Request
 	seen := map[activity.Verb]bool{}
@@ -71,7 +72,7 @@ func read(prompt string) lesson.Request {
 			r.Count = n
 		}
 		if m[3] != "" {
-			_ = json.Unmarshal([]byte(m[3]), &r.Detail) // a detail that cannot be read is no detail
+			_ = json.Unmarshal([]byte(m[3]), &r.Detail) // an invalid detail is ignored
 		}
 		add(r)
 	}
@@ -86,7 +87,7 @@ func read(prompt string) lesson.Request {
 	return req
 }
 
-// write answers a prompt: a lesson in the given shape, or prose where no JSON was asked for.
+// write answers a prompt: a lesson with the given schema, or prose if no JSON was requested.
 func write(rng *rand.Rand, prompt string, shape *schema, asJSON bool) (string, error) {
 	c := compose(rng, read(prompt))
 	if !asJSON {
@@ -106,7 +107,7 @@ func write(rng *rand.Rand, prompt string, shape *schema, asJSON bool) (string, e
 	return string(b), nil
 }
 
-// compose writes a lesson about reasons, from the built-in lesson of their module.
+// compose writes a lesson about reasons from the built-in lesson of their module.
 func compose(rng *rand.Rand, req lesson.Request) lesson.Content {
 	topic := req.Topic()
 	c := lesson.BuiltIn(topic).Content
@@ -126,7 +127,9 @@ func compose(rng *rand.Rand, req lesson.Request) lesson.Content {
 	c.Title = head(c.Title+" - from what happened", 200)
 	c.Summary = fmt.Sprintf(openings[rng.IntN(len(openings))], list(about)) + c.Summary
 	for _, r := range req.Reasons[:min(2, len(req.Reasons))] {
-		c.Objectives = append(c.Objectives, fmt.Sprintf("Explain how it came about that your account %s, and what will be different next time", risk.Words(r.Verb, r.Count)))
+		c.Objectives = append(c.Objectives,
+			fmt.Sprintf("Explain how it came about that your account %s, and what will be different next time",
+				risk.Words(r.Verb, r.Count)))
 	}
 	rng.Shuffle(len(c.Practices), func(i, j int) { c.Practices[i], c.Practices[j] = c.Practices[j], c.Practices[i] })
 	c.Quiz = append(c.Quiz, recall(first, req.Reasons))
@@ -138,7 +141,8 @@ func compose(rng *rand.Rand, req lesson.Request) lesson.Content {
 }
 
 func phrase(r lesson.Reason) string {
-	if r.Detail == "" || strings.ContainsAny(r.Detail, "‹›") || strings.Contains(r.Detail, "://") { // what was taken out, or will be, tells nothing
+	// a redacted detail, or one that would be, is not quoted
+	if r.Detail == "" || strings.ContainsAny(r.Detail, "‹›") || strings.Contains(r.Detail, "://") {
 		return risk.Words(r.Verb, r.Count)
 	}
 	return risk.Words(r.Verb, r.Count) + " (" + head(r.Detail, 120) + ")"
@@ -151,10 +155,11 @@ func list(s []string) string {
 	return strings.Join(s[:len(s)-1], ", ") + " and " + s[len(s)-1]
 }
 
-// recall asks which act the lesson is about; the wrong answers are acts that the prompt does not mention.
+// recall asks for the act that the lesson is about; the wrong answers are acts that are not in the prompt.
 func recall(r lesson.Reason, all []lesson.Reason) lesson.Question {
 	right := sentence(risk.Words(r.Verb, r.Count))
-	q := lesson.Question{Question: "Which of these was recorded and led to this lesson?", Options: []string{right}, Why: "It weighs most among the reasons of your score, so changing it helps most."}
+	q := lesson.Question{Question: "Which of these was recorded and led to this lesson?", Options: []string{right},
+		Why: "It weighs most among the reasons of your score, so changing it helps most."}
 	mentioned := map[activity.Verb]bool{}
 	for _, x := range all {
 		mentioned[x.Verb] = true
@@ -187,7 +192,7 @@ func shuffleOptions(rng *rand.Rand, q *lesson.Question) {
 	})
 }
 
-// fit makes a value of the given shape, using what known offers under the same names and making up the rest.
+// fit makes a value with the given schema. It uses values of known with the same names, and generates the rest.
 func fit(rng *rand.Rand, s *schema, known value, name string, depth int) value {
 	if s == nil || depth > 8 {
 		return name
@@ -260,7 +265,7 @@ func bound(c *count, otherwise int) int {
 	return int(*c)
 }
 
-// order is the properties' names: those with a stated order first, the rest sorted, so that chance is drawn in one order.
+// order are the properties' names: those with a given order first, the rest sorted, so that the result is reproducible.
 func order(s *schema) []string {
 	var keys []string
 	seen := map[string]bool{}
@@ -278,7 +283,7 @@ func order(s *schema) []string {
 	return keys
 }
 
-// deface puts into each text of a JSON answer what a hostile model might: markup, links and invisible characters.
+// deface adds to each text of a JSON answer what a hostile model might: markup, links and invisible characters.
 func deface(text string) (string, error) {
 	var v value
 	if err := json.Unmarshal([]byte(text), &v); err != nil {
@@ -302,7 +307,8 @@ func defaceValue(v value) value {
 			x[i] = defaceValue(x[i])
 		}
 	case string:
-		return "<b onclick=alert(1)>" + x + "</b>\u202e\u200b\U000E0041 [sign in](https://evil.example/login) ![x](https://evil.example/p.png) https://evil.example/?k=1"
+		return "<b onclick=alert(1)>" + x + "</b>\u202e\u200b\U000E0041 [sign in](https://evil.example/login) " +
+			"![x](https://evil.example/p.png) https://evil.example/?k=1"
 	}
 	return v
 }

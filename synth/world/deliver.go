@@ -26,13 +26,13 @@ type parcel struct {
 	records int
 }
 
-// sendFunc sends one request to whoever serves route.
+// sendFunc sends one request to the workload that serves route.
 type sendFunc func(ctx context.Context, route topology.Route, h http.Header, body []byte) (*http.Response, error)
 
-// writer is how the records of a source are written, and how they are sent.
+// writer writes and sends the records of a source.
 type writer struct {
 	records func(routine.Act, risk.Person, cast) ([]record, error)
-	wrap    func(one *parcel, secret []byte, list []source.Record) error // fills in body and header
+	wrap    func(one *parcel, secret []byte, list []source.Record) error // sets body and header
 }
 
 var writers = map[activity.Source]writer{
@@ -42,10 +42,11 @@ var writers = map[activity.Source]writer{
 	activity.SIEM: {siemRecords, wrapSIEM},
 }
 
-// wrap signs a delivery as the vendor does. The delivery's id is made of the play's, so that the same play delivered again,
-// by a simulator that was restarted say, is known.
+// wrap signs a delivery as the vendor does. The delivery's id is derived from the play's, so that it is recognised when
+// the same play is delivered again, for example after a restart.
 func (w *World) wrap(p *play, name string, list []source.Record) (parcel, error) {
-	one := parcel{id: guid(p.ID + "/" + name), header: http.Header{"Content-Type": {"application/json"}}, records: len(list)}
+	one := parcel{id: guid(p.ID + "/" + name), header: http.Header{"Content-Type": {"application/json"}},
+		records: len(list)}
 	return one, writers[w.source].wrap(&one, w.secret, list)
 }
 
@@ -90,8 +91,9 @@ func wrapSIEM(one *parcel, secret []byte, list []source.Record) error {
 	return nil
 }
 
-// hand delivers one parcel until it is acknowledged or refused for good. What ended in a time-out, without an answer or with a
-// 5xx, 408 or 429 is delivered again under the same id; so is what the mesh itself refused (401), since identities come back.
+// hand delivers one parcel until it is acknowledged or finally refused. After a time-out, a failed connection, a 5xx,
+// 408 or 429 it is delivered again with the same id; also after a refusal of the mesh (401), since identities may
+// return.
 func (w *World) hand(ctx context.Context, p *play, one parcel) error {
 	wait := w.first
 	for {
@@ -129,7 +131,8 @@ func (w *World) try(ctx context.Context, p *play, one parcel) (again bool, after
 			}
 		})
 		return false, 0, nil
-	case code >= 500 || code == http.StatusTooManyRequests || code == http.StatusRequestTimeout || resp.Header.Get("Mesh-Reason") != "":
+	case code >= 500 || code == http.StatusTooManyRequests || code == http.StatusRequestTimeout ||
+		resp.Header.Get("Mesh-Reason") != "":
 		if n, err := strconv.Atoi(resp.Header.Get("Retry-After")); err == nil && n > 0 && n <= 60 {
 			after = time.Duration(n) * time.Second
 		}

@@ -8,8 +8,8 @@ import (
 	"example.org/security-training/synth/routine"
 )
 
-// Going by way of the vendors changes nobody's score: what an act leaves beside its own verb (a commit, a push, a ticket's
-// update) must not touch a pattern, nor may a time lose its offset where that matters.
+// The vendors' records do not change any score: what an act makes in addition to its own verb (a commit, a push, a
+// ticket's update) must not touch a pattern, nor may a time lose its offset where that matters.
 func TestScoresAreTheSameByWayOfTheVendors(t *testing.T) {
 	staff, roster := company(42, 50)
 	acts := routine.Month(staff, 30)
@@ -37,7 +37,8 @@ func TestScoresAreTheSameByWayOfTheVendors(t *testing.T) {
 	}
 	profile := risk.MustProfile("decay-v1")
 	for _, p := range roster {
-		want, got := profile.Assess(p.ID, p.Role, direct[p.ID], risk.Epoch), profile.Assess(p.ID, p.Role, vendor[p.ID], risk.Epoch)
+		want, got := profile.Assess(p.ID, p.Role, direct[p.ID], risk.Epoch), profile.Assess(p.ID, p.Role, vendor[p.ID],
+			risk.Epoch)
 		if d := want.Score.Float() - got.Score.Float(); d > 1e-5 || d < -1e-5 || want.Pattern != got.Pattern {
 			t.Errorf("%s (%s): %v %s by acts, %v %s by vendors", p.ID, p.Role, want.Score, want.Pattern, got.Score, got.Pattern)
 		}

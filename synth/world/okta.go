@@ -15,14 +15,14 @@ import (
 	"example.org/security-training/services/source"
 )
 
-// oktaLog is Okta's System Log, which waits to be polled. A cursor says whose log it is from: one of a log that is gone, after
-// a restart, begins again at the first event.
+// oktaLog is Okta's System Log, which is polled. A cursor identifies its log: one of an earlier log, from before a
+// restart, begins at the first event.
 type oktaLog struct {
 	name string
 
 	mu      sync.Mutex
 	entries []oktaEntry
-	asked   int           // everything before was fetched, since somebody asked for what follows
+	asked   int           // everything before this was fetched, since a client asked for what follows
 	changed chan struct{} // closed when asked moves
 	window  time.Time     // of the rate limit
 	used    int
@@ -34,7 +34,7 @@ type oktaEntry struct {
 	play      *play
 }
 
-// perMinute is how many pages a client may ask for. Okta's own figure, 120, would make the history of a big company wait.
+// perMinute is how many pages a client may request. Okta's limit, 120, would delay the history of a large company.
 const perMinute = 600
 
 func newOktaLog() *oktaLog {
@@ -43,13 +43,13 @@ func newOktaLog() *oktaLog {
 
 func (l *oktaLog) append(p *play, body []byte) {
 	var e source.OktaEvent
-	_ = json.Unmarshal(body, &e) // it was written a moment ago
+	_ = json.Unmarshal(body, &e) // it was written by this program
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.entries = append(l.entries, oktaEntry{body, e.Published, p})
 }
 
-// fetched waits until all that p put into the log was fetched, or ctx ends.
+// fetched waits until everything that p added to the log was fetched, or ctx ends.
 func (l *oktaLog) fetched(ctx context.Context, p *play) error {
 	for {
 		l.mu.Lock()
@@ -72,7 +72,7 @@ func (l *oktaLog) fetched(ctx context.Context, p *play) error {
 	}
 }
 
-// page gives up to limit events from position on, and notes that what was before has been taken.
+// page returns up to limit events from position on, and records that earlier ones were fetched.
 func (l *oktaLog) page(from, limit int, since time.Time) (bodies [][]byte, next int) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -110,7 +110,7 @@ func (l *oktaLog) take(now time.Time) (remaining int, reset time.Time, ok bool) 
 	return perMinute - l.used, reset, true
 }
 
-// serveLog answers GET /api/v1/logs?since=&after=&limit=. There is always a next link: asking for it again later is how Okta's log is polled.
+// serveLog answers GET /api/v1/logs?since=&after=&limit=. There is always a next link, which clients poll.
 func (w *World) serveLog(rw http.ResponseWriter, r *http.Request) error {
 	if err := source.VerifyToken("SSWS", w.secret, r.Header); err != nil {
 		return err
@@ -121,7 +121,8 @@ func (w *World) serveLog(rw http.ResponseWriter, r *http.Request) error {
 	h.Set("X-Rate-Limit-Remaining", strconv.Itoa(remaining))
 	h.Set("X-Rate-Limit-Reset", strconv.FormatInt(reset.Unix(), 10))
 	if !ok {
-		return httpjson.Errorf(http.StatusTooManyRequests, "E0000047", "API call exceeded rate limit due to too many requests")
+		return httpjson.Errorf(http.StatusTooManyRequests, "E0000047",
+			"API call exceeded rate limit due to too many requests")
 	}
 	q := r.URL.Query()
 	limit := 100

@@ -15,7 +15,7 @@ import (
 	"example.org/security-training/synth/routine"
 )
 
-// perform plays p to its end.
+// perform runs p to its end.
 func (w *World) perform(ctx context.Context, p *play) error {
 	mix, err := people.MixFrom(p.Mix)
 	if err != nil {
@@ -47,7 +47,7 @@ func (w *World) perform(ctx context.Context, p *play) error {
 	}
 }
 
-// own leaves the acts of this vendor's source.
+// own keeps the acts of this vendor's source.
 func (w *World) own(acts []routine.Act) []routine.Act {
 	var list []routine.Act
 	for _, a := range acts {
@@ -76,7 +76,8 @@ func (w *World) live(ctx context.Context, p *play, c cast, staff []people.Person
 	return ctx.Err()
 }
 
-// await delivers acts, which are in order, each when the lab's clock has reached it; acts of the same moment go together.
+// await delivers acts, which are in order of time, each when the lab's clock reaches it. Acts at the same time are
+// delivered together.
 func (w *World) await(ctx context.Context, p *play, c cast, acts []routine.Act) error {
 	for len(acts) > 0 {
 		if err := w.until(ctx, p, acts[0].At); err != nil {
@@ -98,7 +99,7 @@ func (w *World) await(ctx context.Context, p *play, c cast, acts []routine.Act) 
 	return nil
 }
 
-// until waits for a moment of the lab's clock, which may jump and change its pace at any time.
+// until waits for a time of the lab's clock, which may jump and change its pace.
 func (w *World) until(ctx context.Context, p *play, moment time.Time) error {
 	for {
 		now, err := w.now(ctx, p)
@@ -114,7 +115,7 @@ func (w *World) until(ctx context.Context, p *play, moment time.Time) error {
 	}
 }
 
-// now asks for the lab's time until there is an answer.
+// now reads the lab's time, and retries until there is an answer.
 func (w *World) now(ctx context.Context, p *play) (time.Time, error) {
 	wait := w.first
 	for {
@@ -144,8 +145,8 @@ func pause(ctx context.Context, d time.Duration) error {
 	}
 }
 
-// recorded is what the vendor has on record of acts: a company's life by the vendor's own clock and with its gaps, though each
-// act is told of when it happens. A timeline is never dirty.
+// recorded is what the vendor has recorded of acts: dates by the vendor's clock, and with its gaps. Each act is still
+// reported when it happens. A timeline has no such faults.
 func recorded(p *play, acts []routine.Act) []routine.Act {
 	if p.Kind == Timeline {
 		return acts
@@ -153,19 +154,19 @@ func recorded(p *play, acts []routine.Act) []routine.Act {
 	return routine.Recorded(p.Seed, acts)
 }
 
-// repeated tells whether a vendor reports an act's records twice, as 2 in 100 are.
+// repeated says whether a vendor reports an act's records twice, as for 2 in 100 acts.
 func repeated(p *play, a routine.Act) bool {
 	d := digest(a, "repeated")
 	return p.Kind != Timeline && int(d[0])<<8+int(d[1]) < 65536*2/100
 }
 
-// together is how many records the vendors that concatenate put into one delivery.
+// together is how many records a delivery has, for vendors that concatenate them.
 const together = 100
 
-// job is a sequence of deliveries that must keep its order: one act's, or a batch.
+// job is a sequence of deliveries whose order must be kept: those of one act, or a batch.
 type job []parcel
 
-// deliver hands acts to the vendor's way of reporting, and returns when every record is acknowledged or refused for good.
+// deliver reports acts as the vendor does, and returns when every record is acknowledged or finally refused.
 func (w *World) deliver(ctx context.Context, p *play, c cast, acts []routine.Act) error {
 	var each []routine.Act
 	for _, a := range acts {
@@ -208,7 +209,7 @@ func (w *World) deliver(ctx context.Context, p *play, c cast, acts []routine.Act
 	return err
 }
 
-// pack makes the vendor's deliveries of acts.
+// pack turns acts into the vendor's deliveries.
 func (w *World) pack(ctx context.Context, p *play, c cast, acts []routine.Act, out func(job) error) error {
 	var batch []source.Record
 	n := 0
@@ -239,10 +240,10 @@ func (w *World) pack(ctx context.Context, p *play, c cast, acts []routine.Act, o
 			switch {
 			case r.polled:
 				w.log.append(p, r.Body)
-			case w.row.Pushed[0].Delivery == nil: // this vendor has no delivery ids, and concatenates
+			case w.row.Pushed[0].Delivery == nil: // this vendor has no delivery ids, and concatenates records
 				batch = append(batch, r.Record)
 			default:
-				// A repeated record comes under the id of the first.
+				// A repeated record has the id of the first one.
 				one, err := w.wrap(p, a.ID+"/"+strconv.Itoa(i%once), []source.Record{r.Record})
 				if err != nil {
 					return err
@@ -267,8 +268,7 @@ func (w *World) pack(ctx context.Context, p *play, c cast, acts []routine.Act, o
 	return ctx.Err()
 }
 
-// Traces is what the vendors report of acts, as records of each act's source in order: what an oracle outside the lab
-// computes the expected events from.
+// Traces are the vendors' records of acts, in order. An oracle outside the lab computes the expected events from them.
 func Traces(company []risk.Person, acts []routine.Act) (map[string][]source.Record, error) {
 	c := cast{}
 	for _, p := range company {

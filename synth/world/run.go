@@ -17,7 +17,8 @@ import (
 	"example.org/security-training/services/topology"
 )
 
-// Run is the program: settings of mesh.FromEnv, and SOURCE_SECRET_FILE, which the source's collector has too.
+// Run is the program. Its settings are those of mesh.FromEnv, and SOURCE_SECRET_FILE, which it shares with the
+// collector.
 func Run(ctx context.Context, lookup env.Lookup) error {
 	r := env.Read(lookup)
 	secret := r.Secret("SOURCE_SECRET_FILE")
@@ -31,7 +32,7 @@ func Run(ctx context.Context, lookup env.Lookup) error {
 	return Serve(ctx, node, secret)
 }
 
-// Serve is the vendor of node's own row, until ctx ends.
+// Serve runs the vendor of node's row until ctx ends.
 func Serve(ctx context.Context, node *mesh.Node, secret []byte) error {
 	row, err := source.Find(activity.Source(node.Self().Source))
 	if err != nil {
@@ -65,14 +66,15 @@ func Serve(ctx context.Context, node *mesh.Node, secret []byte) error {
 	return node.Serve(ctx)
 }
 
-// sender sends to whoever serves a route, found at each delivery since the topology may change.
+// sender sends to the workload that serves a route. It is looked up for each delivery, since the topology may change.
 func sender(node *mesh.Node) sendFunc {
 	return func(ctx context.Context, route topology.Route, h http.Header, body []byte) (*http.Response, error) {
 		peer, err := node.Serving(route)
 		if err != nil {
 			return nil, err
 		}
-		req, err := http.NewRequestWithContext(ctx, route.Method(), "https://"+peer.Name()+route.Path(), bytes.NewReader(body))
+		req, err := http.NewRequestWithContext(ctx, route.Method(), "https://"+peer.Name()+route.Path(),
+			bytes.NewReader(body))
 		if err != nil {
 			return nil, fmt.Errorf("deliver: %w", err)
 		}

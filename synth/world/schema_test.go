@@ -58,8 +58,8 @@ func schemaOf(t *testing.T, name string) judge {
 
 var refs = regexp.MustCompile(`"#/\$defs/([^"]+)"`)
 
-// github are GitHub's own schemas of its webhooks, from the description of its API that it publishes, a development dependency
-// that is not shipped.
+// github are GitHub's own schemas of its webhooks, from the description of its API that it publishes, a development
+// dependency that is not shipped.
 func github(t *testing.T) func(r source.Record) judge {
 	t.Helper()
 	text := needtest.WebCheck(t, "../..", "@octokit/openapi-webhooks/generated/api.github.com.json")
@@ -68,7 +68,8 @@ func github(t *testing.T) func(r source.Record) judge {
 			Schemas map[string]json.RawMessage `json:"schemas"`
 		} `json:"components"`
 	}
-	if err := json.Unmarshal(bytes.ReplaceAll(text, []byte("#/components/schemas/"), []byte("#/$defs/")), &api); err != nil {
+	if err := json.Unmarshal(bytes.ReplaceAll(text, []byte("#/components/schemas/"), []byte("#/$defs/")),
+		&api); err != nil {
 		t.Fatal(err)
 	}
 	known := map[string]judge{}
@@ -111,8 +112,8 @@ func github(t *testing.T) func(r source.Record) judge {
 	}
 }
 
-// samples are payloads of a month of a company with every storyline: the first of each kind, and then each that looks different
-// from all before, so that each shape is among them.
+// samples are payloads of a month of a company with every storyline: the first of each kind, and then each that looks
+// different from all before, so that each shape is among them.
 func samples(t *testing.T, vendor string) map[string][]source.Record {
 	t.Helper()
 	staff, roster := company(42, 50)
@@ -163,15 +164,16 @@ func shape(v any) string {
 	return fmt.Sprintf("%T", v)
 }
 
-// The payloads of every vendor are as that vendor publishes them. Each schema is shown to refuse a payload without any one of
-// the fields that it requires, or with one of another type.
+// The payloads of every vendor are as that vendor publishes them. Each schema is shown to refuse a payload without any
+// one of the fields that it requires, or with one of another type.
 func TestPayloadsAreOfTheVendorsPublishedShapes(t *testing.T) {
 	for _, c := range []struct {
 		vendor string
 		kinds  []string
 		judge  func(t *testing.T) func(source.Record) judge
 	}{
-		{"git", []string{"dependabot_alert", "pull_request_review", "push", "secret_scanning_alert", "secret_scanning_alert_location"}, github},
+		{"git", []string{"dependabot_alert", "pull_request_review", "push", "secret_scanning_alert",
+			"secret_scanning_alert_location"}, github},
 		{"jira", []string{"webhook"}, always("jira")},
 		{"iam", []string{"cloudtrail", "okta"}, byKind},
 		{"siem", []string{"HEC envelope"}, always("hec")},
@@ -229,11 +231,13 @@ func refusesBroken(t *testing.T, kind string, j judge, body []byte) {
 	}
 }
 
-// A repository's times are numbers in a push and text in every other event: what was wrong here once, and a schema found it.
+// A repository's times are numbers in a push and text in every other event: what was wrong here once, and a schema
+// found it.
 func TestGitHubsSchemaRefusesARepositorysTimesInTheFormOfAnotherEvent(t *testing.T) {
 	of := github(t)
 	found := samples(t, "git")
-	for kind, wrong := range map[string]any{"push": "yesterday", "pull_request_review": 1788260806, "dependabot_alert": 1788260806} {
+	for kind, wrong := range map[string]any{"push": "yesterday", "pull_request_review": 1788260806,
+		"dependabot_alert": 1788260806} {
 		var v map[string]any
 		r := found[kind][0]
 		if err := json.Unmarshal(r.Body, &v); err != nil {

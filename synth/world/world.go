@@ -1,8 +1,9 @@
-// Package world is the outside: one simulated vendor per process, which reports what people did as the real one would.
+// Package world simulates the vendors, one in each process. A simulator reports people's activity as the real vendor
+// does.
 //
-// A play says what happens: the company's history, its ordinary life from now on, or a timeline of given acts. Each
-// simulator takes the acts of its own source, makes the vendor's payloads of them, signs and delivers them as the vendor does,
-// and delivers again, under the same delivery id, what was not acknowledged. Okta's log waits to be polled.
+// A play says what happens: the company's history, its ordinary activity from now on, or a timeline of given acts. Each
+// simulator takes the acts of its source, turns them into the vendor's payloads, signs and delivers them as the vendor
+// does, and delivers again, with the same delivery id, what was not acknowledged. Okta's log is polled instead.
 package world
 
 import (
@@ -24,33 +25,33 @@ import (
 	"example.org/security-training/synth/routine"
 )
 
-// Routes of a world. Who may call which stands in the topology.
+// Routes of a simulator. The topology says who may call which.
 const (
 	RoutePlays    topology.Route = "POST /v1/plays"          // Play
 	RoutePlay     topology.Route = "GET /v1/plays/{play}"    // answered by Status
-	RouteStopPlay topology.Route = "DELETE /v1/plays/{play}" // what is not delivered yet is not any more
+	RouteStopPlay topology.Route = "DELETE /v1/plays/{play}" // stops its deliveries
 )
 
 // Kinds of plays.
 const (
-	History  = "history"  // the days before risk.Epoch, as fast as it goes; ends when all of it is acknowledged
+	History  = "history"  // the days before risk.Epoch, as fast as possible; ends when everything is acknowledged
 	Live     = "live"     // ordinary days from the lab's now on, at the lab's pace, until it is deleted
-	Timeline = "timeline" // Acts, each when the lab's clock has reached it; ends when all are acknowledged
+	Timeline = "timeline" // Acts, each when the lab's clock reaches it; ends when all are acknowledged
 )
 
-// Play is the body of POST /v1/plays. Every simulator may be given the same one.
+// Play is the body of POST /v1/plays. The same play may be sent to every simulator.
 type Play struct {
-	ID     string        `json:"id"` // lower case letters, digits and dashes; delivery ids are made of it
+	ID     string        `json:"id"` // lower case letters, digits and dashes; delivery ids are derived from it
 	Kind   string        `json:"kind"`
 	Seed   uint64        `json:"seed,omitempty"`   // of the company: history and live, and timelines about its people
-	People int           `json:"people,omitempty"` // how many work there
+	People int           `json:"people,omitempty"` // the number of employees
 	Days   int           `json:"days,omitempty"`   // history
 	Mix    string        `json:"mix,omitempty"`    // published (default) or sparse
 	Cast   []risk.Person `json:"cast,omitempty"`   // timeline: people from outside the company, as the roster has them
 	Acts   []routine.Act `json:"acts,omitempty"`   // timeline
 }
 
-// State says how far a play is.
+// State is the state of a play.
 type State string
 
 // States of a play.
@@ -61,20 +62,21 @@ const (
 	Stopped State = "stopped"
 )
 
-// Status answers GET /v1/plays/{play}. Counts are of vendor records: issued are handed to the delivery, delivered are
-// acknowledged (or fetched, for a log that is polled), duplicates are those that were acknowledged as known already.
+// Status is the answer of GET /v1/plays/{play}. Counts are of vendor records: issued ones were passed to delivery,
+// delivered ones were acknowledged (or fetched, from a log that is polled), duplicates were acknowledged as known
+// already.
 type Status struct {
 	ID         string         `json:"id"`
 	Kind       string         `json:"kind"`
 	State      State          `json:"state"`
 	Acts       int            `json:"acts"` // of this simulator's source
-	Lost       int            `json:"lost"` // further acts, whose records the vendor has lost
+	Lost       int            `json:"lost"` // acts whose records the vendor has lost; not in Acts
 	Issued     int            `json:"issued"`
 	Delivered  int            `json:"delivered"`
 	Duplicates int            `json:"duplicates"`
 	Retries    int            `json:"retries"`
-	Refused    map[string]int `json:"refused"`         // final refusals, by the answer's code
-	Error      string         `json:"error,omitempty"` // why it failed, or why the last delivery is tried again
+	Refused    map[string]int `json:"refused"`         // final refusals by code
+	Error      string         `json:"error,omitempty"` // why it failed, or why a delivery is repeated
 }
 
 var idPattern = regexp.MustCompile(`^[a-z0-9-]{1,64}$`)
@@ -117,7 +119,7 @@ func (p Play) Validate() error {
 	return errors.Join(faults...)
 }
 
-// play is a play that is on.
+// play is a running play.
 type play struct {
 	Play
 	stop context.CancelFunc
@@ -144,7 +146,7 @@ func (p *play) read() Status {
 	return s
 }
 
-// World is one vendor.
+// World is one simulated vendor.
 type World struct {
 	source activity.Source
 	row    source.Row
@@ -154,11 +156,11 @@ type World struct {
 	log    *oktaLog
 
 	workers int           // concurrent deliveries
-	first   time.Duration // pause after a failed delivery; doubles
+	first   time.Duration // pause after a failed delivery; it doubles
 	longest time.Duration
-	look    time.Duration // how often the lab's clock is looked at
+	look    time.Duration // how often the lab's clock is read
 
-	ctx   context.Context // of the process: plays outlive the request that began them
+	ctx   context.Context // of the process, since plays outlive the request that starts them
 	group sync.WaitGroup
 	mu    sync.Mutex
 	plays map[string]*play
@@ -192,13 +194,16 @@ func (w *World) begin(p Play) (*play, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.plays[p.ID] != nil {
-		return nil, httpjson.Errorf(http.StatusConflict, "play_exists", "a play %q is on or was; delete it or take another id", p.ID)
+		return nil, httpjson.Errorf(http.StatusConflict, "play_exists",
+			"a play %q is on or was; delete it or take another id", p.ID)
 	}
 	if len(w.plays) >= 1000 {
-		return nil, httpjson.Errorf(http.StatusTooManyRequests, "too_many_plays", "1000 plays are remembered; delete some").After(time.Second)
+		return nil, httpjson.Errorf(http.StatusTooManyRequests, "too_many_plays",
+			"1000 plays are remembered; delete some").After(time.Second)
 	}
 	ctx, stop := context.WithCancel(w.ctx)
-	on := &play{Play: p, stop: stop, over: make(chan struct{}), status: Status{ID: p.ID, Kind: p.Kind, State: Running, Refused: map[string]int{}}}
+	on := &play{Play: p, stop: stop, over: make(chan struct{}), status: Status{ID: p.ID, Kind: p.Kind, State: Running,
+		Refused: map[string]int{}}}
 	w.plays[p.ID] = on
 	w.group.Go(func() {
 		defer close(on.over)
@@ -227,12 +232,12 @@ func (w *World) find(id string) (*play, error) {
 	return nil, httpjson.Errorf(http.StatusNotFound, "no_such_play", "no play %.80q", id)
 }
 
-// largest is how long a play may be, in bytes.
-const largest = 64 << 20
+// maxPlay is the maximum size of a play in bytes.
+const maxPlay = 64 << 20
 
 func (w *World) servePost(rw http.ResponseWriter, r *http.Request) error {
 	var p Play
-	if err := httpjson.Read(rw, r, largest, &p); err != nil {
+	if err := httpjson.Read(rw, r, maxPlay, &p); err != nil {
 		return err
 	}
 	if err := p.Validate(); err != nil {
@@ -253,7 +258,7 @@ func (w *World) serveGet(rw http.ResponseWriter, r *http.Request) error {
 	return httpjson.Write(rw, http.StatusOK, p.read())
 }
 
-// serveDelete stops a play and forgets it; it answers when nothing more will be delivered.
+// serveDelete stops and deletes a play. It answers when all its deliveries have ended.
 func (w *World) serveDelete(rw http.ResponseWriter, r *http.Request) error {
 	p, err := w.find(r.PathValue("play"))
 	if err != nil {

@@ -108,7 +108,7 @@ func TestVendorsSayOfEachActWhatItWasAndWhoseItWas(t *testing.T) {
 	for _, a := range acts {
 		want[a.Person+" "+string(a.Verb)]++
 	}
-	// What an act leaves beside its own verb carries no risk: its commit and push, its ticket's update.
+	// What an act makes in addition to its own verb carries no risk: its commit and push, its ticket's update.
 	for _, m := range []map[string]int{want, got} {
 		maps.DeleteFunc(m, func(k string, _ int) bool {
 			_, verb, _ := strings.Cut(k, " ")
@@ -131,7 +131,8 @@ func TestVendorsSayOfEachActWhatItWasAndWhoseItWas(t *testing.T) {
 }
 
 func TestPayloadsNeverShowASecretOnceScrubbed(t *testing.T) {
-	a := routine.Act{ID: "000000000000000000000000", At: risk.Epoch, Person: "mira", Source: activity.Git, Verb: activity.SecretCommitted}
+	a := routine.Act{ID: "000000000000000000000000", At: risk.Epoch, Person: "mira", Source: activity.Git,
+		Verb: activity.SecretCommitted}
 	found := 0
 	for i := range 20 {
 		a.ID = fmt.Sprintf("%024d", i)
@@ -347,7 +348,8 @@ func (n *net) difference(want map[string]activity.Event) string {
 	return cmp.Diff(want, n.events)
 }
 
-// The company's month through signatures, mutual TLS, spools and batches: nothing lost but in gaps, nothing twice, nothing invented.
+// The company's month through signatures, mutual TLS, spools and batches: nothing lost but in gaps, nothing twice,
+// nothing invented.
 func TestHistoryArrivesOnceThroughTheRealCollectors(t *testing.T) {
 	days := 10
 	if testing.Short() {
@@ -369,7 +371,8 @@ func TestHistoryArrivesOnceThroughTheRealCollectors(t *testing.T) {
 		acts, lost = acts+s.Acts, lost+s.Lost
 	}
 	if acts != len(recorded) || lost != len(done)-len(recorded) {
-		t.Errorf("simulators speak of %d acts and %d lost ones, want %d and %d", acts, lost, len(recorded), len(done)-len(recorded))
+		t.Errorf("simulators speak of %d acts and %d lost ones, want %d and %d", acts, lost, len(recorded),
+			len(done)-len(recorded))
 	}
 	duplicates := 0
 	for _, s := range status {
@@ -380,10 +383,13 @@ func TestHistoryArrivesOnceThroughTheRealCollectors(t *testing.T) {
 	}
 
 	// A timeline, with a stranger to the company, waits for the lab's clock.
-	mira := risk.Person{ID: "mira", Name: "Mira", Email: "mira@example.org", Role: "backend_developer", Team: "cast", Joined: "2025-01-01", Zone: "Europe/Berlin",
+	mira := risk.Person{ID: "mira", Name: "Mira", Email: "mira@example.org", Role: "backend_developer", Team: "cast",
+		Joined: "2025-01-01", Zone: "Europe/Berlin",
 		Accounts: []string{"github:mira-k", "email:mira@example.org", "jira:5b10a", "okta:mira@example.org", "aws:mira"}}
-	late := routine.Act{ID: "aaaaaaaaaaaaaaaa", At: risk.Epoch.Add(time.Hour), Person: "mira", Source: activity.IAM, Verb: activity.OffHoursAccess}
-	early := routine.Act{ID: "bbbbbbbbbbbbbbbb", At: risk.Epoch, Person: "mira", Source: activity.Git, Verb: activity.SecretCommitted, Repository: "payments", Count: 3}
+	late := routine.Act{ID: "aaaaaaaaaaaaaaaa", At: risk.Epoch.Add(time.Hour), Person: "mira", Source: activity.IAM,
+		Verb: activity.OffHoursAccess}
+	early := routine.Act{ID: "bbbbbbbbbbbbbbbb", At: risk.Epoch, Person: "mira", Source: activity.Git,
+		Verb: activity.SecretCommitted, Repository: "payments", Count: 3}
 	n.play(t, Play{ID: "t", Kind: Timeline, Cast: []risk.Person{mira}, Acts: []routine.Act{late, early}})
 	miras := func() map[string]int {
 		n.mu.Lock()
@@ -398,13 +404,16 @@ func TestHistoryArrivesOnceThroughTheRealCollectors(t *testing.T) {
 	}
 	n.tick(time.Hour)
 	n.settled(t, "t")
-	if diff := cmp.Diff(map[string]int{"mira git.commit": 3, "mira git.push": 3, "mira git.secret_committed": 3, "mira iam.off_hours_access": 1}, miras()); diff != "" {
+	if diff := cmp.Diff(map[string]int{"mira git.commit": 3, "mira git.push": 3, "mira git.secret_committed": 3,
+		"mira iam.off_hours_access": 1}, miras()); diff != "" {
 		t.Error(diff)
 	}
 	n.mu.Lock()
 	for _, e := range n.events {
-		// A secret is found 20 s after it was pushed. But for that, and the seconds between repetitions, nothing of a timeline is dated anew.
-		if after := e.At.Sub(early.At); slices.Contains(e.Accounts, "github:mira-k") && after != 0 && after != 7*time.Second && after != 14*time.Second && e.Verb != activity.SecretCommitted {
+		// A secret is found 20 s after it was pushed. But for that, and the seconds between repetitions, nothing of a
+		// timeline gets new dates.
+		if after := e.At.Sub(early.At); slices.Contains(e.Accounts, "github:mira-k") && after != 0 &&
+			after != 7*time.Second && after != 14*time.Second && e.Verb != activity.SecretCommitted {
 			t.Errorf("%s of a timeline is dated %v after its act", e.ID, after)
 		}
 		if slices.Contains(e.Accounts, "okta:mira@example.org") && !e.At.Equal(late.At) {
@@ -445,7 +454,8 @@ func TestHistoryArrivesOnceThroughTheRealCollectors(t *testing.T) {
 		}
 	}
 	if n.ahead > 9*time.Minute {
-		t.Errorf("an event lay %v ahead of the lab's clock: services/riskscorer takes 9 minutes, by its own test, and refuses 11", n.ahead)
+		t.Errorf("an event lay %v ahead of the lab's clock: "+
+			"services/riskscorer takes 9 minutes, by its own test, and refuses 11", n.ahead)
 	}
 	n.mu.Unlock()
 	if _, err := n.caller.Peer("sim-git").Post(t.Context(), "/v1/plays", "text/plain", nil); err != nil {
@@ -460,7 +470,8 @@ func TestOrdinaryLifeIsToldWhenItHappensAndDatedByTheVendorsClock(t *testing.T) 
 		t.Fatal(err)
 	}
 	staff, roster := company(1, 50)
-	acts := slices.DeleteFunc(slices.Concat(routine.Day(staff, 0), routine.Day(staff, 1)), func(a routine.Act) bool { return a.Source != activity.Git })
+	acts := slices.DeleteFunc(slices.Concat(routine.Day(staff, 0), routine.Day(staff, 1)),
+		func(a routine.Act) bool { return a.Source != activity.Git })
 	happened, dated := expected(t, roster, acts), expected(t, roster, routine.Recorded(1, acts))
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
@@ -555,7 +566,8 @@ func TestOktaLogIsOnlyForTheTokenAndKeepsItsLimit(t *testing.T) {
 	for range perMinute {
 		get("/api/v1/logs", token)
 	}
-	if resp, _ := get("/api/v1/logs", token); resp.StatusCode != http.StatusTooManyRequests || resp.Header.Get("X-Rate-Limit-Remaining") != "0" {
+	if resp, _ := get("/api/v1/logs", token); resp.StatusCode != http.StatusTooManyRequests ||
+		resp.Header.Get("X-Rate-Limit-Remaining") != "0" {
 		t.Errorf("over the limit: %d %v", resp.StatusCode, resp.Header)
 	}
 }

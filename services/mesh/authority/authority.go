@@ -91,8 +91,9 @@ func (ca *CA) Intermediate(now time.Time, ttl time.Duration, edit func(*x509.Cer
 // Issue signs an SVID for id that is valid for ttl from now. The common name and first DNS name are the ID's path
 // without its slash, because PostgreSQL maps certificates to roles by common name. edit, which may be nil, changes the
 // certificate before it is signed; only tests pass one.
-func (ca *CA) Issue(id spiffeid.ID, now time.Time, ttl time.Duration, edit func(*x509.Certificate)) (*x509svid.SVID,
-	error) {
+func (ca *CA) Issue(
+	id spiffeid.ID, now time.Time, ttl time.Duration, edit func(*x509.Certificate),
+) (*x509svid.SVID, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		return nil, fmt.Errorf("issue %s: %w", id, err)

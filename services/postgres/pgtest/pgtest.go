@@ -137,8 +137,8 @@ func (s *Server) copy(ctx context.Context, name string, topo *topology.Topology)
 	if s.first != nil {
 		return s.first
 	}
-	admin, err := pgx.Connect(ctx, fmt.Sprintf("sslmode=disable host=%s port=%d dbname=postgres user=postgres", s.folder,
-		port))
+	admin, err := pgx.Connect(ctx,
+		fmt.Sprintf("sslmode=disable host=%s port=%d dbname=postgres user=postgres", s.folder, port))
 	if err != nil {
 		return err
 	}
@@ -147,8 +147,8 @@ func (s *Server) copy(ctx context.Context, name string, topo *topology.Topology)
 		return err
 	}
 	_, err = admin.Exec(ctx,
-		"UPDATE pg_database SET datacl = (SELECT datacl FROM pg_database WHERE datname = $1) WHERE datname = $2", prepared,
-		name)
+		"UPDATE pg_database SET datacl = (SELECT datacl FROM pg_database WHERE datname = $1) WHERE datname = $2",
+		prepared, name)
 	return err
 }
 

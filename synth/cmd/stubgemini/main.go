@@ -1,4 +1,4 @@
-// Command stubgemini serves a Gemini that needs no network.
+// Command stubgemini serves a simulated Gemini API.
 package main
 
 import (

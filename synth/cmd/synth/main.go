@@ -1,5 +1,5 @@
-// Command synth writes an invented company to a folder and verifies one, or prints its roster, its acts, its training events
-// or its answer key, as JSON.
+// Command synth writes a simulated company to a folder, verifies one, or prints its roster, acts, training events or
+// answer key as JSON.
 package main
 
 import (
