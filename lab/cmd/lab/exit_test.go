@@ -287,6 +287,7 @@ func (s stage) run(out *os.File, env []string, args ...string) (int, string) {
 
 // TestExitCodesAreAsDesignedForEveryVerbAndClassOfFailure needs no lab; e2e has the classes that need one.
 func TestExitCodesAreAsDesignedForEveryVerbAndClassOfFailure(t *testing.T) {
+	needtest.Unhurried(t, "every verb in every state, each a process of its own")
 	s := newStage(t)
 	t.Setenv("LAB_HOME", filepath.Join(needtest.PrivateDir(t), "labs")) // this process may be root's
 	full, err := os.OpenFile("/dev/full", os.O_WRONLY, 0)
