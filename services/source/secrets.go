@@ -173,10 +173,11 @@ const (
 	header // of HTTP: a scheme, and then the secret
 )
 
-// secretNames end the names of secrets, without what divides words, in lower case.
+// secretNames end the names of secrets, without what divides words, in lower case, and without digits at the end: what
+// ends with base is passwordBase64.
 var secretNames = []string{
-	"password", "passwords", "passwd", "passphrase", "passcode", "passwordhash", "passwordbase64",
-	"secret", "secrets", "secretstring", "secretvalue", "secrettext", "secretbase64", "token", "tokens", "tokenbase64",
+	"password", "passwords", "passwd", "passphrase", "passcode", "passwordhash", "passwordbase",
+	"secret", "secrets", "secretstring", "secretvalue", "secrettext", "secretbase", "token", "tokens", "tokenbase",
 	"apikey", "accesskey", "secretkey", "secretkeybase", "privatekey", "encryptionkey", "signingkey",
 	"accountkey", "masterkey", "authkey",
 	"storagekey", "servicekey", "licensekey", "webhookkey", "credential", "credentials",
