@@ -26,7 +26,8 @@ func TestWhatIsNotStoredStandsInTheAuditWithItsReason(t *testing.T) {
 	} {
 		var rows int
 		err := l.pool.QueryRow(t.Context(), `SELECT count(*) FROM audit.own
-			WHERE event = $1 AND kind = $2 AND starts_with(detail::jsonb ->> 'reason', $3)`, c.event, c.kind, c.reason).Scan(&rows)
+			WHERE event = $1 AND kind = $2 AND starts_with(detail::jsonb ->> 'reason', $3)`,
+			c.event, c.kind, c.reason).Scan(&rows)
 		if err != nil || rows != 1 {
 			t.Errorf("%s: %d rows of kind %s with reason %q (%v), want 1", c.event, rows, c.kind, c.reason, err)
 		}

@@ -6,8 +6,8 @@ import (
 	"testing"
 )
 
-// documented are the shapes of tokens that vendors document, typed from their documentation and not read from the table:
-// for each a token of the shortest form that is one, without its beginning.
+// documented are the shapes of tokens that vendors document, typed from their documentation and not read from the
+// table: for each a token of the shortest form that is one, without its beginning.
 var documented = map[string]string{
 	"AKIA": strings.Repeat("A", 16), "ASIA": strings.Repeat("A", 16), "ABIA": strings.Repeat("A", 16),
 	"ACCA": strings.Repeat("A", 16),
@@ -19,7 +19,8 @@ var documented = map[string]string{
 	"xoxp-": strings.Repeat("1", 10), "xoxr-": strings.Repeat("1", 10), "xoxs-": strings.Repeat("1", 10),
 	"xapp-":                     strings.Repeat("1", 10),
 	"hooks.slack.com/services/": "T0000/B0000/" + strings.Repeat("X", 8),
-	"AIza":                      strings.Repeat("a", 35), "GOCSPX-": strings.Repeat("a", 20), "ya29.": strings.Repeat("a", 20),
+	"AIza":                      strings.Repeat("a", 35), "GOCSPX-": strings.Repeat("a", 20),
+	"ya29.":    strings.Repeat("a", 20),
 	"sk-proj-": strings.Repeat("a", 16), "sk-ant-": strings.Repeat("a", 16), "sk-": strings.Repeat("a", 40),
 	"sk_live_": strings.Repeat("a", 16), "sk_test_": strings.Repeat("a", 16), "rk_live_": strings.Repeat("a", 16),
 	"whsec_": strings.Repeat("a", 20),
@@ -35,7 +36,8 @@ var documented = map[string]string{
 // The table and the list of what is documented are compared in both directions; each token goes, of any length.
 func TestEveryDocumentedTokenIsTakenOut(t *testing.T) {
 	for begins, rest := range documented {
-		for _, text := range []string{begins + rest, "see " + begins + rest + ", please", `{"m":"` + begins + rest + `"}`} {
+		token := begins + rest
+		for _, text := range []string{token, "see " + token + ", please", `{"m":"` + token + `"}`} {
 			if got := ScrubText(text); strings.Contains(got, rest) || !strings.Contains(got, Scrubbed) {
 				t.Errorf("%q became %q", text, got)
 			}

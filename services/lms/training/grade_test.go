@@ -61,7 +61,10 @@ func TestThreeQuartersOfTheAnswersPass(t *testing.T) {
 	for _, c := range []struct {
 		correct, questions int
 		want               bool
-	}{{3, 4, true}, {2, 4, false}, {4, 5, true}, {3, 5, false}, {6, 8, true}, {5, 8, false}, {75, 100, true}, {74, 100, false}} {
+	}{
+		{3, 4, true}, {2, 4, false}, {4, 5, true}, {3, 5, false},
+		{6, 8, true}, {5, 8, false}, {75, 100, true}, {74, 100, false},
+	} {
 		if got := enough(c.correct, c.questions); got != c.want {
 			t.Errorf("%d of %d: passed %v, want %v", c.correct, c.questions, got, c.want)
 		}
