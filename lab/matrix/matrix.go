@@ -36,6 +36,12 @@ type Cell struct {
 	Running topology.Outcome `json:"running,omitempty"`
 }
 
+// asExpected says whether the cell was measured as expected; who refuses says why.
+func (c *Cell) asExpected() bool {
+	return c.Measured == c.Expected && c.Kept == c.Expected && c.Running == "" &&
+		(c.Measured != topology.Refused || c.Reason != "")
+}
+
 // What a matrix can be held against.
 const (
 	AgainstShipped = "shipped" // the policy that the lab came with
@@ -171,8 +177,7 @@ func Try(ctx context.Context, l lab.Lab, o Options) ([]Cell, error) {
 	}
 	out := make([]Cell, len(cells))
 	for i, c := range cells {
-		c.OK = c.Measured == c.Expected && c.Kept == c.Expected && c.Running == "" &&
-			(c.Measured != topology.Refused || c.Reason != "")
+		c.OK = c.asExpected()
 		out[i] = *c
 	}
 	return out, nil

@@ -398,3 +398,25 @@ func TestExercisesAreStoredByIdAndShown(t *testing.T) {
 		}
 	}
 }
+
+// What one conductor has taken is given to no other, and what is done is not given again.
+func TestAnOrderThatWasTakenIsHandedOutNoMore(t *testing.T) {
+	s := withConductor(t)
+	instructor := s.as(site.RoleInstructor)
+	cell := "forged|llm-gateway|POST /v1/generate"
+	if p := instructor.post("/console/orders", url.Values{"kind": {"try"}, "cell": {cell}}); p.status != 303 {
+		t.Fatalf("try: %d %s", p.status, p.body)
+	}
+	waiting := func() int { return len(s.orders("").Orders) }
+	if n := waiting(); n != 1 {
+		t.Fatalf("%d orders wait, want 1", n)
+	}
+	for _, state := range []string{"taken", "done"} {
+		if code := s.report("1", `{"state":"`+state+`"}`); code != 204 {
+			t.Fatalf("report %s: %d", state, code)
+		}
+		if n := waiting(); n != 0 {
+			t.Errorf("an order that is %s is handed out again", state)
+		}
+	}
+}

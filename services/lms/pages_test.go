@@ -164,3 +164,14 @@ func TestLostDatabaseIsAnsweredAsSuch(t *testing.T) {
 		}
 	}
 }
+
+func TestAFormThatIsTooLongIsRefused(t *testing.T) {
+	s := newFixture(t)
+	b := s.as("mira.keller")
+	if p := b.post("/training", url.Values{"module": {strings.Repeat("x", 64<<10)}}); p.status != 413 {
+		t.Errorf("a form of over 64 KiB: %d, want 413", p.status)
+	}
+	if p := b.post("/training", url.Values{"module": {strings.Repeat("x", 60<<10)}}); p.status == 413 {
+		t.Error("a form of 60 KiB is too long")
+	}
+}

@@ -170,3 +170,26 @@ func TestByHTTPSTheCookieIsBoundToTheHost(t *testing.T) {
 		}
 	}
 }
+
+// A cookie that was known before someone signed in stands for no one afterwards: it may have been planted.
+func TestWhoSignsInGetsANewSession(t *testing.T) {
+	s := newFixture(t)
+	b := s.as("tom.brandt")
+	u, err := url.Parse(s.web.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	planted := b.Jar.Cookies(u)
+	_, token, _ := strings.Cut(s.link(`{"person":"mira.keller"}`).Path, "token=")
+	if p := b.post("/sign-in", url.Values{"token": {token}}); p.status != http.StatusSeeOther {
+		t.Fatalf("sign in: %d", p.status)
+	}
+	if p := b.get("/"); p.status != http.StatusOK || !strings.Contains(p.text(), "Mira Keller") {
+		t.Errorf("who signed in sees %d", p.status)
+	}
+	attacker := s.browser()
+	attacker.Jar.SetCookies(u, planted)
+	if p := attacker.get("/"); p.status != http.StatusUnauthorized {
+		t.Errorf("with the cookie of before: %d, want 401", p.status)
+	}
+}

@@ -14,8 +14,8 @@ import (
 	"example.org/security-training/services/topology"
 )
 
-// The end of a writer's rows stands in its chain of decisions, which is signed from outside: without it rows could be cut
-// off in the database.
+// The end of a writer's rows stands in its chain of decisions, which is signed from outside: without it rows could be
+// cut off in the database.
 func TestAWriterReportsTheEndOfItsRowsInItsChainOfDecisions(t *testing.T) {
 	pool := server.Database(t, topology.KindDashboard)
 	path := filepath.Join(t.TempDir(), "audit")

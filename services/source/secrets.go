@@ -173,10 +173,11 @@ const (
 	header // of HTTP: a scheme followed by the secret
 )
 
-// secretNames are the endings of names of secrets, in lower case and without separators.
+// secretNames are the endings of names of secrets, in lower case, without separators, and without digits at the end:
+// passwordBase64 ends with "passwordbase".
 var secretNames = []string{
-	"password", "passwords", "passwd", "passphrase", "passcode", "passwordhash", "passwordbase64",
-	"secret", "secrets", "secretstring", "secretvalue", "secrettext", "secretbase64", "token", "tokens", "tokenbase64",
+	"password", "passwords", "passwd", "passphrase", "passcode", "passwordhash", "passwordbase",
+	"secret", "secrets", "secretstring", "secretvalue", "secrettext", "secretbase", "token", "tokens", "tokenbase",
 	"apikey", "accesskey", "secretkey", "secretkeybase", "privatekey", "encryptionkey", "signingkey",
 	"accountkey", "masterkey", "authkey",
 	"storagekey", "servicekey", "licensekey", "webhookkey", "credential", "credentials",
