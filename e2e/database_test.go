@@ -174,7 +174,8 @@ func listTables(t *testing.T, conn *pgx.Conn) []string {
 	t.Helper()
 	r, err := conn.Query(
 		t.Context(),
-		"SELECT n.nspname || '.' || c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.relkind IN ('r', 'v') AND n.nspname NOT LIKE 'pg\\_%' AND n.nspname <> 'information_schema' ORDER BY 1",
+		"SELECT n.nspname || '.' || c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE "+
+			"c.relkind IN ('r', 'v') AND n.nspname NOT LIKE 'pg\\_%' AND n.nspname <> 'information_schema' ORDER BY 1",
 	)
 	if err != nil {
 		t.Fatal(err)
@@ -194,7 +195,9 @@ func verbsOn(t *testing.T, conn *pgx.Conn, table string) string {
 	var column string
 	if err := conn.QueryRow(
 		t.Context(),
-		"SELECT a.attname FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = $1 AND c.relname = $2 AND a.attnum > 0 AND a.attidentity = '' ORDER BY a.attnum LIMIT 1",
+		"SELECT a.attname FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid JOIN pg_namespace n ON n.oid = "+
+			"c.relnamespace WHERE n.nspname = $1 AND c.relname = $2 AND a.attnum > 0 AND a.attidentity = '' "+
+			"ORDER BY a.attnum LIMIT 1",
 		schema, name,
 	).Scan(&column); err != nil {
 		t.Fatal(err)

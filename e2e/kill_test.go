@@ -51,7 +51,7 @@ func hire(t *testing.T, id string) risk.Person {
 	dashed := strings.ReplaceAll(id, ".", "-")
 	p := risk.Person{
 		ID:     id,
-		Name:   "Somebody Hired",
+		Name:   "Newly Hired",
 		Email:  id + "@example.org",
 		Role:   "sre",
 		Team:   "test",

@@ -218,7 +218,8 @@ func TestResetOfAScenarioTakesAwayItsCastAndItsExercisesAlone(t *testing.T) {
 		}
 		if err := conn.QueryRow(
 			t.Context(),
-			`SELECT count(*) FILTER (WHERE p.name LIKE '%(' || $1 || ')'), count(*) FROM risk.event e LEFT JOIN people.person p ON p.id = e.person`,
+			`SELECT count(*) FILTER (WHERE p.name LIKE '%(' || $1 || ')'), count(*) FROM risk.event e
+				LEFT JOIN people.person p ON p.id = e.person`,
 			scenario,
 		).Scan(&events, &all); err != nil {
 			t.Fatal(err)
@@ -301,8 +302,12 @@ func TestResetGoesBackToTheSeededState(t *testing.T) {
 	}
 	who := people.Company(l.st.Spec.Seed, l.st.Spec.People, people.Published)[1].ID
 	var passed string
-	if err := training.QueryRow(t.Context(), `WITH l AS (INSERT INTO training.lesson (person, module, state, request, lesson, asked) VALUES ($1, 'phishing', 'passed', '{}', '{}', now()) RETURNING id, person, module)
-		INSERT INTO training.completion (lesson, person, module, event, passed, share, at) SELECT id, person, module, 'training:e2e-' || id, true, 1, now() FROM l RETURNING lesson::text`, who).
+	if err := training.QueryRow(t.Context(), `WITH l AS (
+		INSERT INTO training.lesson (person, module, state, request, lesson, asked)
+		VALUES ($1, 'phishing', 'passed', '{}', '{}', now())
+		RETURNING id, person, module)
+		INSERT INTO training.completion (lesson, person, module, event, passed, share, at)
+		SELECT id, person, module, 'training:e2e-' || id, true, 1, now() FROM l RETURNING lesson::text`, who).
 		Scan(&passed); err != nil {
 		t.Fatal(err)
 	}
@@ -315,7 +320,8 @@ func TestResetGoesBackToTheSeededState(t *testing.T) {
 		return n
 	}
 	ordinary := count(
-		`SELECT count(*) FROM risk.event e JOIN people.person p ON p.id = e.person WHERE p.team <> 'exercise' AND e.position <= $1`,
+		`SELECT count(*) FROM risk.event e JOIN people.person p ON p.id = e.person
+			WHERE p.team <> 'exercise' AND e.position <= $1`,
 		played,
 	)
 	if out, err := command(t.Context(), l.name, "reset").run(); err != nil {
@@ -325,7 +331,8 @@ func TestResetGoesBackToTheSeededState(t *testing.T) {
 		t.Errorf("%d people of exercises are left", n)
 	}
 	if n := count(
-		`SELECT count(*) FROM risk.event e JOIN people.person p ON p.id = e.person WHERE p.team <> 'exercise' AND e.position <= $1`,
+		`SELECT count(*) FROM risk.event e JOIN people.person p ON p.id = e.person
+			WHERE p.team <> 'exercise' AND e.position <= $1`,
 		played,
 	); n != ordinary {
 		t.Errorf("%d events of the company's people, were %d", n, ordinary)

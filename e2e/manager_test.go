@@ -40,7 +40,8 @@ func TestAManagerSeesTheirOwnTeamAndNobodyElse(t *testing.T) {
 		}
 	}
 	for _, want := range []string{
-		"Mean of the team", "the last 30 days", "Roles in the team", "Repeated after the lesson", "Who needs which training by when",
+		"Mean of the team", "the last 30 days", "Roles in the team", "Repeated after the lesson",
+		"Who needs which training by when",
 		"Escalated",
 	} {
 		if !strings.Contains(page, want) {

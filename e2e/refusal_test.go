@@ -209,7 +209,7 @@ func editTopology(t *testing.T, old, new string) (restore func()) {
 	return restore
 }
 
-// keepTopology returns what brings the policy of now back, whatever was done to it; a test that ends early does that as
+// keepTopology returns a function that restores the policy of now; a test that ends early does that as
 // well.
 func keepTopology(t *testing.T) (restore func()) {
 	t.Helper()

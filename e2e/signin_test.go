@@ -71,7 +71,10 @@ func TestPeopleAndWorkloadsAreOfDifferentCAs(t *testing.T) {
 		name   string
 		caller probe.Caller
 		status int
-	}{{"no certificate", probe.Caller{}, 200}, {"a person's", probe.Caller{SVID: leaf}, 200}, {"a workload's", probe.Caller{SVID: svid}, 0}, {"TLS 1.2", probe.Caller{Manner: probe.TLS12}, 0}} {
+	}{
+		{"no certificate", probe.Caller{}, 200}, {"a person's", probe.Caller{SVID: leaf}, 200},
+		{"a workload's", probe.Caller{SVID: svid}, 0}, {"TLS 1.2", probe.Caller{Manner: probe.TLS12}, 0},
+	} {
 		if r := probe.Once(t.Context(), room(t), x.caller, door); r.Status != x.status {
 			t.Errorf("%s at the people's door: %d, want %d (%v)", x.name, r.Status, x.status, r.Err)
 		}

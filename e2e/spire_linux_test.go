@@ -424,7 +424,7 @@ func TestUpStartsAStoppedClusterAgain(t *testing.T) {
 	}
 }
 
-// A collector must not come as far as the gateway's port, whatever its identity. Where the network plug-in does not
+// A collector must not come as far as the gateway's port, even with an identity. Where the network plug-in does not
 // enforce policies, the handshake alone stands in its way, and that is tested everywhere.
 func TestTheNetworkItselfIsClosedToWhoIsNotListed(t *testing.T) {
 	a := kube(t)
@@ -442,7 +442,8 @@ func TestTheNetworkItselfIsClosedToWhoIsNotListed(t *testing.T) {
 		needtest.Lacks(
 			t,
 			needtest.NetworkPolicy,
-			"the cluster's network plug-in does not enforce NetworkPolicies: a collector reaches the gateway's port, where the handshake refuses it",
+			"the cluster's network plug-in does not enforce NetworkPolicies: a collector reaches the gateway's port, where "+
+				"the handshake refuses it",
 		)
 	}
 }

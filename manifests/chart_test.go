@@ -260,11 +260,15 @@ func TestEachValueChangesWhatIsRendered(t *testing.T) {
 			"pull",
 		}, "topology": strings.ReplaceAll(string(manifests.Topology()), "security-training.example.org", "other.example.org"),
 		"llm.model": "gemini-9", "lms.peopleTLSSecret": "people", "lms.hosts": []any{"training.example.org"},
-		"lms.oidc.issuer": "https://other.example.org", "lms.oidc.clientID": "other", "lms.oidc.redirectURL": "https://other.example.org/sign-in/callback", "lms.oidc.clientSecret": "mine",
-		"postgres.image.repository": "registry.example.org/pg", "postgres.image.tag": "18", "postgres.image.digest": digest, "postgres.image.pullPolicy": "Never",
-		"spire.clusterName": "other", "spire.caTTL": "1h", "spire.svidTTL": "10m", "spire.socket": "csi",
-		"spire.server.image.repository": "registry.example.org/s", "spire.server.image.tag": "2", "spire.server.image.digest": digest, "spire.server.image.pullPolicy": "Never",
-		"spire.agent.image.repository": "registry.example.org/a", "spire.agent.image.tag": "2", "spire.agent.image.digest": digest, "spire.agent.image.pullPolicy": "Never",
+		"lms.oidc.issuer": "https://other.example.org", "lms.oidc.clientID": "other",
+		"lms.oidc.redirectURL": "https://other.example.org/sign-in/callback", "lms.oidc.clientSecret": "mine",
+		"postgres.image.repository": "registry.example.org/pg", "postgres.image.tag": "18", "postgres.image.digest": digest,
+		"postgres.image.pullPolicy": "Never",
+		"spire.clusterName":         "other", "spire.caTTL": "1h", "spire.svidTTL": "10m", "spire.socket": "csi",
+		"spire.server.image.repository": "registry.example.org/s", "spire.server.image.tag": "2",
+		"spire.server.image.digest": digest, "spire.server.image.pullPolicy": "Never",
+		"spire.agent.image.repository": "registry.example.org/a", "spire.agent.image.tag": "2",
+		"spire.agent.image.digest": digest, "spire.agent.image.pullPolicy": "Never",
 		"spire.agent.syncInterval": "5s", "spire.agent.kubeletVerification": true,
 		"persistence.storageClass": "fast", "persistence.size": "2Gi", "persistence.spireSize": "2Gi",
 		"networkPolicy.apiServer.cidr": "10.0.0.1/32", "networkPolicy.apiServer.ports": []any{8443},
@@ -329,7 +333,8 @@ func TestAValueThatNobodyKnowsIsRefused(t *testing.T) {
 	}
 	check(set("global.unknown", "x"), "global.unknown")
 	for path, wrong := range map[string]any{
-		"namespace": "Not A Name", "llm.backend": "openai", "spire.socket": "tcp", "spire.svidTTL": "1 hour", "image.digest": "sha256:1",
+		"namespace": "Not A Name", "llm.backend": "openai", "spire.socket": "tcp", "spire.svidTTL": "1 hour",
+		"image.digest":     "sha256:1",
 		"image.pullPolicy": "Sometimes", "networkPolicy.kubelet.port": 0, "networkPolicy.apiServer.cidr": "anywhere",
 	} {
 		check(set(path, wrong), fmt.Sprintf("%s: %v", path, wrong))
@@ -496,8 +501,10 @@ func TestEachRowRunsAsTheTopologySays(t *testing.T) {
 			t.Errorf("%s: ports: %s", w.Name, d)
 		}
 		want := map[string]string{
-			"WORKLOAD": w.Name, "SPIFFE_ENDPOINT_SOCKET": "unix:///run/spire/agent-sockets/api.sock", "TRUST_DOMAIN": topo(t).TrustDomain,
-			"TOPOLOGY_FILE": "/etc/security-training/topology.yaml", "AUDIT_FILE": "/var/lib/security-training/audit", "DATA_DIR": "/var/lib/security-training/state",
+			"WORKLOAD": w.Name, "SPIFFE_ENDPOINT_SOCKET": "unix:///run/spire/agent-sockets/api.sock",
+			"TRUST_DOMAIN":  topo(t).TrustDomain,
+			"TOPOLOGY_FILE": "/etc/security-training/topology.yaml", "AUDIT_FILE": "/var/lib/security-training/audit",
+			"DATA_DIR":         "/var/lib/security-training/state",
 			"MEMORY_LIMIT_MIB": "", "GOMEMLIMIT": "$(MEMORY_LIMIT_MIB)000000",
 		}
 		if len(w.Database) > 0 {
@@ -508,14 +515,16 @@ func TestEachRowRunsAsTheTopologySays(t *testing.T) {
 		}
 		switch w.Kind {
 		case topology.KindGateway:
-			want["LLM_BACKEND"], want["GEMINI_MODEL"], want["GEMINI_API_KEY_FILE"] = "gemini", "gemini-2.5-flash", "/etc/gemini/key"
+			want["LLM_BACKEND"], want["GEMINI_MODEL"] = "gemini", "gemini-2.5-flash"
+			want["GEMINI_API_KEY_FILE"] = "/etc/gemini/key"
 		case topology.KindDatabase:
 			want["PGHOST"], want["DB_PORT"], want["DB_NAME"], want["TLS_DIR"] = "/run/postgresql", fmt.Sprint(
 				w.Port,
 			), "security_training", "/run/postgresql-tls"
 		case topology.KindDashboard:
 			want["PEOPLE_TLS_DIR"], want["OIDC_CLIENT_SECRET_FILE"] = "/etc/people-tls", "/etc/oidc/secret"
-			want["OIDC_ISSUER"], want["OIDC_CLIENT_ID"], want["OIDC_REDIRECT_URL"] = "https://id.example.org", "training", "https://lms.example.org/sign-in/callback"
+			want["OIDC_ISSUER"], want["OIDC_CLIENT_ID"] = "https://id.example.org", "training"
+			want["OIDC_REDIRECT_URL"] = "https://lms.example.org/sign-in/callback"
 		}
 		env := map[string]string{}
 		for _, e := range c.Env {

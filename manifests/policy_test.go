@@ -52,7 +52,8 @@ func TestPodsAreRestrictedButForWhatIsListedHere(t *testing.T) {
 		`restricted volume types: volume "sockets" uses restricted volume type "hostPath"`,
 		`runAsNonRoot != true: pod or container "spire-agent" must set securityContext.runAsNonRoot=true`,
 		`runAsUser=0: pod must not set runAsUser=0`,
-		`unrestricted capabilities: container "spire-agent" must not include "SYS_PTRACE" in securityContext.capabilities.add`,
+		`unrestricted capabilities: container "spire-agent" must not include "SYS_PTRACE" ` +
+			`in securityContext.capabilities.add`,
 	}
 	for _, mode := range []string{"hostPath", "csi"} {
 		got, want := map[string][]string{}, map[string][]string{}

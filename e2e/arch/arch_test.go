@@ -389,7 +389,8 @@ func TestFactsOfTheTopologyStandNowhereElse(t *testing.T) {
 // TestSQLIsNotPutTogetherFromPieces looks for a plus sign beside a literal that reads like a statement.
 func TestSQLIsNotPutTogetherFromPieces(t *testing.T) {
 	statement := regexp.MustCompile(
-		`(?i)^\s*(select|insert into|update|delete from|create|alter|drop|grant|revoke|copy)\s[^.;]*\b(from|into|values|set|table|role|schema|on|to|where|database)\b`,
+		`(?i)^\s*(select|insert into|update|delete from|create|alter|drop|grant|revoke|copy)\s` +
+			`[^.;]*\b(from|into|values|set|table|role|schema|on|to|where|database)\b`,
 	)
 	for _, f := range tree(t) {
 		if f.test {

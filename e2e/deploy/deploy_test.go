@@ -221,11 +221,13 @@ func (s *site) images(t *testing.T) {
 	db := e.Optional("LAB_POSTGRES_IMAGE", v.Postgres.Image.Repository+":"+v.Postgres.Image.Tag)
 	i := strings.LastIndexByte(db, ':')
 	spire := e.Optional("LAB_SPIRE_VERSION", v.Spire.Server.Image.Tag)
-	for _, name := range []string{db, v.Spire.Server.Image.Repository + ":" + spire, v.Spire.Agent.Image.Repository + ":" + spire} {
+	server, agent := v.Spire.Server.Image.Repository+":"+spire, v.Spire.Agent.Image.Repository+":"+spire
+	for _, name := range []string{db, server, agent} {
 		s.official = append(s.official, needtest.LocalImage(t, name))
 	}
 	s.offline = fmt.Sprintf(
-		" --set postgres.image.repository=%s --set postgres.image.tag=%s --set spire.server.image.tag=%s --set spire.agent.image.tag=%s",
+		" --set postgres.image.repository=%s --set postgres.image.tag=%s --set spire.server.image.tag=%s --set "+
+			"spire.agent.image.tag=%s",
 		db[:i],
 		db[i+1:],
 		spire,
@@ -249,7 +251,9 @@ func buildTools(t *testing.T, s *site, dir string) {
 			t.Fatal(err)
 		}
 	}
-	for _, tool := range []struct{ name, path string }{{"helm", "helm.sh/helm/v4/cmd/helm"}, {"kind", "sigs.k8s.io/kind"}} {
+	for _, tool := range []struct{ name, path string }{
+		{"helm", "helm.sh/helm/v4/cmd/helm"}, {"kind", "sigs.k8s.io/kind"},
+	} {
 		cmd := exec.CommandContext(
 			s.ctx,
 			"go",
@@ -424,7 +428,8 @@ func eachValue(t *testing.T, s *site, _ string) {
 	if n < 40 {
 		t.Errorf("%d values were tried", n)
 	}
-	if out, err := s.command(s.ctx, "helm template security-system ./manifests/chart --set-json 'nobody.knows=1'").CombinedOutput(); err == nil {
+	unknown := "helm template security-system ./manifests/chart --set-json 'unknown.value=1'"
+	if out, err := s.command(s.ctx, unknown).CombinedOutput(); err == nil {
 		t.Errorf("an unknown value is taken\n%s", out)
 	}
 }
@@ -645,7 +650,8 @@ func waiting(ctx context.Context, client kubernetes.Interface, namespace string)
 // ownSecret waits for the gateway with the key out of the Secret that was made by hand. The chart's own is gone.
 func ownSecret(t *testing.T, s *site) {
 	s.ready(t)
-	if out := s.run(t, "kubectl get pods -n "+s.namespace+" -l app=llm-gateway -o jsonpath='{.items[*].spec.volumes[*].secret.secretName}'"); out != "my-gemini-key" {
+	if out := s.run(t, "kubectl get pods -n "+s.namespace+" -l app=llm-gateway -o "+
+		"jsonpath='{.items[*].spec.volumes[*].secret.secretName}'"); out != "my-gemini-key" {
 		t.Errorf("the gateway mounts %q", out)
 	}
 	if out, err := s.command(s.ctx, "kubectl get secret gemini-api-key -n "+s.namespace).CombinedOutput(); err == nil ||
@@ -658,7 +664,8 @@ func ownSecret(t *testing.T, s *site) {
 func uninstall(t *testing.T, s *site, command string) {
 	s.run(t, command)
 	s.run(t, "kubectl wait --for=delete namespace/"+s.namespace+" --timeout=3m")
-	if out := s.run(t, "kubectl get clusterroles,clusterrolebindings,persistentvolumes -o name | grep -e "+s.namespace+" -e spire || true"); out != "" {
+	left := "kubectl get clusterroles,clusterrolebindings,persistentvolumes -o name | grep -e " + s.namespace + " -e spire"
+	if out := s.run(t, left+" || true"); out != "" {
 		t.Errorf("%s leaves\n%s", command, out)
 	}
 }
@@ -679,8 +686,8 @@ func fromThePreviousChart(t *testing.T, s *site, _ string) {
 			t.Fatalf("find the chart's last change: %v\n%s", err, last)
 		}
 		before = last + "~1"
-		// A chart that has not changed since the first commit is upgraded from there; where the history is cut off, nobody
-		// can tell.
+		// A chart that has not changed since the first commit is upgraded from there; where the history is cut off, that
+		// cannot be known.
 		if shallow, err := git("rev-parse", "--is-shallow-repository"); err == nil && shallow == "false" {
 			if _, err := git("rev-parse", "--verify", before); err != nil {
 				before = last
@@ -705,7 +712,8 @@ func fromThePreviousChart(t *testing.T, s *site, _ string) {
 	s.ready(t)
 	s.sql(
 		t,
-		`insert into people.person (id, name, email, role, team, manager, joined, zone, accounts) values ('kept', 'K', 'k@example.org', 'r', 't', '', '2026-01-01', 'UTC', '{}')`,
+		`insert into people.person (id, name, email, role, team, manager, joined, zone, accounts)
+			values ('kept', 'K', 'k@example.org', 'r', 't', '', '2026-01-01', 'UTC', '{}')`,
 	)
 	kept := func(after string) {
 		t.Helper()
@@ -732,7 +740,9 @@ func fromThePreviousChart(t *testing.T, s *site, _ string) {
 func (s *site) sql(t *testing.T, query string) string {
 	t.Helper()
 	line := fmt.Sprintf(
-		`kubectl exec -n %s deploy/postgres -c server -- bash -c 'PATH="$PATH:/usr/lib/postgresql/${PG_MAJOR:-17}/bin"; psql -v ON_ERROR_STOP=1 -p "$DB_PORT" -d security_training -Atc "$0"' "%s"`,
+		`kubectl exec -n %s deploy/postgres -c server -- bash -c '`+
+			`PATH="$PATH:/usr/lib/postgresql/${PG_MAJOR:-17}/bin"; `+
+			`psql -v ON_ERROR_STOP=1 -p "$DB_PORT" -d security_training -Atc "$0"' "%s"`,
 		s.namespace,
 		query,
 	)

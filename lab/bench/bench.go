@@ -1,4 +1,4 @@
-// Package bench measures what this program's parts cost, each beside a peer that does the same work with less around
+// Package bench measures what this program's parts cost, each against a peer that does the same work with less around
 // it.
 //
 // The ratio is the result, the absolute value is context. Both sides take turns in rounds of one run, and who begins

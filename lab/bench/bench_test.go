@@ -112,7 +112,9 @@ func TestASideThatDoesLessIsNotMeasured(t *testing.T) {
 			n := 0
 			c.ours.run = func(context.Context) (int, float64, error) { n++; return 11 - n, 1, nil }
 		},
-		"peer, round 0: 3 of 10": func(c *contest) { c.peer.run = func(context.Context) (int, float64, error) { return 3, 1, nil } },
+		"peer, round 0: 3 of 10": func(c *contest) {
+			c.peer.run = func(context.Context) (int, float64, error) { return 3, 1, nil }
+		},
 		"round 0: the bread is missing": func(c *contest) {
 			c.check = func(context.Context) (string, error) { return "the bread is missing", nil }
 		},
@@ -383,10 +385,14 @@ func TestTheJSONHasThePromisedKeys(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := strings.Fields(
-		`benchmarks.[].bound benchmarks.[].good benchmarks.[].goal benchmarks.[].id benchmarks.[].ours.median benchmarks.[].ours.unit
-		benchmarks.[].peer benchmarks.[].peer.median benchmarks.[].peer.unit benchmarks.[].ratio benchmarks.[].ratio.max benchmarks.[].ratio.median benchmarks.[].ratio.min
+		`benchmarks.[].bound benchmarks.[].good benchmarks.[].goal benchmarks.[].id
+		benchmarks.[].ours.median benchmarks.[].ours.unit
+		benchmarks.[].peer benchmarks.[].peer.median benchmarks.[].peer.unit
+		benchmarks.[].ratio benchmarks.[].ratio.max benchmarks.[].ratio.median benchmarks.[].ratio.min
 		benchmarks.[].rounds.[].ours benchmarks.[].rounds.[].peer benchmarks.[].rounds.[].ratio benchmarks.[].what
-		date load.after.[] load.before.[] machine.cores machine.cpu machine.kernel machine.memory_bytes machine.system versions.go versions.lab versions.postgresql`,
+		date load.after.[] load.before.[]
+		machine.cores machine.cpu machine.kernel machine.memory_bytes machine.system
+		versions.go versions.lab versions.postgresql`,
 	)
 	keys := map[string]bool{}
 	leaves(got, "", keys)

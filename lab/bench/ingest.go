@@ -263,7 +263,8 @@ func (v *vendor) merged(ctx context.Context, rows []row, from, serial string) er
 	_, err := v.db.Exec(ctx, `
 		INSERT INTO risk.event (id, person, source, verb, at, event, collector, serial, late)
 		SELECT id, person, source, verb, at, event::jsonb, $7, $8, false
-		FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::timestamptz[], $6::text[]) AS r (id, person, source, verb, at, event)
+		FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::timestamptz[], $6::text[])
+			AS r (id, person, source, verb, at, event)
 		ON CONFLICT (id) DO NOTHING`, ids, persons, sources, verbs, ats, events, from, serial)
 	return err
 }
@@ -390,7 +391,8 @@ func (v *vendor) unscored(ctx context.Context) (string, error) {
 	var n int
 	err := v.db.QueryRow(ctx, `
 		SELECT count(*) FROM people.person p
-		WHERE position > 0 AND NOT EXISTS (SELECT FROM risk.score s WHERE s.person = p.id AND s.position = p.position)`).Scan(&n)
+		WHERE position > 0 AND NOT EXISTS (
+			SELECT FROM risk.score s WHERE s.person = p.id AND s.position = p.position)`).Scan(&n)
 	if err != nil || n == 0 {
 		return "", err
 	}

@@ -4,8 +4,9 @@ package bench
 func All() []Benchmark {
 	return []Benchmark{
 		{
-			ID:    "handshake",
-			What:  "new SPIFFE connections by the mesh ÷ mutual handshakes of crypto/tls alone, both X25519MLKEM768 and the same chain, no tickets",
+			ID: "handshake",
+			What: "new SPIFFE connections by the mesh ÷ mutual handshakes of crypto/tls alone, both X25519MLKEM768 and the " +
+				"same chain, no tickets",
 			Unit:  "connections/s",
 			Good:  0.90,
 			Goal:  0.98,
@@ -13,8 +14,9 @@ func All() []Benchmark {
 			begin: handshake,
 		},
 		{
-			ID:    "requests",
-			What:  "1 KB posted over a kept HTTP/2 connection of the mesh, with policy and an audit in a file ÷ plain HTTP, the same handler",
+			ID: "requests",
+			What: "1 KB posted over a kept HTTP/2 connection of the mesh, with policy and an audit in a file ÷ plain HTTP, " +
+				"the same handler",
 			Unit:  "requests/s",
 			Good:  0.7,
 			Goal:  0.9,
@@ -31,8 +33,9 @@ func All() []Benchmark {
 			begin: score,
 		},
 		{
-			ID:    "synth",
-			What:  "labelled, causally linked vendor records made, per core ÷ gofakeit.Struct and json.Marshal of the same schemas",
+			ID: "synth",
+			What: "labelled, causally linked vendor records made, per core ÷ gofakeit.Struct and json.Marshal of the same " +
+				"schemas",
 			Unit:  "records/s",
 			Good:  10,
 			Goal:  100,
@@ -40,8 +43,9 @@ func All() []Benchmark {
 			begin: synth,
 		},
 		{
-			ID:    "up-local",
-			What:  "lab up from nothing, programs built ÷ a copy of the database's folder, its server's start and every program's",
+			ID: "up-local",
+			What: "lab up from nothing, programs built ÷ a copy of the database's folder, its server's start and every " +
+				"program's",
 			Unit:  "s",
 			Good:  4,
 			Goal:  2,
@@ -60,8 +64,9 @@ func All() []Benchmark {
 			begin: memory,
 		},
 		{
-			ID:    "ingest",
-			What:  "durable events, a collector's acceptance → mTLS → dedup → score → PostgreSQL ÷ COPY of the same rows into the same table",
+			ID: "ingest",
+			What: "durable events, a collector's acceptance → mTLS → dedup → score → PostgreSQL ÷ COPY of the same rows " +
+				"into the same table",
 			Unit:  "events/s",
 			Good:  0.35,
 			Goal:  0.70,

@@ -66,7 +66,8 @@ var looks = []*regexp.Regexp{
 	), // what a sign-in link ends in
 	regexp.MustCompile(`(?i)(?:authorization|cookie|set-cookie)["']?\s*[:=]\s*["'\[]*([^\n"'\]]+)`),
 	regexp.MustCompile(
-		`(?i)[a-z_.-]*(?:password|passwd|secret|token|api[_-]?key|private[_-]?key|client-key-data)["']?\s*[:=]\s*["']?([0-9A-Za-z_.~+/%=-]{12,})`,
+		`(?i)[a-z_.-]*(?:password|passwd|secret|token|api[_-]?key|private[_-]?key|client-key-data)` +
+			`["']?\s*[:=]\s*["']?([0-9A-Za-z_.~+/%=-]{12,})`,
 	),
 }
 

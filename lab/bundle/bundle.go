@@ -1,4 +1,4 @@
-// Package bundle packs what somebody needs to find out why a lab does not work into one file that can be handed on:
+// Package bundle packs what it takes to find out why a lab does not work into one file that can be handed on:
 // logs, the state, the ends of the audit's chains, versions. No secret is in it: what is packed is listed, and every
 // byte of it is searched for the lab's own secrets and for what looks like one.
 package bundle

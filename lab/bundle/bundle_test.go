@@ -75,8 +75,8 @@ func (f fakeRuntime) Explain(context.Context, control.StateDir) (map[string][]by
 	return f.files, f.secrets, errors.New("no more than that")
 }
 
-// Each of these is a secret that a log may hold by mistake. None must be in a bundle, in whatever file it stood and
-// however it was written down.
+// Each of these is a secret that a log may hold by mistake. None must be in a bundle, in any file and in any
+// spelling.
 func TestNoSecretOfTheLabIsInABundle(t *testing.T) {
 	f := control.StateDir(t.TempDir())
 	const (
@@ -132,7 +132,8 @@ func TestNoSecretOfTheLabIsInABundle(t *testing.T) {
 		Runtime: fakeRuntime{map[string][]byte{"kubernetes/pods.yaml": []byte(everything)}, []string{inPod}},
 	})
 	want := []string{
-		"lab.json", "logs/supervisor.log", "logs/gateway.log", "audit/git.jsonl", "audit/supervisor.jsonl", "checkpoints.jsonl", "topology.yaml", "version.txt", "why.txt",
+		"lab.json", "logs/supervisor.log", "logs/gateway.log", "audit/git.jsonl", "audit/supervisor.jsonl",
+		"checkpoints.jsonl", "topology.yaml", "version.txt", "why.txt",
 		"doctor.json", "status.json", "kubernetes/pods.yaml", "missing.txt",
 	}
 	for _, name := range want {
@@ -232,8 +233,10 @@ func TestKeysOfSPIREAreHidden(t *testing.T) {
 
 func TestEveryFileThatHoldsASecretIsKnownByItsName(t *testing.T) {
 	for name, want := range map[string]bool{
-		"gemini.key": true, "source.secret": true, "ca.pem": true, "people-ca.pem": true, "audit.key": true, "server.key": true, "keys.json": true, "kubeconfig": true, "token": true,
-		"log": false, "audit": false, "lab.json": false, "topology.yaml": false, "checkpoints.jsonl": false, "agent-data.json": false, "hotkeys.json": false,
+		"gemini.key": true, "source.secret": true, "ca.pem": true, "people-ca.pem": true, "audit.key": true,
+		"server.key": true, "keys.json": true, "kubeconfig": true, "token": true,
+		"log": false, "audit": false, "lab.json": false, "topology.yaml": false, "checkpoints.jsonl": false,
+		"agent-data.json": false, "hotkeys.json": false,
 	} {
 		if keeps.MatchString(name) != want {
 			t.Errorf("that %s holds a secret is %v", name, !want)

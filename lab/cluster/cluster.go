@@ -69,7 +69,8 @@ func (r *Runtime) target() (image string, raw *api.Config, err error) {
 			Code: lab.ExitPrecondition,
 			What: "choose the application's image",
 			Why:  errors.New("LAB_APP_IMAGE is not set: a cluster pulls its images, and only you know from where"),
-			Try:  "make build && docker build -t REGISTRY/security-training-app:TAG . && docker push …, then LAB_APP_IMAGE=REGISTRY/security-training-app:TAG lab up --runtime cluster",
+			Try: "make build && docker build -t REGISTRY/security-training-app:TAG . && docker push …, then " +
+				"LAB_APP_IMAGE=REGISTRY/security-training-app:TAG lab up --runtime cluster",
 		}
 	}
 	raw, err = clientcmd.NewDefaultClientConfigLoadingRules().Load()

@@ -7,7 +7,7 @@ import (
 	"example.org/security-training/services/env"
 )
 
-// Official are the images that the chart's values name beside the application's, SPIRE's and PostgreSQL's, or those
+// Official are the images that the chart's values name besides the application's, SPIRE's and PostgreSQL's, or those
 // that LAB_POSTGRES_IMAGE and LAB_SPIRE_VERSION put in their place; and the same as values for the chart.
 func Official(lookup env.Lookup) (images []string, values map[string]any, err error) {
 	c, err := Chart()

@@ -322,14 +322,15 @@ func own(ctx context.Context, client kubernetes.Interface, s Settings) error {
 			Code: lab.ExitConflict,
 			What: "take the namespace " + s.Namespace,
 			Why:  fmt.Errorf("it is of another lab called %s, whose folder is elsewhere or gone", owner),
-			Try:  "lab down with the LAB_HOME that it was brought up with, or, if nobody needs it: kubectl delete namespace " + s.Namespace,
+			Try: "lab down with the LAB_HOME that it was brought up with, or, if it is not needed: kubectl delete namespace " +
+				s.Namespace,
 		}
 	case owner == "":
 		return &lab.Error{
 			Code: lab.ExitConflict,
 			What: "take the namespace " + s.Namespace,
 			Why:  errors.New("it is there, and of no lab"),
-			Try:  "kubectl delete namespace " + s.Namespace + "   (if nobody needs it)",
+			Try:  "kubectl delete namespace " + s.Namespace + "   (if it is not needed)",
 		}
 	default:
 		return &lab.Error{
@@ -442,14 +443,16 @@ func (in *Installation) install(ctx context.Context, s Settings) error {
 	switch {
 	case errors.Is(err, driver.ErrReleaseNotFound), err == nil && len(history) == 0:
 		install := action.NewInstall(cfg)
-		install.ReleaseName, install.Namespace, install.WaitStrategy, install.Timeout = s.Release, helmNamespace, kube.HookOnlyStrategy, patience
+		install.ReleaseName, install.Namespace = s.Release, helmNamespace
+		install.WaitStrategy, install.Timeout = kube.HookOnlyStrategy, patience
 		_, err = install.RunWithContext(ctx, c, values)
 	case err == nil:
 		if err = unlock(cfg, s.Release); err != nil {
 			break
 		}
 		upgrade := action.NewUpgrade(cfg)
-		upgrade.Namespace, upgrade.WaitStrategy, upgrade.Timeout, upgrade.ForceConflicts = helmNamespace, kube.HookOnlyStrategy, patience, true
+		upgrade.Namespace, upgrade.ForceConflicts = helmNamespace, true
+		upgrade.WaitStrategy, upgrade.Timeout = kube.HookOnlyStrategy, patience
 		_, err = upgrade.RunWithContext(ctx, s.Release, c, values)
 	}
 	if err != nil {
@@ -464,7 +467,7 @@ func (in *Installation) install(ctx context.Context, s Settings) error {
 }
 
 // unlock has Helm go on after a process that ended in the middle of an install or upgrade, which it would take for one
-// that still runs: nobody else can be at it, since this one holds the lab's turn and the namespace is the lab's own.
+// that still runs: no other can be at work, since this one holds the lab's turn and the namespace is the lab's own.
 func unlock(cfg *action.Configuration, name string) error {
 	last, err := cfg.Releases.Last(name)
 	if err != nil {

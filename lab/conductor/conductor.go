@@ -54,7 +54,7 @@ type conductor struct {
 }
 
 // Run does what is asked for on the console of s until ctx ends. Original is the topology that the lab came up with.
-// What goes wrong is said in the answer to whoever asked; what keeps the conductor from asking is logged, and tried
+// What goes wrong is said in the answer to the order; what keeps the conductor from asking is logged, and tried
 // again.
 func Run(ctx context.Context, s Controllable, original []byte, log *slog.Logger) {
 	topo, err := topology.FromYAML(original)
@@ -145,8 +145,8 @@ func (c *conductor) take(ctx context.Context, o exercise.Order) error {
 	return nil
 }
 
-// begin does an order beside, and reports it. What is begun is ended, also when the dashboard is away for a moment, but
-// not when the conductor goes.
+// begin does an order in the background, and reports it. What is begun is ended, also when the dashboard is away for a
+// moment, but not when the conductor goes.
 func (c *conductor) begin(o exercise.Order) {
 	c.work.Go(func() {
 		began := time.Now()

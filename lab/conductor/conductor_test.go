@@ -66,7 +66,8 @@ func TestAHeldExerciseTakesOneStepAtATimeAndGoesOnWhenLetGo(t *testing.T) {
 func TestAnAssessmentIsToldAsEventsAndAScore(t *testing.T) {
 	lines, err := linesOf(audit.Row{
 		Kind: "assessment", Person: "mira", Event: "git:secret/p/1/a",
-		Detail: `{"profile":"decay-v1","score":0.412,"level":"MEDIUM","position":8,"at":"2026-10-01T10:00:00Z","events":["git:secret/p/1/a","git:commit/p/a"]}`,
+		Detail: `{"profile":"decay-v1","score":0.412,"level":"MEDIUM","position":8,` +
+			`"at":"2026-10-01T10:00:00Z","events":["git:secret/p/1/a","git:commit/p/a"]}`,
 	})
 	if err != nil || len(lines) != 3 || lines[0].Event != "git:secret/p/1/a" || lines[2].Kind != "score" ||
 		lines[2].Level != "MEDIUM" ||

@@ -124,8 +124,8 @@ func (ca *peopleCA) issue(template *x509.Certificate, life time.Duration) (cert,
 	return certPEM(c), key, err
 }
 
-// PeopleTLS is a fresh certificate for whoever serves people by HTTPS at host, or to a room at listen: the files
-// server.pem, server.key and clients.pem, the CA that signs what people show.
+// PeopleTLS is a fresh certificate for the workload that serves people by HTTPS at host, or to a room at listen: the
+// files server.pem, server.key and clients.pem, the CA that signs what people show.
 func (s *Server) PeopleTLS(host, listen string) (map[string][]byte, error) {
 	names, addresses := peopleNames(host, listen)
 	cert, key, err := s.people.issue(&x509.Certificate{

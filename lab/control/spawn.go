@@ -18,7 +18,7 @@ import (
 	"example.org/security-training/services/topology"
 )
 
-// lock takes the one lock of a folder, waiting for it until ctx ends; taken is called, once, if somebody else has it.
+// lock takes the one lock of a folder, waiting for it until ctx ends; taken is called, once, if another process has it.
 // Closing the file gives it back.
 func lock(ctx context.Context, dir string, taken func()) (*os.File, error) {
 	f, err := os.Open(dir)

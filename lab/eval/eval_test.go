@@ -103,8 +103,8 @@ func TestDefaultProfileIsTheBestOfAllInBothMixes(t *testing.T) {
 	} {
 		r := measure(t, plan)
 		best := r.Profiles[r.Default].Overall
-		// The recall of each storyline on these seeds, which is exact: a change that lets one fall says so here, whatever the
-		// total.
+		// The recall of each storyline on these seeds, which is exact: a change that lets one fall says so here, even if the
+		// total rises.
 		for story, q := range r.Profiles[r.Default].Storylines {
 			least, missed := measuredRecall[mix][story]
 			if !missed {
@@ -191,7 +191,8 @@ var weights = map[string][4]float64{
 		.25,
 		.20,
 		.20,
-	}, "frontend_developer": {.30, .20, .25, .25}, "devops_engineer": {.25, .40, .15, .20}, "devsecops_engineer": {.25, .30, .25, .20},
+	}, "frontend_developer": {.30, .20, .25, .25},
+	"devops_engineer": {.25, .40, .15, .20}, "devsecops_engineer": {.25, .30, .25, .20},
 	"cloud_security_analyst": {
 		.20,
 		.30,
@@ -201,10 +202,14 @@ var weights = map[string][4]float64{
 }
 
 var alphas = map[string]float64{
-	"git.secret_committed": .30, "git.vulnerable_dependency": .15, "git.force_push": .10, "git.unreviewed_commit": .05, "git.large_file": .05,
-	"iam.privilege_escalation": .25, "iam.service_account_key": .20, "iam.off_hours_access": .15, "iam.cross_account_access": .15, "iam.unused_permission": .10,
-	"siem.malware_detected": .30, "siem.data_exfiltration": .25, "siem.phishing_click": .20, "siem.failed_authentication": .10, "siem.policy_violation": .10,
-	"training.stale": .30, "training.overdue_module": .20, "training.failed_assessment": .15, "jira.overdue_security_ticket": .10,
+	"git.secret_committed": .30, "git.vulnerable_dependency": .15, "git.force_push": .10, "git.unreviewed_commit": .05,
+	"git.large_file":           .05,
+	"iam.privilege_escalation": .25, "iam.service_account_key": .20, "iam.off_hours_access": .15,
+	"iam.cross_account_access": .15, "iam.unused_permission": .10,
+	"siem.malware_detected": .30, "siem.data_exfiltration": .25, "siem.phishing_click": .20,
+	"siem.failed_authentication": .10, "siem.policy_violation": .10,
+	"training.stale": .30, "training.overdue_module": .20, "training.failed_assessment": .15,
+	"jira.overdue_security_ticket": .10,
 }
 
 // recompute is 4.1 of the design in float64.

@@ -14,8 +14,8 @@ import (
 
 // ScoreLog scores everybody of the roster at τ from a log of events, one JSON line each, in order of time (others may
 // be late where no lesson has been passed in between); it holds sums and windows in memory, and not the log. It answers
-// how many events it read, too; those of nobody in the roster are left out. Neither floods nor ids that come twice are
-// looked for.
+// how many events it read, too; those of people outside the roster are left out. Neither floods nor ids that come twice
+// are looked for.
 func ScoreLog(log io.Reader, roster []risk.Person, p *risk.Profile, at time.Time) ([]risk.Standing, int, error) {
 	ledgers := make(map[string]*risk.Accumulator, len(roster))
 	for _, person := range roster {

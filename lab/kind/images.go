@@ -189,7 +189,7 @@ func application(binaries string, topo *topology.Topology) (v1.Image, name.Tag, 
 		tarball.WithCompressionLevel(
 			gzip.NoCompression,
 		),
-	) // it goes no further than the node beside: packing would take longer than the way
+	) // it goes no further than the next node: packing would take longer than the way
 	if err != nil {
 		return fail(err)
 	}
@@ -326,7 +326,7 @@ func (c *counter) await(ctx context.Context, loaded <-chan error) error {
 }
 
 // loadArchive hands an image to a node, which may stop in the middle: then, and when ctx ends, archive is closed, so
-// that whoever writes it is not left waiting.
+// that its writer is not left waiting.
 func loadArchive(ctx context.Context, node nodes.Node, archive io.ReadCloser) error {
 	defer archive.Close()
 	defer context.AfterFunc(ctx, func() { archive.Close() })()

@@ -127,7 +127,8 @@ func TestEachImageCanBeAnother(t *testing.T) {
 		t.Fatalf("by default: %+v", official)
 	}
 	own, err := imagesOf(env.Map(map[string]string{
-		"LAB_KIND_NODE_IMAGE": "node:of-mine", "LAB_POSTGRES_IMAGE": "registry.example.net:5000/postgres:of-mine", "LAB_SPIRE_VERSION": "9.9.9",
+		"LAB_KIND_NODE_IMAGE": "node:of-mine", "LAB_POSTGRES_IMAGE": "registry.example.net:5000/postgres:of-mine",
+		"LAB_SPIRE_VERSION": "9.9.9",
 	}))
 	if err != nil {
 		t.Fatal(err)

@@ -75,7 +75,8 @@ func (r *Runtime) Up(ctx context.Context, spec lab.Spec, p progress.Reporter) (l
 		return nil, &lab.Error{Code: lab.ExitConflict, What: "make the cluster " + c, Why: errors.New(
 			"it is there already, of a lab whose folder is elsewhere or gone",
 		),
-			Try: "another --name, or lab down with the LAB_HOME that it was brought up with, or, if nobody needs it: docker rm -f -v " + c + "-control-plane"}
+			Try: "another --name, or lab down with the LAB_HOME that it was brought up with, or, if it is not needed: docker " +
+				"rm -f -v " + c + "-control-plane"}
 	}
 	images, err := imagesOf(r.Lookup)
 	if err != nil {
@@ -215,7 +216,7 @@ func (r *Runtime) Available(ctx context.Context) (toDownload map[string]int64, e
 }
 
 // ensure finds the cluster, starts it again if it was stopped, or makes it. Half a cluster, which an interrupted start
-// left, is removed and made anew. It calls meanwhile once there is, or is about to be, a node to do something with.
+// left, is removed and made again. It calls meanwhile once there is, or is about to be, a node to do something with.
 func ensure(
 	ctx context.Context,
 	provider *kindcluster.Provider,

@@ -61,7 +61,9 @@ func TestPagesMustBeReadableByAUserOfTheirOwn(t *testing.T) {
 	}
 	inner := filepath.Join(dir, "closed", "site")
 	file := filepath.Join(inner, "a.css")
-	if err := errors.Join(os.MkdirAll(inner, 0o755), os.WriteFile(file, nil, 0o644)); err != nil { //nolint:gosec // to be read
+	if err := errors.Join(
+		os.MkdirAll(inner, 0o755), os.WriteFile(file, nil, 0o644),
+	); err != nil { //nolint:gosec // to be read
 		t.Fatal(err)
 	}
 	for _, c := range []struct {
@@ -91,7 +93,9 @@ func TestPagesMustBeReadableByAUserOfTheirOwn(t *testing.T) {
 		}
 	}
 	var unusable *lab.Error
-	if err := chooseDevDir(&settings{}, env.Map(map[string]string{"LMS_DEV_DIR": "relative"})); !errors.As(err, &unusable) {
+	if err := chooseDevDir(
+		&settings{}, env.Map(map[string]string{"LMS_DEV_DIR": "relative"}),
+	); !errors.As(err, &unusable) {
 		t.Errorf("a relative path: %v", err)
 	}
 }

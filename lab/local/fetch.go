@@ -168,7 +168,7 @@ func (a archive) fetch(ctx context.Context, home string, who account) (string, e
 	}
 	bin := fetchedPrograms(home)
 	if err := os.Rename(programs, filepath.Dir(bin)); err != nil &&
-		!executable(filepath.Join(bin, "postgres")) { // somebody else may have been faster
+		!executable(filepath.Join(bin, "postgres")) { // another process may have been faster
 		return "", fmt.Errorf("download PostgreSQL: %w", err)
 	}
 	return bin, nil
@@ -257,7 +257,8 @@ func ensurePostgres(
 		Code: lab.ExitPrecondition,
 		What: "find PostgreSQL",
 		Why:  fmt.Errorf("%w; nor can it be downloaded: %w", missing, err),
-		Try:  installPostgres + "   (or put its programs on PATH, or name a mirror of the download: LAB_POSTGRES_REPOSITORY=" + repository + ")",
+		Try: installPostgres + "   (or put its programs on PATH, or name a mirror of the download: " +
+			"LAB_POSTGRES_REPOSITORY=" + repository + ")",
 	}
 }
 

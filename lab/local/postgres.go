@@ -54,7 +54,8 @@ func databaseAccount() (account, error) {
 		return account{uid, gid, name}, nil
 	}
 	return account{}, errors.New(
-		"find the database's account: PostgreSQL refuses to run as root, and there is neither a user postgres nor nobody",
+		"find the database's account: PostgreSQL refuses to run as root, and there is no user postgres and none called " +
+			"nobody",
 	)
 }
 

@@ -32,7 +32,10 @@ func TestTheLearningSystemAloneIsToldOfAProviderOfIdentities(t *testing.T) {
 		"confidential": {control.Provider{
 			Issuer: "https://id.example.org", Client: "training", Redirect: "http://a/sign-in/callback", Mark: "0a",
 		},
-			[]string{"OIDC_ISSUER=https://id.example.org", "OIDC_CLIENT_ID=training", "OIDC_REDIRECT_URL=http://a/sign-in/callback", "OIDC_CLIENT_SECRET_FILE=/lab/keys/lms/oidc.secret"}},
+			[]string{
+				"OIDC_ISSUER=https://id.example.org", "OIDC_CLIENT_ID=training",
+				"OIDC_REDIRECT_URL=http://a/sign-in/callback", "OIDC_CLIENT_SECRET_FILE=/lab/keys/lms/oidc.secret",
+			}},
 	} {
 		s := &Supervisor{
 			topo:     topo,

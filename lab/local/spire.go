@@ -175,7 +175,8 @@ plugins {
   NodeAttestor "join_token" { plugin_data {} }
   KeyManager "disk" { plugin_data { keys_path = %q } }
 }
-`, x.s.settings.Host, x.s.settings.SPIREPort, x.socket(), x.s.topo.TrustDomain, x.folder.Path("server"), x.folder.Path("server", "store.sqlite3"), x.folder.Path("server", "keys.json"))
+`, x.s.settings.Host, x.s.settings.SPIREPort, x.socket(), x.s.topo.TrustDomain,
+		x.folder.Path("server"), x.folder.Path("server", "store.sqlite3"), x.folder.Path("server", "keys.json"))
 }
 
 func (x *spireProcesses) agentConfig() string {
@@ -195,7 +196,8 @@ plugins {
   KeyManager "disk" { plugin_data { directory = %q } }
   WorkloadAttestor "unix" { plugin_data { discover_workload_path = true } }
 }
-`, x.folder.Path("agent"), x.s.settings.Host, x.s.settings.SPIREPort, x.s.folder.api(), x.folder.Path("bundle.pem"), x.s.topo.TrustDomain, x.folder.Path("token"), x.folder.Path("agent"))
+`, x.folder.Path("agent"), x.s.settings.Host, x.s.settings.SPIREPort, x.s.folder.api(), x.folder.Path("bundle.pem"),
+		x.s.topo.TrustDomain, x.folder.Path("token"), x.folder.Path("agent"))
 }
 
 func pemOf(certs []*x509.Certificate) []byte {

@@ -105,14 +105,20 @@ var matrixPage = template.Must(template.New("matrix").Parse(`<!doctype html>
 <html lang="en"><meta charset="utf-8"><title>Who may call what</title>
 <style>
 :root { color-scheme: light dark; font: 13px system-ui, sans-serif }
-table { border-collapse: collapse } th, td { padding: .3em .5em; border: 1px solid #8884; text-align: left; vertical-align: bottom }
-thead th { writing-mode: vertical-rl; transform: rotate(180deg); font-weight: 500 } tbody th { position: sticky; left: 0; background: Canvas }
-.Allowed { background: #2a82; } .Forbidden { background: #c802 } .Refused { background: #a332 } .wrong { outline: 3px solid #d22 } small { display: block; opacity: .75 }
+table { border-collapse: collapse }
+th, td { padding: .3em .5em; border: 1px solid #8884; text-align: left; vertical-align: bottom }
+thead th { writing-mode: vertical-rl; transform: rotate(180deg); font-weight: 500 }
+tbody th { position: sticky; left: 0; background: Canvas }
+.Allowed { background: #2a82; } .Forbidden { background: #c802 } .Refused { background: #a332 }
+.wrong { outline: 3px solid #d22 } small { display: block; opacity: .75 }
 </style>
 <h1>Who may call what</h1>
 <p>Every caller, strangers included, on every route; measured on a new and on a kept connection.</p>
 <table><thead><tr><td></td>{{range .Columns}}<th scope="col"><b>{{.Callee}}</b> {{.Route}}</th>{{end}}</tr></thead>
-<tbody>{{range .Rows}}<tr><th scope="row">{{.Caller}}</th>{{range .Cells}}<td class="{{.Measured}}{{if not .OK}} wrong{{end}}">{{.Measured}}{{if not .OK}} (expected {{.Expected}}, kept {{.Kept}}){{end}}<small>{{.Reason}}</small></td>{{end}}</tr>
+<tbody>{{range .Rows}}<tr><th scope="row">{{.Caller}}</th>
+{{range .Cells}}<td class="{{.Measured}}{{if not .OK}} wrong{{end}}">
+{{.Measured}}{{if not .OK}} (expected {{.Expected}}, kept {{.Kept}}){{end}}
+<small>{{.Reason}}</small></td>{{end}}</tr>
 {{end}}</tbody></table>
 {{with .Edited}}<h2>Edited since the lab was made</h2><ul>
 {{range .}}<li>{{.Caller}} → {{.Callee}} {{.Route}}: {{.Expected}} as it came, {{.Running}} now</li>

@@ -80,7 +80,8 @@ type Issued struct {
 func New(domain spiffeid.TrustDomain, cas []*authority.CA, save func([]*authority.CA) error) (*Issuer, error) {
 	i := &Issuer{
 		domain: domain, save: save, cas: slices.Clone(cas), ttl: DefaultTTL, caTTL: DefaultCATTL,
-		processes: map[int32]process{}, withdrawn: map[string]bool{}, issued: map[string]Issued{}, turns: map[string]int{}, changed: make(chan struct{}),
+		processes: map[int32]process{}, withdrawn: map[string]bool{}, issued: map[string]Issued{}, turns: map[string]int{},
+		changed: make(chan struct{}),
 	}
 	now := time.Now()
 	i.cas = slices.DeleteFunc(i.cas, func(ca *authority.CA) bool { return now.After(ca.Cert.NotAfter) })
@@ -275,7 +276,7 @@ func (i *Issuer) turnCA(ctx context.Context) {
 }
 
 // turnOver takes what steps are due: a successor is prepared when two thirds of the active CA's life are left, and
-// signs when half is and everybody has heard of it; whoever signed before is trusted until it ends. A step that fails
+// signs when half is and every workload trusts it; the CA before it is trusted until it ends. A step that fails
 // is tried again in a second; workloads go on with what they have.
 func (i *Issuer) turnOver(now time.Time) {
 	ended := func(ca *authority.CA) bool { return now.After(ca.Cert.NotAfter) && ca != i.cas[0] }

@@ -160,7 +160,7 @@ func TestEveryPageAndObjectIsShownToWhoMaySeeItAndNobodyElse(t *testing.T) {
 		}
 	}
 	if n := s.rows(`SELECT count(*) FROM training.lesson WHERE person = 'instructor' OR person = ''`); n != 0 {
-		t.Errorf("%d lessons of nobody", n)
+		t.Errorf("%d lessons without a person", n)
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()

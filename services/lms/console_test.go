@@ -30,7 +30,7 @@ func withConductor(t *testing.T) *fixture {
 		t.Fatal(err)
 	}
 	s := newFixture(t, func(_ *fixture, cfg *Config) { cfg.Topology = func() *topology.Topology { return topo } })
-	body := `{"fresh":true,"strangers":[{"name":"forged","what":"signed by somebody else"}],
+	body := `{"fresh":true,"strangers":[{"name":"forged","what":"signed by another CA"}],
 		"scenarios":[{"name":"leaked-secret","title":"A token leaves","brief":"Late.","difficulty":2,"minutes":15,
 		"attack":["T1552.001"],"steps":3,"hints":[{"cost":10,"text":"Look at the author."}],"debrief":"Revoke it."}]}`
 	if w := s.wire(s.console.PutScenarios, "PUT", "/v1/scenarios", "application/json", body); w.Code != 204 {
@@ -361,7 +361,7 @@ func TestWhatChangesOnTheConsoleIsAnnouncedByItselfAlone(t *testing.T) {
 			}
 		}
 		if strings.Contains(page, `http-equiv="refresh"`) {
-			t.Errorf("%s loads itself again, and nobody can stop it", path)
+			t.Errorf("%s loads itself again, and it cannot be stopped", path)
 		}
 	}
 }
@@ -387,7 +387,7 @@ func TestExercisesAreStoredByIdAndShown(t *testing.T) {
 	s.exercise("two", "playing")
 	p = s.as("instructor").get("/exercises")
 	if refresh := p.header.Get("Refresh"); refresh != "" || strings.Contains(p.body, `http-equiv="refresh"`) {
-		t.Errorf("a page loads itself again, and nobody can stop it: %q", refresh)
+		t.Errorf("a page loads itself again, and it cannot be stopped: %q", refresh)
 	}
 	for _, want := range []string{
 		`id="played" role="status" aria-atomic="false" class="column" data-live`, `id="still" aria-pressed="false" hidden`,

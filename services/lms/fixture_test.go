@@ -382,7 +382,7 @@ func (s *fixture) exercise(id string, state exercise.State) {
 	e := exercise.Exercise{
 		ID:         id,
 		Title:      "A token leaves the building at 02:14",
-		Brief:      "Somebody commits a key at the end of a long day.\nTwo hours later it is used from elsewhere.",
+		Brief:      "A developer commits a key at the end of a long day.\nTwo hours later it is used from elsewhere.",
 		Difficulty: 2,
 		Minutes:    15,
 		Attack:     []string{"T1552.001"},

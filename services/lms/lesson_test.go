@@ -215,7 +215,7 @@ func TestThreeFailuresEndALessonAndOneAttemptCountsOnce(t *testing.T) {
 		t.Errorf("%d failed assessments, want 1", failed)
 	}
 	if next := b.start("phishing"); next == path {
-		t.Error("a failed lesson cannot be taken anew")
+		t.Error("a failed lesson cannot be taken again")
 	}
 }
 

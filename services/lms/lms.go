@@ -48,7 +48,7 @@ type Config struct {
 	Topology        func() *topology.Topology // the topology in force, for the console; nil: none is shown
 	Home            string                    // IRI of this system in exported statements; empty: "urn:security-training"
 	Provider        *auth.Provider            // OpenID provider; nil: none
-	DevDir          string                    // read templates and static files from here at each request; empty: those built in
+	DevDir          string                    // where pages are read from at each request; empty: those built in
 
 	// Certificate returns the verified client certificate of a request; nil: mesh.PersonOf.
 	Certificate func(*http.Request) (mesh.Certificate, bool)

@@ -25,7 +25,7 @@ func TestMeshRoutesRefuseWhatIsWrongBeforeAnythingElse(t *testing.T) {
 		{"exercise", s.console.PostExercise, "application/probe", `{}`, 415},
 		{"reset", s.PostReset, "application/probe", `{}`, 415},
 		{"reset", s.PostReset, "", ``, 415},
-		{"link of nobody", s.auth.PostLink, "application/json", `{}`, 422},
+		{"link without a person", s.auth.PostLink, "application/json", `{}`, 422},
 		{"link of a stranger", s.auth.PostLink, "application/json", `{"person":"no.body"}`, 404},
 		{"link of a bad id", s.auth.PostLink, "application/json", `{"person":"<b>"}`, 422},
 		{"link of an unknown role", s.auth.PostLink, "application/json", `{"role":"owner"}`, 422},
@@ -49,14 +49,14 @@ func TestMeshRoutesRefuseWhatIsWrongBeforeAnythingElse(t *testing.T) {
 			422,
 		},
 		{
-			"records of nobody", s.training.PutTraining, "application/json",
+			"records without a person", s.training.PutTraining, "application/json",
 			`{"events":[{"id":"training:x","at":"2026-09-01T10:00:00Z","accounts":["email:x"],"source":"training",
 				"verb":"training.stale"}]}`,
 			422,
 		},
 		{"revocation", s.auth.PostRevocation, "application/probe", `{}`, 415},
 		{
-			"revocation of nobody", s.auth.PostRevocation, "application/json",
+			"revocation without a name", s.auth.PostRevocation, "application/json",
 			`{"role":"person","before":"2026-01-01T00:00:00Z"}`, 422,
 		},
 		{

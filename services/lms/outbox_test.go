@@ -108,7 +108,9 @@ func TestAResultWithoutAScoreSaysSoAndDoesNotPromiseOne(t *testing.T) {
 	s.awaitDelivery()
 	s.exec(`UPDATE training.completion SET after = NULL`) // as for a person who left before the request
 	p := b.get(path + "/result")
-	if strings.Contains(p.text(), "the new score is then shown here") || !strings.Contains(p.text(), "There is no new score") {
+	if strings.Contains(
+		p.text(), "the new score is then shown here",
+	) || !strings.Contains(p.text(), "There is no new score") {
 		t.Errorf("the result of an event that the scorer has: %s", p.text())
 	}
 }

@@ -158,7 +158,9 @@ func TestLostDatabaseIsAnsweredAsSuch(t *testing.T) {
 		r.AddCookie(&http.Cookie{Name: "session", Value: "x"})
 		w := httptest.NewRecorder()
 		l.Pages().ServeHTTP(w, r)
-		if w.Code != 503 || w.Header().Get("Retry-After") == "" || !strings.Contains(w.Body.String(), "Not available at the moment") ||
+		if w.Code != 503 || w.Header().Get(
+			"Retry-After",
+		) == "" || !strings.Contains(w.Body.String(), "Not available at the moment") ||
 			strings.Contains(w.Body.String(), "dial") {
 			t.Errorf("%s: %d %s", path, w.Code, w.Body)
 		}

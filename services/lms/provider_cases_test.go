@@ -41,7 +41,7 @@ func userCases() []providerCase {
 			name: "an admin", who: map[string]any{"roles": []string{"staff", "admin"}}, status: 200, page: "/console/identities",
 		},
 		{
-			name: "an address that nobody has verified", who: map[string]any{"email": "mira.keller@example.org"}, status: 403,
+			name: "an address that is not verified", who: map[string]any{"email": "mira.keller@example.org"}, status: 403,
 			reason: "email_not_verified",
 		},
 		{
@@ -119,7 +119,9 @@ func tokenCases(other *ecdsa.PrivateKey) []providerCase {
 			edit: in(map[string]any{"aud": []string{"lms", "wiki"}, "azp": "wiki"}), status: 403, reason: "bad_token",
 		},
 		{
-			name: "somebody else", who: map[string]any{"email": "mallory@example.org", "email_verified": true}, status: 403,
+			name: "a person who is not listed", who: map[string]any{
+				"email": "mallory@example.org", "email_verified": true,
+			}, status: 403,
 			reason: "not_in_roster",
 		},
 		{

@@ -229,7 +229,7 @@ func TestAProviderSignsInWhomTheRosterListsAndNobodyElse(t *testing.T) {
 	p.mu.Unlock()
 	b := s.browser()
 	if page := s.browser().get("/sign-in/callback?code=x&state=y"); page.status != 403 {
-		t.Errorf("a callback that nobody began: %d", page.status)
+		t.Errorf("a callback that was not begun: %d", page.status)
 	}
 	var used string
 	b.come(func(u *url.URL) { used = u.RequestURI() })

@@ -62,6 +62,6 @@ func TestResetOfAnExerciseTakesAwayItAloneAndWhatItsCastWasTaught(t *testing.T) 
 		t.Errorf("the lesson of the cast afterwards: %d", p.status)
 	}
 	if p := other.get(kept); p.status != 200 {
-		t.Errorf("somebody else's lesson afterwards: %d", p.status)
+		t.Errorf("another person's lesson afterwards: %d", p.status)
 	}
 }

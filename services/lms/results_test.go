@@ -117,7 +117,9 @@ func TestDeletingRecordsOnTheConsoleWantsAWordAndResettingAnExerciseNamesIt(t *t
 	s.as("mira.keller").start("secret-hygiene")
 	i := s.as(site.RoleInstructor)
 	p := i.get("/console")
-	if !regexp.MustCompile(`name="exercise" value="leaked-secret-1">\s*<button name="kind" value="reset"`).MatchString(p.body) ||
+	if !regexp.MustCompile(
+		`name="exercise" value="leaked-secret-1">\s*<button name="kind" value="reset"`,
+	).MatchString(p.body) ||
 		strings.Contains(p.body, `value="forget"`) ||
 		strings.Contains(p.text(), "Reset the lab") {
 		t.Errorf("the console: %s", p.text())

@@ -25,7 +25,7 @@ func TestLeadersSeeTheirOwnTeamOnlyAndNoGroupUnderFive(t *testing.T) {
 		}
 	}
 	if strings.Contains(p.body, "config/prod.env") || strings.Contains(p.text(), "secrets") {
-		t.Error("the team's page says what somebody did")
+		t.Error("the team's page says what a person did")
 	}
 	p = s.as("otto.lang").get("/team")
 	for _, name := range []string{"Noah", "Emma", "Who needs what", "Mean of the team"} {
@@ -49,7 +49,7 @@ func TestALeaderSeesTrendRolesRepetitionsAndWhatIsEscalatedAndNoAct(t *testing.T
 	})
 	b := s.as("vera.holm")
 	p := b.get("/team")
-	if !strings.Contains(p.text(), "Nobody repeated what a lesson had covered") ||
+	if !strings.Contains(p.text(), "No one repeated what a lesson had covered") ||
 		!strings.Contains(p.text(), "Site reliability engineer 5") {
 		t.Errorf("%s", p.text())
 	}

@@ -30,7 +30,7 @@ func TestTrainingIsExportedAsXAPIUnderPseudonyms(t *testing.T) {
 			t.Fatalf("%d %v", w.Code, w.Header())
 		}
 		if text := strings.ToLower(w.Body.String()); strings.Contains(text, "mira") || strings.Contains(text, "keller") {
-			t.Error("the export names somebody")
+			t.Error("the export names a person")
 		}
 		var list []training.Statement
 		for lines := bufio.NewScanner(w.Body); lines.Scan(); {

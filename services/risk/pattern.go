@@ -123,7 +123,7 @@ func (p *Profile) PatternWords(name string) string {
 		}
 	}
 	return map[string]string{
-		"compromised": "Many access events and alerts but no commits look like an account that somebody else uses.",
+		"compromised": "Many access events and alerts but no commits look like an account that another person uses.",
 		"insider":     "Off-hours access and a large export without an approved ticket came together.",
 		"burnout": "Forced pushes, overdue tickets and weekend work came together. " +
 			"It is also a reason to talk about workload.",

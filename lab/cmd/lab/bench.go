@@ -26,15 +26,15 @@ func benchCommand(s *settings) *cobra.Command {
 	format, to := "", ""
 	plan := bench.Plan{}
 	c := &cobra.Command{
-		Use: "bench [NAME…]", Short: "Measure what the parts cost, each beside a peer that does the same with less around it",
+		Use:     "bench [NAME…]",
+		Short:   "Measure what the parts cost, each against a peer that does the same with less around it",
 		Example: "  lab bench\n  lab bench handshake requests\n  lab bench score --rounds 15 -o json",
-		Long: "Measures " + strings.Join(
-			bench.Names(),
-			", ",
-		) + `, or those that are named. The two sides of each take turns in
-rounds of one run, and a first round is dropped; the result is the median of the rounds' ratios, with their spread. Those that need
-a lab bring one of their own up and take it down. Writes bench.json, with everything that was measured. Exits with 1 if a side did
-less than it should.`,
+		Long: "Measures " + strings.Join(bench.Names(), ", ") + `, or those that are named.
+
+The two sides of each take turns in rounds of one run, and a first round is dropped; the result is the
+median of the rounds' ratios, with their spread. Those that need a lab bring one of their own up and take
+it down. Writes bench.json, with everything that was measured. Exits with 1 if a side did less than it
+should.`,
 		RunE: func(c *cobra.Command, args []string) error {
 			write, ok := map[string]func(io.Writer, bench.Report) error{"text": bench.WriteText, "json": bench.WriteJSON}[format]
 			if !ok {

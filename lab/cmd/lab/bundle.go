@@ -24,12 +24,12 @@ func bundleCommand(s *settings) *cobra.Command {
 	to := ""
 	c := &cobra.Command{
 		Use:     "bundle",
-		Short:   "Pack logs, state and audit into one file, without secrets, for whoever is to help",
+		Short:   "Pack logs, state and audit into one file, without secrets, for those who are to help",
 		Args:    cobra.NoArgs,
 		Example: "  lab bundle\n  lab bundle --to lab.tar.gz",
-		Long: `Packs logs, status, doctor's checks, settings, versions and the end of every audit chain into one .tar.gz, on Kubernetes also pods
-and events. The lab's secrets are searched for and hidden. Works without a supervisor, too. "up" makes one by itself
-when it fails.
+		Long: `Packs logs, status, doctor's checks, settings, versions and the end of every audit chain into one .tar.gz, on
+Kubernetes also pods and events. The lab's secrets are searched for and hidden. Works without a supervisor, too. "up"
+makes one by itself when it fails.
 
 Prints the path. Bundles are in one folder, "bundles" in the cache folder (/var/cache/security-training for root, else
 ~/.cache/security-training), unless --to or LAB_ARTIFACTS says otherwise; the last ten are kept there, and older ones

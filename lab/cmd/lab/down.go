@@ -22,7 +22,8 @@ func downCommand(s *settings) *cobra.Command {
 		Args:    cobra.NoArgs,
 		Example: "  lab down\n  lab down --name second\n  lab down --all",
 		Long: `Ends every process of the lab and removes its folder. Says what it removed, and what stays: the cache, from
-which the next lab starts in seconds, and the last bundles. With --all the cache goes too. A lab that is not up is no error.`,
+which the next lab starts in seconds, and the last bundles. With --all the cache goes too. A lab that is not up is no
+error.`,
 		RunE: func(c *cobra.Command, _ []string) error {
 			if err := down(c.Context(), s); err != nil {
 				return err

@@ -56,7 +56,7 @@ const mayBe = -1
 // exits are the exit codes of every verb, by its path. With a lab that is up, e2e's table goes on.
 var exits = map[string]struct {
 	right  []string   // arguments as they should be
-	wrong  [][]string // a usage error each, beside those that every verb has
+	wrong  [][]string // a usage error each, besides those that every verb has
 	states states
 	cannot []string // arguments by which it writes into the folder DENIED, which it must not change: exit 3
 }{

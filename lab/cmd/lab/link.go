@@ -29,7 +29,7 @@ type access struct {
 // named is one person that access is asked for, and where the id was read: "" where it was an argument.
 type named struct{ id, at string }
 
-// roles are those that are nobody's own.
+// roles are those that belong to no person.
 var roles = []string{"instructor", "admin"}
 
 func (a *access) classFlag(c *cobra.Command) {
@@ -322,7 +322,8 @@ func openCommand(s *settings) *cobra.Command {
 		Short: `The older name of "link" and "certificate"`,
 		Args:  cobra.MaximumNArgs(1),
 		Example: "  lab open\n  lab open --role admin\n  lab open --as elisabeth.reese\n" +
-			"  lab open --class class.txt\n  lab open --certificate elisabeth.reese\n  lab open --certificate elisabeth.reese --revoke",
+			"  lab open --class class.txt\n  lab open --certificate elisabeth.reese\n  lab open --certificate " +
+			"elisabeth.reese --revoke",
 		Long: `Does what "lab link" does; with --certificate what "lab certificate issue" does, for the instructor where no
 person is named; and with --revoke as well what "lab certificate revoke" does.`,
 		RunE: func(c *cobra.Command, args []string) error {

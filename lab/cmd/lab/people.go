@@ -32,7 +32,8 @@ func peopleCommand(s *settings) *cobra.Command {
 	format, level, role := "", "", ""
 	c := &cobra.Command{
 		Use: "people", Short: "List who there is: ids, names, roles, teams, levels", Args: cobra.NoArgs,
-		Example: "  lab people\n  lab people --level HIGH --role sre\n  lab people -o json\n  lab people --level CRITICAL -o ids > class.txt",
+		Example: "  lab people\n  lab people --level HIGH --role sre\n  lab people -o json\n  lab people --level CRITICAL " +
+			"-o ids > class.txt",
 		Long: `Lists the people of the lab's company, the highest score first. An id is what "lab link" and others take. With
 -o ids it prints ids alone, one a line, as "lab link --class" reads them.`,
 		RunE: func(c *cobra.Command, _ []string) error {

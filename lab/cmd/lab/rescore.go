@@ -18,8 +18,9 @@ func rescoreCommand(s *settings) *cobra.Command {
 	c := &cobra.Command{
 		Use: "rescore PERSON", Short: "Derive a past score again from the event log", Args: cobra.ExactArgs(1),
 		Example: "  lab audit rescore elisabeth.reese --at 2026-10-01T10:04:00.123456Z --as-of 1000",
-		Long: `Derives the score that a person had at a time from what the event log held at a position, whatever has arrived since,
-and compares it with the score that was stored then. Assessments in "lab audit export" name both. Exits with 1 if they differ.`,
+		Long: `Derives the score that a person had at a time from what the event log held at a position, without the
+events that arrived later, and compares it with the score that was stored then. Assessments in
+"lab audit export" name both. Exits with 1 if they differ.`,
 		RunE: func(c *cobra.Command, args []string) error {
 			moment, err := time.Parse(time.RFC3339, at)
 			if err != nil || asOf < 0 {

@@ -56,16 +56,17 @@ func upCommand(s *settings) *cobra.Command {
 	c := &cobra.Command{
 		Use: "up", Short: "Bring everything up, or repair it; a healthy lab is left alone", Args: cobra.NoArgs,
 		Example: "  lab up\n  lab up --name second --people 200 --seed 7",
-		Long: `Brings a lab up: database, identities, workloads, thirty days of history, a dashboard that serves a signed-in page.
-Safe to repeat: it resumes what was interrupted, repairs what is broken, and leaves a healthy lab alone.
-Workloads whose programs were built since they were started get them, one after another. Where no flag chooses,
-a lab that is there stays as it was made.
+		Long: `Brings a lab up: database, identities, workloads, thirty days of history, a dashboard that serves a signed-in
+page. Safe to repeat: it resumes what was interrupted, repairs what is broken, and leaves a healthy lab alone.
+Workloads whose programs were built since they were started get them, one after another. Where no flag chooses, a lab
+that is there stays as it was made.
 
-With LAB_PPROF=1 in the environment each workload serves Go's profiles on a socket that only you can open;
-"lab debug WORKLOAD" says where. It is for the local runtime.
+With LAB_PPROF=1 in the environment each workload serves Go's profiles on a socket that only you can open; "lab debug
+WORKLOAD" says where. It is for the local runtime.
 
-With LMS_DEV_DIR=$PWD/services/lms/site in the environment, a lab of the local runtime reads its pages' templates, styles and
-scripts from that folder at each request: edit one and reload the page. An instructor sees in which line a template is wrong.`,
+With LMS_DEV_DIR=$PWD/services/lms/site in the environment, a lab of the local runtime reads its pages' templates,
+styles and scripts from that folder at each request: edit one and reload the page. An instructor sees in which line a
+template is wrong.`,
 		RunE: func(c *cobra.Command, _ []string) error {
 			spec.Name = s.name
 			if is, err := existing(s.name); err == nil {
@@ -321,7 +322,7 @@ func findBinaries(ctx context.Context, p progress.Reporter) (string, error) {
 		return "", &lab.Error{
 			Code: lab.ExitPrecondition,
 			What: "find the services' programs",
-			Why:  fmt.Errorf("%s is not beside %s, and %w", missing, self, err),
+			Why:  fmt.Errorf("%s is not in the folder of %s, and %w", missing, self, err),
 			Try:  "make build && bin/lab up",
 		}
 	}

@@ -217,12 +217,14 @@ func matrixCommand(s *settings) *cobra.Command {
 	how := matrix.Options{}
 	c := &cobra.Command{
 		Use: "matrix", Short: "Try every caller against every route, live", Args: cobra.NoArgs,
-		Example: "  lab matrix\n  lab matrix --caller lms --callee llm-gateway\n  lab matrix --against running\n  lab matrix -o json\n  lab matrix -o html > matrix.html",
-		Long: `Tries every caller, strangers and forgers included, against every route of the running lab, on a new and on a kept
-connection, and prints what was expected beside what was measured. A probe changes nothing. Exits with 1 if a cell differs.
+		Example: "  lab matrix\n  lab matrix --caller lms --callee llm-gateway\n  lab matrix --against running\n" +
+			"  lab matrix -o json\n  lab matrix -o html > matrix.html",
+		Long: `Tries every caller, strangers and forgers included, against every route of the running lab, on a new and on a
+kept connection, and prints what was expected beside what was measured. A probe changes nothing. Exits with 1 if a
+cell differs.
 
-Expected is what the lab came with: a copy of the policy that was written when it was made. What was edited since is a difference,
-and is told in a section of its own. With --against running the policy is taken as it was edited.`,
+Expected is what the lab came with: a copy of the policy that was written when it was made. What was edited since is a
+difference, and is told in a section of its own. With --against running the policy is taken as it was edited.`,
 		RunE: func(c *cobra.Command, _ []string) error {
 			write, ok := map[string]func(io.Writer, []matrix.Cell) error{
 				"text": matrix.WriteText, "json": matrix.WriteJSON, "html": matrix.WriteHTML,
@@ -280,10 +282,11 @@ func auditCommand(s *settings) *cobra.Command {
 			Short:   "Find any edit, deletion, insertion or reordering",
 			Args:    cobra.NoArgs,
 			Example: "  lab audit verify",
-			Long: `Verifies every chain of decisions, the supervisor's too, against its signed checkpoints, and the business rows in the database
-against the ends that their writers reported. Names the first bad entry of each chain and goes on to the next. Exits with 1 if
-there is one. The kinds of fault: edited, deleted, inserted, reordered, cut at the end, resealed, doubled sequence number,
-two checkpoints for one number, missing checkpoint, bad signature, no checkpoints, missing chain.`,
+			Long: `Verifies every chain of decisions, the supervisor's too, against its signed checkpoints, and the business
+rows in the database against the ends that their writers reported. Names the first bad entry of each chain and goes on
+to the next. Exits with 1 if there is one. The kinds of fault: edited, deleted, inserted, reordered, cut at the end,
+resealed, doubled sequence number, two checkpoints for one number, missing checkpoint, bad signature, no checkpoints,
+missing chain.`,
 			RunE: func(c *cobra.Command, _ []string) error {
 				return inside(c.Context(), s, func(ctx context.Context, l *control.Lab, o *operator.Operator, _ lab.Status) error {
 					report, err := auditor.Verify(ctx, l, o)
@@ -345,12 +348,13 @@ func resetCommand(s *settings) *cobra.Command {
 		Short:   "Take away what exercises left; learners' records only where you say so",
 		Args:    cobra.MaximumNArgs(1),
 		Example: "  lab reset\n  lab reset leaked-secret\n  lab reset --learners --yes --to .",
-		Long: `Takes away every exercise, its cast, and what those did, scored and learnt; with a scenario, one of the lab's or a file, only
-what its plays left. The company's life goes on, and learners' records stay: lessons, attempts, certificates, answers to drills.
+		Long: `Takes away every exercise, its cast, and what those did, scored and learnt; with a scenario, one of the lab's
+or a file, only what its plays left. The company's life goes on, and learners' records stay: lessons, attempts,
+certificates, answers to drills.
 
-With --learners it deletes those too, and everything else that came after the history. First it writes them to two new files,
-results-LAB-TIME.csv and .json, that only you can read, and prints their names. It wants --yes. A certificate can be verified
-all the same: "given out on …; its record was deleted".
+With --learners it deletes those too, and everything else that came after the history. First it writes them to two new
+files, results-LAB-TIME.csv and .json, that only you can read, and prints their names. It wants --yes. A certificate
+can be verified all the same: "given out on …; its record was deleted".
 
 The audit and the lab's clock never go back.`,
 		RunE: func(c *cobra.Command, args []string) error {
@@ -408,11 +412,12 @@ The audit and the lab's clock never go back.`,
 func playCommand(s *settings) *cobra.Command {
 	how := play.Options{}
 	c := &cobra.Command{
-		Use:     "play SCENARIO",
-		Short:   "Play a scenario: brief, timeline, expectations turning to ✓ or ✗, debrief",
-		Args:    cobra.ExactArgs(1),
-		Example: "  lab play leaked-secret\n  lab play compromised-account --step\n  lab play lab/scenarios/leaked-secret.yaml --speed 300",
-		Long:    "Plays one of " + strings.Join(play.Names(), ", ") + ", or a file. Exits with 1 if an expectation fails.",
+		Use:   "play SCENARIO",
+		Short: "Play a scenario: brief, timeline, expectations turning to ✓ or ✗, debrief",
+		Args:  cobra.ExactArgs(1),
+		Example: "  lab play leaked-secret\n  lab play compromised-account --step\n  lab play " +
+			"lab/scenarios/leaked-secret.yaml --speed 300",
+		Long: "Plays one of " + strings.Join(play.Names(), ", ") + ", or a file. Exits with 1 if an expectation fails.",
 		RunE: func(c *cobra.Command, args []string) error {
 			return inside(c.Context(), s, func(ctx context.Context, l *control.Lab, o *operator.Operator, st lab.Status) error {
 				how.Input, how.Output = c.InOrStdin(), c.OutOrStdout()

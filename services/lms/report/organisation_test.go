@@ -29,7 +29,7 @@ func TestATrainingEscalatedToTheSecurityTeamIsToTheManagerToo(t *testing.T) {
 	}
 	for i, want := range []string{
 		"the security team, since there is no manager", "the manager and the security team",
-		"nobody, since there is no manager", "",
+		"no one, since there is no manager", "",
 	} {
 		if alone[i].Due.To != want {
 			t.Errorf("%s is escalated to %q, want %q", alone[i].ID, alone[i].Due.To, want)

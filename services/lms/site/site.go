@@ -26,7 +26,7 @@ type Config struct {
 	Refusals        func(audit.Entry)         // receives every refusal; may be nil
 	UnknownRefusals func(string, audit.Entry) // receives those of unknown users, with remote address; nil: Refusals does
 	Words           []template.FuncMap        // more functions for the templates
-	Dir             string                    // read templates and static files from here at each request; empty: those built in
+	Dir             string                    // where pages are read from at each request; empty: those built in
 
 	// Certificate returns the verified client certificate of a request; nil: mesh.PersonOf.
 	Certificate func(*http.Request) (mesh.Certificate, bool)

@@ -14,7 +14,7 @@ import (
 func EscalatedTo(to risk.Escalation, manager string) string {
 	switch {
 	case to == risk.ToManager && manager == "":
-		return "nobody, since there is no manager"
+		return "no one, since there is no manager"
 	case to == risk.ToManager:
 		return "the manager"
 	case to == risk.ToSecurity && manager == "":

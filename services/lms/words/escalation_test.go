@@ -36,7 +36,7 @@ func TestAnEscalationNamesTheSameRecipientsToEveryReader(t *testing.T) {
 	}{
 		{risk.ToNobody, "", "", ""},
 		{risk.ToPerson, "", "", ""},
-		{risk.ToManager, "the manager", "nobody, since there is no manager", "you"},
+		{risk.ToManager, "the manager", "no one, since there is no manager", "you"},
 		{
 			risk.ToSecurity, "the manager and the security team", "the security team, since there is no manager",
 			"you and the security team",

@@ -1,5 +1,5 @@
 "use strict";
-// The console, and the page of the exercises, stand still without a script until somebody looks again. With it, what has changed is put
+// The console, and the page of the exercises, stand still without a script until they are loaded again. With it, what has changed is put
 // in place: what has not is left alone, so that nothing is closed, scrolled, unfocused or read aloud for no reason.
 (() => {
   let busy = false, again = false, still = false;
@@ -98,7 +98,7 @@
     } catch {
       complain(
         "No answer.",
-        "The learning system could not be reached, so nobody knows whether it heard. " +
+        "The learning system could not be reached, so it is unknown whether it heard. " +
           "Look at “What was asked for” before you ask again.",
       );
     }
@@ -112,6 +112,7 @@
   pause.hidden = false;
   pause.addEventListener("click", () => {
     still = !still;
+    if (still) again = false; // what was to be looked at next, too, waits
     pause.setAttribute("aria-pressed", String(still));
     heard();
   });
