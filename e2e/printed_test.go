@@ -119,7 +119,6 @@ var commandsRun = []struct {
 	{command: "lab open"},
 	{command: "lab open --role admin"},
 	{command: "lab open --as elisabeth.reese"},
-	{command: "lab open --as PERSON"},
 	{command: "lab open --class class.txt"},
 	{command: "lab link"},
 	{command: "lab link --role admin"},

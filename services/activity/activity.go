@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"regexp"
-	"slices"
 	"time"
 )
 
@@ -90,10 +89,10 @@ func (e Event) Validate() error {
 	if e.At.IsZero() {
 		faults = append(faults, errors.New("at: missing"))
 	}
-	if all := Sources(); !slices.Contains(all, e.Source) {
-		faults = append(faults, fmt.Errorf("source %q: want one of %v", e.Source, all))
+	if !e.Source.Listed() {
+		faults = append(faults, fmt.Errorf("source %q: want one of %v", e.Source, Sources()))
 	}
-	if !verbPattern.MatchString(string(e.Verb)) {
+	if !e.Verb.WellFormed() {
 		faults = append(faults, fmt.Errorf("verb %q: want source.what_happened", e.Verb))
 	} else if s := e.Verb.Source(); s != e.Source {
 		faults = append(faults, fmt.Errorf("verb %q is not of source %q", e.Verb, e.Source))
@@ -109,6 +108,9 @@ func (e Event) Validate() error {
 	}
 	return errors.Join(faults...)
 }
+
+// WellFormed tells whether the verb is written as source.what_happened. Neither part need be listed.
+func (v Verb) WellFormed() bool { return verbPattern.MatchString(string(v)) }
 
 // Source is the part of the verb before the dot.
 func (v Verb) Source() Source {

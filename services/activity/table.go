@@ -51,6 +51,9 @@ func Vendors() []Source {
 	return all
 }
 
+// Listed tells whether the source stands in the table.
+func (s Source) Listed() bool { return s.Group() != Groups }
+
 // Group is the group of a source; Groups for one that is not listed.
 func (s Source) Group() Group {
 	for i := range Table {

@@ -116,7 +116,6 @@ var (
 	subjectPattern  = regexp.MustCompile(`^[A-Za-z0-9_-]{8,128}$`)
 	rolePattern     = regexp.MustCompile(`^[a-z][a-z_]{1,39}$`)
 	languagePattern = regexp.MustCompile(`^[a-z]{2,3}(-[A-Z]{2})?$`)
-	verbPattern     = regexp.MustCompile(`^(git|jira|iam|siem|training)\.[a-z_]{1,40}$`)
 )
 
 // Validate reports all faults of a request at once, nil if there is none.
@@ -138,7 +137,8 @@ func (r Request) Validate() error {
 	f.check(r.Language == "" || languagePattern.MatchString(r.Language),
 		"language %q: want a form like en or pt-BR", r.Language)
 	for i, x := range r.Reasons {
-		f.check(verbPattern.MatchString(string(x.Verb)), "reasons[%d].verb %q: want source.what_happened", i, x.Verb)
+		known := x.Verb.WellFormed() && x.Verb.Source().Listed()
+		f.check(known, "reasons[%d].verb %q: want source.what_happened", i, x.Verb)
 		f.check(x.Count >= 1 && x.Count <= 1_000_000, "reasons[%d].count %d: outside 1 to 1000000", i, x.Count)
 		f.check(len(x.Detail) <= 500 && utf8.ValidString(x.Detail), "reasons[%d].detail: want at most 500 bytes of UTF-8", i)
 	}

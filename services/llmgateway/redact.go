@@ -5,6 +5,7 @@ import (
 	"regexp"
 	"strings"
 
+	"example.org/security-training/services/activity"
 	"example.org/security-training/services/lesson"
 	"example.org/security-training/services/source"
 )
@@ -32,9 +33,6 @@ var (
 	namePattern   = regexp.MustCompile(`\p{Lu}\p{Ll}+(?:[-'’]\p{Lu}\p{Ll}+)?(?: \p{Lu}\.)?` +
 		`(?: (?:van|von|de|da|del|di|der|den))* \p{Lu}[\p{L}'’-]*\p{Ll}`)
 )
-
-// verbsOf are the beginnings of verbs: git.force_push is not a login.
-var verbsOf = setOf(`git iam siem jira training`)
 
 // notLogins are endings of file names: config.yaml is not a login.
 var notLogins = setOf(`
@@ -127,9 +125,10 @@ func redactLogins(s string) string {
 	}
 }
 
+// isLogin tells whether first.last is a person's login. A verb (git.force_push) is none, nor is a file's name.
 func isLogin(s string) bool {
 	first, last, _ := strings.Cut(s, ".")
-	return !verbsOf[first] && !notLogins[last]
+	return !activity.Source(first).Listed() && !notLogins[last]
 }
 
 // redactNames takes pairs of capitalised words for names, except those with one of notNames. The second word of such a

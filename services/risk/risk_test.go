@@ -454,8 +454,8 @@ func TestTrainingIsDueFromTheDayOnWhichTheLevelWasReached(t *testing.T) {
 		due    time.Time
 		told   Escalation
 	}{
-		{"today", burst(3 * time.Hour), midnight.Add(8 * day), ToNobody},
-		{"five days ago", burst(5 * day), midnight.Add(3 * day), ToNobody},
+		{"today", burst(3 * time.Hour), midnight.Add(8 * day), ToNoOne},
+		{"five days ago", burst(5 * day), midnight.Add(3 * day), ToNoOne},
 		{"nine days ago", burst(9 * day), midnight.Add(-day), ToPerson},
 		{"twenty days ago", burst(20 * day), midnight.Add(-12 * day), ToSecurity},
 	} {

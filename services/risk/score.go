@@ -121,16 +121,16 @@ type Escalation string
 
 // Escalations, rising. Before the training is due, no one is told.
 const (
-	ToNobody   Escalation = ""
+	ToNoOne    Escalation = ""
 	ToPerson   Escalation = "person"
 	ToManager  Escalation = "manager"
 	ToSecurity Escalation = "security"
 )
 
 // Escalations lists the escalations, rising. Each one comes after those before it.
-var Escalations = []Escalation{ToNobody, ToPerson, ToManager, ToSecurity}
+var Escalations = []Escalation{ToNoOne, ToPerson, ToManager, ToSecurity}
 
-// Rank is 0 for ToNobody to 3 for ToSecurity, and −1 for a word that is no escalation.
+// Rank is 0 for ToNoOne to 3 for ToSecurity, and −1 for a word that is no escalation.
 func (e Escalation) Rank() int { return slices.Index(Escalations, e) }
 
 // Escalate says who is told at τ of a training that was due: the person at once, the manager when it is late by half of
@@ -139,7 +139,7 @@ func (f Frequency) Escalate(due, at time.Time) Escalation {
 	interval := time.Duration(f.Days()) * 24 * time.Hour
 	switch late := at.Sub(due); {
 	case late < 0:
-		return ToNobody
+		return ToNoOne
 	case late < max(interval/2, 24*time.Hour):
 		return ToPerson
 	case late < max(interval, 48*time.Hour):

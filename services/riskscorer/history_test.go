@@ -211,7 +211,7 @@ func TestTrainingFallsDueAndEscalatesByTheLabsClock(t *testing.T) {
 	for _, c := range []struct {
 		days int
 		want risk.Escalation
-	}{{1, risk.ToNobody}, {89, risk.ToNobody}, {91, risk.ToPerson}, {134, risk.ToPerson}, {136, risk.ToManager},
+	}{{1, risk.ToNoOne}, {89, risk.ToNoOne}, {91, risk.ToPerson}, {134, risk.ToPerson}, {136, risk.ToManager},
 		{179, risk.ToManager}, {181, risk.ToSecurity}} {
 		if code, body := l.put(instructor, "PUT", "/v1/clock", scorerapi.ClockChange{Now: risk.Epoch.AddDate(0, 0,
 			c.days)}); code != 200 {

@@ -11,7 +11,7 @@ import (
 
 func TestATrainingEscalatedToTheSecurityTeamIsToTheManagerToo(t *testing.T) {
 	var people []risk.Standing
-	for _, to := range []risk.Escalation{risk.ToNobody, risk.ToPerson, risk.ToSecurity, risk.ToManager, risk.ToSecurity} {
+	for _, to := range []risk.Escalation{risk.ToNoOne, risk.ToPerson, risk.ToSecurity, risk.ToManager, risk.ToSecurity} {
 		who := risk.Person{ID: fmt.Sprint(len(people)), Manager: "0"}
 		people = append(
 			people,

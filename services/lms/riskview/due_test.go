@@ -17,9 +17,9 @@ func TestATrainingIsPlannedThenDueThenOverdueThenEscalated(t *testing.T) {
 		want      string
 		escalated string
 	}{
-		{30 * day, risk.ToNobody, DuePlanned, ""},
-		{7*day + 1, risk.ToNobody, DuePlanned, ""},
-		{7 * day, risk.ToNobody, DueSoon, ""},
+		{30 * day, risk.ToNoOne, DuePlanned, ""},
+		{7*day + 1, risk.ToNoOne, DuePlanned, ""},
+		{7 * day, risk.ToNoOne, DueSoon, ""},
 		{0, risk.ToPerson, DueSoon, ""},
 		{-1, risk.ToPerson, DueOverdue, ""},
 		{-20 * day, risk.ToPerson, DueOverdue, ""},

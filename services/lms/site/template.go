@@ -213,6 +213,7 @@ func (a assets) words() template.FuncMap {
 		"percent":  func(f float64) string { return fmt.Sprintf("%.0f %%", 100*f) },
 		"signal":   func(l risk.Level) []words.SignalBar { return words.Signal(l) },
 		"sentence": words.Sentence,
+		"lateBy":   words.LateBy,
 		"plural":   func(n int, one, many string) string { return words.Plural(n, one, many) },
 		"module":   words.ModuleTitle,
 		"duration": func(d time.Duration) string { return words.Span(d) },

@@ -9,6 +9,15 @@ import (
 // What pages say about an overdue training that is escalated. An escalation only marks the training on pages: the lab
 // sends no messages.
 
+// LateBy says how late a training is when it is escalated to the manager or to the security team, as
+// risk.Frequency.Escalate decides it.
+func LateBy(to risk.Escalation) string {
+	if to == risk.ToSecurity {
+		return "the whole interval, and by at least two days"
+	}
+	return "half of the interval, and by at least one day"
+}
+
 // EscalatedTo names those to whom a training is escalated, for an instructor. The manager is an id, empty if the roster
 // lists none. It is empty for a training that is not escalated.
 func EscalatedTo(to risk.Escalation, manager string) string {
@@ -40,10 +49,7 @@ func EscalatedToLeader(to risk.Escalation) string {
 // the roster lists none; peers is how many people report to that manager, and smallest the least that the team's page
 // shows.
 func EscalatedForLearner(to risk.Escalation, manager string, peers, smallest int) string {
-	text := "It is overdue by half of its interval or more. "
-	if to == risk.ToSecurity {
-		text = "It is overdue by its whole interval or more. "
-	}
+	text := "It is overdue by " + LateBy(to) + ". "
 	switch {
 	case manager == "":
 		text += "The roster lists no manager of yours, so it is an instructor who sees that."
