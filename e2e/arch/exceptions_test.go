@@ -22,7 +22,6 @@ var (
 	manyMethods = map[string]int{
 		"lab/control.Lab":            34,
 		"lab/control.StateDir":       31,
-		"services/mesh.Node":         48,
 		"services/riskscorer.Scorer": 38,
 	}
 )

@@ -22,16 +22,16 @@ func TestAConnectionThatIsNeverIdleIsLeftAfterHalfAnIdentity(t *testing.T) {
 			<-time.After(3 * time.Second)
 			return noContent(w, r)
 		})
-		l := serving(t, a.serveListener)
+		l := serving(t, newMeshPort(a).serve)
 		svid, err := ca.Issue(a.topology.Load().ID("b"), time.Now(), 20*time.Second, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
-		id, err := b.identities.Current()
+		id, err := b.own.Current()
 		if err != nil {
 			t.Fatal(err)
 		}
-		b.identities.(*Held).Set(svid, id.Bundles)
+		b.own.Identities.(*Held).Set(svid, id.Bundles)
 		config := b.clientConfig("a", func(*Peer) {})
 		config.NextProtos = []string{"h2"}
 		began := time.Now()

@@ -150,7 +150,7 @@ func (l *countedBody) Close() error {
 
 // generation returns the transport for the current identity, with this request counted.
 func (c *Client) generation() (*generation, error) {
-	id, err := c.node.identities.Current()
+	id, err := c.node.own.Current()
 	if err != nil {
 		return nil, &Refusal{Reason: NoIdentity, Detail: err.Error()}
 	}
@@ -162,7 +162,7 @@ func (c *Client) generation() (*generation, error) {
 	if c.current != nil {
 		c.current.retire()
 	}
-	now := c.node.now()
+	now := c.node.own.now()
 	g := &generation{identity: id.Generation, until: time.Now().Add(lease(now, id.NotAfter()))}
 	g.transport = &http.Transport{
 		DialTLSContext:        func(ctx context.Context, _, addr string) (net.Conn, error) { return c.dial(ctx, g, addr) },
@@ -230,7 +230,7 @@ func (c *Client) dial(ctx context.Context, g *generation, addr string) (net.Conn
 		return nil, r
 	}
 	g.mu.Lock()
-	if soft := time.Now().Add(lease(n.now(), verified.NotAfter)); soft.Before(g.until) {
+	if soft := time.Now().Add(lease(n.own.now(), verified.NotAfter)); soft.Before(g.until) {
 		g.until = soft
 	}
 	g.mu.Unlock()
@@ -239,7 +239,7 @@ func (c *Client) dial(ctx context.Context, g *generation, addr string) (net.Conn
 
 // clientConfig verifies that the server is the workload called name, and passes the verified peer to found.
 func (n *Node) clientConfig(name string, found func(*Peer)) *tls.Config {
-	config := n.tlsConfig(func(p *Peer) error {
+	config := n.own.config(func(p *Peer) error {
 		if want := n.topology.Load().ID(name); p.ID != want {
 			return &Refusal{Reason: UnexpectedPeer, ID: p.ID.String(), Serial: p.Serial, Detail: "want " + want.String()}
 		}
@@ -247,7 +247,7 @@ func (n *Node) clientConfig(name string, found func(*Peer)) *tls.Config {
 		return nil
 	})
 	config.InsecureSkipVerify = true // skips only the host name; VerifyConnection checks the SPIFFE ID
-	config.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return n.ownCertificate() }
+	config.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return n.own.certificate() }
 	return config
 }
 
@@ -271,11 +271,11 @@ func (n *Node) DatabaseAddress() string {
 
 // HalfLife is half of the remaining lifetime of the own identity, the limit for pooled connections opened with it.
 func (n *Node) HalfLife() time.Duration {
-	id, err := n.identities.Current()
+	id, err := n.own.Current()
 	if err != nil {
 		return 0
 	}
-	return halfOf(n.now(), id.NotAfter())
+	return halfOf(n.own.now(), id.NotAfter())
 }
 
 // Egress is a client for public HTTPS outside the mesh, verified with the system's roots, or Mozilla's where the system

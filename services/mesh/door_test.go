@@ -73,8 +73,7 @@ const routeX = topology.Route("GET /x")
 
 // handling hangs up n's one handler.
 func handling(n *Node, h HandlerFunc) {
-	n.mux, n.handlers = http.NewServeMux(), map[topology.Route]HandlerFunc{routeX: h}
-	n.mux.HandleFunc(string(routeX), n.dispatch)
+	n.handlers = map[topology.Route]HandlerFunc{routeX: h}
 }
 
 func noContent(w http.ResponseWriter, _ *http.Request) error {
@@ -121,7 +120,7 @@ func TestIdleConnectionLivesHalfAnIdentityAtMost(t *testing.T) {
 		ca := domainCA(t)
 		n := lone(t, "a", ca)
 		handling(n, noContent)
-		l := serving(t, n.serveListener)
+		l := serving(t, newMeshPort(n).serve)
 		began := time.Now()
 		conn := visitor(t, l, n, ca, 20*time.Second)
 		allowed(t, conn)
@@ -137,7 +136,7 @@ func TestConnectionInUseEndsWithAnAnswerAfterHalfAnIdentity(t *testing.T) {
 			<-time.After(3 * time.Second)
 			return noContent(w, r)
 		})
-		l := serving(t, n.serveListener)
+		l := serving(t, newMeshPort(n).serve)
 		began := time.Now()
 		conn := visitor(t, l, n, ca, 20*time.Second)
 		for range 4 { // the fourth began at 9 s and is answered at 12 s
@@ -165,7 +164,7 @@ func TestConnectionBusyAtHalfItsLifeEndsWhenItIsIdleOrWithItsNextAnswer(t *testi
 					<-time.After(<-pauses)
 					return noContent(w, r)
 				})
-				l := serving(t, n.serveListener)
+				l := serving(t, newMeshPort(n).serve)
 				began := time.Now()
 				conn := visitor(t, l, n, ca, 8*time.Second)
 				for _, d := range c.busy {
@@ -191,16 +190,16 @@ func TestNothingIsLostWhenAConnectionOfHTTP2EndsAtHalfItsLife(t *testing.T) {
 			_, err := io.WriteString(w, body)
 			return err
 		})
-		l := serving(t, a.serveListener)
+		l := serving(t, newMeshPort(a).serve)
 		svid, err := ca.Issue(a.topology.Load().ID("b"), time.Now(), 20*time.Second, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
-		id, err := b.identities.Current()
+		id, err := b.own.Current()
 		if err != nil {
 			t.Fatal(err)
 		}
-		b.identities.(*Held).Set(svid, id.Bundles)
+		b.own.Identities.(*Held).Set(svid, id.Bundles)
 		config := b.clientConfig("a", func(*Peer) {})
 		config.NextProtos = []string{"h2"}
 		transport := &http.Transport{
@@ -333,8 +332,8 @@ func TestWhatCannotBeRecordedIsNotDecidedUntilItCan(t *testing.T) {
 			handled++
 			w.WriteHeader(http.StatusNoContent)
 		})
-		people := n.peopleServer().Handler
-		l := serving(t, n.serveListener)
+		people := newPeoplePorts(n).server().Handler
+		l := serving(t, newMeshPort(n).serve)
 		conn := visitor(t, l, n, ca, time.Hour)
 		allowed(t, conn)
 
@@ -399,7 +398,7 @@ func TestAReaderWhoStopsReadingHoldsNothing(t *testing.T) {
 			}
 			held <- time.Since(began)
 		})
-		l := serving(t, func(ctx context.Context, l net.Listener) error { return n.serveHTTP(ctx, n.peopleServer(), l) })
+		l := serving(t, func(ctx context.Context, l net.Listener) error { return serveHTTP(ctx, newPeoplePorts(n).server(), l) })
 		conn := l.dial()
 		defer conn.Close()
 		get(t, conn)
@@ -414,7 +413,7 @@ func TestAReaderWhoStopsReadingOneAnswerOfHTTP2HoldsNothing(t *testing.T) {
 		n, people := lone(t, "a", domainCA(t)), newSigner(t)
 		n.cfg.PeopleTLS = t.TempDir()
 		people.place(t, n.cfg.PeopleTLS)
-		config, err := n.peopleConfig()
+		config, err := newPeoplePorts(n).config()
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -429,7 +428,7 @@ func TestAReaderWhoStopsReadingOneAnswerOfHTTP2HoldsNothing(t *testing.T) {
 			held <- time.Since(began)
 		})
 		l := serving(t, func(ctx context.Context, l net.Listener) error {
-			return n.serveHTTP(ctx, n.peopleServer(), tls.NewListener(l, config))
+			return serveHTTP(ctx, newPeoplePorts(n).server(), tls.NewListener(l, config))
 		})
 		roots := x509.NewCertPool()
 		roots.AddCert(people.cert)
@@ -469,7 +468,7 @@ func TestAFeedThatSetsItsDeadlineAnewStaysOpenForWhoReads(t *testing.T) {
 			}
 			ended <- nil
 		})
-		l := serving(t, func(ctx context.Context, l net.Listener) error { return n.serveHTTP(ctx, n.peopleServer(), l) })
+		l := serving(t, func(ctx context.Context, l net.Listener) error { return serveHTTP(ctx, newPeoplePorts(n).server(), l) })
 		transport := &http.Transport{DialContext: func(context.Context, string, string) (net.Conn, error) {
 			return l.dial(),
 				nil

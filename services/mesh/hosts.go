@@ -30,13 +30,13 @@ func (n *Node) AdmitHost(name string) {
 //
 // Known are the names and addresses of loopback, the address of the connection, the names of the people's certificate
 // (those of --listen), the workload's own name in a cluster, and what AdmitHost and Config.PeopleHosts add.
-func (n *Node) forKnownHosts(next http.Handler) http.Handler {
+func (p *peoplePorts) forKnownHosts(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if n.isKnownHost(r) {
+		if p.isKnownHost(r) {
 			next.ServeHTTP(w, r)
 			return
 		}
-		n.TurnAway(r.RemoteAddr, audit.Entry{
+		p.node.TurnAway(r.RemoteAddr, audit.Entry{
 			Kind: "page", Outcome: "Forbidden", Reason: string(UnknownHost), Detail: "for " + r.Host,
 		})
 		w.Header().Set("Connection", "close")
@@ -45,7 +45,8 @@ func (n *Node) forKnownHosts(next http.Handler) http.Handler {
 	})
 }
 
-func (n *Node) isKnownHost(r *http.Request) bool {
+func (p *peoplePorts) isKnownHost(r *http.Request) bool {
+	n := p.node
 	host := r.Host
 	if name, _, err := net.SplitHostPort(host); err == nil {
 		host = name
@@ -87,29 +88,29 @@ func (n *Node) isKnownHost(r *http.Request) bool {
 			return true
 		}
 	}
-	leaf := n.peopleLeaf()
+	leaf := p.serverLeaf()
 	return leaf != nil && leaf.VerifyHostname(host) == nil
 }
 
 // leafCachedFor is how long the people's certificate is cached.
 const leafCachedFor = time.Second
 
-// peopleLeaf is the server certificate for people; nil if there is none.
-func (n *Node) peopleLeaf() *x509.Certificate {
-	if n.cfg.PeopleTLS == "" {
+// serverLeaf is the server certificate for people; nil if there is none.
+func (p *peoplePorts) serverLeaf() *x509.Certificate {
+	if p.node.cfg.PeopleTLS == "" {
 		return nil
 	}
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	if n.leaf == nil || time.Since(n.leafAt) > leafCachedFor {
-		n.leaf, n.leafAt = nil, time.Now()
-		text, err := os.ReadFile(filepath.Join(n.cfg.PeopleTLS, peopleChain))
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.leaf == nil || time.Since(p.leafAt) > leafCachedFor {
+		p.leaf, p.leafAt = nil, time.Now()
+		text, err := os.ReadFile(filepath.Join(p.node.cfg.PeopleTLS, peopleChain))
 		if err != nil {
 			return nil
 		}
 		if block, _ := pem.Decode(text); block != nil {
-			n.leaf, _ = x509.ParseCertificate(block.Bytes) // one that cannot be parsed has no names
+			p.leaf, _ = x509.ParseCertificate(block.Bytes) // one that cannot be parsed has no names
 		}
 	}
-	return n.leaf
+	return p.leaf
 }

@@ -47,7 +47,7 @@ func TestBrowsersAreAnsweredForKnownHostsAlone(t *testing.T) {
 			),
 		)
 		w := httptest.NewRecorder()
-		c.node.peopleServer().Handler.ServeHTTP(w, r)
+		newPeoplePorts(c.node).server().Handler.ServeHTTP(w, r)
 		if w.Code != c.want {
 			t.Errorf("for %q: %d, want %d", c.host, w.Code, c.want)
 		}
@@ -66,18 +66,19 @@ func TestTheNamesOfThePeoplesCertificateAreKnown(t *testing.T) {
 	dir, people := t.TempDir(), newSigner(t)
 	n := lone(t, "a", domainCA(t))
 	n.cfg.PeopleTLS = dir
+	ports := newPeoplePorts(n)
 	r := httptest.NewRequest(http.MethodGet, "/", nil)
 	r.Host = "room.example.org:8443"
-	if n.isKnownHost(r) {
+	if ports.isKnownHost(r) {
 		t.Error("without a certificate, a name is known")
 	}
-	n.leafAt = n.leafAt.Add(-leafCachedFor)
+	ports.leafAt = ports.leafAt.Add(-leafCachedFor)
 	people.named(t, dir, "room.example.org")
-	n.leaf = nil
-	if !n.isKnownHost(r) {
+	ports.leaf = nil
+	if !ports.isKnownHost(r) {
 		t.Error("the certificate's name is not known")
 	}
-	if r.Host = "other.example.org"; n.isKnownHost(r) {
+	if r.Host = "other.example.org"; ports.isKnownHost(r) {
 		t.Error("another name is known")
 	}
 }

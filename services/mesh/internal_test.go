@@ -47,7 +47,9 @@ func lone(t *testing.T, self string, ca *authority.CA) *Node {
 	}
 	held.Set(svid, x509bundle.NewSet(x509bundle.FromX509Authorities(ca.Domain, []*x509.Certificate{ca.Cert})))
 	row, _ := topo.Workload(self)
-	n := &Node{self: row, identities: held, now: time.Now, log: slog.New(slog.DiscardHandler), peers: map[string]*Client{}}
+	n := &Node{
+		self: row, own: credentials{held, time.Now}, log: slog.New(slog.DiscardHandler), peers: map[string]*Client{},
+	}
 	n.topology.Store(topo)
 	n.cfg.AuditFile = filepath.Join(t.TempDir(), self)
 	if n.audit, err = audit.Open(n.cfg.AuditFile, self); err != nil {
@@ -113,9 +115,9 @@ func shake(t *testing.T, server, client *tls.Config) (resumed bool, serverErr, c
 
 // configs are the two sides as door and Client make them.
 func configs(server, client *Node) (*tls.Config, *tls.Config) {
-	s := server.tlsConfig(server.admits)
+	s := server.own.config(newMeshPort(server).admits)
 	s.ClientAuth = tls.RequireAnyClientCert
-	s.GetCertificate = func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return server.ownCertificate() }
+	s.GetCertificate = func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return server.own.certificate() }
 	c := client.clientConfig(server.self.Name, func(*Peer) {})
 	c.ServerName = "a" // sessions are kept by this name
 	return s, c
@@ -161,7 +163,7 @@ func TestHostNamesAreUncheckedOnlyBesideTheCheckByID(t *testing.T) {
 	ca := domainCA(t)
 	n := lone(t, "b", ca)
 	for name, c := range map[string]*tls.Config{"peer": n.clientConfig("a", func(*Peer) {}),
-		"server": n.tlsConfig(n.admits)} {
+		"server": n.own.config(newMeshPort(n).admits)} {
 		if c.VerifyConnection == nil || c.MinVersion != tls.VersionTLS13 || !c.SessionTicketsDisabled {
 			t.Errorf("%s: VerifyConnection set: %v, at least TLS %x, tickets off: %v", name, c.VerifyConnection != nil,
 				c.MinVersion, c.SessionTicketsDisabled)
@@ -172,7 +174,7 @@ func TestHostNamesAreUncheckedOnlyBesideTheCheckByID(t *testing.T) {
 func TestHandshakeThatNeverBeginsIsRefusedInTime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := lone(t, "a", domainCA(t))
-		d := &handshaker{node: n, done: make(chan struct{})}
+		d := &handshaker{port: newMeshPort(n), done: make(chan struct{})}
 		ours, theirs := net.Pipe()
 		defer theirs.Close()
 		began := time.Now()

@@ -7,7 +7,6 @@ package mesh
 
 import (
 	"context"
-	"crypto/x509"
 	"fmt"
 	"log/slog"
 	"net"
@@ -48,25 +47,21 @@ type HandlerFunc func(http.ResponseWriter, *http.Request) error
 
 // Node is a workload that has joined the mesh.
 type Node struct {
-	self       topology.Workload
-	cfg        Config
-	topology   atomic.Pointer[topology.Topology]
-	identities Identities
-	audit      *audit.Log
-	refusals   refusals
-	log        *slog.Logger
-	now        func() time.Time
+	self     topology.Workload
+	cfg      Config
+	topology atomic.Pointer[topology.Topology]
+	own      credentials
+	audit    *audit.Log
+	refusals refusals
+	log      *slog.Logger
 
-	mux      *http.ServeMux
 	handlers map[topology.Route]HandlerFunc
 	people   http.Handler
 
 	mu      sync.Mutex
 	peers   map[string]*Client
 	checks  []func(context.Context) error
-	hosts   []string          // added by AdmitHost
-	leaf    *x509.Certificate // of the port for people, as read at leafAt
-	leafAt  time.Time
+	hosts   []string // added by AdmitHost
 	serving atomic.Bool
 }
 
@@ -109,12 +104,12 @@ func Join(ctx context.Context, self string, cfg Config) (*Node, error) {
 		return nil, fmt.Errorf("join mesh: TRUST_DOMAIN is %s, but the topology's is %s", cfg.TrustDomain, topo.TrustDomain)
 	}
 	n := &Node{
-		self: row, cfg: cfg, identities: cfg.Identities, now: cfg.Now, log: cfg.Log,
-		mux: http.NewServeMux(), handlers: map[topology.Route]HandlerFunc{}, peers: map[string]*Client{},
+		self: row, cfg: cfg, own: credentials{cfg.Identities, cfg.Now}, log: cfg.Log,
+		handlers: map[topology.Route]HandlerFunc{}, peers: map[string]*Client{},
 	}
 	n.topology.Store(topo)
-	if n.now == nil {
-		n.now = time.Now
+	if n.own.now == nil {
+		n.own.now = time.Now
 	}
 	if n.log == nil {
 		n.log = slog.New(slog.NewJSONHandler(os.Stderr, nil)).With("workload", self)
@@ -124,14 +119,14 @@ func Join(ctx context.Context, self string, cfg Config) (*Node, error) {
 			return nil, fmt.Errorf("join mesh: %w", err)
 		}
 	}
-	if n.identities == nil {
+	if n.own.Identities == nil {
 		held := &Held{}
 		if err := watch(ctx, cfg.Socket, held); err != nil {
 			return nil, fmt.Errorf("join mesh: %w", err)
 		}
-		n.identities = held
+		n.own.Identities = held
 	}
-	id, err := awaitIdentity(ctx, n.identities)
+	id, err := awaitIdentity(ctx, n.own)
 	if err != nil {
 		return nil, fmt.Errorf("join mesh: %w", err)
 	}
@@ -192,11 +187,11 @@ func (n *Node) peerAddress(w topology.Workload) string {
 // Check returns nil when the workload has an identity that has not expired, can record its decisions, and passes all
 // added checks.
 func (n *Node) Check(ctx context.Context) error {
-	id, err := n.identities.Current()
+	id, err := n.own.Current()
 	if err != nil {
 		return err
 	}
-	if n.now().After(id.NotAfter()) {
+	if n.own.now().After(id.NotAfter()) {
 		return fmt.Errorf("the identity ended at %s", id.NotAfter().UTC().Format(time.RFC3339))
 	}
 	if err := n.audit.Err(); err != nil {

@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"sync"
 	"time"
 )
 
@@ -47,26 +48,69 @@ func PersonOf(r *http.Request) (Certificate, bool) {
 	return c, true
 }
 
-// servePeopleTLS is servePeople by HTTPS. It requests a client certificate and does not require one: people without one
-// sign in by other means.
-func (n *Node) servePeopleTLS(ctx context.Context) error {
-	if _, err := n.peopleConfig(); err != nil {
-		return err
-	}
-	listener, err := net.Listen("tcp", n.peopleAddress())
+// HandlePeople adds the handler for people, who have no SVID. It is served on the row's web port, on loopback or behind
+// a port-forward. The handler decides who may see what.
+func (n *Node) HandlePeople(h http.Handler) { n.people = h }
+
+// peoplePorts serve people: one without TLS, on loopback or behind a port-forward, and one that requests certificates.
+type peoplePorts struct {
+	node *Node
+
+	mu     sync.Mutex
+	leaf   *x509.Certificate // the server's, as read at leafAt
+	leafAt time.Time
+}
+
+func newPeoplePorts(n *Node) *peoplePorts { return &peoplePorts{node: n} }
+
+// serve serves the port without TLS until ctx ends.
+func (p *peoplePorts) serve(ctx context.Context) error {
+	listener, err := net.Listen("tcp", p.node.address(p.node.self.Web))
 	if err != nil {
 		return err
 	}
-	return n.serveHTTP(ctx, n.peopleServer(), tls.NewListener(listener, &tls.Config{
+	return serveHTTP(ctx, p.server(), listener)
+}
+
+// PeopleWriteTimeout is how long an answer on the ports for people may take, from the end of the request's headers to
+// the last byte. It limits how long a client that stops reading holds a connection. A handler whose answer takes
+// longer, such as a feed, sets a new deadline with http.NewResponseController(w).SetWriteDeadline before each write.
+const PeopleWriteTimeout = 30 * time.Second
+
+// server checks only the host of a request; the handler of HandlePeople decides everything else. Its decisions are
+// recorded in the same audit chain, so it is not called while that cannot be written.
+func (p *peoplePorts) server() *http.Server {
+	known := p.forKnownHosts(p.node.people)
+	s := newServer(p.node.log, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if !p.node.refuseUnrecorded(w, r) {
+			known.ServeHTTP(w, r)
+		}
+	}))
+	s.WriteTimeout = PeopleWriteTimeout
+	return s
+}
+
+// serveTLS serves the port with HTTPS until ctx ends. It requests a client certificate and does not require one: people
+// without one sign in by other means.
+func (p *peoplePorts) serveTLS(ctx context.Context) error {
+	if _, err := p.config(); err != nil {
+		return err
+	}
+	listener, err := net.Listen("tcp", p.address())
+	if err != nil {
+		return err
+	}
+	return serveHTTP(ctx, p.server(), tls.NewListener(listener, &tls.Config{
 		MinVersion: tls.VersionTLS13,
 		// Read for each connection, so that a renewed certificate and a new CA are used at once.
-		GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) { return n.peopleConfig() },
+		GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) { return p.config() },
 	}))
 }
 
-// peopleAddress is where the port for people with certificates listens: Config.PeopleListen, a host or a host and a
+// address is where the port for people with certificates listens: Config.PeopleListen, a host or a host and a
 // port, else the mesh's host.
-func (n *Node) peopleAddress() string {
+func (p *peoplePorts) address() string {
+	n := p.node
 	port := strconv.Itoa(n.self.WebTLS)
 	switch host, own, err := net.SplitHostPort(n.cfg.PeopleListen); {
 	case n.cfg.PeopleListen == "":
@@ -78,8 +122,9 @@ func (n *Node) peopleAddress() string {
 	}
 }
 
-func (n *Node) peopleConfig() (*tls.Config, error) {
-	dir := n.cfg.PeopleTLS
+// config is the TLS configuration of the port with HTTPS, from the files of Config.PeopleTLS as they are now.
+func (p *peoplePorts) config() (*tls.Config, error) {
+	dir := p.node.cfg.PeopleTLS
 	pair, err := tls.LoadX509KeyPair(filepath.Join(dir, peopleChain), filepath.Join(dir, peopleKey))
 	if err != nil {
 		return nil, fmt.Errorf("read the people's certificate: %w", err)
@@ -99,6 +144,6 @@ func (n *Node) peopleConfig() (*tls.Config, error) {
 		ClientCAs:              clients,
 		SessionTicketsDisabled: true, // each connection proves its identity
 		NextProtos:             []string{"h2", "http/1.1"},
-		Time:                   n.now,
+		Time:                   p.node.own.now,
 	}, nil
 }

@@ -121,13 +121,13 @@ func TestPeopleMayShowACertificateOfTheirCAAndOfNoOther(t *testing.T) {
 			t.Errorf("certificate %+v, want when it begins and ends", c)
 		}
 	})
-	if err := n.servePeopleTLS(t.Context()); err == nil {
+	if err := newPeoplePorts(n).serveTLS(t.Context()); err == nil {
 		t.Fatal("it serves without a certificate")
 	}
 	people.place(t, dir)
 	ctx, stop := context.WithCancel(t.Context())
 	done := make(chan error, 1)
-	go func() { done <- n.servePeopleTLS(ctx) }()
+	go func() { done <- newPeoplePorts(n).serveTLS(ctx) }()
 	t.Cleanup(func() {
 		stop()
 		if err := <-done; err != nil {
@@ -190,7 +190,7 @@ func TestARoomIsServedWhereItIsSaid(t *testing.T) {
 	for listen, want := range map[string]string{"": "127.0.0.3:8443", "0.0.0.0": "0.0.0.0:8443",
 		"10.1.2.3:9443": "10.1.2.3:9443", "::": "[::]:8443", "[::]:9443": "[::]:9443"} {
 		n := &Node{self: topology.Workload{WebTLS: 8443}, cfg: Config{Host: "127.0.0.3", PeopleListen: listen}}
-		if got := n.peopleAddress(); got != want {
+		if got := newPeoplePorts(n).address(); got != want {
 			t.Errorf("listen %q: %s, want %s", listen, got, want)
 		}
 	}

@@ -19,9 +19,6 @@ func (n *Node) Serve(ctx context.Context) error {
 	if err := n.checkRoutes(); err != nil {
 		return fmt.Errorf("serve %s: %w", n.self.Name, err)
 	}
-	for route := range n.handlers {
-		n.mux.Handle(string(route), http.HandlerFunc(n.dispatch))
-	}
 	ctx, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
 	var group sync.WaitGroup
@@ -34,12 +31,13 @@ func (n *Node) Serve(ctx context.Context) error {
 	}
 	run("health", n.serveHealth)
 	if len(n.self.Serves) > 0 {
-		run("mesh", n.serveMesh)
+		run("mesh", newMeshPort(n).listen)
 	}
 	if n.people != nil {
-		run("people", n.servePeople)
+		ports := newPeoplePorts(n)
+		run("people", ports.serve)
 		if n.self.WebTLS != 0 && n.cfg.PeopleTLS != "" {
-			run("people with certificates", n.servePeopleTLS)
+			run("people with certificates", ports.serveTLS)
 		}
 	}
 	n.serving.Store(true)
@@ -74,36 +72,6 @@ func (n *Node) checkRoutes() error {
 	return errors.Join(faults...)
 }
 
-// HandlePeople adds the handler for people, who have no SVID. It is served on the row's web port, on loopback or behind
-// a port-forward. The handler decides who may see what.
-func (n *Node) HandlePeople(h http.Handler) { n.people = h }
-
-func (n *Node) servePeople(ctx context.Context) error {
-	listener, err := net.Listen("tcp", n.address(n.self.Web))
-	if err != nil {
-		return err
-	}
-	return n.serveHTTP(ctx, n.peopleServer(), listener)
-}
-
-// PeopleWriteTimeout is how long an answer on the ports for people may take, from the end of the request's headers to
-// the last byte. It limits how long a client that stops reading holds a connection. A handler whose answer takes
-// longer, such as a feed, sets a new deadline with http.NewResponseController(w).SetWriteDeadline before each write.
-const PeopleWriteTimeout = 30 * time.Second
-
-// peopleServer checks only the host of a request; n.people decides everything else. Its decisions are recorded in the
-// same audit chain, so it is not called while that cannot be written.
-func (n *Node) peopleServer() *http.Server {
-	known := n.forKnownHosts(n.people)
-	s := n.newServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if !n.refuseUnrecorded(w, r) {
-			known.ServeHTTP(w, r)
-		}
-	}))
-	s.WriteTimeout = PeopleWriteTimeout
-	return s
-}
-
 // serveHealth answers /live and /ready with a status and no body: the caller has no SVID, so it may not read anything.
 func (n *Node) serveHealth(ctx context.Context) error {
 	mux := http.NewServeMux()
@@ -122,11 +90,11 @@ func (n *Node) serveHealth(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return n.serveHTTP(ctx, n.newServer(mux), listener)
+	return serveHTTP(ctx, newServer(n.log, mux), listener)
 }
 
 // serveHTTP serves until ctx ends and then drains for up to five seconds.
-func (n *Node) serveHTTP(ctx context.Context, s *http.Server, l net.Listener) error {
+func serveHTTP(ctx context.Context, s *http.Server, l net.Listener) error {
 	failed := make(chan error, 1)
 	go func() { failed <- s.Serve(l) }()
 	select {
@@ -142,7 +110,7 @@ func (n *Node) serveHTTP(ctx context.Context, s *http.Server, l net.Listener) er
 	return nil
 }
 
-func (n *Node) newServer(h http.Handler) *http.Server {
+func newServer(log *slog.Logger, h http.Handler) *http.Server {
 	return &http.Server{
 		Handler:           h,
 		ReadHeaderTimeout: 5 * time.Second,
@@ -152,6 +120,6 @@ func (n *Node) newServer(h http.Handler) *http.Server {
 		// In HTTP/2, WriteTimeout limits an answer; this limits the connection.
 		HTTP2:          &http.HTTP2Config{WriteByteTimeout: 30 * time.Second},
 		MaxHeaderBytes: 16 << 10,
-		ErrorLog:       slog.NewLogLogger(n.log.Handler(), slog.LevelDebug),
+		ErrorLog:       slog.NewLogLogger(log.Handler(), slog.LevelDebug),
 	}
 }

@@ -62,11 +62,35 @@ func (c *connection) setState(state http.ConnState) {
 	}
 }
 
+// meshPort serves the routes of the topology. It admits connections, and decides each of their requests.
+type meshPort struct {
+	node *Node
+	mux  *http.ServeMux
+}
+
+// newMeshPort serves the routes that n has handlers for.
+func newMeshPort(n *Node) *meshPort {
+	m := &meshPort{node: n, mux: http.NewServeMux()}
+	for route := range n.handlers {
+		m.mux.Handle(string(route), http.HandlerFunc(m.dispatch))
+	}
+	return m
+}
+
+// listen serves on the port of the topology until ctx ends.
+func (m *meshPort) listen(ctx context.Context) error {
+	l, err := net.Listen("tcp", m.node.address(m.node.self.Port))
+	if err != nil {
+		return err
+	}
+	return m.serve(ctx, l)
+}
+
 // handshaker is a listener that accepts TCP connections, makes each handshake in its own goroutine, so that accepting
 // never waits, and returns the admitted connections.
 type handshaker struct {
 	net.Listener
-	node     *Node
+	port     *meshPort
 	admitted chan *connection
 	pending  sync.Map // *tls.Conn → *connection, until net/http calls ConnContext
 	slots    chan struct{}
@@ -74,23 +98,16 @@ type handshaker struct {
 	close    sync.Once
 }
 
-func (n *Node) serveMesh(ctx context.Context) error {
-	l, err := net.Listen("tcp", n.address(n.self.Port))
-	if err != nil {
-		return err
-	}
-	return n.serveListener(ctx, l)
-}
-
-func (n *Node) serveListener(ctx context.Context, l net.Listener) error {
+// serve serves on l until ctx ends.
+func (m *meshPort) serve(ctx context.Context, l net.Listener) error {
 	d := &handshaker{
-		Listener: l, node: n, admitted: make(chan *connection),
+		Listener: l, port: m, admitted: make(chan *connection),
 		slots: make(chan struct{}, handshakesAtOnce), done: make(chan struct{}),
 	}
 	go d.accept()
 
 	var live sync.Map // *tls.Conn → *connection
-	s := n.newServer(http.HandlerFunc(n.gate))
+	s := newServer(m.node.log, http.HandlerFunc(m.gate))
 	s.Protocols = new(http.Protocols)
 	s.Protocols.SetHTTP1(true)
 	s.Protocols.SetHTTP2(true)
@@ -113,7 +130,7 @@ func (n *Node) serveListener(ctx context.Context, l net.Listener) error {
 			}
 		}
 	}
-	return n.serveHTTP(ctx, s, d)
+	return serveHTTP(ctx, s, d)
 }
 
 type connectionKey struct{}
@@ -148,7 +165,7 @@ func (d *handshaker) accept() {
 			if errors.Is(err, net.ErrClosed) {
 				return
 			}
-			d.node.log.Warn("accept", "error", err.Error())
+			d.port.node.log.Warn("accept", "error", err.Error())
 			select { // most likely out of file descriptors: wait for some to be released
 			case <-d.done:
 				return
@@ -164,21 +181,21 @@ func (d *handshaker) accept() {
 			}()
 		default:
 			raw.Close() // half-open connections must not exhaust the memory
-			d.node.refuse(&Refusal{Reason: Flooded}, "", raw.RemoteAddr())
+			d.port.node.refuse(&Refusal{Reason: Flooded}, "", raw.RemoteAddr())
 		}
 	}
 }
 
 func (d *handshaker) admit(raw net.Conn) {
-	n := d.node
+	n := d.port.node
 	var peer *Peer
-	config := n.tlsConfig(func(p *Peer) error {
+	config := n.own.config(func(p *Peer) error {
 		peer = p
-		return n.admits(p)
+		return d.port.admits(p)
 	})
 	config.ClientAuth = tls.RequireAnyClientCert
 	config.NextProtos = []string{"h2", "http/1.1"}
-	config.GetCertificate = func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return n.ownCertificate() }
+	config.GetCertificate = func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return n.own.certificate() }
 	conn := tls.Server(raw, config)
 	ctx, cancel := context.WithTimeout(context.Background(), handshakeTimeout)
 	defer cancel()
@@ -187,12 +204,12 @@ func (d *handshaker) admit(raw net.Conn) {
 		n.refuse(classifyHandshake(err), "", raw.RemoteAddr())
 		return
 	}
-	id, err := n.identities.Current()
+	id, err := n.own.Current()
 	if err != nil { // it was withdrawn during the handshake
 		conn.Close()
 		return
 	}
-	now := n.now()
+	now := n.own.now()
 	c := &connection{tls: conn, peer: peer, soft: time.Now().Add(halfOf(now, peer.NotAfter, id.NotAfter()))}
 	c.generation.Store(id.Generation)
 	c.idle.Store(true)
@@ -204,30 +221,30 @@ func (d *handshaker) admit(raw net.Conn) {
 }
 
 // admits refuses a verified peer that no route of this workload lists.
-func (n *Node) admits(p *Peer) error {
-	topo := n.topology.Load()
+func (m *meshPort) admits(p *Peer) error {
+	topo := m.node.topology.Load()
 	w, ok := topo.ByID(p.ID)
 	switch {
 	case !ok:
 		return &Refusal{Reason: Unlisted, ID: p.ID.String(), Serial: p.Serial}
-	case !topo.Admits(w.Name, n.self.Name):
+	case !topo.Admits(w.Name, m.node.self.Name):
 		return &Refusal{Reason: NotAdmitted, ID: p.ID.String(), Serial: p.Serial}
 	}
 	return nil
 }
 
 // gate answers only connections that would still be admitted, also for a path that does not exist.
-func (n *Node) gate(w http.ResponseWriter, r *http.Request) {
+func (m *meshPort) gate(w http.ResponseWriter, r *http.Request) {
 	conn, ok := r.Context().Value(connectionKey{}).(*connection)
 	if !ok {
-		n.log.Error("a request without a verified connection")
+		m.node.log.Error("a request without a verified connection")
 		w.Header().Set("Connection", "close")
 		httpjson.WriteError(w, httpjson.Errorf(http.StatusUnauthorized, "refused", "no verified connection"))
 		return
 	}
-	if refusal := n.stillAdmitted(conn); refusal != nil {
-		_, pattern := n.mux.Handler(r)
-		n.refuse(refusal, topology.Route(pattern), conn.tls.RemoteAddr())
+	if refusal := m.stillAdmitted(conn); refusal != nil {
+		_, pattern := m.mux.Handler(r)
+		m.node.refuse(refusal, topology.Route(pattern), conn.tls.RemoteAddr())
 		w.Header().Set("Mesh-Reason", string(refusal.Reason))
 		w.Header().Set("Connection", "close") // HTTP/1.1: closes; HTTP/2: net/http answers GOAWAY
 		httpjson.WriteError(w, httpjson.Errorf(
@@ -238,12 +255,13 @@ func (n *Node) gate(w http.ResponseWriter, r *http.Request) {
 	if time.Now().After(conn.soft) {
 		w.Header().Set("Connection", "close")
 	}
-	n.mux.ServeHTTP(w, r)
+	m.mux.ServeHTTP(w, r)
 }
 
 // dispatch decides one request and, if it is allowed, calls its handler. It makes no decision while decisions cannot be
 // recorded.
-func (n *Node) dispatch(w http.ResponseWriter, r *http.Request) {
+func (m *meshPort) dispatch(w http.ResponseWriter, r *http.Request) {
+	n := m.node
 	if n.refuseUnrecorded(w, r) {
 		return
 	}
@@ -304,12 +322,12 @@ func (n *Node) refuseUnrecorded(w http.ResponseWriter, r *http.Request) bool {
 
 // stillAdmitted checks what may have changed since the handshake: this side's identity, the peer's expiry, the bundles,
 // and the topology.
-func (n *Node) stillAdmitted(c *connection) *Refusal {
-	id, err := n.identities.Current()
+func (m *meshPort) stillAdmitted(c *connection) *Refusal {
+	id, err := m.node.own.Current()
 	if err != nil {
 		return &Refusal{Reason: NoIdentity, Detail: err.Error()}
 	}
-	now := n.now()
+	now := m.node.own.now()
 	if now.After(id.NotAfter()) {
 		return &Refusal{Reason: NoIdentity, Detail: "the own identity has ended"}
 	}
@@ -322,7 +340,7 @@ func (n *Node) stillAdmitted(c *connection) *Refusal {
 		}
 		c.generation.Store(id.Generation)
 	}
-	if err := n.admits(c.peer); err != nil {
+	if err := m.admits(c.peer); err != nil {
 		return classifyHandshake(err)
 	}
 	return nil

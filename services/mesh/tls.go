@@ -2,19 +2,26 @@ package mesh
 
 import (
 	"crypto/tls"
+	"time"
 )
 
-// tlsConfig is the part of the configuration that both sides share. Where a side sets InsecureSkipVerify, this only
+// credentials are this workload's identity and the bundles that it verifies peers with.
+type credentials struct {
+	Identities
+	now func() time.Time
+}
+
+// config is the part of the TLS configuration that both sides share. Where a side sets InsecureSkipVerify, this only
 // disables Go's check of the host name: VerifyConnection checks the SPIFFE ID, and also runs for a resumed session.
-func (n *Node) tlsConfig(expect func(*Peer) error) *tls.Config {
+func (c credentials) config(expect func(*Peer) error) *tls.Config {
 	return &tls.Config{
 		MinVersion: tls.VersionTLS13,
 		// PostgreSQL before 18 has only P-256.
 		CurvePreferences:       []tls.CurveID{tls.X25519MLKEM768, tls.X25519, tls.CurveP256},
 		SessionTicketsDisabled: true,
-		Time:                   n.now,
+		Time:                   c.now,
 		VerifyConnection: func(cs tls.ConnectionState) error {
-			peer, err := n.verifyState(cs)
+			peer, err := c.verify(cs)
 			if err != nil {
 				return err
 			}
@@ -23,27 +30,29 @@ func (n *Node) tlsConfig(expect func(*Peer) error) *tls.Config {
 	}
 }
 
-func (n *Node) verifyState(cs tls.ConnectionState) (*Peer, error) {
+// verify is the verified peer of a finished handshake.
+func (c credentials) verify(cs tls.ConnectionState) (*Peer, error) {
 	if cs.DidResume {
 		return nil, &Refusal{Reason: Resumed}
 	}
-	id, err := n.identities.Current()
+	id, err := c.Current()
 	if err != nil {
 		return nil, &Refusal{Reason: NoIdentity, Detail: err.Error()}
 	}
-	return verify(cs.PeerCertificates, id.Bundles, n.now())
+	return verify(cs.PeerCertificates, id.Bundles, c.now())
 }
 
-func (n *Node) ownCertificate() (*tls.Certificate, error) {
-	id, err := n.identities.Current()
+// certificate is the certificate that this workload presents.
+func (c credentials) certificate() (*tls.Certificate, error) {
+	id, err := c.Current()
 	if err != nil {
 		return nil, &Refusal{Reason: NoIdentity, Detail: err.Error()}
 	}
-	if n.now().After(id.NotAfter()) {
+	if c.now().After(id.NotAfter()) {
 		return nil, &Refusal{Reason: NoIdentity, Detail: "the own identity has ended"}
 	}
 	return id.certificate(), nil
 }
 
 // Identity is this workload's current identity, for use outside the mesh: the database server presents it.
-func (n *Node) Identity() (*Identity, error) { return n.identities.Current() }
+func (n *Node) Identity() (*Identity, error) { return n.own.Current() }

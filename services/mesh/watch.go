@@ -52,8 +52,8 @@ func (n *Node) reload() {
 // watchIdentity logs and audits each change of the identity.
 func (n *Node) watchIdentity(ctx context.Context, last *Identity) {
 	for {
-		changed := n.identities.Changed()
-		if id, err := n.identities.Current(); err != nil {
+		changed := n.own.Changed()
+		if id, err := n.own.Current(); err != nil {
 			if last != nil {
 				n.log.Error("identity lost", "why", err.Error())
 				n.audit.Write(audit.Entry{Kind: "identity", Outcome: string(topology.Refused), Reason: string(NoIdentity),
