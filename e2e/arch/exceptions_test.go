@@ -22,6 +22,5 @@ var (
 	manyMethods = map[string]int{
 		"lab/control.Lab":            34,
 		"lab/control.StateDir":       31,
-		"services/riskscorer.Scorer": 38,
 	}
 )

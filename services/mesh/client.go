@@ -247,7 +247,9 @@ func (n *Node) clientConfig(name string, found func(*Peer)) *tls.Config {
 		return nil
 	})
 	config.InsecureSkipVerify = true // skips only the host name; VerifyConnection checks the SPIFFE ID
-	config.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return n.own.certificate() }
+	config.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
+		return n.own.certificate()
+	}
 	return config
 }
 

@@ -398,7 +398,9 @@ func TestAReaderWhoStopsReadingHoldsNothing(t *testing.T) {
 			}
 			held <- time.Since(began)
 		})
-		l := serving(t, func(ctx context.Context, l net.Listener) error { return serveHTTP(ctx, newPeoplePorts(n).server(), l) })
+		l := serving(t, func(ctx context.Context, l net.Listener) error {
+			return serveHTTP(ctx, newPeoplePorts(n).server(), l)
+		})
 		conn := l.dial()
 		defer conn.Close()
 		get(t, conn)
@@ -468,7 +470,9 @@ func TestAFeedThatSetsItsDeadlineAnewStaysOpenForWhoReads(t *testing.T) {
 			}
 			ended <- nil
 		})
-		l := serving(t, func(ctx context.Context, l net.Listener) error { return serveHTTP(ctx, newPeoplePorts(n).server(), l) })
+		l := serving(t, func(ctx context.Context, l net.Listener) error {
+			return serveHTTP(ctx, newPeoplePorts(n).server(), l)
+		})
 		transport := &http.Transport{DialContext: func(context.Context, string, string) (net.Conn, error) {
 			return l.dial(),
 				nil

@@ -14,7 +14,8 @@ func TestAConnectionBeyondThoseThatShakeHandsIsClosedAndRecorded(t *testing.T) {
 		n := lone(t, "a", domainCA(t))
 		l := newPipes()
 		d := &handshaker{
-			Listener: l, port: newMeshPort(n), admitted: make(chan *connection), slots: make(chan struct{}, 2), done: make(chan struct{}),
+			Listener: l, port: newMeshPort(n), admitted: make(chan *connection),
+			slots: make(chan struct{}, 2), done: make(chan struct{}),
 		}
 		ended := make(chan struct{})
 		go func() { defer close(ended); d.accept() }()

@@ -89,7 +89,7 @@ func (s *Scorer) assess(
 	if len(people) == 0 {
 		return nil, nil, nil
 	}
-	states, scores, err := s.states(ctx, tx, people, clock.Now)
+	states, scores, err := s.cache.statesOf(ctx, tx, s.profiles(), people, clock.Now)
 	if err != nil {
 		return nil, nil, err
 	}

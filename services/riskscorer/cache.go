@@ -212,14 +212,14 @@ func (e *employee) columns() []any {
 	}
 }
 
-// events returns the people's events up to each one's position. Only those that the cache does not have are read. The
+// eventsOf returns the people's events up to each one's position. Only those that the cache does not have are read. The
 // caller adds the result to the cache after its transaction.
-func (s *Scorer) events(ctx context.Context, tx pgx.Tx, people []employee) (map[string]personEvents, error) {
+func (m *cache) eventsOf(ctx context.Context, tx pgx.Tx, people []employee) (map[string]personEvents, error) {
 	known := make(map[string]personEvents, len(people))
 	var ids []string
 	var after []int64
 	for _, p := range people {
-		r := s.cache.get(p.ID, p.era)
+		r := m.get(p.ID, p.era)
 		known[p.ID] = r
 		if r.position < p.position {
 			ids, after = append(ids, p.ID), append(after, r.position)
@@ -238,14 +238,14 @@ func (s *Scorer) events(ctx context.Context, tx pgx.Tx, people []employee) (map[
 	return known, err
 }
 
-// states returns the people's states with every event that the transaction sees, by person, and their scores at τ by
-// each profile. The caller holds the locks of the people's rows, and puts the states back into the cache after its
+// statesOf returns the people's states with every event that the transaction sees, by person, and their scores at τ by
+// each of profiles. The caller holds the locks of the people's rows, and puts the states back into the cache after its
 // commit.
-func (s *Scorer) states(
-	ctx context.Context, tx pgx.Tx, people []employee, at time.Time,
+func (m *cache) statesOf(
+	ctx context.Context, tx pgx.Tx, profiles []*risk.Profile, people []employee, at time.Time,
 ) (map[string]*personState, map[string][]risk.Score, error) {
 	states, scores := map[string]*personState{}, map[string][]risk.Score{}
-	stale, err := s.updateStates(ctx, tx, people, at, states)
+	stale, err := m.updateStates(ctx, tx, people, at, states)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -259,7 +259,7 @@ func (s *Scorer) states(
 		}
 		rebuild = append(rebuild, p)
 	}
-	if err := s.rebuildStates(ctx, tx, rebuild, at, states); err != nil {
+	if err := rebuildStates(ctx, tx, profiles, rebuild, at, states); err != nil {
 		return nil, nil, err
 	}
 	for _, p := range rebuild {
@@ -276,13 +276,13 @@ func (s *Scorer) states(
 
 // updateStates takes the people's states out of the cache into states and adds their new events. It returns those
 // people whose state has to be rebuilt.
-func (s *Scorer) updateStates(
+func (m *cache) updateStates(
 	ctx context.Context, tx pgx.Tx, people []employee, at time.Time, states map[string]*personState,
 ) (map[string]bool, error) {
 	var ids []string
 	var after []int64
 	for _, p := range people {
-		if state := s.cache.take(p.ID, p.era); state != nil {
+		if state := m.take(p.ID, p.era); state != nil {
 			states[p.ID] = state
 			ids, after = append(ids, p.ID), append(after, state.position)
 		}
@@ -299,8 +299,9 @@ func (s *Scorer) updateStates(
 }
 
 // rebuildStates builds the people's states from all their events.
-func (s *Scorer) rebuildStates(
-	ctx context.Context, tx pgx.Tx, people []employee, at time.Time, states map[string]*personState,
+func rebuildStates(
+	ctx context.Context, tx pgx.Tx, profiles []*risk.Profile, people []employee, at time.Time,
+	states map[string]*personState,
 ) error {
 	ids, after := make([]string, len(people)), make([]int64, len(people))
 	for i, p := range people {
@@ -315,7 +316,7 @@ func (s *Scorer) rebuildStates(
 		return err
 	}
 	for _, p := range people {
-		states[p.ID].PersonState = risk.PersonStateOf(s.profiles(), events[p.ID], at)
+		states[p.ID].PersonState = risk.PersonStateOf(profiles, events[p.ID], at)
 	}
 	return nil
 }

@@ -40,7 +40,7 @@ func (s *Scorer) PutPeople(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return s.unavailable(err)
 	}
-	s.refresh.dirty.Store(true)
+	s.standings.dirty.Store(true)
 	return httpjson.Write(w, http.StatusOK, answer)
 }
 
@@ -288,7 +288,7 @@ func (s *Scorer) Reset(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return s.unavailable(err)
 	}
-	s.refresh.dirty.Store(true)
+	s.standings.dirty.Store(true)
 	return httpjson.Write(w, http.StatusOK, answer)
 }
 

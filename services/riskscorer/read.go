@@ -57,7 +57,7 @@ func (s *Scorer) readPeople(
 	if err != nil {
 		return nil, nil, fmt.Errorf("read people: %w", err)
 	}
-	read, err := s.events(ctx, tx, people)
+	read, err := s.cache.eventsOf(ctx, tx, people)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -216,7 +216,7 @@ func (s *Scorer) People(w http.ResponseWriter, r *http.Request) error {
 	if runs != "" && runs != "all" {
 		return httpjson.Errorf(http.StatusBadRequest, "bad_runs", "runs %q: want all", runs)
 	}
-	all, clock, err := s.standings(r.Context(), profile)
+	all, clock, err := s.standings.all(r.Context(), profile)
 	if err != nil {
 		return err
 	}
@@ -226,7 +226,7 @@ func (s *Scorer) People(w http.ResponseWriter, r *http.Request) error {
 	}
 	list := employed(all, clock.Now, count)
 	if shadow != nil {
-		others, _, err := s.standings(r.Context(), shadow)
+		others, _, err := s.standings.all(r.Context(), shadow)
 		if err != nil {
 			return err
 		}
@@ -255,13 +255,13 @@ func (s *Scorer) Organisation(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	list, clock, err := s.standings(r.Context(), profile)
+	list, clock, err := s.standings.all(r.Context(), profile)
 	if err != nil {
 		return err
 	}
 	o := profile.Organise(employed(list, clock.Now, own), clock.Now)
 	if shadow != nil {
-		others, _, err := s.standings(r.Context(), shadow)
+		others, _, err := s.standings.all(r.Context(), shadow)
 		if err != nil {
 			return err
 		}

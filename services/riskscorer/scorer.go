@@ -31,15 +31,15 @@ import (
 
 // Scorer answers the routes of the risk scorer. Its methods are mesh handlers.
 type Scorer struct {
-	pool    *pgxpool.Pool
-	profile *risk.Profile
-	shadow  *risk.Profile                  // scores the same events for comparison; nil for none
-	ids     func(topology.Workload) string // a caller's SPIFFE ID
-	refused func(audit.Entry)              // writes a refusal to the decision log
-	log     *slog.Logger
-	slots   chan struct{} // one for each batch in progress
-	cache   *cache
-	refresh *refresher
+	pool      *pgxpool.Pool
+	profile   *risk.Profile
+	shadow    *risk.Profile                  // scores the same events for comparison; nil for none
+	ids       func(topology.Workload) string // a caller's SPIFFE ID
+	refused   func(audit.Entry)              // writes a refusal to the decision log
+	log       *slog.Logger
+	slots     chan struct{} // one for each batch in progress
+	cache     *cache
+	standings *standings
 }
 
 // Batches processed concurrently, and how long one waits for a slot before it is answered 429.
@@ -55,8 +55,9 @@ func New(pool *pgxpool.Pool, profile *risk.Profile, trustDomain string, decision
 		pool: pool, profile: profile, log: log, slots: make(chan struct{}, batchesAtOnce),
 		ids:     func(w topology.Workload) string { return "spiffe://" + trustDomain + "/" + w.Name },
 		refused: func(audit.Entry) {},
-		cache:   newCache(cacheBytes), refresh: newRefresher(),
+		cache:   newCache(cacheBytes),
 	}
+	s.standings = newStandings(s)
 	if decisions != nil {
 		s.refused = decisions.Write
 	}
@@ -110,7 +111,7 @@ func Run(ctx context.Context, lookup env.Lookup) error {
 	s := New(pool, profile, node.Topology().TrustDomain, node.Audit(), node.Log())
 	s.Shadow(shadow)
 	s.Register(node)
-	go s.refreshLoop(ctx)
+	go s.standings.keepFresh(ctx)
 	return node.Serve(ctx)
 }
 

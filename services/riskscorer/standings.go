@@ -20,17 +20,18 @@ import (
 // again when the person's events, role or profile have changed, and when it is old, since a score falls with time. So a
 // page of thousands of people costs one row each, and computing standings needs the memory of a few people at a time.
 
-// refresher computes standings, for one profile at a time.
-type refresher struct {
-	lock  chan struct{} // of capacity 1
-	dirty atomic.Bool   // something was stored since the last refresh
+// standings computes, stores and reads standings. It refreshes those of one profile at a time.
+type standings struct {
+	scorer *Scorer
+	lock   chan struct{} // of capacity 1
+	dirty  atomic.Bool   // something was stored since the last refresh
 
 	mu       sync.Mutex
 	duration map[string]time.Duration // of the last refresh of most standings, by profile
 }
 
-func newRefresher() *refresher {
-	return &refresher{lock: make(chan struct{}, 1), duration: map[string]time.Duration{}}
+func newStandings(s *Scorer) *standings {
+	return &standings{scorer: s, lock: make(chan struct{}, 1), duration: map[string]time.Duration{}}
 }
 
 // Standings may be refreshFactor times as old as it takes to compute them, up to maxAge.
@@ -40,13 +41,13 @@ const (
 )
 
 // tolerance is how old a standing may be, in the lab's time.
-func (k *refresher) tolerance(profile string, pace float64) time.Duration {
+func (k *standings) tolerance(profile string, pace float64) time.Duration {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	return time.Duration(float64(min(refreshFactor*k.duration[profile], maxAge)) * pace)
 }
 
-func (k *refresher) recordDuration(profile string, duration time.Duration) {
+func (k *standings) recordDuration(profile string, duration time.Duration) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.duration[profile] = duration
@@ -97,7 +98,7 @@ func midnights(at time.Time) []time.Time {
 const personColumns = `(id, name, email, role, team, manager, joined, gone, zone, accounts, run, position, era)`
 
 // storedStandings reads the people and their stored standings by a profile, in the order of their ids.
-func (s *Scorer) storedStandings(ctx context.Context, tx pgx.Tx, profile *risk.Profile) ([]storedStanding, error) {
+func storedStandings(ctx context.Context, tx pgx.Tx, profile *risk.Profile) ([]storedStanding, error) {
 	rows, err := tx.Query(ctx, `
 		SELECT p.*, s.person IS NOT NULL, coalesce(s.version, 0), coalesce(s.role, ''), s.at,
 			coalesce(s.position, 0), coalesce(s.era, 0), coalesce(s.score, 0), coalesce(s.level, ''),
@@ -130,41 +131,41 @@ func (s *Scorer) storedStandings(ctx context.Context, tx pgx.Tx, profile *risk.P
 	return list, nil
 }
 
-// refreshStandings computes and stores every standing by profile that is outdated or, if old is set, too old.
-func (s *Scorer) refreshStandings(ctx context.Context, profile *risk.Profile, old bool) error {
+// refresh computes and stores every standing by profile that is outdated or, if old is set, too old.
+func (k *standings) refresh(ctx context.Context, profile *risk.Profile, old bool) error {
 	select {
-	case s.refresh.lock <- struct{}{}:
-		defer func() { <-s.refresh.lock }()
+	case k.lock <- struct{}{}:
+		defer func() { <-k.lock }()
 	case <-ctx.Done():
 		return ctx.Err()
 	}
 	var list []storedStanding
 	var clock risk.Clock
-	if err := s.inSnapshot(ctx, func(tx pgx.Tx, c risk.Clock) (err error) {
+	if err := k.scorer.inSnapshot(ctx, func(tx pgx.Tx, c risk.Clock) (err error) {
 		clock = c
-		list, err = s.storedStandings(ctx, tx, profile)
+		list, err = storedStandings(ctx, tx, profile)
 		return err
 	}); err != nil {
 		return err
 	}
-	before := clock.Now.Add(-s.refresh.tolerance(profile.Name, clock.Pace))
+	before := clock.Now.Add(-k.tolerance(profile.Name, clock.Pace))
 	var ids []string
 	earlier := map[string]*storedStanding{}
 	for i := range list {
-		if k := &list[i]; k.outdated(profile, clock.Now) || old && k.at.Before(before) {
-			ids = append(ids, k.ID)
-			earlier[k.ID] = k
+		if was := &list[i]; was.outdated(profile, clock.Now) || old && was.at.Before(before) {
+			ids = append(ids, was.ID)
+			earlier[was.ID] = was
 		}
 	}
 	if len(ids) == 0 {
 		return nil
 	}
 	begun := time.Now()
-	if err := s.computeStandings(ctx, profile, clock.Now, ids, earlier, s.storeStandings); err != nil {
+	if err := k.compute(ctx, profile, clock.Now, ids, earlier, k.store); err != nil {
 		return err
 	}
 	if 2*len(ids) > len(list) {
-		s.refresh.recordDuration(profile.Name, time.Since(begun))
+		k.recordDuration(profile.Name, time.Since(begun))
 	}
 	return nil
 }
@@ -175,9 +176,9 @@ const (
 	computeWorkers = 2
 )
 
-// computeStandings computes the standings of people at τ, a few at a time, and passes them to do, which is called
+// compute computes the standings of people at τ, a few at a time, and passes them to do, which is called
 // concurrently. earlier are the stored standings, by person, of those who have one.
-func (s *Scorer) computeStandings(
+func (k *standings) compute(
 	ctx context.Context,
 	profile *risk.Profile,
 	at time.Time,
@@ -190,8 +191,8 @@ func (s *Scorer) computeStandings(
 	for chunk := range slices.Chunk(ids, computeChunk) {
 		group.Go(func() error {
 			var list []storedStanding
-			if err := s.inSnapshot(ctx, func(tx pgx.Tx, _ risk.Clock) error {
-				people, read, err := s.readPeople(ctx, tx, evictNothing, chunk...)
+			if err := k.scorer.inSnapshot(ctx, func(tx pgx.Tx, _ risk.Clock) error {
+				people, read, err := k.scorer.readPeople(ctx, tx, evictNothing, chunk...)
 				for _, p := range people {
 					list = append(list, computeStanding(profile, p, read[p.ID].counted, at, earlier[p.ID]))
 				}
@@ -250,11 +251,11 @@ func (k *storedStanding) pointsOf(later *storedStanding) []risk.Point {
 	return points
 }
 
-// storeStandings stores standings, except where a newer one is stored already. A newer one may be of the same events:
+// store stores standings, except where a newer one is stored already. A newer one may be of the same events:
 // some of them may have been ahead of the time of the older one.
-func (s *Scorer) storeStandings(ctx context.Context, profile *risk.Profile, list []storedStanding) error {
+func (k *standings) store(ctx context.Context, profile *risk.Profile, list []storedStanding) error {
 	batch := &pgx.Batch{}
-	for _, k := range list {
+	for _, one := range list {
 		batch.Queue(`
 			INSERT INTO risk.standing AS s
 				(person, profile, version, role, at, position, era, score, level, due, days, trend)
@@ -263,48 +264,48 @@ func (s *Scorer) storeStandings(ctx context.Context, profile *risk.Profile, list
 				at = excluded.at, position = excluded.position, era = excluded.era, score = excluded.score,
 				level = excluded.level, due = excluded.due, days = excluded.days, trend = excluded.trend
 			WHERE (s.era, s.position, s.at) <= (excluded.era, excluded.position, excluded.at)`,
-			k.ID, profile.Name, k.version, string(k.by), k.at, k.upTo, k.in,
-			int64(k.score), string(k.level), k.due, k.days, k.trend)
+			one.ID, profile.Name, one.version, string(one.by), one.at, one.upTo, one.in,
+			int64(one.score), string(one.level), one.due, one.days, one.trend)
 	}
-	if err := s.pool.SendBatch(ctx, batch).Close(); err != nil {
-		return s.unavailable(fmt.Errorf("store standings: %w", err))
+	if err := k.scorer.pool.SendBatch(ctx, batch).Close(); err != nil {
+		return k.scorer.unavailable(fmt.Errorf("store standings: %w", err))
 	}
 	return nil
 }
 
-// standings are those of all people by profile, in the order of their ids. They are stored for the scorer's own
+// all are those of all people by profile, in the order of their ids. They are stored for the scorer's own
 // profiles, and computed for others.
-func (s *Scorer) standings(ctx context.Context, profile *risk.Profile) ([]storedStanding, risk.Clock, error) {
+func (k *standings) all(ctx context.Context, profile *risk.Profile) ([]storedStanding, risk.Clock, error) {
 	var list []storedStanding
 	var clock risk.Clock
 	read := func() error {
-		return s.inSnapshot(ctx, func(tx pgx.Tx, c risk.Clock) (err error) {
+		return k.scorer.inSnapshot(ctx, func(tx pgx.Tx, c risk.Clock) (err error) {
 			clock = c
-			list, err = s.storedStandings(ctx, tx, profile)
+			list, err = storedStandings(ctx, tx, profile)
 			return err
 		})
 	}
-	if slices.Contains(s.profiles(), profile) {
-		if err := s.refreshStandings(ctx, profile, true); err != nil {
+	if slices.Contains(k.scorer.profiles(), profile) {
+		if err := k.refresh(ctx, profile, true); err != nil {
 			return nil, clock, err
 		}
 		if err := read(); err != nil {
 			return nil, clock, err
 		}
 		// A person who was added after the refresh has none yet.
-		list = slices.DeleteFunc(list, func(k storedStanding) bool { return !k.known })
-		return list, clock, s.completeStandings(ctx, profile, clock.Now, list)
+		list = slices.DeleteFunc(list, func(one storedStanding) bool { return !one.known })
+		return list, clock, k.complete(ctx, profile, clock.Now, list)
 	}
 	if err := read(); err != nil {
 		return nil, clock, err
 	}
 	ids := make([]string, len(list))
-	for i, k := range list {
-		ids[i] = k.ID
+	for i, one := range list {
+		ids[i] = one.ID
 	}
 	list = list[:0]
 	var mu sync.Mutex
-	err := s.computeStandings(ctx, profile, clock.Now, ids, nil, func(_ context.Context, _ *risk.Profile,
+	err := k.compute(ctx, profile, clock.Now, ids, nil, func(_ context.Context, _ *risk.Profile,
 		some []storedStanding) error {
 		mu.Lock()
 		defer mu.Unlock()
@@ -315,32 +316,32 @@ func (s *Scorer) standings(ctx context.Context, profile *risk.Profile) ([]stored
 	return list, clock, err
 }
 
-// completeStandings computes those standings in list again whose due date is unknown because events came after the
+// complete computes those standings in list again whose due date is unknown because events came after the
 // refresh.
-func (s *Scorer) completeStandings(ctx context.Context, profile *risk.Profile, at time.Time,
+func (k *standings) complete(ctx context.Context, profile *risk.Profile, at time.Time,
 	list []storedStanding) error {
 	var ids []string
 	places := map[string]int{}
 	for i := range list {
-		if k := &list[i]; k.due.IsZero() {
-			ids, places[k.ID] = append(ids, k.ID), i
+		if one := &list[i]; one.due.IsZero() {
+			ids, places[one.ID] = append(ids, one.ID), i
 		}
 	}
 	var mu sync.Mutex
-	return s.computeStandings(ctx, profile, at, ids, nil, func(_ context.Context, _ *risk.Profile,
+	return k.compute(ctx, profile, at, ids, nil, func(_ context.Context, _ *risk.Profile,
 		some []storedStanding) error {
 		mu.Lock()
 		defer mu.Unlock()
-		for _, k := range some {
-			list[places[k.ID]] = k
+		for _, one := range some {
+			list[places[one.ID]] = one
 		}
 		return nil
 	})
 }
 
-// refreshLoop refreshes standings after batches have been stored, so that the next request does not wait for it. It
+// keepFresh refreshes standings after batches have been stored, so that the next request does not wait for it. It
 // runs until ctx ends.
-func (s *Scorer) refreshLoop(ctx context.Context) {
+func (k *standings) keepFresh(ctx context.Context) {
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
 	for {
@@ -349,13 +350,13 @@ func (s *Scorer) refreshLoop(ctx context.Context) {
 			return
 		case <-tick.C:
 		}
-		if len(s.slots) > 0 || !s.refresh.dirty.CompareAndSwap(true, false) {
+		if len(k.scorer.slots) > 0 || !k.dirty.CompareAndSwap(true, false) {
 			continue
 		}
-		for _, p := range s.profiles() {
-			if err := s.refreshStandings(ctx, p, false); err != nil && ctx.Err() == nil {
-				s.log.Warn("standings could not be computed", "profile", p.Name, "error", err.Error())
-				s.refresh.dirty.Store(true)
+		for _, p := range k.scorer.profiles() {
+			if err := k.refresh(ctx, p, false); err != nil && ctx.Err() == nil {
+				k.scorer.log.Warn("standings could not be computed", "profile", p.Name, "error", err.Error())
+				k.dirty.Store(true)
 			}
 		}
 	}

@@ -234,7 +234,7 @@ func (l *lab) stored() map[string]storedStanding {
 	l.t.Helper()
 	of := map[string]storedStanding{}
 	if err := l.inSnapshot(l.t.Context(), func(tx pgx.Tx, _ risk.Clock) error {
-		list, err := l.storedStandings(l.t.Context(), tx, l.profile)
+		list, err := storedStandings(l.t.Context(), tx, l.profile)
 		for _, k := range list {
 			of[k.ID] = k
 		}
@@ -262,7 +262,7 @@ func TestAPersonOfWhomAnEventCameAMomentAgoIsNotOverdue(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := l.completeStandings(t.Context(), l.profile, clock.Now, list); err != nil {
+	if err := l.standings.complete(t.Context(), l.profile, clock.Now, list); err != nil {
 		t.Fatal(err)
 	}
 	var a risk.Assessment
@@ -325,7 +325,7 @@ func TestAStandingOfAnEarlierTimeDoesNotReplaceALaterOne(t *testing.T) {
 	if earlier.score >= later.score {
 		t.Fatalf("%d, later %d: this proves nothing", earlier.score, later.score)
 	}
-	if err := l.storeStandings(t.Context(), l.profile, []storedStanding{earlier}); err != nil {
+	if err := l.standings.store(t.Context(), l.profile, []storedStanding{earlier}); err != nil {
 		t.Fatal(err)
 	}
 	if now := l.stored()["mira"]; now.score != later.score || !now.at.Equal(later.at) {

@@ -63,7 +63,7 @@ func (s *Scorer) commit(ctx context.Context, b *batch, lines []*line) error {
 		})
 		if err == nil {
 			s.cache.put(states)
-			s.refresh.dirty.Store(true)
+			s.standings.dirty.Store(true)
 			return nil
 		}
 		var refusal *pgconn.PgError
