@@ -110,6 +110,12 @@ func linesOf(r audit.Row) ([]exercise.FeedLine, error) {
 			return nil, err
 		}
 		return []exercise.FeedLine{note(r, u.Reason)}, nil
+	case scorerapi.KindRoster:
+		var e scorerapi.Enrolled
+		if err := detailOf(r, &e); err != nil {
+			return nil, err
+		}
+		return []exercise.FeedLine{note(r, fmt.Sprintf("%d people added, %d changed", e.Added, len(e.Changed)))}, nil
 	case scorerapi.KindReset:
 		var f scorerapi.Forgotten
 		if err := detailOf(r, &f); err != nil {

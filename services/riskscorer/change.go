@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"reflect"
 	"slices"
 	"time"
 
@@ -32,10 +33,13 @@ func (s *Scorer) PutPeople(w http.ResponseWriter, r *http.Request) error {
 	}
 	slices.SortFunc(people, func(a, b risk.Person) int { return cmp.Compare(a.ID, b.ID) })
 	answer := scorerapi.RosterAnswer{People: len(people)}
-	err := pgx.BeginFunc(r.Context(), s.pool, func(tx pgx.Tx) error {
-		var err error
-		answer.Attributed, err = putPeople(r.Context(), tx, people)
-		return err
+	_, err := audited.Write(r.Context(), s.pool, func(tx pgx.Tx) ([]audited.Row, error) {
+		enrolled, err := putPeople(r.Context(), tx, people)
+		if err != nil || enrolled.Added == 0 && len(enrolled.Changed) == 0 && enrolled.Attributed == 0 {
+			return nil, err
+		}
+		answer.Attributed = enrolled.Attributed
+		return []audited.Row{audited.Note(scorerapi.KindRoster, "", "", enrolled)}, nil
 	})
 	if err != nil {
 		return s.unavailable(err)
@@ -78,9 +82,11 @@ func lockRoster(ctx context.Context, tx pgx.Tx) error {
 	return nil
 }
 
-func putPeople(ctx context.Context, tx pgx.Tx, people []risk.Person) (int64, error) {
+// putPeople adds or replaces people, and says what is different now.
+func putPeople(ctx context.Context, tx pgx.Tx, people []risk.Person) (scorerapi.Enrolled, error) {
+	none := scorerapi.Enrolled{}
 	if err := lockRoster(ctx, tx); err != nil {
-		return 0, err
+		return none, err
 	}
 	var ids, accounts, owners []string
 	for _, p := range people {
@@ -89,14 +95,54 @@ func putPeople(ctx context.Context, tx pgx.Tx, people []risk.Person) (int64, err
 			accounts, owners = append(accounts, risk.AccountKey(a)), append(owners, p.ID)
 		}
 	}
+	enrolled, err := compareRoster(ctx, tx, ids, people)
+	if err != nil {
+		return none, err
+	}
 	if err := storePeople(ctx, tx, people); err != nil {
-		return 0, err
+		return none, err
 	}
 	// From here on, the rows of these people stay locked, in the order of their ids.
 	if err := storeAccounts(ctx, tx, ids, accounts, owners); err != nil {
-		return 0, err
+		return none, err
 	}
-	return attributeUnowned(ctx, tx)
+	enrolled.Attributed, err = attributeUnowned(ctx, tx)
+	return enrolled, err
+}
+
+// compareRoster says which of people are new and which are different from what is stored. ids are those of people.
+func compareRoster(
+	ctx context.Context, tx pgx.Tx, ids []string, people []risk.Person,
+) (scorerapi.Enrolled, error) {
+	enrolled := scorerapi.Enrolled{Changed: []string{}}
+	rows, err := tx.Query(ctx, `SELECT `+employeeColumns+` FROM people.person WHERE id = ANY ($1)`, ids)
+	if err != nil {
+		return enrolled, fmt.Errorf("read people: %w", err)
+	}
+	list, err := pgx.CollectRows(rows, scanEmployee)
+	if err != nil {
+		return enrolled, fmt.Errorf("read people: %w", err)
+	}
+	stored := make(map[string]risk.Person, len(list))
+	for _, e := range list {
+		stored[e.ID] = e.Person
+	}
+	for _, p := range people {
+		switch was, ok := stored[p.ID]; {
+		case !ok:
+			enrolled.Added++
+		case !samePerson(was, p):
+			enrolled.Changed = append(enrolled.Changed, p.ID)
+		}
+	}
+	return enrolled, nil
+}
+
+// samePerson tells whether nothing of a person is different. No accounts may be nil or an empty list.
+func samePerson(a, b risk.Person) bool {
+	same := slices.Equal(a.Accounts, b.Accounts)
+	a.Accounts, b.Accounts = nil, nil
+	return same && reflect.DeepEqual(a, b)
 }
 
 func storePeople(ctx context.Context, tx pgx.Tx, people []risk.Person) error {
@@ -110,7 +156,8 @@ func storePeople(ctx context.Context, tx pgx.Tx, people []risk.Person) error {
 			ON CONFLICT (id) DO UPDATE SET name = excluded.name, email = excluded.email, role = excluded.role,
 				team = excluded.team, manager = excluded.manager, joined = excluded.joined, gone = excluded.gone,
 				zone = excluded.zone, accounts = excluded.accounts, run = excluded.run`,
-			p.ID, p.Name, p.Email, string(p.Role), p.Team, p.Manager, p.Joined, p.Left, p.Zone, p.Accounts, p.Run)
+			p.ID, p.Name, p.Email, string(p.Role), p.Team, p.Manager, p.Joined, p.Left, p.Zone,
+			append([]string{}, p.Accounts...), p.Run) // none is an empty list, not NULL
 	}
 	if err := tx.SendBatch(ctx, batch).Close(); err != nil {
 		return fmt.Errorf("store people: %w", err)

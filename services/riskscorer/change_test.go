@@ -2,6 +2,7 @@ package riskscorer
 
 import (
 	"math/rand/v2"
+	"net/http"
 	"strings"
 	"sync"
 	"testing"
@@ -10,6 +11,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"example.org/security-training/services/activity"
+	"example.org/security-training/services/httpjson"
+	"example.org/security-training/services/postgres/audited"
 	"example.org/security-training/services/risk"
 	"example.org/security-training/services/riskscorer/scorerapi"
 )
@@ -101,6 +104,52 @@ func TestReplicasAgreeWithARecomputation(t *testing.T) {
 		WHERE a.prev <> coalesce(b.hash, '')`)
 	if bad != 0 || replicas[0].one(`SELECT count(*) FROM audit.own`) == 0 {
 		t.Errorf("the audit's chain is broken in %d places", bad)
+	}
+}
+
+func TestAChangeOfTheRosterCommitsWithItsAuditRow(t *testing.T) {
+	l := newLab(t)
+	mira, otto := person("mira", risk.SRE), person("otto", risk.SRE)
+	otto.Accounts = nil
+	l.send(gitCollector, 1, commit(1, "mira", activity.SecretCommitted, time.Hour))
+	rows := func() (list []scorerapi.Enrolled) {
+		for row, err := range audited.Export(t.Context(), l.pool, 0, 0) {
+			if err != nil {
+				t.Fatal(err)
+			}
+			if row.Kind != scorerapi.KindRoster {
+				continue
+			}
+			var e scorerapi.Enrolled
+			if err := httpjson.Strict([]byte(row.Detail), &e); err != nil {
+				t.Fatal(err)
+			}
+			list = append(list, e)
+		}
+		return list
+	}
+	want := []scorerapi.Enrolled{{Added: 2, Changed: []string{}, Attributed: 1}}
+	l.roster(mira, otto)
+	l.roster(mira, otto) // nothing is different
+	moved := mira
+	moved.Role = risk.BackendDeveloper
+	l.roster(moved, otto)
+	want = append(want, scorerapi.Enrolled{Changed: []string{"mira"}})
+	moved.Accounts = moved.Accounts[:1]
+	l.roster(moved)
+	want = append(want, scorerapi.Enrolled{Changed: []string{"mira"}})
+	if diff := cmp.Diff(want, rows()); diff != "" {
+		t.Errorf("rows of the roster (-want +got):\n%s", diff)
+	}
+
+	// A roster that is refused has no row.
+	thief := person("thief", risk.SRE)
+	thief.Accounts = mira.Accounts[:1]
+	if code, _ := l.put(instructor, "PUT", "/v1/people", []risk.Person{thief}); code != http.StatusConflict {
+		t.Errorf("another person's account: %d", code)
+	}
+	if got := len(rows()); got != len(want) {
+		t.Errorf("%d rows after a refusal, want %d", got, len(want))
 	}
 }
 

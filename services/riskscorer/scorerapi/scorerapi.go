@@ -104,6 +104,7 @@ const (
 	KindRejected   = "rejected"    // Unfit
 	KindClock      = "clock"       // risk.Clock
 	KindReset      = "reset"       // Forgotten
+	KindRoster     = "roster"      // Enrolled
 )
 
 // Assessed is a person's score after new events. Scoring the person by the profile, at that time and as of that
@@ -128,6 +129,13 @@ func (a Assessed) String() string {
 // Unfit says why an event was not stored.
 type Unfit struct {
 	Reason string `json:"reason"`
+}
+
+// Enrolled says what PUT /v1/people changed. A request that changes nothing has no row.
+type Enrolled struct {
+	Added      int      `json:"added"`      // people who were not in the roster
+	Changed    []string `json:"changed"`    // ids of people of whom something is different now
+	Attributed int64    `json:"attributed"` // events of unknown accounts that now have an owner
 }
 
 // Forgotten says what a reset deleted: what came after a position, or what belonged to people.
