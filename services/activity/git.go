@@ -18,6 +18,7 @@ const (
 
 var git = Row{
 	Source: Git, Group: Code, Vendor: true,
+	Accounts: []string{"github", "gitlab", "email"},
 	Verbs: []VerbRow{
 		{SecretCommitted, "committed a secret", "committed %d secrets"},
 		{VulnerableDependency, "brought in a vulnerable dependency", "brought in %d vulnerable dependencies"},

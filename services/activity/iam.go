@@ -18,6 +18,7 @@ const (
 
 var iam = Row{
 	Source: IAM, Group: Access, Vendor: true,
+	Accounts: []string{"okta", "aws"},
 	Verbs: []VerbRow{
 		{PrivilegeEscalation, "gained higher privileges", "gained higher privileges %d times"},
 		{ServiceAccountKey, "created a long-lived service account key", "created %d long-lived service account keys"},

@@ -14,6 +14,7 @@ const (
 
 var jira = Row{
 	Source: Jira, Group: Learning, Vendor: true,
+	Accounts: []string{"jira", "email"},
 	Verbs: []VerbRow{
 		{OverdueSecurityTicket, "has an overdue security ticket", "has %d overdue security tickets"},
 		{Verb: TicketUpdated},

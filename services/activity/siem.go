@@ -16,6 +16,7 @@ const (
 
 var siem = Row{
 	Source: SIEM, Group: Alerts, Vendor: true,
+	Accounts: []string{"email", "okta", "aws"},
 	Verbs: []VerbRow{
 		{MalwareDetected, "had malware detected on a device", "had malware detected %d times"},
 		{DataExfiltration, "was seen moving data out", "was seen moving data out %d times"},

@@ -1,5 +1,7 @@
 package activity
 
+import "slices"
+
 // Table lists every source, in display order. To add a source, write its Row in a new file and list it here.
 var Table = []Row{git, jira, iam, siem, training}
 
@@ -9,7 +11,9 @@ type Row struct {
 	Source Source
 	Group  Group
 	Vendor bool // its records come from outside: if they cease, something is broken
-	Verbs  []VerbRow
+	// Accounts are the systems whose accounts its records name: "github" of github:mira.
+	Accounts []string
+	Verbs    []VerbRow
 }
 
 // VerbRow is one verb of a source, with its text for people: the act in the past tense, without a subject.
@@ -46,6 +50,19 @@ func Vendors() []Source {
 	for _, row := range Table {
 		if row.Vendor {
 			all = append(all, row.Source)
+		}
+	}
+	return all
+}
+
+// AccountSystems are the systems whose accounts records name, each once.
+func AccountSystems() []string {
+	var all []string
+	for _, row := range Table {
+		for _, system := range row.Accounts {
+			if !slices.Contains(all, system) {
+				all = append(all, system)
+			}
 		}
 	}
 	return all

@@ -20,7 +20,7 @@ const (
 var (
 	mailPattern    = regexp.MustCompile(`[\p{L}\p{N}._%+'-]+@[\p{L}\p{N}-]+(?:\.[\p{L}\p{N}-]+)*`)
 	versionPattern = regexp.MustCompile(`@v[0-9]+\.[0-9]+\.[0-9]+[0-9A-Za-z.+-]*$`)
-	accountPattern = regexp.MustCompile(`\b(?:github|gitlab|jira|okta|aws|email):[^\s,;()]+`)
+	accountPattern = regexp.MustCompile(`\b(?:` + strings.Join(activity.AccountSystems(), "|") + `):[^\s,;()]+`)
 	arnPattern     = regexp.MustCompile(`\barn:aws[a-z-]*:[^\s,;()]+`)
 	handlePattern  = regexp.MustCompile(`(^|[^\p{L}\p{N}_])@[A-Za-z0-9][A-Za-z0-9_-]+`)
 	trailerPattern = regexp.MustCompile(`(?i)\b((?:signed-off|co-authored|reviewed)-by|` +

@@ -108,12 +108,12 @@ func risky() []string {
 // eventsOf are the events of a source, as named in a record.
 func eventsOf(s activity.Source) []string {
 	var list []string
-	for _, v := range slices.Concat(risky(), texts([]activity.Verb{
-		activity.Commit, activity.Push, activity.ReviewSubmitted, activity.SignIn, activity.DataExport, activity.MFADenied,
-		activity.TicketUpdated, activity.ExportApproved, activity.SecurityTicketClosed, activity.PhishingReported,
-	})) {
-		if name, ok := strings.CutPrefix(v, string(s)+"."); ok {
-			list = append(list, name)
+	for _, row := range activity.Table {
+		if row.Source != s {
+			continue
+		}
+		for _, v := range row.Verbs {
+			list = append(list, strings.TrimPrefix(string(v.Verb), string(s)+"."))
 		}
 	}
 	return list

@@ -50,9 +50,9 @@ func (c *count) UnmarshalJSON(b []byte) error {
 type value = any
 
 var (
-	reasonPattern = regexp.MustCompile(`"verb"\s*:\s*"((?:git|jira|iam|siem|training)\.[a-z_]+)"` +
+	reasonPattern = regexp.MustCompile(`"verb"\s*:\s*"([a-z]+\.[a-z_]+)"` +
 		`(?:\s*,\s*"count"\s*:\s*(\d+))?(?:\s*,\s*"detail"\s*:\s*("(?:[^"\\]|\\.)*"))?`)
-	verbPattern   = regexp.MustCompile(`\b(?:git|jira|iam|siem|training)\.[a-z_]+\b`)
+	verbPattern   = regexp.MustCompile(`\b[a-z]+\.[a-z_]+\b`)
 	modulePattern = regexp.MustCompile(`"module"\s*:\s*"([a-z-]+)"`)
 )
 
@@ -61,7 +61,7 @@ func read(prompt string) lesson.Request {
 	var req lesson.Request
 	seen := map[activity.Verb]bool{}
 	add := func(r lesson.Reason) {
-		if !seen[r.Verb] {
+		if r.Verb.Source().Listed() && !seen[r.Verb] {
 			seen[r.Verb] = true
 			req.Reasons = append(req.Reasons, r)
 		}
