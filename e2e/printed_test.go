@@ -194,6 +194,7 @@ var commandsParsed = map[string]string{
 	"make golden":                 "writes into the source",
 	"make web-checks":             "CI runs it",
 	"go test ./services/mesh/...": "CI runs it",
+	"go test ./lab/scenarios":     "CI runs it",
 	"go test ./e2e -run TestEachScenarioHolds": "CI runs it",
 	"make release": "takes minutes: TestTheReleasesArchivesHoldWhatTheyShould",
 	"lab restart supervisor": "starts every workload again: " +
