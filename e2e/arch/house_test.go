@@ -7,7 +7,6 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -209,31 +208,5 @@ func TestCommentsUsePlainWords(t *testing.T) {
 	if 1000*len(found) > mostHiding*all {
 		t.Errorf("%d of %d comment lines use one of %v, want at most %d of 1,000: %s",
 			len(found), all, hiding, mostHiding, strings.Join(found, " "))
-	}
-}
-
-// TestPathsInDocumentsAreThere holds that what the documents call a folder or a file is one.
-func TestPathsInDocumentsAreThere(t *testing.T) {
-	dir := root(t)
-	span := regexp.MustCompile("`((?:services|synth|lab|e2e|manifests|docs|tools)/[^` ]+)`")
-	for _, document := range []string{"README.md", "ARCHITECTURE.md", "CONTRIBUTING.md"} {
-		text, err := os.ReadFile(filepath.Join(dir, document))
-		if err != nil {
-			t.Fatal(err)
-		}
-		found := span.FindAllStringSubmatch(string(text), -1)
-		if len(found) == 0 {
-			t.Errorf("%s names no path: is the pattern right?", document)
-		}
-		for _, m := range found {
-			path := strings.TrimSuffix(m[1], "/...")
-			if strings.Contains(path, "NAME") || strings.Contains(path, "NNNNN") { // for the reader to fill in
-				path = filepath.Dir(path)
-			}
-			all, err := filepath.Glob(filepath.Join(dir, strings.ReplaceAll(path, "…", "*")))
-			if err != nil || len(all) == 0 {
-				t.Errorf("%s names %s, which is not there", document, m[1])
-			}
-		}
 	}
 }

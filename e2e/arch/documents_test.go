@@ -1,0 +1,116 @@
+package arch
+
+import (
+	"io/fs"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// TestFilesKeepTheHousesWords reads what is no Go as well.
+func TestFilesKeepTheHousesWords(t *testing.T) {
+	dir := root(t)
+	sync := regexp.MustCompile(`(?i)keep (this |these |it )?in ` + `sync`)
+	todo := regexp.MustCompile(`\b(TO` + `DO|FIX` + `ME|X` + `XX)\b`)
+	place := regexp.MustCompile(`(^|[\s"'(=])/(root|work)/`)
+	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		if d.IsDir() {
+			if path != dir && slices.Contains([]string{".git", "bin", "screenshots"}, d.Name()) {
+				return filepath.SkipDir
+			}
+			return nil
+		}
+		if !slices.Contains(
+			[]string{".go", ".yaml", ".yml", ".md", ".sql", ".html", ".css", ".mod", ""},
+			filepath.Ext(path),
+		) {
+			return nil
+		}
+		b, err := os.ReadFile(path)
+		if err != nil {
+			return err
+		}
+		for n, line := range strings.Split(string(b), "\n") {
+			for what, re := range map[string]*regexp.Regexp{
+				"what must agree is written once": sync, "a note to oneself": todo, "a path of one machine": place,
+			} {
+				if re.MatchString(line) {
+					rel, _ := filepath.Rel(dir, path)
+					t.Errorf("%s:%d: %s: %s", rel, n+1, what, strings.TrimSpace(line))
+				}
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestMakefileIsAListOfCommands(t *testing.T) {
+	b, err := os.ReadFile(filepath.Join(root(t), "Makefile"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	target := regexp.MustCompile(`^([a-z0-9-]+):`)
+	phony := ""
+	for _, line := range strings.Split(string(b), "\n") {
+		if after, ok := strings.CutPrefix(line, ".PHONY:"); ok {
+			phony = " " + after + " "
+		}
+	}
+	name, lines := "", 0
+	for n, line := range strings.Split(string(b), "\n") {
+		switch m := target.FindStringSubmatch(line); {
+		case m != nil:
+			name, lines = m[1], 0
+			if !strings.Contains(line, "## ") {
+				t.Errorf("Makefile:%d: %s does not say what it is for", n+1, name)
+			}
+			if !strings.Contains(phony, " "+name+" ") {
+				t.Errorf("Makefile:%d: %s is not .PHONY", n+1, name)
+			}
+		case strings.HasPrefix(line, "\t"):
+			if lines++; lines > 5 {
+				t.Errorf("Makefile:%d: %s has over 5 lines: a program is written in Go", n+1, name)
+			}
+		}
+	}
+	for _, want := range []string{"help", "lab-up", "lab-down", "test", "e2e", "play", "golden", "lint", "check"} {
+		if !strings.Contains(phony, " "+want+" ") {
+			t.Errorf("the Makefile lacks %s", want)
+		}
+	}
+}
+
+// TestPathsInDocumentsAreThere holds that what the documents call a folder or a file is one.
+func TestPathsInDocumentsAreThere(t *testing.T) {
+	dir := root(t)
+	span := regexp.MustCompile("`((?:services|synth|lab|e2e|manifests|docs|tools)/[^` ]+)`")
+	for _, document := range []string{"README.md", "ARCHITECTURE.md", "CONTRIBUTING.md"} {
+		text, err := os.ReadFile(filepath.Join(dir, document))
+		if err != nil {
+			t.Fatal(err)
+		}
+		found := span.FindAllStringSubmatch(string(text), -1)
+		if len(found) == 0 {
+			t.Errorf("%s names no path: is the pattern right?", document)
+		}
+		for _, m := range found {
+			path := strings.TrimSuffix(m[1], "/...")
+			if strings.Contains(path, "NAME") || strings.Contains(path, "NNNNN") { // for the reader to fill in
+				path = filepath.Dir(path)
+			}
+			all, err := filepath.Glob(filepath.Join(dir, strings.ReplaceAll(path, "…", "*")))
+			if err != nil || len(all) == 0 {
+				t.Errorf("%s names %s, which is not there", document, m[1])
+			}
+		}
+	}
+}
