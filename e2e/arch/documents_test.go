@@ -1,6 +1,7 @@
 package arch
 
 import (
+	"go/ast"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -89,16 +90,17 @@ func TestMakefileIsAListOfCommands(t *testing.T) {
 	}
 }
 
-// TestPathsInDocumentsAreThere holds that what the documents call a folder or a file is one.
+// TestPathsInDocumentsAreThere checks that each path that a document names is a folder or a file. In
+// LESSONS_LEARNED.md only the guards count: the other lines tell of the past.
 func TestPathsInDocumentsAreThere(t *testing.T) {
 	dir := root(t)
 	span := regexp.MustCompile("`((?:services|synth|lab|e2e|manifests|docs|tools)/[^` ]+)`")
-	for _, document := range []string{"README.md", "ARCHITECTURE.md", "CONTRIBUTING.md"} {
-		text, err := os.ReadFile(filepath.Join(dir, document))
-		if err != nil {
-			t.Fatal(err)
+	for _, document := range []string{"README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "LESSONS_LEARNED.md"} {
+		text := read(t, document)
+		if document == "LESSONS_LEARNED.md" {
+			text = guards(text)
 		}
-		found := span.FindAllStringSubmatch(string(text), -1)
+		found := span.FindAllStringSubmatch(text, -1)
 		if len(found) == 0 {
 			t.Errorf("%s names no path: is the pattern right?", document)
 		}
@@ -111,6 +113,76 @@ func TestPathsInDocumentsAreThere(t *testing.T) {
 			if err != nil || len(all) == 0 {
 				t.Errorf("%s names %s, which is not there", document, m[1])
 			}
+		}
+	}
+}
+
+// read is the text of a file in the root folder.
+func read(t *testing.T, name string) string {
+	t.Helper()
+	text, err := os.ReadFile(filepath.Join(root(t), name))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
+}
+
+// guards are the lines of the guards of LESSONS_LEARNED.md: from "- **Guard**" to the next item or the next heading.
+func guards(text string) string {
+	var b strings.Builder
+	in := false
+	for line := range strings.Lines(text) {
+		if strings.HasPrefix(line, "- ") || strings.HasPrefix(line, "#") {
+			in = strings.HasPrefix(line, "- **Guard**")
+		}
+		if in {
+			b.WriteString(line)
+		}
+	}
+	return b.String()
+}
+
+// TestEachTestThatADocumentNamesIsThere reads every document in the root folder. A name in backquotes must be the whole
+// name of a test. Any other name, as after -run, must be the beginning of one.
+func TestEachTestThatADocumentNamesIsThere(t *testing.T) {
+	var tests []string
+	for _, f := range tree(t) {
+		if !strings.HasSuffix(f.path, "_test.go") {
+			continue
+		}
+		for _, d := range f.ast.Decls {
+			if fn, ok := d.(*ast.FuncDecl); ok && fn.Recv == nil {
+				tests = append(tests, fn.Name.Name)
+			}
+		}
+	}
+	documents, err := filepath.Glob(filepath.Join(root(t), "*.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	name := regexp.MustCompile("`?\\b(?:Test|Fuzz)[A-Z][A-Za-z0-9]*`?")
+	found := map[string]int{}
+	for _, path := range documents {
+		document := filepath.Base(path)
+		n := 0
+		for line := range strings.Lines(read(t, document)) {
+			n++
+			for _, m := range name.FindAllString(line, -1) {
+				found[document]++
+				want := strings.Trim(m, "`")
+				whole := m == "`"+want+"`"
+				if !slices.ContainsFunc(tests, func(is string) bool {
+					return is == want || !whole && strings.HasPrefix(is, want)
+				}) {
+					t.Errorf("%s:%d names %s, which is no test of the tree: find its successor with git log -S %s",
+						document, n, want, want)
+				}
+			}
+		}
+	}
+	for _, document := range []string{"LESSONS_LEARNED.md", "CONTRIBUTING.md", "SYNTHETIC_DATA_SPEC.md"} {
+		if found[document] == 0 {
+			t.Errorf("%s names no test: is the pattern right?", document)
 		}
 	}
 }
