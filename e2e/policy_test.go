@@ -14,7 +14,7 @@ import (
 	"example.org/security-training/services/topology"
 )
 
-// editTopology changes the running lab's policy, and returns what changes it back.
+// editTopology changes the running lab's policy, and returns a function that undoes the change.
 func editTopology(t *testing.T, old, new string) (restore func()) {
 	t.Helper()
 	text, err := os.ReadFile(l.Topology())
@@ -29,8 +29,7 @@ func editTopology(t *testing.T, old, new string) (restore func()) {
 	return restore
 }
 
-// keepTopology returns a function that restores the policy of now; a test that ends early does that as
-// well.
+// keepTopology returns a function that restores the present policy. It is also called when the test ends early.
 func keepTopology(t *testing.T) (restore func()) {
 	t.Helper()
 	text, err := os.ReadFile(l.Topology())
@@ -67,7 +66,7 @@ func TestABadTopologyIsRefusedWholeAndTheOldOneStays(t *testing.T) {
 	}
 	before := time.Now()
 	editTopology(t, string(generate)+": [", string(generate)+": [nobody-we-know, ")
-	for _, w := range l.topo.Workloads { // each has a look of its own, and in a cluster at a time of its own
+	for _, w := range l.topo.Workloads { // each reads the file itself, in a cluster at different times
 		if w.Kind != topology.KindOperator {
 			awaitAuditWithin(
 				t,

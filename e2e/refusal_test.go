@@ -119,7 +119,8 @@ func TestAnExpiredCallerIsRefusedOnItsLiveConnection(t *testing.T) {
 	if r := conn.Try(t.Context(), generate); r.Outcome != topology.Allowed {
 		t.Fatalf("before the end: %+v, want Allowed", r)
 	}
-	// The connection is closed when idle past half of the identity's life, or refused with the reason; it is never served.
+	// The callee closes a connection that is idle past half of the identity's life, or refuses the request with the
+	// reason. It never serves it.
 	await(
 		t,
 		5*time.Second,
@@ -169,7 +170,7 @@ func TestARevokedCallerIsRefusedOnItsLiveConnectionInTime(t *testing.T) {
 	awaitAudit(t, gateway, "not_admitted", func(e audit.Entry) bool {
 		return e.Reason == "not_admitted" && strings.HasSuffix(e.Serial, fmt.Sprintf("%x", svid.Certificates[0].SerialNumber))
 	})
-	for _, w := range l.topo.Workloads { // to strike one off lets no other in
+	for _, w := range l.topo.Workloads { // removing one caller admits no other
 		other, _, err := l.Mint(t.Context(), l.topo.ID(w.Name), time.Hour)
 		if err != nil {
 			t.Fatal(err)

@@ -35,7 +35,7 @@ func TestRotationUnderTrafficFailsNoRequest(t *testing.T) {
 func TestOneWorkloadsNewIdentityIsNobodyElses(t *testing.T) {
 	name := named(t, topology.KindCollector, "jira")
 	before := serialsOf(t)
-	for range 2 { // by the second, whoever else had got one with the first would show it
+	for range 2 { // the second round shows a workload that got a new identity in the first round by mistake
 		was := serialsOf(t)[name]
 		if err := l.RotateOne(t.Context(), name); err != nil {
 			t.Fatal(err)
@@ -57,7 +57,7 @@ func TestOneWorkloadsNewIdentityIsNobodyElses(t *testing.T) {
 	} {
 		if err := order(t.Context(), "nobody-of-this-name"); err == nil ||
 			!strings.Contains(err.Error(), "topology does not list") {
-			t.Errorf("%s somebody whom topology does not list: %v", what, err)
+			t.Errorf("%s a workload that topology does not list: %v", what, err)
 		}
 	}
 }
@@ -94,10 +94,10 @@ func TestCATurnsUnderTrafficWithoutAFailedRequestAndTheOldOneIsRefusedThen(t *te
 			await(
 				t,
 				slack(20*time.Second, 60*time.Second),
-				"everybody to have heard of "+part,
+				"every workload to have the bundle after "+part,
 				func() bool { return everybodyTrusts(t, mesh.TrustDigest(bundle)) },
 			)
-			if part == "activate" { // nobody may still show an SVID of the old CA when it is retired
+			if part == "activate" { // before retirement, no workload may still hold an SVID of the old CA
 				await(
 					t,
 					slack(20*time.Second, 60*time.Second),
@@ -140,7 +140,7 @@ func allNew(before, after map[string]string) bool {
 	return true
 }
 
-// everybodyHolds says whether each workload has written down that it holds the SVID that was issued last.
+// everybodyHolds says whether each workload's audit says that it holds the SVID that was issued last.
 func everybodyHolds(t testing.TB) bool {
 	for name, serial := range serialsOf(t) {
 		entries, err := lab.Entries(t.Context(), l.Lab, name)
@@ -160,7 +160,7 @@ func everybodyHolds(t testing.TB) bool {
 	return true
 }
 
-// everybodyTrusts says whether each workload has written down that it verifies others by this bundle.
+// everybodyTrusts says whether each workload's audit says that it verifies peers by the bundle with this digest.
 func everybodyTrusts(t testing.TB, digest string) bool {
 	for name := range serialsOf(t) {
 		entries, err := lab.Entries(t.Context(), l.Lab, name)
@@ -180,7 +180,7 @@ func everybodyTrusts(t testing.TB, digest string) bool {
 	return true
 }
 
-// during runs f while requests between workloads flow, and fails if one of those does.
+// during runs f while workloads exchange requests, and fails the test if one of those requests fails.
 func during(t *testing.T, f func(context.Context)) {
 	t.Helper()
 	ctx, stop := context.WithCancel(t.Context())
@@ -215,7 +215,7 @@ func during(t *testing.T, f func(context.Context)) {
 		t.Errorf("a request failed: %v", err)
 	default:
 	}
-	// The workloads' own calls, which never stop, were not refused either.
+	// The workloads' own calls, which go on all the time, were not refused either.
 	for _, w := range l.topo.Workloads {
 		if w.Kind == topology.KindOperator {
 			continue
@@ -225,7 +225,7 @@ func during(t *testing.T, f func(context.Context)) {
 			t.Fatal(err)
 		}
 		for _, e := range entries {
-			// One with a count stands for repeats, perhaps from before: the first of them is an entry of its own.
+			// An entry with a count stands for repeats, which may be older. The first of them has an entry of its own.
 			if e.At.After(began) && e.Count == 0 && e.Outcome == string(topology.Refused) {
 				t.Errorf("%s refused %s %s: %s", w.Name, e.Peer, e.Route, e.Reason)
 			}

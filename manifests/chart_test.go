@@ -48,8 +48,8 @@ func TestEverythingIsInTheNamespaceThatTheChartMakes(t *testing.T) {
 	}
 }
 
-// TestRowsOfTheTopologyAreWhatIsInstalled compares both ways: what each row asks for is there, and nothing is there for
-// which no row asks.
+// TestRowsOfTheTopologyAreWhatIsInstalled compares both ways: the chart makes the objects that each row needs, and no
+// others.
 func TestRowsOfTheTopologyAreWhatIsInstalled(t *testing.T) {
 	list := render(t, nil)
 	var want []string
@@ -66,7 +66,7 @@ func TestRowsOfTheTopologyAreWhatIsInstalled(t *testing.T) {
 			want = append(want, s)
 		}
 	}
-	// What belongs to no row.
+	// These objects belong to no row.
 	want = append(
 		want,
 		"Namespace/security-training",
@@ -120,7 +120,7 @@ func jobName(t *testing.T, list objects) string {
 	return jobs[0]
 }
 
-// container finds one by name.
+// container finds a container by its name.
 func container(t *testing.T, p pod, name string) corev1.Container {
 	t.Helper()
 	for _, c := range p.spec.Containers {
@@ -204,7 +204,7 @@ func TestEachRowRunsAsTheTopologySays(t *testing.T) {
 		if d := cmp.Diff(want, env); d != "" {
 			t.Errorf("%s: environment: %s", w.Name, d)
 		}
-		// Each file and folder that it is told of is in something that is mounted.
+		// Each file and folder in the environment is on a mounted volume.
 		for name, v := range env {
 			path, ok := strings.CutPrefix(v, "unix://")
 			if ok || strings.HasPrefix(v, "/") {
@@ -216,8 +216,8 @@ func TestEachRowRunsAsTheTopologySays(t *testing.T) {
 	}
 }
 
-// The collector of a workload in Go works harder before the kernel ends the workload: it is told less than the
-// container's limit, for any limit, and not much less.
+// GOMEMLIMIT is slightly below the container's memory limit, for any limit. So the garbage collector works harder
+// before the kernel ends the workload.
 func TestAWorkloadIsToldToCollectBeforeItsContainersLimit(t *testing.T) {
 	for _, limit := range []string{"256Mi", "300M", "1Gi", "100000000"} {
 		all := pods(render(t, set("resources.app.limits.memory", limit)))
@@ -247,7 +247,7 @@ func TestAWorkloadIsToldToCollectBeforeItsContainersLimit(t *testing.T) {
 	}
 }
 
-// missing says why there is nothing at path in c, empty if there may be. Files of Secrets and ConfigMaps must be among
+// missing says why c has no file at path. It is empty if c can have one. Files of Secrets and ConfigMaps must be among
 // their keys.
 func missing(list objects, p pod, c corev1.Container, path string) string {
 	for _, m := range c.VolumeMounts {
@@ -300,7 +300,7 @@ func TestServicesHaveThePortsOfTheirRow(t *testing.T) {
 	}
 }
 
-// TestWhatIsRegisteredIsWhatRuns holds the registrar's selectors against the pods: exactly one container fits each
+// TestWhatIsRegisteredIsWhatRuns compares the registrar's selectors with the pods: exactly one container matches each
 // entry.
 func TestWhatIsRegisteredIsWhatRuns(t *testing.T) {
 	const ns = "elsewhere"
@@ -446,6 +446,6 @@ func TestTheRegistrationIsAnotherJobWhenWhatItDoesIsAnother(t *testing.T) {
 		}
 	}
 	if jobName(t, render(t, set("llm.model", "x"))) != plain {
-		t.Error("a setting of the gateway registers everybody anew")
+		t.Error("a setting of the gateway registers all workloads again")
 	}
 }

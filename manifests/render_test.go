@@ -42,7 +42,7 @@ func set(path string, v any) values {
 	return values{head: set(rest, v)}
 }
 
-// provider are values with a provider of identities; secret is the name of a Secret, empty for none.
+// provider are values with an OpenID provider. secret is the name of a Secret, empty for none.
 func provider(secret string) values {
 	return set(
 		"lms.oidc",
@@ -55,7 +55,7 @@ func provider(secret string) values {
 	)
 }
 
-// cluster answers lookup from objects that are there already.
+// cluster answers the template function lookup from objects that exist already.
 type cluster []runtime.Object
 
 // GetClientFor implements engine.ClientProvider.
@@ -64,7 +64,7 @@ func (c cluster) GetClientFor(apiVersion, kind string) (dynamic.NamespaceableRes
 	return dynamicfake.NewSimpleDynamicClient(scheme.Scheme, c...).Resource(gvr), true, nil
 }
 
-// texts renders every template of the embedded chart, as an install into cluster there would.
+// texts renders every template of the embedded chart, as an install into the cluster there would.
 func texts(vals values, there cluster) (map[string]string, error) {
 	var list []*archive.BufferedFile
 	err := fs.WalkDir(manifests.Chart(), ".", func(path string, d fs.DirEntry, err error) error {
@@ -94,10 +94,10 @@ func texts(vals values, there cluster) (map[string]string, error) {
 	return engine.RenderWithClientProvider(chart, full, there)
 }
 
-// objects are what a rendering comes to.
+// objects are the rendered objects.
 type objects []runtime.Object
 
-// render renders and decodes; a field that Kubernetes does not know is a fault.
+// render renders the chart and decodes the objects. A field that Kubernetes does not know is an error.
 func render(t *testing.T, vals values) objects {
 	t.Helper()
 	return renderInto(t, vals, nil)
@@ -142,7 +142,7 @@ func all[T runtime.Object](list objects) map[string]T {
 	return out
 }
 
-// pod is a pod that some object makes.
+// pod is a pod that an object of the chart creates.
 type pod struct {
 	owner string // "Deployment/lms"
 	meta  metav1.ObjectMeta
@@ -179,13 +179,13 @@ func topo(t *testing.T) *topology.Topology {
 	return out
 }
 
-// running are the rows that something runs for.
+// running are the rows that have a program.
 func running(t *testing.T) []topology.Workload {
 	t.Helper()
 	return slices.DeleteFunc(slices.Clone(topo(t).Workloads), func(w topology.Workload) bool { return w.Binary == "" })
 }
 
-// manifest is list as text that does not depend on what is random: the secrets of the sources.
+// manifest is list as text, without the random secrets of the sources.
 func manifest(t *testing.T, list objects) string {
 	t.Helper()
 	var b strings.Builder

@@ -55,8 +55,8 @@ func defaults(t *testing.T) values {
 	return v
 }
 
-// TestEachValueChangesWhatIsRendered sets each value to another one, alone: it must be heard. What is in values.yaml
-// and not here is a fault, and the other way round.
+// TestEachValueChangesWhatIsRendered changes each value alone and checks that the rendered text changes. The values
+// that it tries are exactly those of values.yaml.
 func TestEachValueChangesWhatIsRendered(t *testing.T) {
 	digest := "sha256:" + strings.Repeat("0a", 32)
 	tried := values{
@@ -79,9 +79,9 @@ func TestEachValueChangesWhatIsRendered(t *testing.T) {
 		"persistence.storageClass": "fast", "persistence.size": "2Gi", "persistence.spireSize": "2Gi",
 		"networkPolicy.apiServer.cidr": "10.0.0.1/32", "networkPolicy.apiServer.ports": []any{8443},
 		"networkPolicy.kubelet.cidr": "10.0.0.0/24", "networkPolicy.kubelet.port": 10251,
-		// Heard with backend gemini alone, see below.
+		// These have an effect with backend gemini only, see below.
 		"networkPolicy.gemini.cidr": "1.2.3.0/24", "networkPolicy.gemini.except": []any{"1.2.3.4/32"}, "llm.backend": "stub",
-		// Heard with a provider of identities alone.
+		// These have an effect with an OpenID provider only.
 		"networkPolicy.oidc.cidr": "1.2.3.0/24", "networkPolicy.oidc.except": []any{
 			"1.2.3.4/32",
 		}, "networkPolicy.oidc.ports": []any{8443},

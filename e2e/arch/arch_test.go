@@ -1,5 +1,5 @@
-// Package arch holds the rules of the house that no compiler knows: what may import what, and what stands in one place
-// alone. It needs no lab.
+// Package arch checks the project's rules that no compiler knows: which package may import which, and which facts may
+// be written in one place only. It needs no lab.
 package arch
 
 import (
@@ -51,7 +51,7 @@ func root(t *testing.T) string {
 
 var set = token.NewFileSet()
 
-// tree parses every Go file, whatever system or tag it is for.
+// tree parses every Go file, for every operating system and build tag.
 func tree(t *testing.T) []file {
 	t.Helper()
 	dir := root(t)
@@ -90,15 +90,15 @@ func tree(t *testing.T) []file {
 	return files
 }
 
-// under says whether a folder is any of parents or below one.
+// under says whether a folder is one of parents or below one.
 func under(folder string, parents ...string) bool {
 	return slices.ContainsFunc(parents, func(p string) bool { return folder == p || strings.HasPrefix(folder, p+"/") })
 }
 
-// kernel is what everything else may stand on, innermost first.
+// kernel lists the packages that every other may import, the innermost first.
 var kernel = []string{"services/env", "services/httpjson", "services/topology", "services/audit", "services/mesh"}
 
-// vocabulary is what crosses the wire.
+// vocabulary lists the packages with the types that workloads send to each other.
 var vocabulary = []string{
 	"services/activity",
 	"services/risk",
@@ -107,12 +107,13 @@ var vocabulary = []string{
 	"services/exercise",
 }
 
-// api says whether a folder holds what a product's routes are called, take and answer: server and clients share it.
+// api says whether a folder is an api package: the routes of a product with their requests and answers, which the
+// server and its clients share.
 func api(folder string) bool {
 	return under(folder, "services") && strings.HasSuffix(folder, "api")
 }
 
-// rank orders the layers; an import points to a lower rank or stays in its own.
+// rank orders the layers. A package imports packages of a lower rank or of its own.
 func rank(folder string) int {
 	switch {
 	case under(folder, kernel...):
@@ -135,7 +136,7 @@ func rank(folder string) int {
 	return -1
 }
 
-// kernelRank orders the kernel; -1 is what is not in it.
+// kernelRank is the position of a folder in kernel, -1 if it is not there.
 func kernelRank(folder string) int {
 	return slices.IndexFunc(kernel, func(k string) bool { return under(folder, k) })
 }
@@ -152,7 +153,7 @@ func TestKnowledgePointsInward(t *testing.T) {
 			switch {
 			case !ok:
 			case under(to, "services/cmd", "synth/cmd", "lab/cmd", "e2e"):
-				t.Errorf("%s imports %s, which is for nobody to import", f.path, to)
+				t.Errorf("%s imports %s, which no package may import", f.path, to)
 			case f.test && to == "manifests": // tests may read the one topology
 			case rank(to) > from:
 				t.Errorf("%s imports %s: knowledge points inward", f.path, to)
@@ -163,7 +164,8 @@ func TestKnowledgePointsInward(t *testing.T) {
 	}
 }
 
-// TestForbiddenImports holds single imports that a layer must not have, in its tests neither unless it says otherwise.
+// TestForbiddenImports checks for single imports that a layer must not have. A rule also holds in tests, unless it
+// excepts them.
 func TestForbiddenImports(t *testing.T) {
 	products := []string{
 		"services/collector",
@@ -242,7 +244,7 @@ func TestForbiddenImports(t *testing.T) {
 	}
 }
 
-// reach is every package of the module that main links, by its own imports and theirs.
+// reach is the set of packages that main links: what it imports, directly or through packages of this module.
 func reach(files []file, main string) map[string]bool {
 	imports := map[string][]string{}
 	for _, f := range files {

@@ -11,7 +11,7 @@ import (
 	"testing"
 )
 
-// TestSQLIsNotPutTogetherFromPieces looks for a plus sign beside a literal that reads like a statement.
+// TestSQLIsNotPutTogetherFromPieces looks for a plus sign after a literal that reads like a statement.
 func TestSQLIsNotPutTogetherFromPieces(t *testing.T) {
 	statement := regexp.MustCompile(
 		`(?i)^\s*(select|insert into|update|delete from|create|alter|drop|grant|revoke|copy)\s` +
@@ -105,7 +105,7 @@ func TestNamesSayWhatAThingIs(t *testing.T) {
 			switch d := d.(type) {
 			case *ast.FuncDecl:
 				if d.Name.Name == "init" && d.Recv == nil {
-					t.Errorf("%s: init() runs before anybody asked", f.path)
+					t.Errorf("%s: init() runs without being called", f.path)
 				}
 			case *ast.GenDecl:
 				for _, s := range d.Specs {
@@ -118,7 +118,7 @@ func TestNamesSayWhatAThingIs(t *testing.T) {
 	}
 }
 
-// TestTestsAreSentences holds that a test's name promises something: three words at least, no underscores.
+// TestTestsAreSentences checks that a test's name is a promise: at least three words with "Test", and no underscores.
 func TestTestsAreSentences(t *testing.T) {
 	word := regexp.MustCompile(`[A-Z0-9]+[a-z0-9]*`)
 	for _, f := range tree(t) {
@@ -138,8 +138,8 @@ func TestTestsAreSentences(t *testing.T) {
 	}
 }
 
-// TestEverySkipHasItsWord finds skips that go past needtest. A skip that names no word cannot be demanded by
-// LAB_REQUIRE, and is not counted.
+// TestEverySkipHasItsWord finds tests that skip without needtest. Such a skip has no keyword, so LAB_REQUIRE cannot
+// forbid it, and it is not counted.
 func TestEverySkipHasItsWord(t *testing.T) {
 	for _, f := range tree(t) {
 		if under(f.folder(), "services/env/needtest") {
@@ -154,7 +154,7 @@ func TestEverySkipHasItsWord(t *testing.T) {
 	}
 }
 
-// TestMainsAreBoring holds that a main only runs what a package gives.
+// TestMainsAreBoring checks that a main package only calls another package.
 func TestMainsAreBoring(t *testing.T) {
 	exits := regexp.MustCompile(`^os\.Exit$`)
 	for _, f := range tree(t) {

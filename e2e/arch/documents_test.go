@@ -11,7 +11,7 @@ import (
 	"testing"
 )
 
-// TestFilesKeepTheHousesWords reads what is no Go as well.
+// TestFilesKeepTheHousesWords also reads files that are not Go.
 func TestFilesKeepTheHousesWords(t *testing.T) {
 	dir := root(t)
 	sync := regexp.MustCompile(`(?i)keep (this |these |it )?in ` + `sync`)
@@ -91,7 +91,7 @@ func TestMakefileIsAListOfCommands(t *testing.T) {
 }
 
 // TestPathsInDocumentsAreThere checks that each path that a document names is a folder or a file. In
-// LESSONS_LEARNED.md only the guards count: the other lines tell of the past.
+// LESSONS_LEARNED.md it reads the guards only, since the other lines tell of the past.
 func TestPathsInDocumentsAreThere(t *testing.T) {
 	dir := root(t)
 	span := regexp.MustCompile("`((?:services|synth|lab|e2e|manifests|docs|tools)/[^` ]+)`")

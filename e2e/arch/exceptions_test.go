@@ -1,6 +1,6 @@
 package arch
 
-// Exceptions from the measures of the house, each with what it has. They may only shrink.
+// These are the exceptions from the limits, each with its present size. The lists may only shrink.
 var (
 	tooLongFiles = map[string]int{
 		"lab/cluster/install.go":  629,

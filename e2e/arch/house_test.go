@@ -12,8 +12,8 @@ import (
 	"testing"
 )
 
-// floors are the packages of a product, the lowest first: a package imports what is on lower floors, and nothing of its
-// own floor or above.
+// floors are the packages of a product, the lowest floor first. Within the product, a package imports only packages of
+// lower floors.
 var floors = map[string][][]string{
 	"services/lms": {
 		{"store", "words", "lmsapi"},
@@ -77,14 +77,14 @@ func TestPackagesOfAProductImportDownwards(t *testing.T) {
 	}
 }
 
-// measure is a limit that all code keeps, but for exceptions that may only shrink.
+// measure is a limit for all code, with exceptions that may only shrink.
 type measure struct {
 	what   string
 	most   int
-	except map[string]int // what is over it, and by how much it may be at most
+	except map[string]int // what is over the limit, and how large it may be
 }
 
-// hold compares what was measured with the limit and its exceptions, both ways.
+// hold compares what was measured with the limit. An exception that is no longer needed is an error, too.
 func (m measure) hold(t *testing.T, found map[string]int) {
 	t.Helper()
 	for _, name := range slices.Sorted(maps.Keys(found)) {
@@ -131,7 +131,7 @@ func TestFilesTypesAndFunctionsKeepTheirSize(t *testing.T) {
 	measure{"methods", 30, manyMethods}.hold(t, methods)
 }
 
-// receiver is the name of the type that a method is of.
+// receiver is the name of a method's type.
 func receiver(fn *ast.FuncDecl) string {
 	if fn.Recv == nil || len(fn.Recv.List) == 0 {
 		return ""

@@ -87,8 +87,8 @@ func TestFactsOfTheTopologyStandNowhereElse(t *testing.T) {
 	}
 }
 
-// TestRoutesInCodeAreThoseOfTheTopology finds every literal "METHOD /path" outside tests: it must be a route that some
-// row serves, or a page for people, and stand once, since server and clients share the constant.
+// TestRoutesInCodeAreThoseOfTheTopology finds every literal "METHOD /path" outside tests. It must be a route that the
+// topology lists, or a page for people. A route's literal occurs once, since server and clients share the constant.
 func TestRoutesInCodeAreThoseOfTheTopology(t *testing.T) {
 	topo, err := topology.FromYAML(manifests.Topology())
 	if err != nil {
@@ -127,8 +127,8 @@ func TestRoutesInCodeAreThoseOfTheTopology(t *testing.T) {
 	}
 }
 
-// TestSourcesStandInOneTable finds lists of sources: what depends on the source ranges over activity.Table, or has a
-// row for each in one table of its own, which is an exception here. The list may only shrink.
+// TestSourcesStandInOneTable finds lists of sources. Code that depends on the source ranges over activity.Table, or has
+// one table of its own with a row for each source, which is an exception here. The list may only shrink.
 func TestSourcesStandInOneTable(t *testing.T) {
 	tables := map[string]bool{
 		"services/activity/table.go": true, // the table
@@ -190,7 +190,7 @@ func TestSourcesStandInOneTable(t *testing.T) {
 	}
 }
 
-// TestEachBinaryOfTheTopologyIsThere compares rows and folders both ways.
+// TestEachBinaryOfTheTopologyIsThere compares the topology's rows with the folders, in both directions.
 func TestEachBinaryOfTheTopologyIsThere(t *testing.T) {
 	topo, err := topology.FromYAML(manifests.Topology())
 	if err != nil {

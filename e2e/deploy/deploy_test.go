@@ -20,10 +20,10 @@ import (
 	"example.org/security-training/services/env/needtest"
 )
 
-// canary looks like a Gemini key, and is none.
+// canary has the form of a Gemini key, but is invented.
 const canary = "AIzaSyCANARY-deploy-0123456789abcdefghi"
 
-// interrupted ends when somebody wants the tests to end: what was made is removed then as well.
+// interrupted ends on an interrupt. The tests then remove what they have made, too.
 var interrupted context.Context
 
 func TestMain(m *testing.M) {
@@ -49,7 +49,8 @@ type site struct {
 	stop      func() // ends it
 }
 
-// step runs one printed command, the one that begins so; or, without a beginning, does what no command does.
+// step runs the one printed command that begins with begins. Without begins, it does something that no printed command
+// does.
 type step struct {
 	begins string
 	do     func(t *testing.T, s *site, command string)
@@ -68,7 +69,7 @@ func (s step) find(commands []string) (string, error) {
 	return found[0], nil
 }
 
-// plan is everything in the order in which it is run.
+// plan lists all steps in the order in which they are run.
 func plan() []step {
 	plain := func(t *testing.T, s *site, c string) { s.run(t, c) }
 	says := func(want ...string) func(*testing.T, *site, string) {
@@ -137,8 +138,7 @@ func TestEveryPrintedCommandWorks(t *testing.T) {
 	}
 }
 
-// eachValue sets each value that values.yaml documents, alone: to what stands there, and to every choice that its
-// comment names.
+// eachValue sets each value of values.yaml alone: to its default, and to every choice that its comment names.
 func eachValue(t *testing.T, s *site, _ string) {
 	b, err := fs.ReadFile(manifests.Chart(), "values.yaml")
 	if err != nil {

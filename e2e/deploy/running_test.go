@@ -18,7 +18,7 @@ import (
 	"k8s.io/client-go/tools/clientcmd"
 )
 
-// pods is how many pods there are when all is well: one for each row that runs, and SPIRE's.
+// pods is the number of pods of a complete installation: one for each row that runs, and SPIRE's.
 func pods(t *testing.T) int {
 	n := 3 // server, agent of the one node, registration
 	for _, w := range topo(t).Workloads {
@@ -29,7 +29,8 @@ func pods(t *testing.T) int {
 	return n
 }
 
-// watchPods watches as a person would, and ends the command, which would never end, when every pod is there and ready.
+// watchPods reads the command's output, as a person would, and ends the command when every pod is ready. The command
+// does not end by itself.
 func watchPods(t *testing.T, s *site, command string) {
 	ctx, cancel := context.WithTimeout(s.ctx, 8*time.Minute)
 	defer cancel()
@@ -65,8 +66,8 @@ func watchPods(t *testing.T, s *site, command string) {
 	}
 }
 
-// forward leaves the command running. It listens on a loopback address of the test's own: another lab may have the port
-// on the usual one.
+// forward leaves the command running. It listens on a loopback address of its own, since another lab may use the port
+// on 127.0.0.1.
 func forward(t *testing.T, s *site, command string) {
 	pid := os.Getpid()
 	address := fmt.Sprintf("127.%d.%d.%d", 64+pid>>16&63, pid>>8&255, 1+pid&127)
@@ -96,7 +97,7 @@ func forward(t *testing.T, s *site, command string) {
 	t.Fatalf("%s: it does not forward", command)
 }
 
-// browse asks for the page that the command opens, by the way that is forwarded.
+// browse requests the page that the command opens, through the forwarded port.
 func browse(t *testing.T, s *site, command string) {
 	client := &http.Client{Timeout: 20 * time.Second, Transport: &http.Transport{
 		DisableKeepAlives: true,
@@ -141,7 +142,7 @@ func entries(t *testing.T, s *site, command string) {
 	}
 }
 
-// ready waits until everything that was asked for runs, is the newest and is ready.
+// ready waits until everything that is installed runs in its newest revision and is ready.
 func (s *site) ready(t *testing.T) {
 	t.Helper()
 	config, err := clientcmd.BuildConfigFromFlags("", s.config)

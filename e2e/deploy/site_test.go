@@ -21,7 +21,7 @@ import (
 	"example.org/security-training/services/env/needtest"
 )
 
-// prepare finds what the commands need, and has everything removed at the end.
+// prepare finds or builds what the commands need, and has everything removed at the end.
 func prepare(t *testing.T) *site {
 	t.Helper()
 	needtest.Engine(t)
@@ -69,7 +69,7 @@ func prepare(t *testing.T) *site {
 	return s
 }
 
-// images chooses those that the lab's settings name, or kind's and the chart's own.
+// images chooses the images that the lab's settings name, or else kind's and the chart's own.
 func (s *site) images(t *testing.T) {
 	t.Helper()
 	b, err := fs.ReadFile(manifests.Chart(), "values.yaml")
@@ -105,8 +105,8 @@ func (s *site) images(t *testing.T) {
 	)
 }
 
-// buildTools builds kind and helm at the versions of go.mod. Their commands need a little more than what the module
-// links, which a copy of go.mod is given.
+// buildTools builds kind and helm at the versions of go.mod. Their commands need a few modules that go.mod does not
+// list. Those are added to a copy of go.mod.
 func buildTools(t *testing.T, s *site, dir string) {
 	t.Helper()
 	if err := os.MkdirAll(dir, 0o755); err != nil {
@@ -141,7 +141,8 @@ func buildTools(t *testing.T, s *site, dir string) {
 	}
 }
 
-// copySource copies the tree as somebody who cloned it has it: nothing built. Nothing that is run changes the original.
+// copySource copies the tree without built files, like a fresh clone. The commands run in the copy and do not change
+// the original.
 func copySource(t *testing.T, to string) {
 	t.Helper()
 	err := filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
@@ -161,7 +162,7 @@ func copySource(t *testing.T, to string) {
 			return nil
 		}
 		b, err := os.ReadFile(path)
-		if errors.Is(err, fs.ErrNotExist) { // gone since it was listed
+		if errors.Is(err, fs.ErrNotExist) { // deleted since it was listed
 			return nil
 		} else if err != nil {
 			return err
@@ -173,7 +174,7 @@ func copySource(t *testing.T, to string) {
 	}
 }
 
-// removeAtTheEnd has the cluster removed, and the engine's tags as they were before, whatever happens.
+// removeAtTheEnd has the cluster removed and the engine's tags restored when the test ends, even if it fails.
 func (s *site) removeAtTheEnd(t *testing.T) {
 	t.Helper()
 	docker := func(args ...string) (string, error) {
@@ -204,7 +205,7 @@ func (s *site) removeAtTheEnd(t *testing.T) {
 		}
 		if latest != "" {
 			if out, err := docker("tag", latest, s.application()); err != nil {
-				t.Logf("give the earlier image its tag again: %v\n%s", err, out) // it had no other tag, and went with it
+				t.Logf("give the earlier image its tag again: %v\n%s", err, out) // it had no other tag and was removed with it
 			}
 		}
 		if noNetwork != nil {
@@ -217,14 +218,14 @@ func (*site) application() string { return "security-training-app:latest" }
 
 func (s *site) previous() string { return "security-training-app:" + s.cluster }
 
-// command prepares a shell's line.
+// command prepares a shell line.
 func (s *site) command(ctx context.Context, line string) *exec.Cmd {
 	cmd := exec.CommandContext(ctx, "bash", "-o", "pipefail", "-c", line)
 	cmd.Dir, cmd.Env, cmd.WaitDelay = s.tree, s.env, 5*time.Second
 	return cmd
 }
 
-// run runs a line to its end and gives what it said on both streams.
+// run runs a line to its end and returns what it printed on both streams.
 func (s *site) run(t *testing.T, line string) string {
 	t.Helper()
 	start := time.Now()
@@ -236,7 +237,7 @@ func (s *site) run(t *testing.T, line string) string {
 	return string(out)
 }
 
-// look is how the pods are, for whoever reads of a failure.
+// look describes the pods and their events, for the message of a failure.
 func (s *site) look() string {
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 	defer cancel()

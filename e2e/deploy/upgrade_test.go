@@ -9,7 +9,8 @@ import (
 	"testing"
 )
 
-// ownSecret waits for the gateway with the key out of the Secret that was made by hand. The chart's own is gone.
+// ownSecret waits until the gateway mounts the Secret that was made by hand, and checks that the chart's own is
+// removed.
 func ownSecret(t *testing.T, s *site) {
 	s.ready(t)
 	if out := s.run(t, "kubectl get pods -n "+s.namespace+" -l app=llm-gateway -o "+
@@ -22,7 +23,7 @@ func ownSecret(t *testing.T, s *site) {
 	}
 }
 
-// uninstall runs the command and waits until the namespace and everything in it is gone.
+// uninstall runs the command and waits until the namespace and everything in it are removed.
 func uninstall(t *testing.T, s *site, command string) {
 	s.run(t, command)
 	s.run(t, "kubectl wait --for=delete namespace/"+s.namespace+" --timeout=3m")
@@ -32,8 +33,8 @@ func uninstall(t *testing.T, s *site, command string) {
 	}
 }
 
-// fromThePreviousChart installs what was there before the chart's last change, with its own programs, upgrades it to
-// what is there now, and starts the database a second time: what was written stays.
+// fromThePreviousChart installs the chart as it was before its last change, with the programs of that time. It upgrades
+// the release to the present chart, then restarts the database. A row that was written before must remain.
 func fromThePreviousChart(t *testing.T, s *site, _ string) {
 	git := func(args ...string) (string, error) {
 		cmd := exec.CommandContext(s.ctx, "git", args...)
@@ -48,8 +49,7 @@ func fromThePreviousChart(t *testing.T, s *site, _ string) {
 			t.Fatalf("find the chart's last change: %v\n%s", err, last)
 		}
 		before = last + "~1"
-		// A chart that has not changed since the first commit is upgraded from there; where the history is cut off, that
-		// cannot be known.
+		// If the chart has not changed since the first commit, upgrade from there. A shallow history cannot tell.
 		if shallow, err := git("rev-parse", "--is-shallow-repository"); err == nil && shallow == "false" {
 			if _, err := git("rev-parse", "--verify", before); err != nil {
 				before = last
@@ -111,7 +111,7 @@ func (s *site) sql(t *testing.T, query string) string {
 	return strings.TrimSpace(s.run(t, line))
 }
 
-// nothingLeft looks for what the cluster was made of.
+// nothingLeft checks that the cluster's containers, volumes and kubectl entries are removed.
 func nothingLeft(t *testing.T, s *site) {
 	for _, line := range []string{
 		"docker ps -aq --filter label=io.x-k8s.kind.cluster=" + s.cluster,
