@@ -71,7 +71,7 @@ func TestABundleTellsOfEveryWorkloadAndHoldsNoSecret(t *testing.T) {
 	})
 	var log strings.Builder
 	for what, s := range secrets {
-		if what == "a sign-in link" { // nobody but the dashboard knows its token, which is told by what stands before it
+		if what == "a sign-in link" { // only the dashboard knows the token: the bundle finds it by the text before it
 			s = strings.TrimSpace(link)
 		}
 		log.WriteString("said by mistake: " + s + "\n")
