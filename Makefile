@@ -45,7 +45,7 @@ release: build ## Make a release's files in dist/, published nowhere: programs, 
 screenshots: ## Photograph every page, light and dark, into screenshots/
 	@mkdir -p screenshots && LAB_SCREENSHOTS=$(CURDIR)/screenshots go test -count=1 -run 'Learner|Instructor|Manager|Admin' ./e2e
 
-golden: ## Write the golden files anew; review them as a diff
+golden: ## Rewrite the golden files; review them as a diff
 	@go test ./services/topology ./synth/routine -run 'Golden|Digest' -update
 
 web-checks: ## Install what tests look at pages and payloads with: axe-core, GitHub's schemas; not shipped
@@ -53,6 +53,7 @@ web-checks: ## Install what tests look at pages and payloads with: axe-core, Git
 
 lint: ## Check style and the rules of the house
 	@$(TOOL) golangci-lint run ./...
+	@$(TOOL) golangci-lint fmt --diff # also the files for other systems, which "run" does not read
 	@go vet ./... && GOOS=darwin go vet ./...
 
 race: ## Run the unit tests under the race detector, one package after the other

@@ -24,7 +24,7 @@ import (
 	"example.org/security-training/synth/people"
 )
 
-// chromium is the one browser of all tests but those that need a profile of their own. It ends with the tests.
+// chromium is the browser that all tests share, except those that need a profile of their own. It ends with the tests.
 var chromium struct {
 	ctx  context.Context
 	stop func()
@@ -36,8 +36,8 @@ func stopChromium() {
 	}
 }
 
-// browser opens a tab in a headless Chromium that speaks to the dashboard alone, without the cookies of the test
-// before, and collects what it would have fetched elsewhere.
+// browser opens a tab in a headless Chromium that can reach the dashboard only. It has no cookies of an earlier test.
+// It collects the URLs that the page would have fetched from other hosts.
 func browser(t *testing.T) (ctx context.Context, foreign func() []string) {
 	t.Helper()
 	if chromium.ctx == nil || chromium.ctx.Err() != nil {
@@ -111,7 +111,7 @@ func see[T any](t *testing.T, ctx context.Context, what chromedp.Action[T]) T {
 	return v
 }
 
-// troubled is the person of the company with the highest score who still has something to learn.
+// troubled is the person with the highest score among those who still have a lesson to do.
 func troubled(t *testing.T) risk.Assessment {
 	t.Helper()
 	var worst risk.Assessment
@@ -125,7 +125,7 @@ func troubled(t *testing.T) risk.Assessment {
 		}
 	}
 	if worst.Person == "" {
-		t.Fatal("nobody has anything to learn")
+		t.Fatal("no person has a lesson to do")
 	}
 	return worst
 }
@@ -149,7 +149,7 @@ func signIn(t *testing.T, ctx context.Context, person string) {
 // css is a selector.
 func css(s string) chromedp.CSS { return chromedp.CSS(s) }
 
-// key reads a lesson's right answers from the database, which is the only place that knows them.
+// key reads a lesson's right answers from the database. They are stored nowhere else.
 func key(t *testing.T, id string) []int {
 	t.Helper()
 	lms := named(t, topology.KindDashboard, "")
@@ -232,7 +232,7 @@ func TestALearnerSeesReasonsTakesALessonAboutThemAndTheScoreFalls(t *testing.T) 
 	}
 }
 
-// choice is the radio button of an option; a question's options count from 0 in the key, as they do in the form.
+// choice is the radio button of an option. Options are counted from 0, in the key and in the form.
 func choice(question, option int) chromedp.CSS {
 	return css(`input[name="q` + strconv.Itoa(question) + `"][value="` + strconv.Itoa(option) + `"]`)
 }
@@ -249,7 +249,7 @@ func TestAnInstructorSeesTheCompanyAndTheExercises(t *testing.T) {
 	}
 }
 
-// shoot writes screenshots, light and dark, and as on a phone, into the folder LAB_SCREENSHOTS, if that is set.
+// shoot writes screenshots into the folder LAB_SCREENSHOTS, if that is set: light, dark, and of a phone's size.
 func shoot(t *testing.T, ctx context.Context, name string) {
 	t.Helper()
 	dir := os.Getenv("LAB_SCREENSHOTS")

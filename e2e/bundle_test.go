@@ -18,7 +18,8 @@ import (
 	"example.org/security-training/services/env/needtest"
 )
 
-// A bundle is handed to strangers: none of the lab's real secrets is anywhere in it, and what helps is.
+// A bundle is handed to strangers. It contains none of the lab's real secrets, and it contains what helps to find a
+// fault.
 func TestABundleTellsOfEveryWorkloadAndHoldsNoSecret(t *testing.T) {
 	link, err := command(t.Context(), l.name, "open").stdout()
 	if err != nil {
@@ -61,7 +62,7 @@ func TestABundleTellsOfEveryWorkloadAndHoldsNoSecret(t *testing.T) {
 	if len(secrets) < 4 {
 		t.Fatalf("%d secrets are looked for: this proves nothing", len(secrets))
 	}
-	// Something that must be hidden, in a log that nobody writes: the lab itself says none of it.
+	// The lab itself logs no secret. So the test puts some into a log file that no program writes.
 	path := l.StateDir().WorkloadLog("said-by-mistake")
 	t.Cleanup(func() { // other tests look for the key everywhere
 		if err := os.Remove(path); err != nil {
@@ -70,7 +71,7 @@ func TestABundleTellsOfEveryWorkloadAndHoldsNoSecret(t *testing.T) {
 	})
 	var log strings.Builder
 	for what, s := range secrets {
-		if what == "a sign-in link" { // nobody but the dashboard knows its token, which is told by what stands before it
+		if what == "a sign-in link" { // only the dashboard knows the token: the bundle finds it by the text before it
 			s = strings.TrimSpace(link)
 		}
 		log.WriteString("said by mistake: " + s + "\n")

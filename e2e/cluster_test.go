@@ -41,7 +41,7 @@ func reach() (*api, error) {
 	return &api{client, config, s.Namespace}, err
 }
 
-// kube is the cluster of the lab under test; a test that needs one is skipped where there is none.
+// kube is the cluster of the lab under test. It skips the test if the lab has no cluster.
 func kube(t *testing.T) *api {
 	t.Helper()
 	if !l.inCluster() {
@@ -54,8 +54,8 @@ func kube(t *testing.T) *api {
 	return a
 }
 
-// processOf is the process of a workload on this machine: pid, or, where that is in a container, the container's first
-// process.
+// processOf is the process of a workload on this machine: pid, or, if that is in a container, the container's first
+// process as this machine counts it.
 func processOf(pid int, name string) (int, error) {
 	if pid != 0 || !l.inCluster() {
 		return pid, nil
@@ -85,8 +85,8 @@ func processOf(pid int, name string) (int, error) {
 // first matches the status of a process that is the first of its PID namespace.
 var first = regexp.MustCompile(`(?m)^NSpid:.*\t1$`)
 
-// hostProcess finds a container's first process among those of this machine: kind's nodes are containers of it. The
-// kernel writes the container's id into the name of its control group.
+// hostProcess finds a container's first process among the processes of this machine, since kind's nodes are containers
+// of this machine. The kernel writes the container's id into the name of its control group.
 func hostProcess(containerID string) (int, error) {
 	_, id, ok := strings.Cut(containerID, "://")
 	if !ok {
@@ -107,14 +107,14 @@ func hostProcess(containerID string) (int, error) {
 			continue
 		}
 		if status, err := procFile(pid, "status"); err == nil && first.Match(status) {
-			return pid, nil // whatever else was started in the container since
+			return pid, nil // other processes may have started in the container since
 		}
 		if lowest == 0 || pid < lowest {
 			lowest = pid
 		}
 	}
 	if lowest == 0 {
-		return 0, errors.New("its process is not one of this machine's, or belongs to somebody else")
+		return 0, errors.New("its process is not one of this machine's, or belongs to another user")
 	}
 	return lowest, nil
 }

@@ -35,7 +35,7 @@ func signInAs(t *testing.T, ctx context.Context, role string) {
 	)
 }
 
-// now is the text of what a selector finds, or empty: what is looked at may be replaced at the same moment.
+// now is the text of the element that a selector finds, or empty if the page is just replacing the element.
 func now(t *testing.T, ctx context.Context, selector string) string {
 	t.Helper()
 	return see(
@@ -47,8 +47,8 @@ func now(t *testing.T, ctx context.Context, selector string) string {
 	)
 }
 
-// press clicks what a selector finds, as soon as it is there. It is found and clicked in one go, since it may be
-// replaced at the same moment.
+// press waits for the element that a selector finds and clicks it. It finds and clicks in one script, since the page
+// may replace the element in between.
 func press(t *testing.T, ctx context.Context, selector string) {
 	t.Helper()
 	await(t, slack(10*time.Second, 60*time.Second), selector+" to press", func() bool {
@@ -64,7 +64,7 @@ func press(t *testing.T, ctx context.Context, selector string) {
 	})
 }
 
-// shows waits until a selector finds something.
+// shows waits until a selector finds an element.
 func shows(t *testing.T, ctx context.Context, selector string) {
 	t.Helper()
 	await(t, 20*time.Second, selector, func() bool {
@@ -78,7 +78,7 @@ func TestAnInstructorStepsThroughAnExerciseAndResetsInSeconds(t *testing.T) {
 	do(t, ctx, chromedp.Navigate(l.st.Dashboard+"/console"))
 	press(t, ctx, "#step-leaked-secret")
 	shows(t, ctx, `#run [data-state="paused"]`)
-	// Most of the steps one by one, then the rest by itself; nobody loads the page again.
+	// Take most steps one by one, then let the rest play by itself. The test never reloads the page.
 	text := "" // what the feed told at any step: the company's own events push what is old out of it
 	for step := range 6 {
 		press(t, ctx, "#step")
@@ -134,15 +134,15 @@ func TestAnInstructorTriesRefusedCallsRevokesACallerAndFollowsAnEvent(t *testing
 	}
 	shoot(t, ctx, "console-matrix")
 
-	// Strike the learning system off the gateway's list, and let it in again. A call that is tried before everybody has
-	// heard of it is decided by the old list.
+	// Remove the learning system from the gateway's list, then add it again. The old list still decides a call that is
+	// made before the gateway has read the new one.
 	svid, _, err := l.Mint(t.Context(), l.topo.ID(lms), time.Hour)
 	if err != nil {
 		t.Fatal(err)
 	}
 	decided := func(want topology.Outcome) {
 		t.Helper()
-		await(t, slack(5*time.Second, 90*time.Second), "the gateway to decide anew", func() bool {
+		await(t, slack(5*time.Second, 90*time.Second), "the gateway to use the new list", func() bool {
 			return probe.Once(t.Context(), addr(t, gateway), probe.Caller{SVID: svid}, generate).Outcome == want
 		})
 	}
@@ -206,7 +206,7 @@ func TestAnInstructorTriesRefusedCallsRevokesACallerAndFollowsAnEvent(t *testing
 	shoot(t, ctx, "console-story")
 }
 
-// anEvent is the latest that the git collector has accepted.
+// anEvent is the latest event that the git collector has accepted.
 func anEvent(t *testing.T) string {
 	t.Helper()
 	entries, err := lab.Entries(t.Context(), l.Lab, named(t, topology.KindCollector, "git"))

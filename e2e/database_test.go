@@ -50,7 +50,7 @@ func connectWith(t *testing.T, node *mesh.Node, role string) (*pgx.Conn, error) 
 	return conn, err
 }
 
-// owners are the workloads that topology gives a schema.
+// owners are the workloads to which topology gives a schema.
 func owners() []topology.Workload {
 	return slices.DeleteFunc(
 		slices.Clone(l.topo.Workloads),
@@ -123,14 +123,15 @@ func TestAForgedCertificateIsNoRole(t *testing.T) {
 	if _, err := connectWith(t, forged, id); err == nil {
 		t.Error("a certificate of another CA with the right name signed in")
 	}
-	// A name that is not listed has no role, though the CA is the right one.
+	// A name that topology does not list has no role, even with a certificate of the lab's CA.
 	_, _, err = l.Mint(t.Context(), spiffeid.RequireFromPath(l.topo.Domain(), "/mallory"), time.Hour)
 	if err != nil {
 		t.Fatal(err)
 	}
 }
 
-// Role × table × verb: what is granted is exactly what is listed here, and it is tried, not read from a catalogue.
+// Role × table × verb: the grants are exactly those listed here. The test tries each statement instead of reading the
+// catalogue.
 func TestEachRoleMayDoExactlyWhatItsSchemasAllow(t *testing.T) {
 	rows := map[string]map[string]string{} // role → table → verbs that succeed
 	var tables []string
@@ -217,7 +218,7 @@ func verbsOn(t *testing.T, conn *pgx.Conn, table string) string {
 			t.Fatal(err)
 		}
 		_, err = tx.Exec(t.Context(), try.sql)
-		// A constraint that was broken means that the right was there.
+		// A violated constraint shows that the statement was permitted.
 		var e *pgconn.PgError
 		if (err == nil || errors.As(err, &e) && strings.HasPrefix(e.Code, "23")) && !slices.Contains(may, try.verb) {
 			may = append(may, try.verb)

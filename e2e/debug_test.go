@@ -141,7 +141,7 @@ func TestWhatDebugPrintsWorksAsPrinted(t *testing.T) {
 	attachAndLeave(t, name, attach)
 }
 
-// attachAndLeave runs the line that attaches a debugger, and demands that the process goes on.
+// attachAndLeave runs the line that attaches a debugger, and checks that the process continues afterwards.
 func attachAndLeave(t *testing.T, name, line string) {
 	t.Helper()
 	pid := line[strings.LastIndexByte(line, ' ')+1:]
@@ -151,7 +151,7 @@ func attachAndLeave(t *testing.T, name, line string) {
 	if _, err := exec.LookPath("dlv"); err != nil {
 		needtest.Lacks(t, needtest.Delve, "dlv is not on PATH")
 	}
-	// What a terminal would do without: the debugger is told that there is none.
+	// There is no terminal here, and the debugger has to be told so.
 	cmd := exec.CommandContext(t.Context(), "sh", "-c", line+" --allow-non-terminal-interactive=true")
 	cmd.Stdin = strings.NewReader("sources main.go\nquit\nn\n")
 	out, err := cmd.CombinedOutput()

@@ -41,7 +41,7 @@ func siteCopy(t *testing.T) string {
 	return dir
 }
 
-// closed says whether other users may not enter a folder on the way to dir.
+// closed says whether dir is below a folder that other users may not enter.
 func closed(t *testing.T, dir string) bool {
 	t.Helper()
 	for ; dir != "/"; dir = filepath.Dir(dir) {
@@ -56,7 +56,8 @@ func closed(t *testing.T, dir string) bool {
 	return false
 }
 
-// TestAnEditedPageIsSeenOnReloadInALabThatWasMadeForIt also holds that a lab that was not made for it stays as it is.
+// TestAnEditedPageIsSeenOnReloadInALabThatWasMadeForIt also checks that a lab that came up without LMS_DEV_DIR refuses
+// to take it later.
 func TestAnEditedPageIsSeenOnReloadInALabThatWasMadeForIt(t *testing.T) {
 	dir := siteCopy(t)
 	variable := "LMS_DEV_DIR=" + dir

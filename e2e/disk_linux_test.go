@@ -17,7 +17,7 @@ import (
 	"example.org/security-training/services/env/needtest"
 )
 
-// smallDisk is a disk of its own with so many bytes, on which the labs' folder may be.
+// smallDisk mounts a file system of the given size in bytes, which can hold the labs' folder.
 func smallDisk(t *testing.T, size uint64) string {
 	t.Helper()
 	if os.Geteuid() != 0 {
@@ -38,8 +38,8 @@ func smallDisk(t *testing.T, size uint64) string {
 	return dir
 }
 
-// A disk that is too small is said before anything is made, and one that fills up later is named as the cause of what
-// fails.
+// `up` refuses a disk that is too small before it makes anything. If a disk fills up later, the error names the full
+// disk as the cause.
 func TestADiskThatIsTooSmallOrFillsUpIsSaidToBeTheCause(t *testing.T) {
 	needtest.Unhurried(t, "a disk must be full for a while, and a lab comes up twice")
 	programs := uint64(0)
@@ -133,7 +133,8 @@ func fill(t *testing.T, path string) {
 	}
 }
 
-// What `up` asks for before it begins is what a lab takes: not less disk, not more memory, and neither by far.
+// The disk and memory that `up` requires before it begins are close to what a lab uses: not less disk than that, and
+// not more memory.
 func TestTheRoomThatUpLooksForIsWhatALabTakes(t *testing.T) {
 	if l.inCluster() {
 		needtest.Lacks(t, needtest.Local, "a cluster's room is the cluster's")
@@ -169,7 +170,7 @@ func TestTheRoomThatUpLooksForIsWhatALabTakes(t *testing.T) {
 	}
 }
 
-// residentOf is a process's part of the memory, in bytes; 0 of one that is gone.
+// residentOf is the resident memory of a process in bytes, 0 if the process has ended.
 func residentOf(t *testing.T, pid int) uint64 {
 	t.Helper()
 	text, err := procFile(pid, "smaps_rollup")

@@ -36,8 +36,8 @@ expect:
 debrief: It was allowed.
 `
 
-// TestExitCodesAreAsDesignedOnALabThatIsUp has the classes of failure that need a lab: lab/cmd/lab's table has the
-// others, for every verb.
+// TestExitCodesAreAsDesignedOnALabThatIsUp covers the classes of failure that need a running lab. A table in
+// lab/cmd/lab covers the other classes for every verb.
 func TestExitCodesAreAsDesignedOnALabThatIsUp(t *testing.T) {
 	dir := t.TempDir()
 	file := func(name, text string) string {
@@ -81,7 +81,7 @@ func TestExitCodesAreAsDesignedOnALabThatIsUp(t *testing.T) {
 	}
 }
 
-// The reader of what a verb prints may be a disk that is full.
+// A verb's output may go to a file on a full disk.
 func TestAFullDiskUnderTheOutputOfAVerbIsAPrecondition(t *testing.T) {
 	for _, args := range [][]string{
 		{"status"}, {"status", "-o", "json"}, {"people"}, {"link"}, {"audit", "export"},
@@ -104,7 +104,7 @@ func TestAFullDiskUnderTheOutputOfAVerbIsAPrecondition(t *testing.T) {
 	}
 }
 
-// A verb that follows something ends by an interrupt, with its own exit code and without a word.
+// A verb that follows a stream ends on an interrupt, with the exit code for it and without a message.
 func TestAnInterruptedFollowerEndsWith130AndSaysNothing(t *testing.T) {
 	for _, args := range [][]string{{"logs", "llm-gateway", "-f"}, {"audit", "tail", serving(t, "POST /v1/events")}} {
 		cmd := command(t.Context(), l.name, args...).cmd()
@@ -130,7 +130,7 @@ func TestAnInterruptedFollowerEndsWith130AndSaysNothing(t *testing.T) {
 	}
 }
 
-// A supervisor that was stopped is a time-out; one that is gone is a lab that is partly up.
+// A supervisor that is stopped (SIGSTOP) causes a time-out. A supervisor that has ended leaves a lab that is partly up.
 func TestASupervisorThatDoesNotAnswerIsATimeOut(t *testing.T) {
 	needtest.Unhurried(t, "a stopped supervisor is waited for, 15 s")
 	name := l.name + "-x"
@@ -178,7 +178,7 @@ func TestASupervisorThatDoesNotAnswerIsATimeOut(t *testing.T) {
 	}
 }
 
-// supervisorOf is the process that supervises the lab in folder.
+// supervisorOf is the process id of the supervisor of the lab in folder.
 func supervisorOf(t *testing.T, folder control.StateDir) int {
 	t.Helper()
 	entries, err := os.ReadDir("/proc")
@@ -258,7 +258,7 @@ func TestAClassListWithOneWrongLineMakesNoLink(t *testing.T) {
 	}
 }
 
-// The certificates of the verbs that open was split into.
+// `lab certificate issue` and `lab certificate revoke` were once options of `lab open`.
 func TestACertificateOfTheNewVerbsIsIssuedAndRevoked(t *testing.T) {
 	dir := t.TempDir()
 	out, err := command(t.Context(), l.name, "certificate", "issue", "elisabeth.reese", "--to", dir).stdout()
@@ -281,7 +281,8 @@ func TestACertificateOfTheNewVerbsIsIssuedAndRevoked(t *testing.T) {
 	}
 }
 
-// Long work says how far it has come: what of what was delivered, and who of whom is in the roster.
+// Long work reports its progress: how many of how many events are delivered, and how many of how many people are in the
+// roster.
 func TestTheHistoryIsCountedAsItIsDelivered(t *testing.T) {
 	mark := func() int64 {
 		t.Helper()

@@ -40,7 +40,7 @@ func member(t *testing.T, name string) *mesh.Node {
 	return node
 }
 
-// The five steps that the seed document names for LMS → LLM gateway.
+// These are the five steps that the first design names for LMS → LLM gateway.
 func TestALessonTravelsFromTheLMSToTheModelAndBack(t *testing.T) {
 	lms, gateway := named(t, topology.KindDashboard, ""), serving(t, generate)
 	entries, err := lab.Entries(t.Context(), l.Lab, lms)
@@ -91,7 +91,7 @@ func TestALessonTravelsFromTheLMSToTheModelAndBack(t *testing.T) {
 	}
 }
 
-// The four steps that the seed document names for collectors → risk scorer.
+// These are the four steps that the first design names for collectors → risk scorer.
 func TestAnActTravelsFromTheVendorToTheDatabase(t *testing.T) {
 	collector, scorer := named(t, topology.KindCollector, "git"), serving(t, "POST /v1/events")
 	person := anybody(t)
@@ -169,7 +169,7 @@ func TestACollectorMaySubmitItsOwnSourceAlone(t *testing.T) {
 	})
 }
 
-// anybody is somebody of the company who has no storyline to be disturbed.
+// anybody is a person of the company without a storyline, which the test's own events would disturb.
 func anybody(t testing.TB) string {
 	t.Helper()
 	staff := people.Company(l.st.Spec.Seed, l.st.Spec.People, people.Published)
@@ -181,7 +181,7 @@ func anybody(t testing.TB) string {
 	return staff[0].ID
 }
 
-// perform has the simulators report acts at the lab's now, and waits until they are scored.
+// perform has the simulators report acts at the lab's current time, and waits until they are scored.
 func perform(t testing.TB, run string, acts ...routine.Act) {
 	t.Helper()
 	clock, err := l.op.Clock(t.Context())

@@ -45,7 +45,7 @@ func batch(person, id string, at time.Time) []routine.Act {
 	}
 }
 
-// hire puts somebody into the roster for one test.
+// hire adds a person to the roster for one test.
 func hire(t *testing.T, id string) risk.Person {
 	t.Helper()
 	dashed := strings.ReplaceAll(id, ".", "-")
@@ -73,8 +73,8 @@ func hire(t *testing.T, id string) risk.Person {
 	return p
 }
 
-// insist gives a play to every simulator, again after each fault, until each has had all of it acknowledged: the part
-// of a vendor's outside that outlives the simulator's own death.
+// insist gives a play to every simulator and repeats it after each fault, until each simulator has had every record
+// acknowledged. It stands for the vendor, which does not end when its simulator is killed.
 func insist(ctx context.Context, play world.Play) error {
 	for {
 		err := l.op.Perform(ctx, play)
@@ -124,7 +124,7 @@ func TestNothingIsLostOrDoubledWhileEachProcessIsKilledOnce(t *testing.T) {
 	}
 	run := fmt.Sprintf("kill-%d", time.Now().UnixNano())
 
-	// What one batch comes to when nobody is killed.
+	// This is the result of one batch when no process is killed.
 	calm := hire(t, "calm."+run)
 	if err := l.op.Perform(
 		ctx,
@@ -142,7 +142,7 @@ func TestNothingIsLostOrDoubledWhileEachProcessIsKilledOnce(t *testing.T) {
 		t.Fatalf("a batch of four acts came to %d events", each)
 	}
 
-	// The same, again and again, under fire.
+	// Repeat the batch while processes are killed.
 	victim := hire(t, "victim."+run)
 	over := make(chan struct{})
 	var wave sync.WaitGroup
@@ -199,7 +199,7 @@ func TestNothingIsLostOrDoubledWhileEachProcessIsKilledOnce(t *testing.T) {
 	t.Logf("%d kills, %d batches, %d events", kills, batches, len(got))
 }
 
-// processes are all but the supervisor, whose death is the death of all.
+// processes are all processes of the lab except the supervisor: when that ends, all end.
 func processes(t *testing.T) []string {
 	t.Helper()
 	st := awaitHealthy(t)

@@ -16,7 +16,7 @@ import (
 	"example.org/security-training/synth/people"
 )
 
-// calm is somebody of the company whose score has room to rise, and on whom no other test looks.
+// calm is a person of the company whose score has room to rise, and whom no other test uses.
 func calm(t *testing.T) string {
 	t.Helper()
 	best, lowest := "", 1.0
@@ -29,12 +29,13 @@ func calm(t *testing.T) string {
 		}
 	}
 	if best == "" {
-		t.Fatal("nobody works here")
+		t.Fatal("the company has no people")
 	}
 	return best
 }
 
-// awaitScore waits until a person's score satisfies cond: the event is on its way from the dashboard to the scorer.
+// awaitScore waits until a person's score satisfies cond. It waits because events travel from the dashboard to the
+// scorer.
 func awaitScore(t *testing.T, person, what string, cond func(float64) bool) float64 {
 	t.Helper()
 	tick := time.NewTicker(50 * time.Millisecond)
@@ -93,7 +94,7 @@ func TestALearnerIsDrilledClicksReportsLearnsAndPrintsACertificate(t *testing.T)
 	shoot(t, ctx, "mail-reported")
 	reported := awaitScore(t, who, "a report", func(s float64) bool { return s < typed })
 
-	// The lesson about it: the page follows its writing, and the score falls once more.
+	// Take the lesson about it. The page follows while the lesson is written, and afterwards the score falls again.
 	do(t, ctx, chromedp.Click(css(`.outcome button`)), chromedp.WaitVisible(css("#take-quiz")))
 	address := see(t, ctx, chromedp.Location())
 	lesson := path.Base(address)
@@ -107,7 +108,7 @@ func TestALearnerIsDrilledClicksReportsLearnsAndPrintsACertificate(t *testing.T)
 	do(t, ctx, chromedp.Navigate(l.st.Dashboard+"/certificates/"+lesson), chromedp.WaitVisible(css("#certificate-number")))
 	number := strings.TrimSpace(see(t, ctx, chromedp.Text(css("#certificate-number"))))
 	shoot(t, ctx, "certificate")
-	// Whoever is handed the paper is nobody here, and can verify it all the same.
+	// A reader without an account can verify the certificate.
 	if _, err := chromedp.Call(ctx, network.ClearBrowserCookies, cdp.Empty{}); err != nil {
 		t.Fatal(err)
 	}

@@ -75,7 +75,7 @@ func TestTheAuditIsWholeAndAnyEditIsFound(t *testing.T) {
 	if bytes.Equal(edited, text) {
 		t.Fatal("there is no refusal to hide: this proves nothing")
 	}
-	// In place and of the same length, so that the workload, which appends, does not notice.
+	// Edit the file in place and keep its length, so that the workload, which only appends, does not notice.
 	f, err := os.OpenFile(path, os.O_WRONLY, 0)
 	if err != nil {
 		t.Fatal(err)
@@ -208,7 +208,7 @@ func TestResetOfAScenarioTakesAwayItsCastAndItsExercisesAlone(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// left counts what one scenario left: people, their events, exercises; and all events.
+	// left counts the records that one scenario created: people, their events, exercises. It also counts all events.
 	left := func(scenario string) (cast, events, exercises, all int) {
 		t.Helper()
 		if err := conn.QueryRow(
@@ -428,7 +428,7 @@ debrief: It did not.
 	}
 }
 
-// Whatever an interrupted `up` was at, the next one goes on with what is there, and `down` leaves nothing.
+// An `up` may be interrupted at any point. The next `up` continues from there, and `down` removes everything.
 func TestAnInterruptedUpIsGoneOnWithAndTakenDown(t *testing.T) {
 	name := l.name + "-c"
 	up := func() *exec.Cmd {

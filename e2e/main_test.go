@@ -24,7 +24,7 @@ import (
 	"example.org/security-training/services/topology"
 )
 
-// canary is an API key that must be found in one process alone. It looks like a Gemini key, and is none.
+// canary stands for an API key: it has the form of a Gemini key, but is invented. Only one process may hold it.
 const canary = "AIzaSyCANARY-e2e-0123456789abcdefghijk"
 
 // under is the lab under test.
@@ -134,7 +134,7 @@ func run(m *testing.M) (code int, err error) {
 	return code, watch.verdict()
 }
 
-// keepBundle packs what the lab under test knows into LAB_ARTIFACTS, or the folder of bundles.
+// keepBundle packs a support bundle of the lab under test into LAB_ARTIFACTS, or else into the folder of bundles.
 func keepBundle() (string, error) {
 	out, err := command(context.Background(), l.name, "bundle").stdout()
 	if err != nil {
@@ -167,8 +167,8 @@ func (u *under) open(ctx context.Context) error {
 // inCluster says whether the lab under test runs on Kubernetes.
 func (u *under) inCluster() bool { return u.runtime != local.RuntimeName }
 
-// slack is how long something may take: on this machine, or in a cluster, where a kubelet, probes and volumes stand
-// between.
+// slack chooses a time limit: one for this machine, or a longer one for a cluster, where the kubelet, probes and
+// volumes add delays.
 func slack(here, cluster time.Duration) time.Duration {
 	if l.inCluster() {
 		return cluster

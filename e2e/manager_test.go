@@ -25,7 +25,7 @@ func TestAManagerSeesTheirOwnTeamAndNobodyElse(t *testing.T) {
 		}
 	}
 	if who == "" {
-		needtest.Lacks(t, needtest.Team, "nobody of this company leads five people")
+		needtest.Lacks(t, needtest.Team, "no person of this company leads five people")
 	}
 	ctx, foreign := browser(t)
 	signIn(t, ctx, who)

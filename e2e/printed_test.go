@@ -19,7 +19,7 @@ import (
 )
 
 // printed are the commands that README, ARCHITECTURE, CONTRIBUTING, `lab help` of every verb and the pages print, each
-// with where it stands.
+// with the place that prints it.
 func printed(t *testing.T) map[string]string {
 	t.Helper()
 	found := map[string]string{}
@@ -95,8 +95,8 @@ func pages(t *testing.T) []string {
 	return all
 }
 
-// commandsRun are the printed commands that are run as they are, in this order, by a shell in a folder of their own:
-// what one makes, the next may read. Words in capitals stand for what a reader puts there.
+// commandsRun are the printed commands that a shell runs as printed, in this order, in a folder of their own. A command
+// may read what an earlier one has written. Words in capitals stand for values that the reader fills in.
 var commandsRun = []struct {
 	command string
 	follows bool  // it goes on until it is interrupted, once it has printed something
@@ -173,8 +173,8 @@ var commandsRun = []struct {
 	{command: "lab reset --learners --yes --to ."},
 }
 
-// commandsParsed are the printed commands that are not run here, each with the reason. One of the lab's is taken
-// apart all the same, up to its help, and one of make's is looked up.
+// commandsParsed are the printed commands that are not run here, each with the reason. The test still parses commands
+// of the lab, with --help added, and looks up targets of make.
 var commandsParsed = map[string]string{
 	"lab up --runtime local": "brings up a lab of the name of a reader's own; the suite's was " +
 		"brought up by it",
@@ -215,9 +215,9 @@ var commandsParsed = map[string]string{
 	"ss -ltnp 'sport = :8080'":           "is another package's",
 }
 
-// TestEveryPrintedCommandWorksOnTheStandardCompany runs what README and the help print, in a folder in which a
-// clone's bin and lab are. A command that is printed and stands in neither list fails it, and so does one that stands
-// there and is not printed.
+// TestEveryPrintedCommandWorksOnTheStandardCompany runs the commands that README and the help print, in a folder that
+// has bin and lab like a clone. It fails for a printed command that is in neither list, and for a listed command that
+// is not printed.
 func TestEveryPrintedCommandWorksOnTheStandardCompany(t *testing.T) {
 	where := printed(t)
 	for command := range where {
@@ -301,7 +301,7 @@ func TestEveryPrintedCommandWorksOnTheStandardCompany(t *testing.T) {
 	awaitHealthy(t)
 }
 
-// packagesTested holds that the packages of a printed `go test` are there, and the test that it names, if it names one.
+// packagesTested checks that the packages of a printed `go test` exist, and the test that it names, if it names one.
 func packagesTested(t *testing.T, words []string) {
 	t.Helper()
 	i := slices.Index(words, "-run")
@@ -333,8 +333,7 @@ func packagesTested(t *testing.T, words []string) {
 	t.Errorf("%v: there is no such test", words)
 }
 
-// clone makes a folder that looks like a clone with its programs built, and a shell in it whose lab is the one under
-// test.
+// clone makes a folder like a clone with built programs, and a shell in it whose commands use the lab under test.
 func clone(t *testing.T) (dir string, shell func(command string) *exec.Cmd) {
 	t.Helper()
 	dir = t.TempDir()
@@ -367,7 +366,7 @@ func clone(t *testing.T) (dir string, shell func(command string) *exec.Cmd) {
 	}
 }
 
-// follow starts a command, waits until it has printed something, and interrupts it; that it was is no error.
+// follow starts a command, waits for its first output, and interrupts it. The interrupt is not an error.
 func follow(cmd *exec.Cmd) error {
 	out := cmd.Stdout
 	cmd.Stdout = nil
@@ -392,7 +391,7 @@ func follow(cmd *exec.Cmd) error {
 	return nil
 }
 
-// What a name is not, says how to find one.
+// An error about an unknown name says how to find the known ones.
 func TestAnUnknownPersonSaysHowToFindOne(t *testing.T) {
 	for _, args := range [][]string{
 		{"open", "--as", "mira.none"}, {"open", "--certificate", "mira.none"}, {"open", "mira.none"},

@@ -21,7 +21,7 @@ import (
 	"example.org/security-training/services/env/needtest"
 )
 
-// renewing is the workload that these tests build again, and its program: nothing stands on it, and it links fast.
+// renewing is the workload that these tests rebuild, and its program. No other workload needs it, and it links fast.
 const renewing, renewingProgram = "stub-gemini", "stubgemini"
 
 func needPrograms(t *testing.T) {
@@ -31,7 +31,7 @@ func needPrograms(t *testing.T) {
 	}
 }
 
-// rebuild builds a program into the folder of the programs under test: with flags that make another build of it.
+// rebuild builds a program into the folder of the programs under test, with flags that change its build id.
 func rebuild(t *testing.T, flags string) {
 	t.Helper()
 	cmd := exec.Command( // also while t ends
@@ -53,8 +53,8 @@ func buildOf(t *testing.T, path string) string {
 	return strings.TrimSpace(string(out))
 }
 
-// onlyRenewed checks that after differs from before by the process of one workload, which runs the program in the
-// folder of the programs.
+// onlyRenewed checks that before and after differ only in the process of one workload, and that this process runs the
+// program in the folder of the programs.
 func onlyRenewed(t *testing.T, before, after lab.Status) {
 	t.Helper()
 	want := buildOf(t, filepath.Join(l.bin, renewingProgram))
@@ -110,7 +110,7 @@ func TestUpTakesUpWhatWasBuiltSinceAndNothingElse(t *testing.T) {
 		t.Errorf("a second up: %v\n%s", err, out)
 	}
 
-	// An `up` that ended once the program was in its place, and before the workload was started again.
+	// Simulate an `up` that ended after it had put the program in place, and before it restarted the workload.
 	rebuild(t, "-s")
 	next := l.StateDir().Path("bin", "."+renewing+".test")
 	program, err := os.ReadFile(filepath.Join(l.bin, renewingProgram))
@@ -320,7 +320,7 @@ func TestASavedFileRunsWithinTenSecondsAndABrokenOneChangesNothing(t *testing.T)
 	awaitHealthy(t)
 }
 
-// buildTime is how long it takes go alone, in another copy, to build the learning system once a file of it is edited.
+// buildTime is how long `go build` takes to rebuild the learning system after an edit, measured in another copy.
 func buildTime(t *testing.T, edited []byte) time.Duration {
 	t.Helper()
 	tree := copyOfSource(t)

@@ -15,7 +15,7 @@ import (
 )
 
 // The key is in the gateway's own file and in the gateway's memory, and nowhere else: not in an environment, a command
-// line, a log, an audit, a spool, a table or an answer.
+// line, a log, an audit file, a spool, a table or an answer.
 func TestTheKeyIsFoundInOneProcessAlone(t *testing.T) {
 	gateway := named(t, topology.KindGateway, "")
 	st, err := l.Status(t.Context())
@@ -39,7 +39,7 @@ func TestTheKeyIsFoundInOneProcessAlone(t *testing.T) {
 		}
 		files := []string{string(l.StateDir().Of(w.Name)), string(l.StateDir().Keys(w.Name))}
 		if l.inCluster() {
-			// What the container has. The separator at the end has the walk follow the link.
+			// This is the container's own file system. The separator at the end makes the walk follow the link.
 			files = []string{filepath.Join("/proc", strconv.Itoa(pid), "root") + string(filepath.Separator)}
 		}
 		if slices.ContainsFunc(files, func(dir string) bool { return readable(t, dir) }) {
@@ -49,7 +49,7 @@ func TestTheKeyIsFoundInOneProcessAlone(t *testing.T) {
 			}
 		}
 		if w.Kind == topology.KindModel {
-			continue // the stand-in for the vendor, to whom the key is shown with every call
+			continue // it simulates the vendor, which receives the key with every call
 		}
 		if held := memoryHolds(t, pid); held != (w.Name == gateway) {
 			t.Errorf("the key in the memory of %s: %v", w.Name, held)
@@ -76,7 +76,7 @@ func TestTheKeyIsFoundInOneProcessAlone(t *testing.T) {
 			t.Errorf("the key is in the memory of %s", p.Name)
 		}
 	}
-	// Everything below the lab's folder, the database's files among it, but for the one file where it belongs.
+	// Search every file below the lab's folder, including the database's files, except the one that holds the key.
 	own := l.StateDir().Keys(gateway).Path("gemini.key")
 	looked := 0
 	err = filepath.WalkDir(string(l.StateDir()), func(path string, d fs.DirEntry, err error) error {

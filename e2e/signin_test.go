@@ -52,7 +52,7 @@ func TestPeopleAndWorkloadsAreOfDifferentCAs(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// A person's certificate is nobody's in the mesh …
+	// A person's certificate is no identity in the mesh …
 	for _, callee := range []string{
 		serving(t, generate), named(t, topology.KindDashboard, ""), named(t, topology.KindScorer, ""),
 	} {
@@ -61,7 +61,8 @@ func TestPeopleAndWorkloadsAreOfDifferentCAs(t *testing.T) {
 			t.Errorf("a person's certificate at %s: %+v, want Refused", callee, r)
 		}
 	}
-	// … and a workload's is nobody's among people, where one without any is let in as far as the door.
+	// … and a workload's certificate is no identity at the port for people. A caller without a certificate can only see
+	// the sign-in page there.
 	svid, _, err := l.Mint(t.Context(), l.topo.ID(named(t, topology.KindDashboard, "")), time.Hour)
 	if err != nil {
 		t.Fatal(err)
@@ -85,7 +86,7 @@ func TestPeopleAndWorkloadsAreOfDifferentCAs(t *testing.T) {
 	}
 }
 
-// x509svidOf is a certificate as a probe carries it; it is no SVID.
+// x509svidOf puts a person's certificate into the type that a probe takes. The certificate is no SVID.
 func x509svidOf(cert, key []byte) (*x509svid.SVID, error) {
 	c, _ := pem.Decode(cert)
 	k, _ := pem.Decode(key)
@@ -256,7 +257,7 @@ func TestARoomGetsTheDashboardByHTTPSAndNothingElse(t *testing.T) {
 	}
 }
 
-// certified is a browser that shows a certificate: it keeps cookies and its connection, and follows nothing.
+// certified is a client with a certificate. It keeps cookies and its connection, and follows no redirects.
 type certified struct {
 	*http.Client
 	t      *testing.T
@@ -376,6 +377,6 @@ func TestARevokedCertificateIsRefusedOnALiveConnectionAndANewOneWorks(t *testing
 	}
 	out, err = command(t.Context(), l.name, "open", "--certificate", "no.body", "--revoke").run()
 	if err == nil || !strings.Contains(out, `the roster has no "no.body"`) {
-		t.Errorf("revoke nobody's: %v, want to be told: %s", err, out)
+		t.Errorf("revoke the certificate of an unknown person: %v, want an error that says so: %s", err, out)
 	}
 }

@@ -24,7 +24,7 @@ type sockets struct {
 	done  chan struct{}
 }
 
-// watchSockets looks every 50 ms for connections of the lab's processes to an address that is not loopback.
+// watchSockets looks every 50 ms for connections of the lab's processes to addresses that are not loopback.
 func watchSockets(ctx context.Context) *sockets {
 	ctx, stop := context.WithCancel(ctx)
 	s := &sockets{seen: map[string]bool{}, alive: map[string]bool{}, stop: stop, done: make(chan struct{})}
@@ -44,7 +44,7 @@ func watchSockets(ctx context.Context) *sockets {
 	return s
 }
 
-// verdict ends the watch: an error names each connection that left, or says that there was too little to see.
+// verdict ends the watch. The error names each connection that left, or says that too few connections were seen.
 func (s *sockets) verdict() error {
 	s.stop()
 	<-s.done
@@ -110,13 +110,13 @@ func (s *sockets) look(ctx context.Context) {
 	}
 }
 
-// stays says whether what goes to ip stays where the lab is: on this machine or, in a cluster, among its pods and
+// stays says whether a connection to ip stays within the lab: on this machine or, in a cluster, among its pods and
 // nodes.
 func stays(ip net.IP) bool {
 	return ip.IsLoopback() || ip.IsUnspecified() || l.inCluster() && ip.IsPrivate()
 }
 
-// addressOf reads an address as /proc/net/tcp writes it: 32-bit words in the machine's order, in hex, a colon, a port.
+// addressOf parses an address of /proc/net/tcp: 32-bit words in the machine's byte order, in hex, a colon, a port.
 func addressOf(s string) net.IP {
 	host, _, _ := strings.Cut(s, ":")
 	b, err := hex.DecodeString(host)
@@ -129,7 +129,7 @@ func addressOf(s string) net.IP {
 	return net.IP(b)
 }
 
-// pidOf is the process of a workload, or of one of the runtime's own.
+// pidOf is the process of a workload or of one of the runtime's own programs.
 func pidOf(ctx context.Context, name string) (int, error) {
 	st, err := l.Status(ctx)
 	if err != nil {

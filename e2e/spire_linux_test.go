@@ -37,7 +37,7 @@ import (
 	"example.org/security-training/services/topology"
 )
 
-// entries are what SPIRE's server knows, by id.
+// entries are the entries of SPIRE's server, by id.
 func (a *api) entries(t *testing.T) map[string]*types.Entry {
 	t.Helper()
 	dial := podexec.Dial(a.config, a.namespace, cluster.SPIREPod, cluster.SPIREBridge, cluster.SPIRECommand...)
@@ -98,7 +98,7 @@ func TestSPIREKnowsTheRowsOfTheTopologyAndNobodyElse(t *testing.T) {
 	}
 }
 
-// A pod like the gateway's in everything but its account or its namespace stays without an identity, and so never gets
+// A pod that differs from the gateway's only in its account or its namespace gets no identity, and so never becomes
 // ready.
 func TestAPodOfAnotherAccountOrNamespaceGetsNoIdentity(t *testing.T) {
 	a := kube(t)
@@ -173,7 +173,7 @@ func TestAPodOfAnotherAccountOrNamespaceGetsNoIdentity(t *testing.T) {
 					t.Error(err)
 				}
 			})
-			// The agent writes down which process it turned away: that is the refusing side.
+			// The agent is the refusing side. It logs which process it refused.
 			await(t, 2*time.Minute, "the agent to turn the impostor away", func() bool {
 				log, err := a.logs(t, "app=spire-agent", "spire-agent")
 				if err != nil {
@@ -225,7 +225,7 @@ func (a *api) pidsOf(t *testing.T, namespace, name string) []string {
 	return nil
 }
 
-// logs is what the containers of the pods of a selector have said.
+// logs are the logs of the containers of the pods of a selector.
 func (a *api) logs(t *testing.T, selector, container string) (string, error) {
 	t.Helper()
 	pods, err := a.CoreV1().Pods(a.namespace).List(t.Context(), metav1.ListOptions{LabelSelector: selector})
@@ -333,8 +333,7 @@ func TestIdentitiesOfAMinuteRotateUnderTraffic(t *testing.T) {
 	})
 }
 
-// A lab's cluster, and its namespace, are no other lab's to take: not even of one of the same name that another user
-// brings up.
+// A lab does not take over another lab's cluster or namespace, not even if another user's lab has the same name.
 func TestALabOfTheSameNameElsewhereTakesNothingOver(t *testing.T) {
 	kube(t)
 	home := needtest.PrivateDir(t)
@@ -424,8 +423,8 @@ func TestUpStartsAStoppedClusterAgain(t *testing.T) {
 	}
 }
 
-// A collector must not come as far as the gateway's port, even with an identity. Where the network plug-in does not
-// enforce policies, the handshake alone stands in its way, and that is tested everywhere.
+// A collector must not reach the gateway's port, even with an identity. If the network plug-in does not enforce
+// policies, only the handshake refuses it, and other tests cover that.
 func TestTheNetworkItselfIsClosedToWhoIsNotListed(t *testing.T) {
 	a := kube(t)
 	list, err := a.NetworkingV1().NetworkPolicies(a.namespace).List(t.Context(), metav1.ListOptions{})
@@ -448,7 +447,7 @@ func TestTheNetworkItselfIsClosedToWhoIsNotListed(t *testing.T) {
 	}
 }
 
-// dialFrom says whether a TCP connection from inside a workload's pod to another's service comes about.
+// dialFrom says whether a TCP connection can be opened from a workload's pod to another workload's service.
 func (a *api) dialFrom(t *testing.T, from string, to topology.Workload) bool {
 	t.Helper()
 	services, err := a.CoreV1().Services(a.namespace).List(t.Context(), metav1.ListOptions{})

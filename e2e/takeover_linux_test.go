@@ -19,7 +19,7 @@ import (
 	"example.org/security-training/services/env/needtest"
 )
 
-// asWorkload runs a shell's lines as the uid of a workload, as code in one that was taken over would.
+// asWorkload runs shell lines with the uid of a workload, as code in a compromised workload would.
 func asWorkload(t *testing.T, uid int, script string) (string, error) {
 	t.Helper()
 	cmd := exec.Command("/bin/sh", "-c", script) // also while t ends
@@ -39,8 +39,8 @@ func needUIDs(t *testing.T) {
 	}
 }
 
-// A workload's uid can do what it likes in its own folder: nothing of root's is written, read or given away for it, and
-// the audits of the others are signed as before.
+// A compromised workload can do what it likes in its own folder. Root writes, reads or hands over no file for it, and
+// the audits of the other workloads are signed as before.
 func TestAWorkloadThatWasTakenOverReachesNothingOfRoots(t *testing.T) {
 	needUIDs(t)
 	const taken, other = "stub-gemini", "risk-scorer"
@@ -120,7 +120,7 @@ func TestAWorkloadThatWasTakenOverReachesNothingOfRoots(t *testing.T) {
 	); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
-	// Not from that script: the supervisor ends every process of the uid, and so the script itself.
+	// The script cannot do this: the supervisor ends every process of the uid, and so the script itself.
 	if err := syscall.Kill(w.PID, syscall.SIGKILL); err != nil {
 		t.Fatal(err)
 	}
@@ -140,14 +140,14 @@ func TestAWorkloadThatWasTakenOverReachesNothingOfRoots(t *testing.T) {
 	}
 }
 
-// A company of 500 comes up, in the memory that its scorer has on Kubernetes; its proof is not skipped by the next up;
-// and what one of its workloads leaves behind ends with it.
+// A company of 500 comes up with the memory that its scorer has on Kubernetes. The next `up` does not skip its proof. A
+// process that one of its workloads leaves behind ends with the lab.
 func TestALargerCompanyComesUpIsProvenAndEndsWhole(t *testing.T) {
 	if l.inCluster() {
 		needtest.Lacks(t, needtest.Local, "the lab under test has the cluster's memory")
 	}
 	name := l.name + "-500"
-	// Under a umask that hides everything from others, as root's may be: workloads have other uids.
+	// Root may have a umask that hides files from other users, and workloads have other uids.
 	up := command(t.Context(), name, "up", "--runtime", "local", "--people", "500", "--days", "2").cmd()
 	up.Path, up.Args = "/bin/sh", append([]string{"sh", "-c", `umask 077; exec "$0" "$@"`}, up.Args...)
 	text, err := up.CombinedOutput()
@@ -192,7 +192,7 @@ func TestALargerCompanyComesUpIsProvenAndEndsWhole(t *testing.T) {
 	if err := os.Remove(f.Path("proven")); err != nil {
 		t.Fatal(err)
 	}
-	// an up that did not prove anything is made up for once
+	// the next `up` makes up for a missing proof, once
 	for _, want := range []string{"a probe event is scored", "nothing to do"} {
 		if out, err := command(t.Context(), name, "up").run(); err != nil || !strings.Contains(out, want) {
 			t.Errorf("up again: %v, want %q\n%s", err, want, out)

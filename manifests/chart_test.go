@@ -1,10 +1,7 @@
 package manifests_test
 
 import (
-	"bytes"
-	"encoding/json"
 	"fmt"
-	"io/fs"
 	"maps"
 	"slices"
 	"strconv"
@@ -12,344 +9,15 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
-	"helm.sh/helm/v4/pkg/action"
-	"helm.sh/helm/v4/pkg/chart/common"
-	"helm.sh/helm/v4/pkg/chart/common/util"
-	"helm.sh/helm/v4/pkg/chart/loader/archive"
-	"helm.sh/helm/v4/pkg/chart/v2/lint/support"
 	"helm.sh/helm/v4/pkg/chart/v2/loader"
-	"helm.sh/helm/v4/pkg/engine"
-	appsv1 "k8s.io/api/apps/v1"
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
-	"k8s.io/apimachinery/pkg/runtime"
-	"k8s.io/apimachinery/pkg/runtime/schema"
-	"k8s.io/apimachinery/pkg/runtime/serializer"
-	"k8s.io/client-go/dynamic"
-	dynamicfake "k8s.io/client-go/dynamic/fake"
-	"k8s.io/client-go/kubernetes/scheme"
-	"sigs.k8s.io/yaml"
 
 	"example.org/security-training/manifests"
 	"example.org/security-training/services/registrar"
 	"example.org/security-training/services/topology"
 )
-
-// values are nested maps, as a values file has them.
-type values = map[string]any
-
-// set is values with one leaf: set("a.b", 1) is {a: {b: 1}}.
-func set(path string, v any) values {
-	head, rest, deeper := strings.Cut(path, ".")
-	if !deeper {
-		return values{head: v}
-	}
-	return values{head: set(rest, v)}
-}
-
-// provider are values with a provider of identities; secret is the name of a Secret, empty for none.
-func provider(secret string) values {
-	return set(
-		"lms.oidc",
-		values{
-			"issuer":       "https://id.example.org",
-			"clientID":     "training",
-			"redirectURL":  "https://lms.example.org/sign-in/callback",
-			"clientSecret": secret,
-		},
-	)
-}
-
-// cluster answers lookup from objects that are there already.
-type cluster []runtime.Object
-
-// GetClientFor implements engine.ClientProvider.
-func (c cluster) GetClientFor(apiVersion, kind string) (dynamic.NamespaceableResourceInterface, bool, error) {
-	gvr, _ := meta.UnsafeGuessKindToResource(schema.FromAPIVersionAndKind(apiVersion, kind))
-	return dynamicfake.NewSimpleDynamicClient(scheme.Scheme, c...).Resource(gvr), true, nil
-}
-
-// texts renders every template of the embedded chart, as an install into cluster there would.
-func texts(vals values, there cluster) (map[string]string, error) {
-	var list []*archive.BufferedFile
-	err := fs.WalkDir(manifests.Chart(), ".", func(path string, d fs.DirEntry, err error) error {
-		if err != nil || d.IsDir() {
-			return err
-		}
-		b, err := fs.ReadFile(manifests.Chart(), path)
-		list = append(list, &archive.BufferedFile{Name: path, Data: b})
-		return err
-	})
-	if err != nil {
-		return nil, err
-	}
-	chart, err := loader.LoadFiles(list)
-	if err != nil {
-		return nil, err
-	}
-	full, err := util.ToRenderValues(
-		chart,
-		vals,
-		common.ReleaseOptions{Name: "security-system", Namespace: "default", IsInstall: true},
-		nil,
-	)
-	if err != nil {
-		return nil, err
-	}
-	return engine.RenderWithClientProvider(chart, full, there)
-}
-
-// objects are what a rendering comes to.
-type objects []runtime.Object
-
-// render renders and decodes; a field that Kubernetes does not know is a fault.
-func render(t *testing.T, vals values) objects {
-	t.Helper()
-	return renderInto(t, vals, nil)
-}
-
-func renderInto(t *testing.T, vals values, there cluster) objects {
-	t.Helper()
-	files, err := texts(vals, there)
-	if err != nil {
-		t.Fatal(err)
-	}
-	decoder := serializer.NewCodecFactory(scheme.Scheme, serializer.EnableStrict).UniversalDeserializer()
-	var out objects
-	for _, name := range slices.Sorted(maps.Keys(files)) {
-		for _, text := range strings.Split("\n"+files[name], "\n---") {
-			if len(bytes.TrimSpace([]byte(text))) == 0 || strings.HasSuffix(name, ".tpl") {
-				continue
-			}
-			o, _, err := decoder.Decode([]byte(text), nil, nil)
-			if err != nil {
-				t.Fatalf("%s: %v\n%s", name, err, text)
-			}
-			out = append(out, o)
-		}
-	}
-	return out
-}
-
-// keyOf is "Kind/name".
-func keyOf(o runtime.Object) string {
-	return o.GetObjectKind().GroupVersionKind().Kind + "/" + o.(metav1.Object).GetName()
-}
-
-// all are the objects of type T by name.
-func all[T runtime.Object](list objects) map[string]T {
-	out := map[string]T{}
-	for _, o := range list {
-		if t, ok := o.(T); ok {
-			out[any(t).(metav1.Object).GetName()] = t
-		}
-	}
-	return out
-}
-
-// pod is a pod that some object makes.
-type pod struct {
-	owner string // "Deployment/lms"
-	meta  metav1.ObjectMeta
-	spec  corev1.PodSpec
-}
-
-func pods(list objects) map[string]pod {
-	out := map[string]pod{}
-	for _, o := range list {
-		var t corev1.PodTemplateSpec
-		switch o := o.(type) {
-		case *appsv1.Deployment:
-			t = o.Spec.Template
-		case *appsv1.StatefulSet:
-			t = o.Spec.Template
-		case *appsv1.DaemonSet:
-			t = o.Spec.Template
-		case *batchv1.Job:
-			t = o.Spec.Template
-		default:
-			continue
-		}
-		out[t.Labels["app"]] = pod{keyOf(o), t.ObjectMeta, t.Spec}
-	}
-	return out
-}
-
-func topo(t *testing.T) *topology.Topology {
-	t.Helper()
-	out, err := topology.FromYAML(manifests.Topology())
-	if err != nil {
-		t.Fatal(err)
-	}
-	return out
-}
-
-// running are the rows that something runs for.
-func running(t *testing.T) []topology.Workload {
-	t.Helper()
-	return slices.DeleteFunc(slices.Clone(topo(t).Workloads), func(w topology.Workload) bool { return w.Binary == "" })
-}
-
-// manifest is list as text that does not depend on what is random: the secrets of the sources.
-func manifest(t *testing.T, list objects) string {
-	t.Helper()
-	var b strings.Builder
-	for _, o := range list {
-		if s, ok := o.(*corev1.Secret); ok && strings.HasPrefix(s.Name, "source-") {
-			s.Data = nil
-		}
-		text, err := yaml.Marshal(o)
-		if err != nil {
-			t.Fatal(err)
-		}
-		b.Write(text)
-		b.WriteString("---\n")
-	}
-	return b.String()
-}
-
-func TestChartHasNothingToComplainAbout(t *testing.T) {
-	result := action.NewLint().Run([]string{"chart"}, nil)
-	for _, m := range result.Messages {
-		if m.Severity > support.InfoSev {
-			t.Error(m.Error())
-		}
-	}
-	if result.TotalChartsLinted != 1 || len(result.Errors) > 0 {
-		t.Errorf("linted %d charts: %v", result.TotalChartsLinted, result.Errors)
-	}
-}
-
-// leaves are the paths of all values that are no maps, with the value.
-func leaves(prefix string, v values) values {
-	out := values{}
-	for k, v := range v {
-		if m, ok := v.(values); ok {
-			maps.Copy(out, leaves(prefix+k+".", m))
-			continue
-		}
-		out[prefix+k] = v
-	}
-	return out
-}
-
-func defaults(t *testing.T) values {
-	t.Helper()
-	b, err := fs.ReadFile(manifests.Chart(), "values.yaml")
-	if err != nil {
-		t.Fatal(err)
-	}
-	var v values
-	if err := yaml.Unmarshal(b, &v); err != nil {
-		t.Fatal(err)
-	}
-	return v
-}
-
-// TestEachValueChangesWhatIsRendered sets each value to another one, alone: it must be heard. What is in values.yaml
-// and not here is a fault, and the other way round.
-func TestEachValueChangesWhatIsRendered(t *testing.T) {
-	digest := "sha256:" + strings.Repeat("0a", 32)
-	tried := values{
-		"namespace": "elsewhere", "global.geminiApiKey": "k", "global.geminiSecret": "mine",
-		"image.repository": "registry.example.org/app", "image.tag": "1", "image.digest": digest, "image.pullPolicy": "Never",
-		"imagePullSecrets": []any{
-			"pull",
-		}, "topology": strings.ReplaceAll(string(manifests.Topology()), "security-training.example.org", "other.example.org"),
-		"llm.model": "gemini-9", "lms.peopleTLSSecret": "people", "lms.hosts": []any{"training.example.org"},
-		"lms.oidc.issuer": "https://other.example.org", "lms.oidc.clientID": "other",
-		"lms.oidc.redirectURL": "https://other.example.org/sign-in/callback", "lms.oidc.clientSecret": "mine",
-		"postgres.image.repository": "registry.example.org/pg", "postgres.image.tag": "18", "postgres.image.digest": digest,
-		"postgres.image.pullPolicy": "Never",
-		"spire.clusterName":         "other", "spire.caTTL": "1h", "spire.svidTTL": "10m", "spire.socket": "csi",
-		"spire.server.image.repository": "registry.example.org/s", "spire.server.image.tag": "2",
-		"spire.server.image.digest": digest, "spire.server.image.pullPolicy": "Never",
-		"spire.agent.image.repository": "registry.example.org/a", "spire.agent.image.tag": "2",
-		"spire.agent.image.digest": digest, "spire.agent.image.pullPolicy": "Never",
-		"spire.agent.syncInterval": "5s", "spire.agent.kubeletVerification": true,
-		"persistence.storageClass": "fast", "persistence.size": "2Gi", "persistence.spireSize": "2Gi",
-		"networkPolicy.apiServer.cidr": "10.0.0.1/32", "networkPolicy.apiServer.ports": []any{8443},
-		"networkPolicy.kubelet.cidr": "10.0.0.0/24", "networkPolicy.kubelet.port": 10251,
-		// Heard with backend gemini alone, see below.
-		"networkPolicy.gemini.cidr": "1.2.3.0/24", "networkPolicy.gemini.except": []any{"1.2.3.4/32"}, "llm.backend": "stub",
-		// Heard with a provider of identities alone.
-		"networkPolicy.oidc.cidr": "1.2.3.0/24", "networkPolicy.oidc.except": []any{
-			"1.2.3.4/32",
-		}, "networkPolicy.oidc.ports": []any{8443},
-	}
-	for _, who := range []string{"app", "database", "spire"} {
-		for _, what := range []string{"requests", "limits"} {
-			tried["resources."+who+"."+what+".cpu"] = "1500m"
-			tried["resources."+who+"."+what+".memory"] = "333Mi"
-			tried["resources."+who+"."+what+".ephemeral-storage"] = "77Mi"
-		}
-	}
-	if d := cmp.Diff(slices.Sorted(maps.Keys(leaves("", defaults(t)))), slices.Sorted(maps.Keys(tried))); d != "" {
-		t.Fatalf("values.yaml and what is tried here (-documented +tried):\n%s", d)
-	}
-	plain, withKey, withProvider := manifest(
-		t,
-		render(t, nil),
-	), manifest(
-		t,
-		render(t, set("global.geminiSecret", "mine")),
-	), manifest(
-		t,
-		render(t, provider("")),
-	)
-	for path, v := range tried {
-		vals, before := set(path, v), plain
-		if strings.HasPrefix(path, "networkPolicy.gemini") || path == "llm.backend" {
-			vals = loader.MergeMaps(vals, set("global.geminiSecret", "mine"))
-			before = withKey
-		}
-		if strings.Contains(path, "oidc.") {
-			vals, before = loader.MergeMaps(provider(""), vals), withProvider
-		}
-		if manifest(t, render(t, vals)) == before {
-			t.Errorf("%s: %v changes nothing", path, v)
-		}
-	}
-}
-
-func TestAValueThatNobodyKnowsIsRefused(t *testing.T) {
-	check := func(vals values, what string) {
-		if _, err := texts(vals, nil); err == nil || !strings.Contains(err.Error(), "schema") {
-			t.Errorf("%s is taken: %v", what, err)
-		}
-	}
-	for path, v := range leaves("", defaults(t)) {
-		var wrong any = true
-		if _, is := v.(bool); is {
-			wrong = "yes"
-		}
-		check(set(path, wrong), path+" of a wrong type")
-		if parent := path[:strings.LastIndex(path, ".")+1]; !strings.HasPrefix(path, "global.") {
-			check(set(parent+"unknown", v), parent+"unknown")
-		}
-	}
-	check(set("global.unknown", "x"), "global.unknown")
-	for path, wrong := range map[string]any{
-		"namespace": "Not A Name", "llm.backend": "openai", "spire.socket": "tcp", "spire.svidTTL": "1 hour",
-		"image.digest":     "sha256:1",
-		"image.pullPolicy": "Sometimes", "networkPolicy.kubelet.port": 0, "networkPolicy.apiServer.cidr": "anywhere",
-	} {
-		check(set(path, wrong), fmt.Sprintf("%s: %v", path, wrong))
-	}
-}
-
-func TestATopologyThatCannotBeReadFailsTheChart(t *testing.T) {
-	for text, want := range map[string]string{
-		"workloads: {x": "read topology.yaml", "trustDomain: a.example.org": "no workloads",
-	} {
-		if _, err := texts(values{"topology": text}, nil); err == nil || !strings.Contains(err.Error(), want) {
-			t.Errorf("%q: %v", text, err)
-		}
-	}
-}
 
 func TestEverythingIsInTheNamespaceThatTheChartMakes(t *testing.T) {
 	for _, ns := range []string{"security-training", "elsewhere"} {
@@ -380,8 +48,8 @@ func TestEverythingIsInTheNamespaceThatTheChartMakes(t *testing.T) {
 	}
 }
 
-// TestRowsOfTheTopologyAreWhatIsInstalled compares both ways: what each row asks for is there, and nothing is there for
-// which no row asks.
+// TestRowsOfTheTopologyAreWhatIsInstalled compares both ways: the chart makes the objects that each row needs, and no
+// others.
 func TestRowsOfTheTopologyAreWhatIsInstalled(t *testing.T) {
 	list := render(t, nil)
 	var want []string
@@ -398,7 +66,7 @@ func TestRowsOfTheTopologyAreWhatIsInstalled(t *testing.T) {
 			want = append(want, s)
 		}
 	}
-	// What belongs to no row.
+	// These objects belong to no row.
 	want = append(
 		want,
 		"Namespace/security-training",
@@ -452,7 +120,7 @@ func jobName(t *testing.T, list objects) string {
 	return jobs[0]
 }
 
-// container finds one by name.
+// container finds a container by its name.
 func container(t *testing.T, p pod, name string) corev1.Container {
 	t.Helper()
 	for _, c := range p.spec.Containers {
@@ -536,7 +204,7 @@ func TestEachRowRunsAsTheTopologySays(t *testing.T) {
 		if d := cmp.Diff(want, env); d != "" {
 			t.Errorf("%s: environment: %s", w.Name, d)
 		}
-		// Each file and folder that it is told of is in something that is mounted.
+		// Each file and folder in the environment is on a mounted volume.
 		for name, v := range env {
 			path, ok := strings.CutPrefix(v, "unix://")
 			if ok || strings.HasPrefix(v, "/") {
@@ -548,8 +216,8 @@ func TestEachRowRunsAsTheTopologySays(t *testing.T) {
 	}
 }
 
-// The collector of a workload in Go works harder before the kernel ends the workload: it is told less than the
-// container's limit, for any limit, and not much less.
+// GOMEMLIMIT is slightly below the container's memory limit, for any limit. So the garbage collector works harder
+// before the kernel ends the workload.
 func TestAWorkloadIsToldToCollectBeforeItsContainersLimit(t *testing.T) {
 	for _, limit := range []string{"256Mi", "300M", "1Gi", "100000000"} {
 		all := pods(render(t, set("resources.app.limits.memory", limit)))
@@ -579,7 +247,7 @@ func TestAWorkloadIsToldToCollectBeforeItsContainersLimit(t *testing.T) {
 	}
 }
 
-// missing says why there is nothing at path in c, empty if there may be. Files of Secrets and ConfigMaps must be among
+// missing says why c has no file at path. It is empty if c can have one. Files of Secrets and ConfigMaps must be among
 // their keys.
 func missing(list objects, p pod, c corev1.Container, path string) string {
 	for _, m := range c.VolumeMounts {
@@ -632,7 +300,7 @@ func TestServicesHaveThePortsOfTheirRow(t *testing.T) {
 	}
 }
 
-// TestWhatIsRegisteredIsWhatRuns holds the registrar's selectors against the pods: exactly one container fits each
+// TestWhatIsRegisteredIsWhatRuns compares the registrar's selectors with the pods: exactly one container matches each
 // entry.
 func TestWhatIsRegisteredIsWhatRuns(t *testing.T) {
 	const ns = "elsewhere"
@@ -726,137 +394,6 @@ func TestTheDatabaseIsRunByTheFilesThatManifestsHandsOut(t *testing.T) {
 	}
 }
 
-func TestTheGeminiKeyIsInOneSecretThatTheGatewayAloneMounts(t *testing.T) {
-	const canary = "canary-7c1e0b7d"
-	list := render(t, set("global.geminiApiKey", canary))
-	for _, o := range list {
-		text, err := json.Marshal(o)
-		if err != nil {
-			t.Fatal(err)
-		}
-		encoded, _ := json.Marshal([]byte(canary)) // base64
-		if found := bytes.Contains(
-			text, []byte(canary),
-		) || bytes.Contains(text, encoded); found != (keyOf(o) == "Secret/gemini-api-key") {
-			t.Errorf("%s: has the key: %v", keyOf(o), found)
-		}
-	}
-	if got := string(all[*corev1.Secret](list)["gemini-api-key"].Data["key"]); got != canary {
-		t.Errorf("the Secret has %q", got)
-	}
-	for name, secret := range map[string]string{"gemini-api-key": canary, "mine": ""} {
-		vals := set("global.geminiSecret", name)
-		if secret != "" {
-			vals = set("global.geminiApiKey", secret)
-		}
-		list := render(t, vals)
-		if _, made := all[*corev1.Secret](list)["gemini-api-key"]; made != (secret != "") {
-			t.Errorf("%s: makes a Secret: %v", name, made)
-		}
-		for who, p := range pods(list) {
-			text, err := json.Marshal(p.spec)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if mounts := bytes.Contains(text, []byte(`"secretName":"`+name+`"`)); mounts != (who == "llm-gateway") {
-				t.Errorf("%s mounts the Secret %s: %v", who, name, mounts)
-			}
-		}
-	}
-}
-
-func TestTheBackendIsGeminiWhenThereIsAKeyAndElseTheStub(t *testing.T) {
-	for _, c := range []struct {
-		vals values
-		want string // empty: refused
-	}{
-		{nil, "stub"},
-		{set("global.geminiApiKey", "k"), "gemini"},
-		{set("global.geminiSecret", "s"), "gemini"},
-		{values{"global": values{"geminiApiKey": "k"}, "llm": values{"backend": "stub"}}, "stub"},
-		{set("llm.backend", "gemini"), ""},
-	} {
-		if c.want == "" {
-			if _, err := texts(c.vals, nil); err == nil || !strings.Contains(err.Error(), "global.geminiSecret") {
-				t.Errorf("%v: %v", c.vals, err)
-			}
-			continue
-		}
-		for _, e := range container(t, pods(render(t, c.vals))["llm-gateway"], "llm-gateway").Env {
-			if e.Name == "LLM_BACKEND" && e.Value != c.want {
-				t.Errorf("%v: %s, want %s", c.vals, e.Value, c.want)
-			}
-		}
-	}
-}
-
-func TestAProviderOfIdentitiesIsTheLearningSystemsAloneAndWhole(t *testing.T) {
-	for who, p := range pods(render(t, provider("client"))) {
-		text, err := json.Marshal(p.spec)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if mounts := bytes.Contains(text, []byte(`"secretName":"client"`)); mounts != (who == "lms") {
-			t.Errorf("%s mounts the client's secret: %v", who, mounts)
-		}
-		if told := bytes.Contains(text, []byte(`"OIDC_`)); told != (who == "lms") {
-			t.Errorf("%s is told of the provider: %v", who, told)
-		}
-	}
-	public := render(t, provider(""))
-	for _, e := range container(t, pods(public)["lms"], "lms").Env {
-		if e.Name == "OIDC_CLIENT_SECRET_FILE" {
-			t.Error("a public client is told of a secret that there is none of")
-		}
-	}
-	for _, leaf := range []string{"clientID", "redirectURL"} {
-		if _, err := texts(loader.MergeMaps(provider(""), set("lms.oidc."+leaf, "")), nil); err == nil ||
-			!strings.Contains(err.Error(), "lms.oidc."+leaf) {
-			t.Errorf("without %s: %v", leaf, err)
-		}
-	}
-	for _, issuer := range []string{"http://id.example.org", "id.example.org"} {
-		if _, err := texts(loader.MergeMaps(provider(""), set("lms.oidc.issuer", issuer)), nil); err == nil ||
-			!strings.Contains(err.Error(), "schema") {
-			t.Errorf("the issuer %s: %v", issuer, err)
-		}
-	}
-}
-
-func TestSecretsOfSourcesAreRandomSharedByTwoAndKept(t *testing.T) {
-	first, second := all[*corev1.Secret](render(t, nil)), all[*corev1.Secret](render(t, nil))
-	users := map[string][]string{}
-	for name, p := range pods(render(t, nil)) {
-		for _, v := range p.spec.Volumes {
-			if v.Secret != nil {
-				users[v.Secret.SecretName] = append(users[v.Secret.SecretName], name)
-			}
-		}
-	}
-	seen := map[string]bool{}
-	for _, w := range topo(t).OfKind(topology.KindCollector) {
-		name := "source-" + w.Source
-		text := string(first[name].Data["secret"])
-		if len(text) != 40 || seen[text] || text == string(second[name].Data["secret"]) {
-			t.Errorf("%s: %q is no secret", name, text)
-		}
-		seen[text] = true
-		slices.Sort(users[name])
-		if d := cmp.Diff([]string{w.Name, "sim-" + w.Source}, users[name]); d != "" {
-			t.Errorf("%s is used by: %s", name, d)
-		}
-	}
-	there := &unstructured.Unstructured{Object: values{
-		"apiVersion": "v1", "kind": "Secret", "metadata": values{
-			"name": "source-git", "namespace": "security-training",
-		}, "data": values{"secret": "a2VwdA=="},
-	}}
-	upgraded := all[*corev1.Secret](renderInto(t, nil, cluster{there}))
-	if got := string(upgraded["source-git"].Data["secret"]); got != "kept" {
-		t.Errorf("an upgrade changes the secret to %q", got)
-	}
-}
-
 func TestTheBundleIsTheServersToWriteAndTheAgentWaitsForIt(t *testing.T) {
 	list := render(t, nil)
 	if b := all[*corev1.ConfigMap](list)["spire-bundle"]; b.Data != nil || b.BinaryData != nil {
@@ -909,28 +446,6 @@ func TestTheRegistrationIsAnotherJobWhenWhatItDoesIsAnother(t *testing.T) {
 		}
 	}
 	if jobName(t, render(t, set("llm.model", "x"))) != plain {
-		t.Error("a setting of the gateway registers everybody anew")
-	}
-}
-
-func TestOnlyTheValueOfTheImagesTagSaysLatest(t *testing.T) {
-	var found []string
-	err := fs.WalkDir(manifests.Chart(), ".", func(path string, d fs.DirEntry, err error) error {
-		if err != nil || d.IsDir() {
-			return err
-		}
-		b, err := fs.ReadFile(manifests.Chart(), path)
-		for _, line := range strings.Split(string(b), "\n") {
-			if strings.Contains(line, "latest") {
-				found = append(found, path+": "+strings.TrimSpace(line))
-			}
-		}
-		return err
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if d := cmp.Diff([]string{"values.yaml: tag: latest"}, found); d != "" {
-		t.Error(d)
+		t.Error("a setting of the gateway registers all workloads again")
 	}
 }

@@ -21,12 +21,12 @@ func Chart() fs.FS {
 // Topology is the text of topology.yaml.
 func Topology() []byte { return read("chart/topology.yaml") }
 
-// PostgresHBA is the text of pg_hba.conf: who may sign in to the database, and how. Its map "keeper" is for
-// pg_ident.conf to give.
+// PostgresHBA is the text of pg_hba.conf: which roles may sign in to the database, and how. The runtime writes the map
+// "keeper", which it names, into pg_ident.conf.
 func PostgresHBA() []byte { return read("chart/files/postgres/pg_hba.conf") }
 
-// PostgresSettings is the text of postgresql.conf: what the database's server needs wherever it runs, without addresses
-// and paths.
+// PostgresSettings is the text of postgresql.conf: the settings that the database's server needs in every runtime. It
+// has no addresses and paths.
 func PostgresSettings() []byte { return read("chart/files/postgres/postgresql.conf") }
 
 func read(path string) []byte {

@@ -44,7 +44,8 @@ func violations(t *testing.T, p pod) []string {
 	return out
 }
 
-// TestPodsAreRestrictedButForWhatIsListedHere lists every exception: in hostPath mode the one volume, and the agent.
+// TestPodsAreRestrictedButForWhatIsListedHere lists every exception: the agent and, in hostPath mode, the socket's
+// volume.
 func TestPodsAreRestrictedButForWhatIsListedHere(t *testing.T) {
 	socket := `restricted volume types: volume "spire-agent-socket" uses restricted volume type "hostPath"`
 	agent := []string{
@@ -99,19 +100,19 @@ func TestTheSocketsFolderIsMountedForReadingAndNothingElseOfTheNode(t *testing.T
 	}
 }
 
-// setup is one pod with what surrounds it.
+// setup is one pod with the objects that belong to it.
 type setup struct {
 	pod
 	policies []*networkingv1.NetworkPolicy
 	budgets  []*policyv1.PodDisruptionBudget
 }
 
-// rule is something that must hold of each pod; it names what is wrong.
+// rule is a check of each pod. It names what is wrong.
 type rule struct {
 	name   string
 	check  func(setup) string
 	spoil  func(*setup) // an edit that the rule must notice
-	except []string     // pods of which it need not hold, each with its reason beside
+	except []string     // pods for which the rule need not hold, each with a comment that gives the reason
 }
 
 func each(f func(corev1.Container) string) func(setup) string {
@@ -134,7 +135,7 @@ func quantity(l corev1.ResourceList) string {
 	return ""
 }
 
-// rules are what tools that score charts look for, and some more.
+// rules are the checks of tools that score charts, and some more.
 var rules = []rule{
 	{"limits are set", each(func(c corev1.Container) string { return quantity(c.Resources.Limits) }),
 		func(s *setup) { delete(s.spec.Containers[0].Resources.Limits, corev1.ResourceMemory) }, nil},
@@ -249,8 +250,8 @@ var rules = []rule{
 		}
 		return "may be evicted unasked"
 	}, func(s *setup) { s.budgets = nil },
-		// A collector's spool, a scorer's work and a page come back where the pod does; a simulator has nothing to lose. An
-		// agent belongs to its node, and a job ends.
+		// An evicted gateway, collector, scorer or learning system continues in its new pod. A simulator has no state to
+		// lose. An agent belongs to its node, and a job ends.
 		[]string{
 			"lms",
 			"llm-gateway",
@@ -338,7 +339,7 @@ func TestEveryPodKeepsTheRules(t *testing.T) {
 	}
 }
 
-// place is somewhere a connection may come from or go to: a pod by its labels, or an address outside.
+// place is an end of a connection: a pod with its labels, or an address outside the cluster.
 type place struct {
 	labels labels.Set
 	ip     string
@@ -353,7 +354,7 @@ func selects(t *testing.T, s metav1.LabelSelector, l labels.Set) bool {
 	return sel.Matches(l)
 }
 
-// reaches says whether one of peers is p, a pod of the namespace or an address outside.
+// reaches says whether one of peers selects p, which is a pod of the namespace or an address outside.
 func reaches(t *testing.T, peers []networkingv1.NetworkPolicyPeer, p place) bool {
 	t.Helper()
 	for _, peer := range peers {
@@ -380,8 +381,8 @@ func opens(ports []networkingv1.NetworkPolicyPort, port int) bool {
 	})
 }
 
-// flows says whether the policies let a connection pass, as Kubernetes reads them: each side must allow it that any
-// policy selects.
+// flows says whether the policies let a connection pass, as Kubernetes reads them: if any policy selects a side, one of
+// that side's policies must allow the connection.
 func flows(t *testing.T, policies map[string]*networkingv1.NetworkPolicy, from, to place, port int) bool {
 	t.Helper()
 	leaves, enters := from.labels == nil, to.labels == nil
@@ -402,8 +403,7 @@ func flows(t *testing.T, policies map[string]*networkingv1.NetworkPolicy, from, 
 	return leaves && enters
 }
 
-// TestPacketsFlowWhereTheTopologyAdmitsACallerAndNowhereElse tries every pod against every pod on every port that
-// anybody has.
+// TestPacketsFlowWhereTheTopologyAdmitsACallerAndNowhereElse tries every pair of pods on every port that any pod has.
 func TestPacketsFlowWhereTheTopologyAdmitsACallerAndNowhereElse(t *testing.T) {
 	packetsFlowBy(t, string(manifests.Topology()), nil)
 }
@@ -498,7 +498,7 @@ func TestEverythingIsDeniedThatNoPolicyAllows(t *testing.T) {
 	}
 }
 
-// TestTheImageHasTheProgramsThatPodsRunAndNoOther compares the Dockerfile, what Docker is given, and the chart.
+// TestTheImageHasTheProgramsThatPodsRunAndNoOther compares the Dockerfile, Docker's build context and the chart.
 func TestTheImageHasTheProgramsThatPodsRunAndNoOther(t *testing.T) {
 	want := map[string]bool{}
 	for _, p := range pods(render(t, nil)) {

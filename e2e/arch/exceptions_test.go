@@ -1,14 +1,10 @@
 package arch
 
-// Exceptions from the measures of the house, each with what it has. They may only shrink.
+// These are the exceptions from the limits, each with its present size. The lists may only shrink.
 var (
 	tooLongFiles = map[string]int{
-		"e2e/arch/arch_test.go":     768,
-		"e2e/deploy/deploy_test.go": 764,
-		"e2e/refusal_test.go":       602,
-		"lab/cluster/install.go":    629,
-		"lab/local/supervisor.go":   611,
-		"manifests/chart_test.go":   936,
+		"lab/cluster/install.go":  629,
+		"lab/local/supervisor.go": 611,
 	}
 
 	tooWideFiles = map[string]int{}

@@ -116,7 +116,7 @@ func TestTheDocumentsTableOfWorkloadsIsTheTopology(t *testing.T) {
 
 var quoted = regexp.MustCompile("`([^`]+)`")
 
-// first are what stands in backquotes in the first cell of each row.
+// first are the words in backquotes in the first cell of each row.
 func first(rows [][]string) []string {
 	var out []string
 	for _, row := range rows {
@@ -176,7 +176,8 @@ func TestTheFoldersThatTheDocumentNamesAreThere(t *testing.T) {
 	}
 }
 
-// TestTheDocumentAndItsTestHaveTheSameCommands needs no cluster: what is printed is run, and what is run is printed.
+// TestTheDocumentAndItsTestHaveTheSameCommands checks, without a cluster, that plan runs every printed command, and
+// that every command of plan is printed.
 func TestTheDocumentAndItsTestHaveTheSameCommands(t *testing.T) {
 	commands := printed(t)
 	var used []string
@@ -197,7 +198,7 @@ func TestTheDocumentAndItsTestHaveTheSameCommands(t *testing.T) {
 	}
 }
 
-// What the product's first design promised must stay printed, with the corrections that its own table lists.
+// The document must print everything that the first design promised, except for the corrections that its table lists.
 func TestTheDocumentPrintsWhatTheFirstDesignPromised(t *testing.T) {
 	commands := printed(t)
 	for _, want := range []string{

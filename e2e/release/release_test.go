@@ -1,4 +1,4 @@
-// Package release looks at what `make release` makes: what it is told to build, and what stands in dist/ afterwards.
+// Package release checks `make release`: the programs that it is told to build, and the files that it leaves in dist/.
 package release
 
 import (
@@ -54,7 +54,7 @@ func builds(t *testing.T) []build {
 	return c.Builds
 }
 
-// programs are the mains of this repository that users get: all but the one that counts skipped tests.
+// programs are the main packages of this repository that users get: all but the one that counts skipped tests.
 func programs(t *testing.T) []string {
 	t.Helper()
 	var out []string
@@ -72,7 +72,7 @@ func programs(t *testing.T) []string {
 	return out
 }
 
-// A release has every program, built as `make build` builds it, for every system.
+// A release has every program for every system, built with the flags of `make build`.
 func TestTheReleaseBuildsEveryProgramAsMakeDoes(t *testing.T) {
 	makefile, err := os.ReadFile(filepath.Join(root, "Makefile"))
 	if err != nil {
@@ -104,7 +104,7 @@ func TestTheReleaseBuildsEveryProgramAsMakeDoes(t *testing.T) {
 	}
 }
 
-// packed are the files of an archive, by their names; text is kept of those that keep names.
+// packed are the files of an archive, by their names. It keeps the content of the files that keep names.
 func packed(t *testing.T, archive string, keep func(name string) bool) map[string][]byte {
 	t.Helper()
 	f, err := os.Open(archive)
@@ -134,7 +134,7 @@ func packed(t *testing.T, archive string, keep func(name string) bool) map[strin
 	}
 }
 
-// made lists what a pattern finds in dist.
+// made lists the files in dist that match a pattern.
 func made(t *testing.T, pattern string) []string {
 	t.Helper()
 	found, err := filepath.Glob(filepath.Join(dist, pattern))
@@ -144,7 +144,7 @@ func made(t *testing.T, pattern string) []string {
 	return found
 }
 
-// `make release` runs it on what it has made.
+// `make release` runs this test on the files that it has made.
 func TestTheReleasesArchivesHoldWhatTheyShould(t *testing.T) {
 	if _, err := os.Stat(dist); err != nil {
 		needtest.Lacks(t, needtest.Release, "there is no release: make release makes one, and runs this test")
@@ -186,7 +186,7 @@ func TestTheReleasesArchivesHoldWhatTheyShould(t *testing.T) {
 	billed(t)
 }
 
-// chart is the chart's package.
+// chart checks the chart's package.
 func chart(t *testing.T) string {
 	t.Helper()
 	found, err := filepath.Glob(filepath.Join(root, ".release", "*.tgz"))
@@ -199,7 +199,7 @@ func chart(t *testing.T) string {
 	return found[0]
 }
 
-// tellsItsVersion runs the archive's lab.
+// tellsItsVersion runs the lab program of the archive and checks the version that it prints.
 func tellsItsVersion(t *testing.T, program []byte, archive string) {
 	t.Helper()
 	file := filepath.Join(t.TempDir(), "lab")
@@ -224,7 +224,7 @@ func tellsItsVersion(t *testing.T, program []byte, archive string) {
 	}
 }
 
-// checksummed checks the checksums, and that there is one for each archive and for the chart.
+// checksummed checks the checksums, and that each archive and the chart have one.
 func checksummed(t *testing.T) {
 	t.Helper()
 	text, err := os.ReadFile(filepath.Join(dist, "checksums.txt"))
@@ -248,7 +248,7 @@ func checksummed(t *testing.T) {
 	}
 }
 
-// billed checks the bill of materials: it names what go.mod requires.
+// billed checks that the bill of materials names the modules that go.mod requires.
 func billed(t *testing.T) {
 	t.Helper()
 	found := made(t, "*.cdx.json")

@@ -86,11 +86,11 @@ func TestWhatHappensIsPutInPlaceAndLeavesTheRestOfThePageAlone(t *testing.T) {
 	// Held still, it stays as it is until it may go on.
 	do(t, ctx, chromedp.Click(chromedp.CSS("#still")))
 	look(t, ctx, chromedp.Evaluate[bool](`new Promise(done => {
-		const ask = window.fetch, beside = new EventSource("/console/events");
+		const ask = window.fetch, second = new EventSource("/console/events");
 		window.looked = window.heard = 0;
 		window.fetch = (...what) => { looked++; return ask(...what); };
-		beside.addEventListener("changed", () => heard++);
-		beside.onopen = () => done(true);
+		second.addEventListener("changed", () => heard++);
+		second.onopen = () => done(true);
 	})`, chromedp.EvalAwaitPromise))
 	s.exercise("three", exercise.Failed)
 	for n := range 3 { // by the last of them, the page has heard of the first

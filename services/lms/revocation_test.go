@@ -118,7 +118,7 @@ func TestARevokedCertificateIsRefusedAtTheNextRequestAndANewerOneIsNot(t *testin
 	}
 	for _, agent := range []string{"tom", "admin"} {
 		if p := c.send(signed[agent], agent, "GET", "/"); p.status == 401 || p.status == 403 {
-			t.Errorf("%s, whom nobody revoked: %d", agent, p.status)
+			t.Errorf("%s, who was not revoked: %d", agent, p.status)
 		}
 	}
 	b := c.browser()

@@ -134,7 +134,7 @@ func TestAnInstructorSeesWhomAnotherProfileWouldScoreHowAndItChangesNothing(t *t
 	b := s.as(site.RoleInstructor)
 	if p := b.get("/organisation"); strings.Contains(p.body, `id="differences"`) ||
 		!strings.Contains(p.body, `<option value="classic-v1">`) {
-		t.Errorf("nobody asked, or cannot: %s", p.text())
+		t.Errorf("without a comparison, or without the choice of one: %s", p.text())
 	}
 	p := b.get("/organisation?shadow=classic-v1")
 	_, table, ok := strings.Cut(p.body, `id="differences"`)

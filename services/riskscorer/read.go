@@ -125,7 +125,7 @@ func (s *Scorer) Risk(w http.ResponseWriter, r *http.Request) error {
 			return err
 		}
 		if len(people) == 0 {
-			return httpjson.Errorf(http.StatusNotFound, "unknown_person", "nobody in the roster is %q", clip(id))
+			return httpjson.Errorf(http.StatusNotFound, "unknown_person", "no person in the roster is %q", clip(id))
 		}
 		p, known := people[0], read[id]
 		current := at.IsZero() && asOf == latest

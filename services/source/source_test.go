@@ -9,8 +9,9 @@ import (
 	"testing"
 	"time"
 
-	"example.org/security-training/services/activity"
 	"github.com/google/go-cmp/cmp"
+
+	"example.org/security-training/services/activity"
 )
 
 type memory map[string][]byte

@@ -308,7 +308,7 @@ func (s *Scenario) faults(lines map[string]int) []string {
 		bystander = bystander || e.Level == risk.Low && e.Call == ""
 	}
 	if len(s.Expect) > 0 && !bystander {
-		at(lines["expect"], "expect: no line says that somebody stays LOW; each scenario needs a bystander")
+		at(lines["expect"], "expect: no line says that a person stays LOW; each scenario needs a bystander")
 	}
 	return list
 }
@@ -383,7 +383,7 @@ func (m Moment) check() error {
 	case r.Bytes < 0:
 		return fmt.Errorf("record: bytes %d: negative", r.Bytes)
 	}
-	someone := person("somebody", "somebody", "somebody", Member{})
+	someone := person("someone", "someone", "someone", Member{})
 	for _, a := range m.acts("check", 0, time.Unix(0, 0), someone.ID) {
 		if _, err := world.Traces([]risk.Person{someone}, []routine.Act{a}); err != nil {
 			return fmt.Errorf(

@@ -102,7 +102,7 @@ expect:
 		"line 8: cast mira: zone", "line 10: hint 2", "line 12: at \"later\"", "line 13: who \"john\"",
 		"line 14: record: no simulator reports event \"levitation\"", "line 15: record: no simulator",
 		"line 16: record: a secret is of source git", "line 17: record: want either", "line 17: times 5000",
-		"line 18: expect: no line says that somebody stays LOW", "line 19: level \"PURPLE\"",
+		"line 18: expect: no line says that a person stays LOW", "line 19: level \"PURPLE\"",
 		"line 19: because \"git.commit\"", "line 20: call \"lms\"", "line 20: as \"ghost\"", "line 20: route",
 		"line 20: outcome",
 		"line 21: want either who or call", "line 22: as, route, outcome",

@@ -120,7 +120,7 @@ func compose(rng *rand.Rand, req lesson.Request) lesson.Content {
 	}
 	first := req.Reasons[0]
 	openings := []string{
-		"In the past weeks your account %s. Nobody is blamed for that; it is what this lesson begins with. ",
+		"In the past weeks your account %s. This is not meant as blame, but it is where this lesson begins. ",
 		"This lesson is about something that happened - your account %s. ",
 		"Let us start from your own work, in which your account %s. ",
 	}

@@ -51,8 +51,8 @@
 {{- end }}
 {{- end }}
 
-{{/* Labels of a pod; .name and .kind are of a row or of a part of SPIRE. None changes with the chart's version, which alone
-is no reason to start anything again. */}}
+{{/* Labels of a pod; .name and .kind are of a row or of a part of SPIRE. No label has the chart's version, since a new version
+alone must not restart pods. */}}
 {{- define "st.podLabels" -}}
 app: {{ .name }}
 app.kubernetes.io/name: {{ .name }}
@@ -61,14 +61,14 @@ app.kubernetes.io/part-of: security-training
 security-training/kind: {{ .kind }}
 {{- end }}
 
-{{/* Labels of every other object of the same. */}}
+{{/* Labels of the other objects of the row or part. */}}
 {{- define "st.labels" -}}
 {{ include "st.podLabels" . }}
 app.kubernetes.io/managed-by: {{ .root.Release.Service }}
 helm.sh/chart: {{ .root.Chart.Name }}-{{ .root.Chart.Version }}
 {{- end }}
 
-{{/* Labels of what belongs to no one part. */}}
+{{/* Labels of objects that belong to no single part. */}}
 {{- define "st.commonLabels" -}}
 app.kubernetes.io/instance: {{ .Release.Name }}
 app.kubernetes.io/part-of: security-training
@@ -117,15 +117,15 @@ seccompProfile: {type: RuntimeDefault}
 {{- end }}
 
 {{/*
-How much memory Go's garbage collector aims to stay below, in bytes: a million for each MiB of the container's limit, which is 95% of
-it. Without it a heap grows to double of what is in use before it is collected, and the kernel ends the process at the limit.
+Go's memory limit in bytes: a million for each MiB of the container's limit, which is 95% of it. Without a limit the heap may grow to
+double of what is in use before it is collected, and the kernel ends the process at the container's limit.
 */}}
 {{- define "st.memory" -}}
 - {name: MEMORY_LIMIT_MIB, valueFrom: {resourceFieldRef: {resource: limits.memory, divisor: 1Mi}}}
 - {name: GOMEMLIMIT, value: "$(MEMORY_LIMIT_MIB)000000"}
 {{- end }}
 
-{{/* What every workload is told: the same that lab/local tells a process. */}}
+{{/* The environment of every workload, which is the same as lab/local gives a process. */}}
 {{- define "st.environment" -}}
 {{- $topo := include "st.topology" .root | fromJson -}}
 - {name: WORKLOAD, value: {{ .row.name }}}
@@ -169,7 +169,7 @@ it. Without it a heap grows to double of what is in use before it is collected, 
 {{- end }}
 {{- end }}
 
-{{/* The workload's folders. Kubernetes makes the state's folder, since the image has nothing to make one with. */}}
+{{/* The workload's folders. Kubernetes makes the state's folder, since the image has no tool for it. */}}
 {{- define "st.mounts" -}}
 - {name: topology, mountPath: /etc/security-training, readOnly: true}
 - {name: spire-agent-socket, mountPath: /run/spire/agent-sockets, readOnly: true}
@@ -216,7 +216,7 @@ it. Without it a heap grows to double of what is in use before it is collected, 
 {{- end }}
 {{- end }}
 
-{{/* A program answers its health port once it has an identity: until then it is starting, and not dead. */}}
+{{/* A program answers on its health port once it has an identity. Until then it counts as starting. */}}
 {{- define "st.probes" -}}
 startupProbe:
   httpGet: {path: /live, port: health}

@@ -125,7 +125,7 @@ func (a *Auth) principalOf(order lmsapi.LinkOrder, link *lmsapi.Link) (site.Prin
 	if slices.ContainsFunc(people, func(s risk.Standing) bool { return s.Manager == order.Person }) {
 		link.Role = "manager"
 	} else if order.Role == "manager" {
-		return p, httpjson.Errorf(http.StatusConflict, "no_reports", "nobody reports to %q", order.Person)
+		return p, httpjson.Errorf(http.StatusConflict, "no_reports", "no person reports to %q", order.Person)
 	}
 	return p, nil
 }

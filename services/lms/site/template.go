@@ -60,7 +60,7 @@ var assetKinds = map[string]string{
 // parts are the templates that every page may include.
 var parts = []string{"templates/layout.html", "templates/parts.html", "templates/console_parts.html"}
 
-// loadTemplates parses all templates, which know more besides the words.
+// loadTemplates parses all templates. They may call the functions of more and those for words.
 func loadTemplates(from fs.FS, more ...template.FuncMap) (*templates, error) {
 	a, err := loadAssets(from)
 	if err != nil {

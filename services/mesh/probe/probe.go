@@ -56,7 +56,7 @@ func NewTickets() *Tickets { return &Tickets{cache: tls.NewLRUClientSessionCache
 const Undecided topology.Outcome = "Undecided"
 
 // ErrNobody is in the error of Open, and in that of a Result, when there was no decision.
-var ErrNobody = errors.New("nobody decided")
+var ErrNobody = errors.New("no decision")
 
 // Result is what the calling side saw.
 type Result struct {

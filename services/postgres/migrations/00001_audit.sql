@@ -1,6 +1,6 @@
 -- +goose Up
--- Business rows of the audit: append-only, one hash chain per writer, so that no chain serialises another writer's ingest.
--- Writers get EXECUTE on audit.append and nothing else; who may call it is membership in audit_writer.
+-- Business rows of the audit are append-only. Each writer has its own hash chain, so that writers do not wait for each other.
+-- Writers get EXECUTE on audit.append and nothing else. The members of audit_writer may call it.
 CREATE SCHEMA audit AUTHORIZATION owner;
 CREATE SCHEMA people AUTHORIZATION owner;
 CREATE SCHEMA risk AUTHORIZATION owner;
@@ -29,7 +29,8 @@ CREATE TABLE audit.entry (
 CREATE INDEX entry_event ON audit.entry (event) WHERE event <> '';
 CREATE INDEX entry_person ON audit.entry (person, at) WHERE person <> '';
 
--- The hash of an entry: SHA-256, in hex, over its fields, one a line, the free text last, so that no two entries read alike.
+-- The hash of an entry is SHA-256, in hex, over its fields, one on each line. The free text is last, so that two different
+-- entries never have the same text.
 -- +goose StatementBegin
 CREATE FUNCTION audit.sum(chain text, seq bigint, at timestamptz, kind text, person text, event text, prev text, detail text) RETURNS text
 LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
@@ -37,8 +38,8 @@ LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
 $$;
 -- +goose StatementEnd
 
--- audit.append adds entries, a JSON array of {kind, person, event, detail}, to the chain of the role that is signed in.
--- The tip's row is locked until the caller's transaction ends: the entries commit with what they report, or not at all.
+-- audit.append adds entries, a JSON array of {kind, person, event, detail}, to the chain of the role that is signed in. It
+-- locks the tip's row until the caller's transaction ends. The entries commit together with the change that they report.
 -- +goose StatementBegin
 CREATE FUNCTION audit.append(entries jsonb) RETURNS bigint
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog AS $$
@@ -66,7 +67,7 @@ END
 $$;
 -- +goose StatementEnd
 
--- A writer may read its own chain, for the export, and nobody else's.
+-- A writer may read its own chain, for the export, and no other chain.
 CREATE VIEW audit.own WITH (security_barrier) AS
     SELECT * FROM audit.entry WHERE chain = session_user;
 
@@ -75,8 +76,8 @@ GRANT USAGE ON SCHEMA audit TO audit_writer;
 GRANT EXECUTE ON FUNCTION audit.append(jsonb) TO audit_writer;
 GRANT SELECT ON audit.own TO audit_writer;
 
--- Each schema has a group role <schema>_writer, whose rights its migrations grant; dbkeeper makes the workloads that
--- topology lists for the schema its members.
+-- Each schema has a group role <schema>_writer. The schema's migrations grant rights to this role. dbkeeper makes the
+-- workloads that topology lists for the schema members of it.
 GRANT USAGE ON SCHEMA people TO people_writer;
 GRANT USAGE ON SCHEMA risk TO risk_writer;
 GRANT USAGE ON SCHEMA training TO training_writer;

@@ -1,5 +1,5 @@
 -- +goose Up
--- Who works here, what they did, and what it came to. Both schemas belong to the risk scorer.
+-- The people, their events and their scores. Both schemas belong to the risk scorer.
 
 -- The scorer copies each batch into a temporary table before it merges it.
 -- +goose StatementBegin
@@ -19,14 +19,14 @@ CREATE TABLE people.person (
     gone     date,                          -- the first day after
     zone     text NOT NULL,
     accounts text[] NOT NULL,
-    added    bigint NOT NULL DEFAULT 0,     -- position of the event log when the person came into the roster
+    added    bigint NOT NULL DEFAULT 0,     -- position of the event log when the person was added to the roster
     position bigint NOT NULL DEFAULT 0,     -- of the person's last event
-    era      bigint NOT NULL DEFAULT 0      -- changes when older events became, or ceased to be, this person's
+    era      bigint NOT NULL DEFAULT 0      -- changes when earlier events are assigned to this person, or taken from them
 );
--- Replicas remember a person's events up to a position, within one era.
+-- Replicas cache a person's events up to a position. The cache is valid for one era.
 CREATE SEQUENCE people.era;
 
--- An account is held in lower case: vendors do not agree about case.
+-- Accounts are stored in lower case, since vendors treat case differently.
 CREATE TABLE people.account (
     account text PRIMARY KEY,
     person  text NOT NULL REFERENCES people.person ON DELETE CASCADE
@@ -44,7 +44,7 @@ CREATE TABLE people.clock (
 CREATE TABLE risk.event (
     position  bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     id        text        NOT NULL UNIQUE,
-    person    text,                         -- null while its accounts belong to nobody
+    person    text,                         -- null while its accounts belong to no person
     source    text        NOT NULL,
     verb      text        NOT NULL,
     at        timestamptz NOT NULL,
@@ -68,7 +68,8 @@ CREATE TABLE risk.score (
 );
 CREATE INDEX score_at ON risk.score (person, at);
 
--- A collector sends a batch only when every earlier entry is final, so the last entry answered is the highest contiguous one.
+-- A collector sends a batch only when the scorer has answered every earlier entry. So the last entry that was answered is the
+-- highest contiguous one.
 CREATE TABLE risk.watermark (
     collector text PRIMARY KEY,
     seq       bigint      NOT NULL,
@@ -82,12 +83,12 @@ CREATE TABLE risk.dead_letter (
     serial    text        NOT NULL,
     seq       bigint      NOT NULL,
     reason    text        NOT NULL,
-    event     bytea       NOT NULL,         -- the line as it arrived: it may be what no jsonb can hold
+    event     bytea       NOT NULL,         -- the line as it arrived, since jsonb cannot hold every line
     received  timestamptz NOT NULL DEFAULT clock_timestamp(),
     UNIQUE (collector, id, reason)
 );
 
--- Accounts that belong to nobody, each event under its first account.
+-- Accounts that belong to no person. An event counts for its first account.
 CREATE TABLE risk.unknown_account (
     account text PRIMARY KEY,
     events  bigint      NOT NULL,

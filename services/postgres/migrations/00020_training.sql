@@ -1,9 +1,9 @@
 -- +goose Up
--- Who signed in, what was taught, how the quizzes went, and what the risk scorer has yet to hear of it. The schema belongs
--- to the learning system.
+-- Sign-ins, lessons, results of quizzes, and the events that are still to be delivered to the risk scorer. The schema
+-- belongs to the learning system.
 SET ROLE owner;
 
--- One-time sign-in links. Only the SHA-256 of a token is kept: whoever reads this table cannot sign in.
+-- One-time sign-in links. Only the SHA-256 of a token is stored, so a reader of this table cannot sign in with it.
 CREATE TABLE training.link (
     token   bytea       PRIMARY KEY,
     role    text        NOT NULL CHECK (role IN ('person', 'instructor')),
@@ -13,7 +13,7 @@ CREATE TABLE training.link (
     used    timestamptz
 );
 
--- Sessions of the dashboard, under the hash of their token.
+-- Sessions of the dashboard, by the hash of their token.
 CREATE TABLE training.session (
     token  text        PRIMARY KEY,
     state  bytea       NOT NULL,
@@ -21,7 +21,7 @@ CREATE TABLE training.session (
 );
 CREATE INDEX session_expiry ON training.session (expiry);
 
--- The name under which a person is known beyond this system: to the gateway, and so to a model's quota.
+-- The pseudonym of a person outside this system: in requests to the gateway, and so in the model's quota.
 CREATE TABLE training.learner (
     person  text PRIMARY KEY,
     subject text NOT NULL UNIQUE DEFAULT gen_random_uuid()::text
@@ -32,16 +32,16 @@ CREATE TABLE training.lesson (
     person   text        NOT NULL,
     module   text        NOT NULL,
     state    text        NOT NULL CHECK (state IN ('writing', 'ready', 'passed', 'failed', 'refused')),
-    request  jsonb       NOT NULL,          -- what the gateway is asked: no name in it
-    lesson   jsonb,                         -- with the quiz's key, which never leaves the server
+    request  jsonb       NOT NULL,          -- the request to the gateway, which contains no name
+    lesson   jsonb,                         -- with the right answers, which never leave the server
     origin   text        NOT NULL DEFAULT '',
     asked    timestamptz NOT NULL,          -- lab time
     made     timestamptz NOT NULL DEFAULT clock_timestamp(),
-    again    timestamptz,                   -- when a refused one may be asked for again
+    again    timestamptz,                   -- when a refused lesson may be requested again
     CHECK ((lesson IS NULL) = (state IN ('writing', 'refused')))
 );
 CREATE INDEX lesson_person ON training.lesson (person, made DESC);
--- At most one open lesson of a module for each person: a second click finds the first one's.
+-- A person has at most one open lesson of a module. A second click finds the lesson of the first.
 CREATE UNIQUE INDEX lesson_open ON training.lesson (person, module) WHERE state IN ('writing', 'ready');
 
 CREATE TABLE training.attempt (
@@ -55,7 +55,7 @@ CREATE TABLE training.attempt (
     PRIMARY KEY (lesson, number)
 );
 
--- The end of a lesson, passed or not. Scores are in whole 1e-12, as the scorer gave them before and after.
+-- The end of a lesson, passed or not. before and after are the scorer's scores, in whole 1e-12.
 CREATE TABLE training.completion (
     lesson uuid             PRIMARY KEY REFERENCES training.lesson ON DELETE CASCADE,
     person text             NOT NULL,
@@ -69,7 +69,8 @@ CREATE TABLE training.completion (
 );
 CREATE INDEX completion_person ON training.completion (person, at);
 
--- Events for the risk scorer. They commit with what they report and are delivered at least once; the scorer knows each by id.
+-- Events for the risk scorer. They commit with the change that they report and are delivered at least once. The scorer
+-- recognises a repeated event by its id.
 CREATE TABLE training.outbox (
     seq       bigint      GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     id        text        NOT NULL UNIQUE,

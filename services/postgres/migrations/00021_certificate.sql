@@ -1,6 +1,6 @@
 -- +goose Up
--- The key under which certificates are numbered. There is one; a reset keeps it, so that what was printed stays valid as
--- long as what it certifies is there.
+-- The key from which certificates' numbers are derived. There is one. A reset keeps it, so that a printed certificate stays
+-- valid as long as its record exists.
 SET ROLE owner;
 
 CREATE TABLE training.certificate_key (

@@ -1,5 +1,6 @@
 -- +goose Up
--- What the conductor told of what happens elsewhere: the console's feed, so that it survives a restart. The latest are kept.
+-- The console's feed: events in other parts of the lab that the conductor reported. It is stored to survive a restart. Only
+-- the latest are kept.
 SET ROLE owner;
 
 CREATE TABLE training.feed (

@@ -1,6 +1,6 @@
 -- +goose Up
--- The rows of one's own chain about an event, and those about a person in a span of time that mention it: found by two indexes,
--- however long the chain is. With no event, all about the person in that span.
+-- The rows of the caller's own chain about an event, and the rows about a person in a span of time that mention the event. Two
+-- indexes find them, however long the chain is. Without an event, all rows about the person in that span.
 SET ROLE owner;
 
 -- +goose StatementBegin

@@ -1,7 +1,8 @@
 -- +goose Up
--- The newest rows of one's own chain. A barrier view is planned by itself and knows neither the order nor the number of rows
--- that are wanted, so it would read and sort a whole chain for each page of it; and session_user is of type name: compared as
--- text, it finds a chain by the primary key. Databases that began while this was numbered 24 have it: it may be done again.
+-- The newest rows of the caller's own chain. PostgreSQL plans a barrier view by itself, without the order and the number of
+-- rows that the query wants. So it would read and sort the whole chain for each page. session_user has the type name; compared
+-- as text, it finds a chain by the primary key. Databases that began while this migration had the number 24 have the function
+-- already, so it must be possible to run this again.
 SET ROLE owner;
 
 -- +goose StatementBegin

@@ -1,5 +1,6 @@
 -- +goose Up
--- What 35 says of a revocation holds for whoever may write: its time only ever rises, and it stays whose it is.
+-- A trigger enforces the promise of migration 35 for every role that may write: a revocation's time only rises, and its name
+-- and role do not change.
 SET ROLE owner;
 
 -- +goose StatementBegin

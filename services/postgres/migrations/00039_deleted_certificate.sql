@@ -1,6 +1,6 @@
 -- +goose Up
--- A certificate can be verified after its record was deleted: what is left is what its number is made from, and the date that it
--- bears, and nothing of whose it was. A line is never changed, and never taken away.
+-- A certificate can be verified after its record was deleted. This table keeps the input of its number and the date that is
+-- printed on it, but not whose certificate it was. A row is never changed and never deleted.
 SET ROLE owner;
 
 CREATE TABLE training.deleted_certificate (
@@ -9,8 +9,8 @@ CREATE TABLE training.deleted_certificate (
 );
 GRANT SELECT, INSERT ON training.deleted_certificate TO training_writer;
 
--- However the end of a lesson is deleted, its line is there. Who deletes it may have written one before, with the date in the zone
--- of the person, as the certificate bears it.
+-- A trigger writes the row, whichever statement deletes the end of a lesson. The deleting program may have written the row
+-- before, with the date in the person's time zone, as on the certificate.
 -- +goose StatementBegin
 CREATE FUNCTION training.keep_certificate() RETURNS trigger LANGUAGE plpgsql SET search_path = pg_catalog AS $$
 BEGIN
@@ -24,7 +24,7 @@ REVOKE ALL ON FUNCTION training.keep_certificate() FROM PUBLIC;
 
 CREATE TRIGGER keep_certificate BEFORE DELETE ON training.completion FOR EACH ROW WHEN (old.passed) EXECUTE FUNCTION training.keep_certificate();
 
--- The people who were made for an exercise, so that it can be taken away with them and without anybody else.
+-- The people who were created for an exercise, so that a reset can delete exactly them with it.
 ALTER TABLE training.exercise ADD COLUMN players text[] NOT NULL DEFAULT '{}';
 
 RESET ROLE;

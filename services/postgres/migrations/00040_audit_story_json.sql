@@ -1,6 +1,6 @@
 -- +goose Up
--- Schema audit belongs to package services/postgres/audited. The rows about a person name events as strings of a JSON
--- detail; rows of before named them as words.
+-- Schema audit belongs to package services/postgres/audited. Rows about a person name events as strings in a JSON detail.
+-- Earlier rows named them as words of a text.
 SET ROLE owner;
 
 -- +goose StatementBegin

@@ -1,4 +1,4 @@
-# Makes the database's folder once and becomes the server. The image's own entrypoint would want a password, and there is none.
+# Creates the database's folder once, then runs the server. The image's own entrypoint requires a password, and there is none.
 set -euo pipefail
 export PATH="$PATH:/usr/lib/postgresql/${PG_MAJOR:-17}/bin"
 if [ ! -s "$PGDATA/PG_VERSION" ]; then
@@ -6,7 +6,7 @@ if [ ! -s "$PGDATA/PG_VERSION" ]; then
   initdb -D "$PGDATA.new" -U postgres --auth-local=peer --auth-host=reject --encoding=UTF8 --locale=C --no-instructions
   mv "$PGDATA.new" "$PGDATA"
 fi
-# The certificate was in memory and went with the pod before: start without TLS, as the first time, until dbkeeper brings another.
+# The certificate was in memory and is lost with the last pod. Start without TLS, as at first, until dbkeeper writes another.
 if [ ! -s "$TLS_DIR/server.crt" ]; then
   sed -i '/^ssl/d' "$PGDATA/postgresql.auto.conf"
 fi
