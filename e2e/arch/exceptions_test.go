@@ -16,7 +16,7 @@ var (
 	}
 
 	manyMethods = map[string]int{
-		"lab/control.Lab":            34,
-		"lab/control.StateDir":       31,
+		"lab/control.Lab":      34,
+		"lab/control.StateDir": 31,
 	}
 )
