@@ -101,15 +101,13 @@ func under(folder string, parents ...string) bool {
 }
 
 // kernel is what everything else may stand on, innermost first.
-var kernel = []string{"services/env", "services/httpjson", "services/topology", "services/audit", "services/mesh"}
+var kernel = []string{
+	"services/wait", "services/env", "services/httpjson", "services/topology", "services/audit", "services/mesh",
+}
 
 // vocabulary is what crosses the wire.
 var vocabulary = []string{
-	"services/activity",
-	"services/risk",
-	"services/lesson",
-	"services/source",
-	"services/exercise",
+	"services/activity", "services/risk", "services/lesson", "services/source", "services/exercise",
 }
 
 // api says whether a folder holds what a product's routes are called, take and answer: server and clients share it.

@@ -3,7 +3,7 @@ package arch
 // Exceptions from the measures of the house, each with what it has. They may only shrink.
 var (
 	tooLongFiles = map[string]int{
-		"e2e/arch/arch_test.go":     768,
+		"e2e/arch/arch_test.go":     766,
 		"e2e/deploy/deploy_test.go": 764,
 		"e2e/refusal_test.go":       602,
 		"lab/cluster/install.go":    629,

@@ -19,6 +19,7 @@ import (
 	"example.org/security-training/lab/operator"
 	"example.org/security-training/services/audit"
 	"example.org/security-training/services/topology"
+	"example.org/security-training/services/wait"
 	"example.org/security-training/synth/nearest"
 )
 
@@ -95,7 +96,7 @@ func verifyRows(ctx context.Context, l lab.Lab, o *operator.Operator, name strin
 			return c.with(&audit.Fault{Kind: audit.MissingChain, Workload: c.Name, What: err.Error()}), nil
 		}
 		if len(rows) > 0 && c.Checkpoints == 0 && time.Now().Before(young) &&
-			operator.Pause(ctx, 100*time.Millisecond) == nil {
+			wait.For(ctx, 100*time.Millisecond) == nil {
 			continue
 		}
 		c.Entries, err = audit.VerifyRows(rows, name, pins)
@@ -114,7 +115,7 @@ func signedSince(ctx context.Context, l lab.Lab, name string, young time.Time) (
 		if err != nil || pins.Of(name) > 0 || time.Now().After(young) {
 			return pins, err
 		}
-		if err := operator.Pause(ctx, 100*time.Millisecond); err != nil {
+		if err := wait.For(ctx, 100*time.Millisecond); err != nil {
 			return nil, err
 		}
 	}
@@ -297,7 +298,7 @@ func follow(ctx context.Context, r io.Reader, lines chan<- []byte) error {
 		if !errors.Is(err, io.EOF) {
 			return err
 		}
-		if operator.Pause(ctx, 50*time.Millisecond) != nil {
+		if wait.For(ctx, 50*time.Millisecond) != nil {
 			return nil
 		}
 	}

@@ -22,6 +22,7 @@ import (
 	"example.org/security-training/services/exercise"
 	"example.org/security-training/services/lms/lmsapi"
 	"example.org/security-training/services/topology"
+	"example.org/security-training/services/wait"
 )
 
 // Controllable is a Lab that can be conducted from the dashboard's console: it also gives and takes identities, and its
@@ -69,7 +70,7 @@ func Run(ctx context.Context, s Controllable, original []byte, log *slog.Logger)
 		if err := c.conduct(ctx, &fresh); err != nil && ctx.Err() == nil {
 			log.Debug("conduct the lab", "error", err.Error())
 		}
-		if operator.Pause(ctx, 500*time.Millisecond) != nil {
+		if wait.For(ctx, 500*time.Millisecond) != nil {
 			return
 		}
 	}
@@ -165,7 +166,7 @@ func (c *conductor) begin(o exercise.Order) {
 			if err == nil || operator.IsConflict(err) || operator.IsNotFound(err) {
 				return
 			}
-			if operator.Pause(ctx, 500*time.Millisecond) != nil {
+			if wait.For(ctx, 500*time.Millisecond) != nil {
 				return
 			}
 		}
@@ -308,7 +309,7 @@ func (c *conductor) rotate(ctx context.Context, workload string) (string, error)
 		if now != before && now != "" {
 			return "the serial number is " + now + " now", nil
 		}
-		if operator.Pause(ctx, 20*time.Millisecond) != nil {
+		if wait.For(ctx, 20*time.Millisecond) != nil {
 			return "", fmt.Errorf("%s did not fetch its new identity", workload)
 		}
 	}

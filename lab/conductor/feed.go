@@ -7,13 +7,13 @@ import (
 	"time"
 
 	"example.org/security-training/lab/auditor"
-	"example.org/security-training/lab/operator"
 	"example.org/security-training/services/audit"
 	"example.org/security-training/services/exercise"
 	"example.org/security-training/services/httpjson"
 	"example.org/security-training/services/lms/lmsapi"
 	"example.org/security-training/services/riskscorer/scorerapi"
 	"example.org/security-training/services/topology"
+	"example.org/security-training/services/wait"
 )
 
 // pushFeed says what happens, twice a second, while the console is open: what the scorer made of which events, and how
@@ -63,7 +63,7 @@ func (c *conductor) pushFeed(ctx context.Context) {
 				last = now
 			}
 		}
-		if operator.Pause(ctx, 500*time.Millisecond) != nil {
+		if wait.For(ctx, 500*time.Millisecond) != nil {
 			return
 		}
 	}
@@ -82,7 +82,7 @@ func (c *conductor) newest(ctx context.Context, workload string) (int64, error) 
 			said = err.Error()
 			c.log.Warn("tell the console", "error", said)
 		}
-		if err := operator.Pause(ctx, 500*time.Millisecond); err != nil {
+		if err := wait.For(ctx, 500*time.Millisecond); err != nil {
 			return 0, err
 		}
 	}

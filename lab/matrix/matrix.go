@@ -15,9 +15,10 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"example.org/security-training/lab"
-	"example.org/security-training/lab/operator"
+	"example.org/security-training/services/audit"
 	"example.org/security-training/services/mesh/probe"
 	"example.org/security-training/services/topology"
+	"example.org/security-training/services/wait"
 	"example.org/security-training/synth/nearest"
 )
 
@@ -207,9 +208,9 @@ func tryRow(ctx context.Context, addr string, who probe.Caller, row []*Cell) {
 	}
 }
 
-// explain adds the reasons of refusals, which only the refusing side knows, from its audit; what it is still writing is
-// waited for. A caller whose certificate was never read leaves no serial number there: its refusal is told by its
-// reason, noted since began.
+// explain fills in why each call was refused. Only the callee knows the reason, and it writes the reason to its audit,
+// possibly a moment after it has refused: explain waits up to five seconds for all of them. A cell whose reason is
+// still missing then keeps an empty one, and so does not count as expected.
 func explain(
 	ctx context.Context,
 	l lab.Lab,
@@ -221,39 +222,53 @@ func explain(
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
 	for _, w := range topo.Workloads {
-		var open []*Cell
-		for _, c := range cells {
-			if c.Callee == w.Name && c.Measured == topology.Refused && c.Reason == "" {
-				open = append(open, c)
-			}
-		}
-		for len(open) > 0 {
+		unexplained := refusedBy(w.Name, cells)
+		for len(unexplained) > 0 {
 			entries, err := lab.Entries(ctx, l, w.Name)
 			if err != nil && ctx.Err() == nil {
 				return err
 			}
-			reasons := map[string]string{} // by caller
-			for _, e := range entries {
-				if e.Outcome != string(topology.Refused) {
-					continue
-				}
-				if c := serials[w.Name+" "+e.Serial]; c != nil {
-					reasons[c.Caller] = e.Reason
-				}
-				for _, s := range Strangers {
-					if e.Serial == "" && e.Reason == s.Reason && !e.At.Before(began) {
-						reasons[s.Name] = e.Reason
-					}
-				}
-			}
-			open = slices.DeleteFunc(open, func(c *Cell) bool {
+			reasons := reasonsOf(entries, w.Name, serials, began)
+			unexplained = slices.DeleteFunc(unexplained, func(c *Cell) bool {
 				c.Reason = reasons[c.Caller]
 				return c.Reason != ""
 			})
-			if len(open) > 0 && operator.Pause(ctx, 20*time.Millisecond) != nil {
-				break // a cell without a reason is not as expected
+			if len(unexplained) > 0 && wait.For(ctx, 20*time.Millisecond) != nil {
+				break
 			}
 		}
 	}
 	return nil
+}
+
+// refusedBy returns the cells that the callee refused and whose reason is not known yet.
+func refusedBy(callee string, cells []*Cell) []*Cell {
+	var list []*Cell
+	for _, c := range cells {
+		if c.Callee == callee && c.Measured == topology.Refused && c.Reason == "" {
+			list = append(list, c)
+		}
+	}
+	return list
+}
+
+// reasonsOf reads the reasons of refusals from a callee's audit, by the caller's name. An entry belongs to the caller
+// whose certificate has the entry's serial number. An entry has no serial number if the callee never read a
+// certificate: it belongs to the stranger who is refused for that reason, if it was written after the matrix began.
+func reasonsOf(entries []audit.Entry, callee string, serials map[string]*Cell, began time.Time) map[string]string {
+	reasons := map[string]string{}
+	for _, e := range entries {
+		if e.Outcome != string(topology.Refused) {
+			continue
+		}
+		if c := serials[callee+" "+e.Serial]; c != nil {
+			reasons[c.Caller] = e.Reason
+		}
+		for _, s := range Strangers {
+			if e.Serial == "" && e.Reason == s.Reason && !e.At.Before(began) {
+				reasons[s.Name] = e.Reason
+			}
+		}
+	}
+	return reasons
 }

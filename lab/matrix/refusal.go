@@ -7,10 +7,10 @@ import (
 	"time"
 
 	"example.org/security-training/lab"
-	"example.org/security-training/lab/operator"
 	"example.org/security-training/services/audit"
 	"example.org/security-training/services/mesh/probe"
 	"example.org/security-training/services/topology"
+	"example.org/security-training/services/wait"
 )
 
 // Refusal waits for the entry with which callee's audit says why it turned who away: by the certificate's serial number
@@ -40,7 +40,7 @@ func Refusal(
 		if i >= 0 {
 			return entries[i], nil
 		}
-		if err := operator.Pause(ctx, 10*time.Millisecond); err != nil {
+		if err := wait.For(ctx, 10*time.Millisecond); err != nil {
 			return audit.Entry{}, fmt.Errorf("%s turned the caller away, and its audit does not say why", callee)
 		}
 	}

@@ -17,6 +17,7 @@ import (
 	"example.org/security-training/services/risk"
 	"example.org/security-training/services/riskscorer/scorerapi"
 	"example.org/security-training/services/topology"
+	"example.org/security-training/services/wait"
 	"example.org/security-training/synth/world"
 )
 
@@ -49,7 +50,7 @@ func (o *Operator) Perform(ctx context.Context, play world.Play) error {
 			case world.Failed, world.Stopped:
 				return fmt.Errorf("play %s of %s %s: %s", play.ID, name, st.State, st.Error)
 			}
-			if err := Pause(ctx, 20*time.Millisecond); err != nil {
+			if err := wait.For(ctx, 20*time.Millisecond); err != nil {
 				return fmt.Errorf("play %s of %s: %d of %d delivered: %w", play.ID, name, st.Delivered, st.Issued, err)
 			}
 		}

@@ -158,18 +158,6 @@ func (o *Operator) Ask(ctx context.Context, route topology.Route, in, out any) e
 	return o.Call(ctx, name, route.Method(), route.Path(), in, out)
 }
 
-// Pause waits for d, or until ctx ends, whose error it answers then.
-func Pause(ctx context.Context, d time.Duration) error {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	case <-t.C:
-		return nil
-	}
-}
-
 // IsConflict says whether a call was answered 409.
 func IsConflict(err error) bool {
 	return err != nil && httpjson.FromError(err).Status == http.StatusConflict

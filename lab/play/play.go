@@ -25,6 +25,7 @@ import (
 	"example.org/security-training/services/risk"
 	"example.org/security-training/services/riskscorer/scorerapi"
 	"example.org/security-training/services/topology"
+	"example.org/security-training/services/wait"
 	"example.org/security-training/synth/people"
 	"example.org/security-training/synth/scenario"
 	"example.org/security-training/synth/world"
@@ -202,7 +203,7 @@ func (p *play) await(ctx context.Context, step scenario.Step) error {
 			return nil
 		}
 		wall := min(time.Duration(float64(left)/clock.Pace), time.Second)
-		if err := operator.Pause(ctx, max(wall, 10*time.Millisecond)); err != nil {
+		if err := wait.For(ctx, max(wall, 10*time.Millisecond)); err != nil {
 			return err
 		}
 	}

@@ -12,6 +12,7 @@ import (
 	"example.org/security-training/services/activity"
 	"example.org/security-training/services/httpjson"
 	"example.org/security-training/services/riskscorer/scorerapi"
+	"example.org/security-training/services/wait"
 	"example.org/security-training/synth/people"
 	"example.org/security-training/synth/routine"
 	"example.org/security-training/synth/world"
@@ -50,7 +51,7 @@ func whileAway(ctx context.Context, do func() error) error {
 	for {
 		err := do()
 		if err == nil || httpjson.FromError(err).Status != http.StatusServiceUnavailable ||
-			operator.Pause(ctx, time.Second) != nil {
+			wait.For(ctx, time.Second) != nil {
 			return err
 		}
 	}
@@ -60,7 +61,7 @@ func whileAway(ctx context.Context, do func() error) error {
 func again(ctx context.Context, do func() error) error {
 	for {
 		err := do()
-		if err == nil || operator.Pause(ctx, 250*time.Millisecond) != nil {
+		if err == nil || wait.For(ctx, 250*time.Millisecond) != nil {
 			return err
 		}
 	}
