@@ -5,25 +5,12 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
-	"io/fs"
-	"log/slog"
 	"os"
-	"path/filepath"
-	"strings"
 	"time"
 
-	"helm.sh/helm/v4/pkg/action"
-	"helm.sh/helm/v4/pkg/chart/loader/archive"
-	chart "helm.sh/helm/v4/pkg/chart/v2"
-	"helm.sh/helm/v4/pkg/chart/v2/loader"
-	"helm.sh/helm/v4/pkg/kube"
-	"helm.sh/helm/v4/pkg/release/common"
-	release "helm.sh/helm/v4/pkg/release/v1"
-	"helm.sh/helm/v4/pkg/storage/driver"
 	v1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/cli-runtime/pkg/genericclioptions"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
@@ -342,22 +329,6 @@ func own(ctx context.Context, client kubernetes.Interface, s Settings) error {
 	}
 }
 
-// choices is what is chosen when the lab is made, and stays so, for the chart: the key and the client's secret by name.
-func (in *Installation) choices(m control.Model, p control.Provider) map[string]any {
-	values := map[string]any{"llm": map[string]any{"backend": m.Backend, "model": m.Name}}
-	if m.Key != "" {
-		values["global"] = map[string]any{"geminiSecret": geminiSecret}
-	}
-	if p.Issuer != "" {
-		oidc := map[string]any{"issuer": p.Issuer, "clientID": p.Client, "redirectURL": p.Redirect}
-		if p.Secret != "" {
-			oidc["clientSecret"] = clientSecret
-		}
-		values["lms"] = map[string]any{"oidc": oidc}
-	}
-	return loader.MergeMaps(values, in.Values)
-}
-
 // putSecret makes a Secret, or replaces what it holds.
 func putSecret(
 	ctx context.Context,
@@ -374,129 +345,6 @@ func putSecret(
 		return fmt.Errorf("put secret %s: %w", name, err)
 	}
 	return nil
-}
-
-// values is what the lab sets in the chart. A policy with a fault is not rendered: pods that start by it end again and
-// again, and the chart's network policies would go by it while the workloads do not.
-func (in *Installation) values(s Settings) (map[string]any, error) {
-	if _, err := lab.RunningPolicy(in.Folder); err != nil {
-		return nil, err
-	}
-	text, err := os.ReadFile(in.Folder.Topology()) // which may have been edited
-	if err != nil {
-		return nil, fmt.Errorf("read the lab's topology: %w", err)
-	}
-	repository, tag := splitImage(in.Image)
-	return loader.MergeMaps(map[string]any{
-		"namespace": s.Namespace,
-		"topology":  string(text),
-		"image":     map[string]any{"repository": repository, "tag": tag},
-		"lms":       map[string]any{"peopleTLSSecret": peopleTLSSecret},
-		"spire":     map[string]any{"clusterName": s.Cluster},
-	}, s.Values), nil
-}
-
-// splitImage splits REPOSITORY:TAG.
-func splitImage(image string) (repository, tag string) {
-	if i := strings.LastIndexByte(image, ':'); i > strings.LastIndexByte(image, '/') {
-		return image[:i], image[i+1:]
-	}
-	return image, ""
-}
-
-// Chart is the embedded chart.
-func Chart() (*chart.Chart, error) {
-	var files []*archive.BufferedFile
-	err := fs.WalkDir(manifests.Chart(), ".", func(path string, d fs.DirEntry, err error) error {
-		if err != nil || d.IsDir() {
-			return err
-		}
-		b, err := fs.ReadFile(manifests.Chart(), path)
-		files = append(files, &archive.BufferedFile{Name: filepath.ToSlash(path), Data: b})
-		return err
-	})
-	if err != nil {
-		return nil, fmt.Errorf("read chart: %w", err)
-	}
-	c, err := loader.LoadFiles(files)
-	if err != nil {
-		return nil, fmt.Errorf("read chart: %w", err)
-	}
-	return c, nil
-}
-
-// install installs the chart, or upgrades it. It does not wait: AwaitReady does, and says who is not ready and why.
-func (in *Installation) install(ctx context.Context, s Settings) error {
-	c, err := Chart()
-	if err != nil {
-		return err
-	}
-	values, err := in.values(s)
-	if err != nil {
-		return err
-	}
-	cfg, err := helm(s)
-	if err != nil {
-		return err
-	}
-	history, err := action.NewHistory(cfg).Run(s.Release)
-	switch {
-	case errors.Is(err, driver.ErrReleaseNotFound), err == nil && len(history) == 0:
-		install := action.NewInstall(cfg)
-		install.ReleaseName, install.Namespace = s.Release, helmNamespace
-		install.WaitStrategy, install.Timeout = kube.HookOnlyStrategy, patience
-		_, err = install.RunWithContext(ctx, c, values)
-	case err == nil:
-		if err = unlock(cfg, s.Release); err != nil {
-			break
-		}
-		upgrade := action.NewUpgrade(cfg)
-		upgrade.Namespace, upgrade.ForceConflicts = helmNamespace, true
-		upgrade.WaitStrategy, upgrade.Timeout = kube.HookOnlyStrategy, patience
-		_, err = upgrade.RunWithContext(ctx, s.Release, c, values)
-	}
-	if err != nil {
-		return &lab.Error{
-			Code: lab.ExitPartly,
-			What: "install the chart",
-			Why:  err,
-			Try:  "helm history " + s.Release + "   (then lab up again, or lab down)",
-		}
-	}
-	return nil
-}
-
-// unlock has Helm go on after a process that ended in the middle of an install or upgrade, which it would take for one
-// that still runs: no other can be at work, since this one holds the lab's turn and the namespace is the lab's own.
-func unlock(cfg *action.Configuration, name string) error {
-	last, err := cfg.Releases.Last(name)
-	if err != nil {
-		return err
-	}
-	r, ok := last.(*release.Release)
-	if !ok || !r.Info.Status.IsPending() {
-		return nil
-	}
-	r.SetStatus(common.StatusFailed, "it was interrupted")
-	return cfg.Releases.Update(r)
-}
-
-// helm is Helm's configuration for a cluster. Its releases are kept where `helm install` without a namespace keeps
-// them.
-func helm(s Settings) (*action.Configuration, error) {
-	// Not Helm's own settings: those listen to HELM_KUBE… in the environment, which could send the chart elsewhere than
-	// its secrets.
-	flags, namespace := genericclioptions.NewConfigFlags(true), helmNamespace
-	flags.KubeConfig, flags.Context, flags.Namespace = &s.Kubeconfig, &s.Context, &namespace
-	flags.WrapConfigFn = func(config *rest.Config) *rest.Config {
-		tame(config)
-		return config
-	}
-	cfg := action.NewConfiguration(action.ConfigurationSetLogger(slog.DiscardHandler))
-	if err := cfg.Init(flags, helmNamespace, "secret"); err != nil {
-		return nil, fmt.Errorf("prepare Helm: %w", err)
-	}
-	return cfg, nil
 }
 
 // What `helm install security-system ./manifests/chart` would choose.
@@ -536,94 +384,4 @@ func hurryAgents(ctx context.Context, client kubernetes.Interface, namespace str
 		}
 		return
 	}
-}
-
-// down removes the lab from its cluster, and its folder.
-func down(ctx context.Context, l *control.Lab) ([]string, error) {
-	removed, s, err := EndSupervisor(ctx, l)
-	if err != nil {
-		return removed, err
-	}
-	more, err := uninstall(ctx, s)
-	removed = append(removed, more...)
-	if err != nil {
-		return removed, err
-	}
-	more, err = l.StateDir().Remove()
-	return append(removed, more...), err
-}
-
-// uninstall removes the release and the namespace with everything in it.
-func uninstall(ctx context.Context, s Settings) ([]string, error) {
-	_, client, err := connect(s.Kubeconfig, s.Context)
-	if err != nil {
-		return nil, err
-	}
-	cfg, err := helm(s)
-	if err != nil {
-		return nil, err
-	}
-	var removed []string
-	if _, err := client.CoreV1().Namespaces().Get(ctx, s.Namespace, metav1.GetOptions{}); apierrors.IsNotFound(err) {
-		return removed, nil
-	} else if err != nil {
-		return removed, fmt.Errorf("uninstall: %w", err)
-	}
-	if err := own(ctx, client, s); err != nil { // what another lab has there stays
-		var conflict *lab.Error
-		if errors.As(err, &conflict) {
-			return removed, nil
-		}
-		return removed, err
-	}
-	remove := action.NewUninstall(cfg)
-	remove.IgnoreNotFound, remove.WaitStrategy, remove.Timeout = true, kube.HookOnlyStrategy, patience
-	if _, err := remove.Run(s.Release); err != nil && !errors.Is(err, driver.ErrReleaseNotFound) {
-		return removed, fmt.Errorf("uninstall: %w", err)
-	}
-	removed = append(removed, "release "+s.Release)
-	if err := client.CoreV1().Namespaces().Delete(ctx, s.Namespace, metav1.DeleteOptions{}); err != nil &&
-		!apierrors.IsNotFound(err) {
-		return removed, fmt.Errorf("remove namespace: %w", err)
-	}
-	for {
-		_, err := client.CoreV1().Namespaces().Get(ctx, s.Namespace, metav1.GetOptions{})
-		if apierrors.IsNotFound(err) {
-			return append(removed, "namespace "+s.Namespace), nil
-		}
-		select {
-		case <-ctx.Done():
-			return removed, fmt.Errorf("remove namespace: %w", ctx.Err())
-		case <-time.After(200 * time.Millisecond):
-		}
-	}
-}
-
-// EndSupervisor ends a lab's supervisor, if it runs, and reads the lab's settings. One that does not end keeps its
-// folder.
-func EndSupervisor(ctx context.Context, l *control.Lab) (removed []string, s Settings, err error) {
-	if err := l.StateDir().Read(&s); err != nil {
-		return nil, s, err
-	}
-	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
-	defer cancel()
-	stuck := &lab.Error{Code: lab.ExitTimeout, What: "end the supervisor", Log: l.StateDir().Log(),
-		Try: fmt.Sprintf("ps ax | grep 'supervise %s'   (end what it shows, then lab down again)", l.StateDir())}
-	err = l.End(ctx)
-	if control.Gone(err) {
-		return nil, s, nil
-	}
-	if stuck.Why = err; err != nil {
-		return nil, s, stuck
-	}
-	for !control.Gone(err) {
-		select {
-		case <-ctx.Done():
-			stuck.Why = fmt.Errorf("it still answers: %w", ctx.Err())
-			return nil, s, stuck
-		case <-time.After(10 * time.Millisecond):
-		}
-		_, err = l.Status(ctx)
-	}
-	return []string{"process supervisor"}, s, nil
 }

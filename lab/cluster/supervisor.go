@@ -366,7 +366,7 @@ func (s *supervisor) Status() lab.Status {
 		Identity: "spire",
 		Isolated: "a pod for each workload",
 		Healthy:  true,
-		Seeded:   s.control.Folder.Seeded(), Folder: string(s.control.Folder), Spec: s.settings.Spec,
+		Seeded:   s.control.Folder.Milestones().Seeded(), Folder: string(s.control.Folder), Spec: s.settings.Spec,
 		Processes: []lab.ProcessStatus{{Name: "supervisor", PID: os.Getpid()}},
 	}
 	for _, name := range slices.Sorted(maps.Keys(Beneath)) {

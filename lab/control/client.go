@@ -10,11 +10,7 @@ import (
 	"io/fs"
 	"net"
 	"net/http"
-	"net/url"
 	"os"
-	"slices"
-	"strconv"
-	"strings"
 	"syscall"
 	"time"
 
@@ -99,98 +95,6 @@ func FindNamed(
 	return l, err
 }
 
-// AwaitReady returns when every workload is ready, or with why that will not be so within patience.
-func (l *Lab) AwaitReady(ctx context.Context, patience time.Duration) error {
-	return l.await(ctx, "", patience)
-}
-
-// AwaitWorkload is AwaitReady for one workload, however the others are.
-func (l *Lab) AwaitWorkload(ctx context.Context, workload string, patience time.Duration) error {
-	return l.await(ctx, workload, patience)
-}
-
-// readyIn says whether one workload is ready, or all are if name is "".
-func readyIn(st lab.Status, name string) bool {
-	if name == "" {
-		return st.Healthy
-	}
-	return slices.ContainsFunc(st.Workloads, func(w lab.WorkloadStatus) bool { return w.Name == name && w.Ready })
-}
-
-// await waits for the workload called name, or for all if it is "".
-func (l *Lab) await(ctx context.Context, name string, patience time.Duration) error {
-	what, route := "start the workloads", "/v1/ready"
-	if name != "" {
-		what, route = "start "+name, "/v1/ready?workload="+url.QueryEscape(name)
-	}
-	ctx, cancel := context.WithTimeout(ctx, patience)
-	defer cancel()
-	st, err := l.Status(ctx)
-	if err != nil {
-		return err
-	}
-	before := map[string]int{} // restarts, of which a pod that has lived long has some
-	for _, p := range st.Processes {
-		before[p.Name] = p.Restarts
-	}
-	for _, w := range st.Workloads {
-		before[w.Name] = w.Restarts
-	}
-	for !readyIn(st, name) {
-		late := unready(st)
-		if name != "" {
-			late = slices.DeleteFunc(late, func(u notReady) bool { return u.name != name })
-		}
-		for _, u := range late {
-			if u.restarts-before[u.name] >= 5 { // waiting for it is in vain
-				return l.failed(lab.ExitPartly, "start "+u.name, errors.New("it ends again and again"), u.name)
-			}
-		}
-		if err := l.admin.call(ctx, http.MethodGet, route, nil, &st); err != nil {
-			if len(late) > 0 && errors.Is(context.Cause(ctx), context.DeadlineExceeded) {
-				var parts []string
-				for _, u := range late {
-					parts = append(parts, u.name+" ("+u.why+")")
-				}
-				why := fmt.Errorf("not ready in time: %s", strings.Join(parts, "; "))
-				return l.failed(lab.ExitTimeout, what, why, late[0].name)
-			}
-			return &lab.Error{
-				Code: lab.ExitPartly, What: what, Why: err, Log: l.folder.Log(), Last: LastLines(l.folder.Log(), 5),
-			}
-		}
-	}
-	return nil
-}
-
-// failed is an error that shows the end of a workload's log.
-func (l *Lab) failed(code int, what string, why error, workload string) error {
-	log := l.folder.WorkloadLog(workload)
-	return &lab.Error{Code: code, What: what, Why: why, Log: log, Last: LastLines(log, 5), Try: "lab logs " + workload}
-}
-
-// notReady is a workload, or a process that others wait for, which is not as it should be.
-type notReady struct {
-	name, why string
-	restarts  int
-}
-
-// unready lists what is not as it should be, that on which the rest stands first.
-func unready(st lab.Status) []notReady {
-	var list []notReady
-	for _, p := range st.Processes {
-		if p.Why != "" {
-			list = append(list, notReady{p.Name, p.Why, p.Restarts})
-		}
-	}
-	for _, w := range st.Workloads {
-		if !w.Ready {
-			list = append(list, notReady{w.Name, w.Why, w.Restarts})
-		}
-	}
-	return list
-}
-
 // Status implements lab.Lab.
 func (l *Lab) Status(ctx context.Context) (lab.Status, error) { return l.admin.status(ctx) }
 
@@ -209,22 +113,8 @@ func (l *Lab) Results() string { return l.folder.Path("results") }
 // StateDir is where the lab keeps everything that it has on this machine.
 func (l *Lab) StateDir() StateDir { return l.folder }
 
-// MarkSeeded remembers that the history has been delivered, up to position of the scorer's event log.
-func (l *Lab) MarkSeeded(position int64) error {
-	return Replace(l.folder.seeded(), []byte(strconv.FormatInt(position, 10)), 0o600)
-}
-
-// MarkProven remembers that the lab has shown that it works.
-func (l *Lab) MarkProven() error { return Replace(l.folder.proven(), nil, 0o600) }
-
-// SeededAt is the position that MarkSeeded remembered.
-func (l *Lab) SeededAt() (int64, error) {
-	b, err := os.ReadFile(l.folder.seeded())
-	if err != nil {
-		return 0, fmt.Errorf("read the seeded state: %w", err)
-	}
-	return strconv.ParseInt(string(b), 10, 64)
-}
+// SeededAt is Milestones.SeededAt of this lab, for the conductor.
+func (l *Lab) SeededAt() (int64, error) { return l.folder.Milestones().SeededAt() }
 
 // Addr implements lab.Lab.
 func (l *Lab) Addr(ctx context.Context, workload string) (string, error) {

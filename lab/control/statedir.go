@@ -47,10 +47,6 @@ func (f StateDir) auditKey() string { return f.Path("audit.key") }
 
 func (f StateDir) auditPublic() string { return f.Path("audit.pub") }
 
-func (f StateDir) seeded() string { return f.Path("seeded") }
-
-func (f StateDir) proven() string { return f.Path("proven") }
-
 // Topology is the lab's own, which may be edited while it runs.
 func (f StateDir) Topology() string { return f.Path("topology.yaml") }
 
@@ -311,16 +307,4 @@ func tail(path string, most int64) ([]byte, error) {
 		return nil, err
 	}
 	return io.ReadAll(io.NewSectionReader(f, max(0, fi.Size()-most), most))
-}
-
-// Proven says whether the lab has shown that it works: an `up` that ended before it did has not.
-func (f StateDir) Proven() bool {
-	_, err := os.Stat(f.proven())
-	return err == nil
-}
-
-// Seeded says whether the history has been delivered.
-func (f StateDir) Seeded() bool {
-	_, err := os.Stat(f.seeded())
-	return err == nil
 }

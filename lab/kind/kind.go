@@ -67,88 +67,60 @@ func (r *Runtime) Up(ctx context.Context, spec lab.Spec, p progress.Reporter) (l
 	if err != nil {
 		return nil, err
 	}
-	c := clusterName(spec.Name)
-	provider := newProvider()
-	if own, err := owns(ctx, provider, c, f); err != nil {
-		return nil, err
-	} else if !own {
-		return nil, &lab.Error{Code: lab.ExitConflict, What: "make the cluster " + c, Why: errors.New(
-			"it is there already, of a lab whose folder is elsewhere or gone",
-		),
-			Try: "another --name, or lab down with the LAB_HOME that it was brought up with, or, if it is not needed: docker " +
-				"rm -f -v " + c + "-control-plane"}
-	}
-	images, err := imagesOf(r.Lookup)
-	if err != nil {
+	b := &bringUp{provider: newProvider(), cluster: clusterName(spec.Name), folder: f}
+	if err := b.refuseForeignCluster(ctx); err != nil {
 		return nil, err
 	}
-	if kept, ok := images.kept(f); ok {
-		images = kept // they are on the node already
-	} else if missing, err := images.missing(ctx); err != nil {
-		return nil, &lab.Error{
-			Code: lab.ExitPrecondition, What: "find the images", Why: err,
-			Try: "docker pull …, or name others: LAB_KIND_NODE_IMAGE, LAB_POSTGRES_IMAGE, LAB_SPIRE_VERSION",
-		}
-	} else if len(missing) > 0 {
-		p.Say("to download: %s", Sizes(missing))
+	if b.images, err = r.chooseImages(ctx, f, p); err != nil {
+		return nil, err
 	}
 	topo, err := topology.FromYAML(manifests.Topology())
 	if err != nil {
 		return nil, err
 	}
-	app, tag, err := application(r.Binaries, topo)
-	if err != nil {
+	b.claims = claims(topo)
+	if b.app, b.tag, err = application(r.Binaries, topo); err != nil {
 		return nil, err
 	}
-	images.Values["persistence"] = map[string]any{"storageClass": volumeClass}
-	var (
-		loaded   chan error
-		bringing counter
-		revived  time.Time // when a stopped cluster was started again
-	)
+	b.images.Values["persistence"] = map[string]any{"storageClass": volumeClass}
 	in := cluster.Installation{
-		Runtime: &cluster.Runtime{Lookup: r.Lookup, Self: r.Self, Version: r.Version},
-		Folder:  f,
-		Spec:    spec,
-		Name:    RuntimeName,
-		Context: "kind-" + c,
-		Image:   imageName(tag),
-		Values:  images.Values,
-		Down:    down,
-		Before: []cluster.Step{
-			{What: "kind cluster " + c, Do: func(ctx context.Context) error {
-				loaded = make(chan error, 1)
-				var err error
-				if revived, err = ensure(ctx, provider, c, images.Node, func(ctx context.Context) {
-					go func() { loaded <- load(ctx, provider, c, app, tag, images.Official, &bringing) }()
-				}); err != nil {
-					return err
-				}
-				return mark(ctx, provider, c, f)
-			}},
-			{What: "images", Do: func(ctx context.Context) error {
-				return bringing.await(ctx, loaded)
-			}},
-		},
-		Made: images.keep,
-		Prepare: func(ctx context.Context, client kubernetes.Interface, s cluster.Settings) error {
-			node, err := nodeOf(ctx, provider, c)
-			if err != nil {
-				return err
-			}
-			if !revived.IsZero() {
-				if err := awaitRestarted(ctx, client, s.Namespace, revived); err != nil {
-					return err
-				}
-			}
-			return volumes(ctx, client, node, s.Namespace, claims(topo))
-		},
-		Kubeconfig: func() ([]byte, error) {
-			text, err := provider.KubeConfig(c, false)
-			return []byte(text), err
-		},
+		Runtime:    &cluster.Runtime{Lookup: r.Lookup, Self: r.Self, Version: r.Version},
+		Folder:     f,
+		Spec:       spec,
+		Name:       RuntimeName,
+		Context:    "kind-" + b.cluster,
+		Image:      imageName(b.tag),
+		Values:     b.images.Values,
+		Down:       down,
+		Before:     b.steps(),
+		Made:       b.images.keep,
+		Prepare:    b.prepare,
+		Kubeconfig: b.kubeconfig,
 	}
 	return in.Up(ctx, p)
+}
+
+// chooseImages returns the images that the lab of f runs: those that its node has already, or those that the
+// environment names. It tells p what has to be downloaded.
+func (r *Runtime) chooseImages(ctx context.Context, f control.StateDir, p progress.Reporter) (Images, error) {
+	images, err := imagesOf(r.Lookup)
+	if err != nil {
+		return images, err
+	}
+	if kept, ok := images.kept(f); ok {
+		return kept, nil
+	}
+	missing, err := images.missing(ctx)
+	if err != nil {
+		return images, &lab.Error{
+			Code: lab.ExitPrecondition, What: "find the images", Why: err,
+			Try: "docker pull …, or name others: LAB_KIND_NODE_IMAGE, LAB_POSTGRES_IMAGE, LAB_SPIRE_VERSION",
+		}
+	}
+	if len(missing) > 0 {
+		p.Say("to download: %s", Sizes(missing))
+	}
+	return images, nil
 }
 
 // owns says whether a cluster of the name c, if there is one, is the one that the lab of f made: not that of a lab of

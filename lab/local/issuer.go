@@ -3,8 +3,10 @@ package local
 import (
 	"context"
 	"crypto/x509"
+	"encoding/pem"
 	"errors"
 	"fmt"
+	"os"
 	"time"
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
@@ -13,6 +15,7 @@ import (
 	"example.org/security-training/lab/control"
 	"example.org/security-training/lab/workloadapi"
 	"example.org/security-training/services/mesh/authority"
+	"example.org/security-training/services/topology"
 )
 
 // issuer gives the lab's processes their identities: the lab itself, or real SPIRE.
@@ -119,4 +122,40 @@ func (e embedded) order(_ context.Context, o control.Order) error {
 		control.CAActivate,
 		control.CARetire,
 	)
+}
+
+func loadCAs(path string, topo *topology.Topology) ([]*authority.CA, error) {
+	text, err := os.ReadFile(path)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read CAs: %w", err)
+	}
+	var cas []*authority.CA
+	for len(text) > 0 {
+		_, afterCert := pem.Decode(text)
+		block, rest := pem.Decode(afterCert)
+		if block == nil {
+			return nil, fmt.Errorf("read CAs %s: a certificate without a key", path)
+		}
+		ca, err := authority.FromPEM(topo.Domain(), text[:len(text)-len(rest)])
+		if err != nil {
+			return nil, err
+		}
+		cas, text = append(cas, ca), rest
+	}
+	return cas, nil
+}
+
+func saveCAs(path string, cas []*authority.CA) error {
+	var text []byte
+	for _, ca := range cas {
+		p, err := ca.PEM()
+		if err != nil {
+			return err
+		}
+		text = append(text, p...)
+	}
+	return control.Replace(path, text, 0o600)
 }

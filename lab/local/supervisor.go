@@ -4,17 +4,13 @@ import (
 	"context"
 	"crypto/x509"
 	"encoding/json"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"log/slog"
-	"maps"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"slices"
 	"strconv"
 	"sync"
 	"syscall"
@@ -23,10 +19,8 @@ import (
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 	"github.com/spiffe/go-spiffe/v2/svid/x509svid"
 
-	"example.org/security-training/lab"
 	"example.org/security-training/lab/control"
 	"example.org/security-training/services/audit"
-	"example.org/security-training/services/mesh/authority"
 	"example.org/security-training/services/topology"
 )
 
@@ -154,42 +148,6 @@ func (s *Supervisor) open() error {
 	return err
 }
 
-func loadCAs(path string, topo *topology.Topology) ([]*authority.CA, error) {
-	text, err := os.ReadFile(path)
-	if errors.Is(err, os.ErrNotExist) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, fmt.Errorf("read CAs: %w", err)
-	}
-	var cas []*authority.CA
-	for len(text) > 0 {
-		_, afterCert := pem.Decode(text)
-		block, rest := pem.Decode(afterCert)
-		if block == nil {
-			return nil, fmt.Errorf("read CAs %s: a certificate without a key", path)
-		}
-		ca, err := authority.FromPEM(topo.Domain(), text[:len(text)-len(rest)])
-		if err != nil {
-			return nil, err
-		}
-		cas, text = append(cas, ca), rest
-	}
-	return cas, nil
-}
-
-func saveCAs(path string, cas []*authority.CA) error {
-	var text []byte
-	for _, ca := range cas {
-		p, err := ca.PEM()
-		if err != nil {
-			return err
-		}
-		text = append(text, p...)
-	}
-	return control.Replace(path, text, 0o600)
-}
-
 // startAll starts the database's server and every row that has a binary, all at once: who needs another waits for it.
 func (s *Supervisor) startAll() error {
 	who, err := databaseAccount()
@@ -230,97 +188,6 @@ func (s *Supervisor) startAll() error {
 		s.keep(p)
 	}
 	return nil
-}
-
-// preparePeople gives the workload that serves people by HTTPS a fresh certificate, at each start of the supervisor.
-func (s *Supervisor) preparePeople(w topology.Workload, who account) error {
-	files, err := s.control.PeopleTLS(s.settings.Host, s.settings.Spec.Listen)
-	if err != nil {
-		return err
-	}
-	dir := s.folder.peopleTLS(w.Name)
-	if err = shareFolder(dir, who); errors.Is(err, os.ErrExist) {
-		err = nil
-	}
-	for name, content := range files {
-		err = errors.Join(err, share(filepath.Join(dir, name), content, who))
-	}
-	if err != nil {
-		return fmt.Errorf("certify %s to people: %w", w.Name, err)
-	}
-	return nil
-}
-
-// account is whom row i runs as: a uid of its own where root can give it one; the database's keeper is the database's
-// own.
-func (s *Supervisor) account(i int, w topology.Workload, database account) account {
-	if w.Kind == topology.KindDatabase {
-		return database
-	}
-	return workloadAccount(s.settings, i)
-}
-
-func workloadAccount(st settings, i int) account {
-	if st.UIDs == 0 {
-		return account{uid: os.Geteuid(), gid: os.Getegid()}
-	}
-	return account{uid: st.UIDs + i, gid: st.UIDs + i}
-}
-
-// environment is everything that a workload is told. Nothing is inherited.
-func (s *Supervisor) environment(w topology.Workload) []string {
-	f, keys := s.folder.Of(w.Name), s.folder.Keys(w.Name)
-	e := []string{
-		mark + "=" + string(s.folder.StateDir),
-		"WORKLOAD=" + w.Name,
-		"SPIFFE_ENDPOINT_SOCKET=unix://" + s.folder.api(),
-		"TRUST_DOMAIN=" + s.topo.TrustDomain,
-		"TOPOLOGY_FILE=" + s.folder.Topology(),
-		"MESH_HOST=" + s.settings.Host,
-		"AUDIT_FILE=" + f.Path("audit"),
-		"DATA_DIR=" + f.Path("state"),
-	}
-	if s.settings.Pprof {
-		e = append(e, "PPROF_SOCKET="+s.folder.WorkloadPprof(w.Name))
-	}
-	if len(w.Database) > 0 {
-		e = append(e, "DB_HOST="+s.settings.Host, "DB_PORT="+strconv.Itoa(s.settings.DBPort), "DB_NAME=security_training")
-	}
-	if w.WebTLS != 0 {
-		e = append(e, "PEOPLE_TLS_DIR="+s.folder.peopleTLS(w.Name), "PEOPLE_LISTEN="+s.settings.Spec.Listen)
-	}
-	if w.Source != "" {
-		e = append(e, "SOURCE_SECRET_FILE="+keys.Path("source.secret"))
-	}
-	switch w.Kind {
-	case topology.KindDatabase:
-		e = append(
-			e,
-			"PGHOST="+s.folder.postgres().Path("run"),
-			"DB_PORT="+strconv.Itoa(s.settings.DBPort),
-			"DB_NAME=security_training",
-			"TLS_DIR="+s.folder.postgres().Path("tls"),
-		)
-	case topology.KindGateway:
-		e = append(
-			e,
-			"LLM_BACKEND="+s.settings.Backend,
-			"GEMINI_MODEL="+s.settings.Model,
-			"GEMINI_API_KEY_FILE="+keys.Path("gemini.key"),
-		)
-	case topology.KindDashboard:
-		if s.settings.DevDir != "" {
-			e = append(e, "LMS_DEV_DIR="+s.settings.DevDir)
-		}
-		p := s.settings.Provider
-		if p.Issuer != "" {
-			e = append(e, "OIDC_ISSUER="+p.Issuer, "OIDC_CLIENT_ID="+p.Client, "OIDC_REDIRECT_URL="+p.Redirect)
-		}
-		if p.Mark != "" {
-			e = append(e, "OIDC_CLIENT_SECRET_FILE="+keys.Path("oidc.secret"))
-		}
-	}
-	return e
 }
 
 // keep starts p and starts it again, after a growing pause, whenever it ends.
@@ -546,66 +413,3 @@ func (s *Supervisor) Mint(
 
 // Order implements control.Backend.
 func (s *Supervisor) Order(ctx context.Context, o control.Order) error { return s.issuer.order(ctx, o) }
-
-// Status implements control.Backend.
-func (s *Supervisor) Status() lab.Status {
-	issued := s.issuer.Issued()
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	st := lab.Status{
-		Name:     s.settings.Spec.Name,
-		Runtime:  RuntimeName,
-		Identity: s.issuer.name(),
-		Isolated: "one uid for each workload",
-		Healthy:  true,
-		Folder:   string(s.folder.StateDir), Spec: s.settings.Spec,
-	}
-	if s.settings.UIDs == 0 {
-		st.Isolated = "not isolated: all workloads share your uid"
-	}
-	st.Seeded = s.folder.Seeded()
-	for _, w := range s.topo.Workloads {
-		if w.Web != 0 {
-			st.Room = control.Room(s.settings.Host, w.WebTLS, s.settings.Spec.Listen)
-			st.Dashboard = "http://" + net.JoinHostPort(s.settings.Host, strconv.Itoa(w.Web))
-		}
-		if w.Kind == topology.KindOperator {
-			continue
-		}
-		p := s.processes[w.Name]
-		ws := lab.WorkloadStatus{
-			Name: w.Name, Kind: w.Kind, Address: s.settings.Addr(w), SPIFFEID: s.topo.ID(w.Name).String(),
-			Serial: issued[w.Name].Serial, Expires: issued[w.Name].Expires, State: "starting",
-		}
-		if p != nil {
-			ws.Ready, ws.UID, ws.Restarts, ws.Why = p.ready, p.who.uid, p.restarts, p.why
-			ws.Program = p.program
-			switch {
-			case p.ready:
-				ws.State, ws.Why = "ready", ""
-			case p.cmd == nil:
-				ws.State = "restarting"
-			}
-			if p.cmd != nil {
-				ws.PID = p.cmd.Process.Pid
-			}
-		}
-		st.Healthy = st.Healthy && ws.Ready
-		st.Workloads = append(st.Workloads, ws)
-	}
-	st.Processes = append(st.Processes, lab.ProcessStatus{Name: supervisorName, PID: os.Getpid(), Program: s.program})
-	for _, name := range slices.Sorted(maps.Keys(s.processes)) {
-		p := s.processes[name]
-		if p.row.Name != "" {
-			continue
-		}
-		ps := lab.ProcessStatus{Name: name, Restarts: p.restarts}
-		if p.cmd != nil {
-			ps.PID = p.cmd.Process.Pid
-		} else {
-			ps.Why = p.why
-		}
-		st.Processes = append(st.Processes, ps)
-	}
-	return st
-}

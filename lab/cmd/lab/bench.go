@@ -161,7 +161,7 @@ func benchUp(r *local.Runtime) *bench.UpLocal {
 			if err != nil {
 				return lab.Status{}, err
 			}
-			if err := settle(ctx, found.(*control.Lab), spec, progress.Quiet{}); err != nil {
+			if err := seedAndProve(ctx, found.(*control.Lab), spec, progress.Quiet{}); err != nil {
 				return lab.Status{}, err
 			}
 			return found.Status(ctx)

@@ -56,28 +56,15 @@ func checkPprof(runtime string) error {
 }
 
 func writeDebug(ctx context.Context, s *settings, l *control.Lab, name string, w io.Writer) error {
-	st, err := l.Status(ctx)
+	workload, err := localWorkload(ctx, l, name, lab.Error{
+		What: "debug " + name,
+		Why:  errors.New("it runs in a pod, from an image without a shell"),
+		Try:  "lab up --runtime local --name " + s.name + "-debug",
+	})
 	if err != nil {
 		return err
 	}
-	if err := workloadOf(st, name); err != nil {
-		return err
-	}
-	if st.Runtime != local.RuntimeName {
-		return &lab.Error{
-			Code: lab.ExitPrecondition,
-			What: "debug " + name,
-			Why:  fmt.Errorf("of a lab of the %s runtime it runs in a pod, from an image without a shell", st.Runtime),
-			Try:  "lab up --runtime local --name " + s.name + "-debug",
-		}
-	}
-	pid := 0
-	for _, x := range st.Workloads {
-		if x.Name == name {
-			pid = x.PID
-		}
-	}
-	if pid == 0 {
+	if workload.PID == 0 {
 		return &lab.Error{
 			Code: lab.ExitPartly,
 			What: "debug " + name,
@@ -87,7 +74,7 @@ func writeDebug(ctx context.Context, s *settings, l *control.Lab, name string, w
 	}
 	var lines []string
 	if hasDebugInformation(local.Program(l, name)) {
-		lines = append(lines, attachLines(pid)...)
+		lines = append(lines, attachLines(workload.PID)...)
 	} else {
 		rebuild, err := rebuildLines(ctx, s, l, name)
 		if err != nil {
@@ -130,10 +117,6 @@ func rebuildLines(ctx context.Context, s *settings, l *control.Lab, name string)
 	if err != nil {
 		return nil, fmt.Errorf("find myself: %w", err)
 	}
-	topo, err := lab.PolicyInForce(l)
-	if err != nil {
-		return nil, err
-	}
 	root, err := moduleRoot()
 	if err != nil {
 		return nil, &lab.Error{
@@ -143,8 +126,7 @@ func rebuildLines(ctx context.Context, s *settings, l *control.Lab, name string)
 			Try:  "cd into a clone, then lab debug " + name + nameFlag(s),
 		}
 	}
-	row, _ := topo.Workload(name)
-	main, err := mainOf(root, row.Binary)
+	main, err := packageOf(l, root, name)
 	if err != nil {
 		return nil, err
 	}

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -9,11 +8,9 @@ import (
 	"io"
 	"maps"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/fsnotify/fsnotify"
@@ -47,20 +44,13 @@ func dev(ctx context.Context, s *settings, name string, out, errs io.Writer) err
 	if err != nil {
 		return err
 	}
-	st, err := l.Status(ctx)
+	_, err = localWorkload(ctx, l, name, lab.Error{
+		What: "swap programs into " + s.name,
+		Why:  errors.New("every program is in an image"),
+		Try:  "lab up --runtime local --name " + s.name + "-dev",
+	})
 	if err != nil {
 		return err
-	}
-	if err := workloadOf(st, name); err != nil {
-		return err
-	}
-	if st.Runtime != local.RuntimeName {
-		return &lab.Error{
-			Code: lab.ExitPrecondition,
-			What: "swap programs into " + s.name,
-			Why:  fmt.Errorf("of a lab of the %s runtime every program is in an image", st.Runtime),
-			Try:  "lab up --runtime local --name " + s.name + "-dev",
-		}
 	}
 	root, err := moduleRoot()
 	if err != nil {
@@ -104,12 +94,7 @@ type loop struct {
 }
 
 func newLoop(s *settings, l *control.Lab, name, root string) (*loop, error) {
-	topo, err := lab.PolicyInForce(l)
-	if err != nil {
-		return nil, err
-	}
-	row, _ := topo.Workload(name)
-	main, err := mainOf(root, row.Binary)
+	main, err := packageOf(l, root, name)
 	if err != nil {
 		return nil, err
 	}
@@ -118,16 +103,6 @@ func newLoop(s *settings, l *control.Lab, name, root string) (*loop, error) {
 		lab: l, runtime: &local.Runtime{Lookup: env.Process, Binaries: bin, Version: version()},
 		progress: s.progress(), name: name, root: root, bin: bin, main: main,
 	}, nil
-}
-
-// mainOf is the package of a program.
-func mainOf(root, binary string) (string, error) {
-	for _, parent := range []string{"services/cmd", "synth/cmd"} {
-		if _, err := os.Stat(filepath.Join(root, parent, binary, "main.go")); err == nil {
-			return "./" + parent + "/" + binary, nil
-		}
-	}
-	return "", fmt.Errorf("find the source of %s: it is not in services/cmd, nor in synth/cmd", binary)
 }
 
 // quiet is how long nothing may be saved before what was saved is built: an editor saves in several acts, and often
@@ -288,25 +263,4 @@ func (s source) has(path string) bool {
 	return s.embedded[dir] && !strings.HasSuffix(name, "_test.go") ||
 		s.code[dir] && strings.HasSuffix(name, ".go") && !strings.HasSuffix(name, "_test.go") ||
 		dir == s.root && (name == "go.mod" || name == "go.sum")
-}
-
-// buildArgs are the arguments by which the services' programs are built, as `make build` does: without the commit that
-// they were built from, so that a commit alone makes no other program.
-func buildArgs() []string { return []string{"build", "-trimpath", "-buildvcs=false", "-ldflags=-s"} }
-
-// goCommand runs go in a folder and gives what it says on stdout; the error holds what it says on stderr. When ctx
-// ends, compilers end with it.
-func goCommand(ctx context.Context, dir string, args ...string) (string, error) {
-	var out, errs bytes.Buffer
-	cmd := exec.CommandContext(ctx, "go", args...)
-	cmd.Dir, cmd.Stdout, cmd.Stderr = dir, &out, &errs
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	if set, ok := env.Process("CGO_ENABLED"); !ok || set == "" { // as in the Makefile: a program of pure Go
-		cmd.Env = append(cmd.Environ(), "CGO_ENABLED=0")
-	}
-	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
-	if err := cmd.Run(); err != nil {
-		return "", fmt.Errorf("%w\n%s", err, strings.TrimSpace(errs.String()))
-	}
-	return out.String(), nil
 }

@@ -24,6 +24,8 @@ type access struct {
 	role    string // instructor or admin, where it is for no person
 	dir     string // for certificates
 	persons []string
+
+	explicit bool // a person, a class or a role must be given
 }
 
 // named is one person that access is asked for, and where the id was read: "" where it was an argument.
@@ -162,23 +164,23 @@ func known(ctx context.Context, o *operator.Operator, what string, list []named)
 }
 
 // link prints a sign-in link for each of list, or one for role. A class list's lines begin with the id.
-func (a *access) link(ctx context.Context, o *operator.Operator, st lab.Status, list []named, out io.Writer) error {
-	if err := known(ctx, o, "make a sign-in link", list); err != nil {
+func (a *access) link(ctx context.Context, in entered, list []named, out io.Writer) error {
+	if err := known(ctx, in.operator, "make a sign-in link", list); err != nil {
 		return err
 	}
-	home := st.Dashboard
-	if st.Spec.Listen != "" && a.class != "" {
-		home = st.Room
+	home := in.status.Dashboard
+	if in.status.Spec.Listen != "" && a.class != "" {
+		home = in.status.Room
 	}
 	if len(list) == 0 {
-		link, err := o.LinkAs(ctx, home, a.role)
+		link, err := in.operator.LinkAs(ctx, home, a.role)
 		if err == nil {
 			_, err = fmt.Fprintln(out, link)
 		}
 		return err
 	}
 	for _, one := range list {
-		link, err := o.Link(ctx, home, one.id)
+		link, err := in.operator.Link(ctx, home, one.id)
 		if err != nil {
 			return err
 		}
@@ -193,15 +195,15 @@ func (a *access) link(ctx context.Context, o *operator.Operator, st lab.Status, 
 }
 
 // issue writes a certificate for each of list, or one for role.
-func (a *access) issue(ctx context.Context, l *control.Lab, o *operator.Operator, list []named, out io.Writer) error {
-	if err := known(ctx, o, "make a certificate", list); err != nil {
+func (a *access) issue(ctx context.Context, in entered, list []named, out io.Writer) error {
+	if err := known(ctx, in.operator, "make a certificate", list); err != nil {
 		return err
 	}
 	if len(list) == 0 {
-		return certify(ctx, l, a.role, a.role, a.dir, out)
+		return certify(ctx, in.lab, a.role, a.role, a.dir, out)
 	}
 	for _, one := range list {
-		if err := certify(ctx, l, one.id, "person", a.dir, out); err != nil {
+		if err := certify(ctx, in.lab, one.id, "person", a.dir, out); err != nil {
 			return err
 		}
 	}
@@ -210,16 +212,47 @@ func (a *access) issue(ctx context.Context, l *control.Lab, o *operator.Operator
 
 // revoke refuses the certificates of each of list, or those of role. One of list who is in no roster is an error, and
 // the others are served all the same: a certificate that is out must not stay good for another's misspelt name.
-func (a *access) revoke(ctx context.Context, l *control.Lab, o *operator.Operator, list []named, out io.Writer) error {
+func (a *access) revoke(ctx context.Context, in entered, list []named, out io.Writer) error {
 	if len(list) == 0 {
-		return revoke(ctx, l, o, a.role, a.role, out)
+		return revoke(ctx, in.lab, in.operator, a.role, a.role, out)
 	}
 	for _, one := range list {
-		if err := revoke(ctx, l, o, one.id, "person", out); err != nil {
+		if err := revoke(ctx, in.lab, in.operator, one.id, "person", out); err != nil {
 			return err
 		}
 	}
-	return known(ctx, o, "revoked", list)
+	return known(ctx, in.operator, "revoked", list)
+}
+
+// serve reads for whom access is asked, enters the lab and calls do with the persons; none means the role.
+func (a *access) serve(
+	c *cobra.Command,
+	s *settings,
+	args []string,
+	do func(ctx context.Context, in entered, list []named, out io.Writer) error,
+) error {
+	a.persons = args
+	list, err := a.read(c)
+	if err != nil {
+		return err
+	}
+	if a.explicit && len(list) == 0 && !c.Flags().Changed("role") {
+		return fmt.Errorf("%w: want PERSON, --class or --role\n  try:  %s", errUsage, helpOf(c))
+	}
+	return inside(
+		c.Context(),
+		s,
+		func(ctx context.Context, l *control.Lab, o *operator.Operator, st lab.Status) error {
+			return do(ctx, entered{lab: l, operator: o, status: st}, list, c.OutOrStdout())
+		},
+	)
+}
+
+// entered is a running lab, entered by its operator.
+type entered struct {
+	lab      *control.Lab
+	operator *operator.Operator
+	status   lab.Status
 }
 
 func linkCommand(s *settings) *cobra.Command {
@@ -234,18 +267,7 @@ func linkCommand(s *settings) *cobra.Command {
 instructor. A class list has one person's id a line; empty lines and those that begin with # are left out. Every line is
 checked before the first link is made: if one is wrong, none is made, and the error names each line that is.`,
 		RunE: func(c *cobra.Command, args []string) error {
-			a.persons = args
-			list, err := a.read(c)
-			if err != nil {
-				return err
-			}
-			return inside(
-				c.Context(),
-				s,
-				func(ctx context.Context, _ *control.Lab, o *operator.Operator, st lab.Status) error {
-					return a.link(ctx, o, st, list, c.OutOrStdout())
-				},
-			)
+			return a.serve(c, s, args, a.link)
 		},
 	}
 	a.classFlag(c)
@@ -264,25 +286,10 @@ func certificateCommand(s *settings) *cobra.Command {
 
 // certificateVerb is a verb below certificate, for persons, a class or a role.
 func certificateVerb(s *settings, a *access, c *cobra.Command,
-	do func(context.Context, *control.Lab, *operator.Operator, []named, io.Writer) error,
+	do func(context.Context, entered, []named, io.Writer) error,
 ) *cobra.Command {
-	c.RunE = func(c *cobra.Command, args []string) error {
-		a.persons = args
-		list, err := a.read(c)
-		if err != nil {
-			return err
-		}
-		if len(list) == 0 && !c.Flags().Changed("role") {
-			return fmt.Errorf("%w: want PERSON, --class or --role\n  try:  %s", errUsage, helpOf(c))
-		}
-		return inside(
-			c.Context(),
-			s,
-			func(ctx context.Context, l *control.Lab, o *operator.Operator, _ lab.Status) error {
-				return do(ctx, l, o, list, c.OutOrStdout())
-			},
-		)
-	}
+	a.explicit = true
+	c.RunE = func(c *cobra.Command, args []string) error { return a.serve(c, s, args, do) }
 	a.classFlag(c)
 	a.roleFlag(c)
 	return c
@@ -336,25 +343,14 @@ person is named; and with --revoke as well what "lab certificate revoke" does.`,
 			if len(args) > 1 {
 				return fmt.Errorf("%w: want one of PERSON, --as and --class", errUsage)
 			}
-			a.persons = args
-			list, err := a.read(c)
-			if err != nil {
-				return err
+			switch {
+			case revoked:
+				return a.serve(c, s, args, a.revoke)
+			case certificate:
+				return a.serve(c, s, args, a.issue)
+			default:
+				return a.serve(c, s, args, a.link)
 			}
-			return inside(
-				c.Context(),
-				s,
-				func(ctx context.Context, l *control.Lab, o *operator.Operator, st lab.Status) error {
-					switch out := c.OutOrStdout(); {
-					case revoked:
-						return a.revoke(ctx, l, o, list, out)
-					case certificate:
-						return a.issue(ctx, l, o, list, out)
-					default:
-						return a.link(ctx, o, st, list, out)
-					}
-				},
-			)
 		},
 	}
 	a.classFlag(c)

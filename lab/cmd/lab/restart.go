@@ -143,6 +143,25 @@ func workloadOf(st lab.Status, name string) error {
 	return fmt.Errorf("%w: there is no workload %q; there are %s", errUsage, name, strings.Join(names, ", "))
 }
 
+// localWorkload returns the workload called name of a lab of the local runtime. Of another runtime's lab it returns
+// refusal, completed: the runtime is named before why that is in the way.
+func localWorkload(ctx context.Context, l *control.Lab, name string, refusal lab.Error) (lab.WorkloadStatus, error) {
+	st, err := l.Status(ctx)
+	if err != nil {
+		return lab.WorkloadStatus{}, err
+	}
+	if err := workloadOf(st, name); err != nil {
+		return lab.WorkloadStatus{}, err
+	}
+	if st.Runtime != local.RuntimeName {
+		refusal.Code = lab.ExitPrecondition
+		refusal.Why = fmt.Errorf("of a lab of the %s runtime %w", st.Runtime, refusal.Why)
+		return lab.WorkloadStatus{}, &refusal
+	}
+	i := slices.IndexFunc(st.Workloads, func(w lab.WorkloadStatus) bool { return w.Name == name })
+	return st.Workloads[i], nil
+}
+
 func restartWorkload(ctx context.Context, s *settings, r lab.Runtime, l *control.Lab, name string) error {
 	if here, ok := r.(*local.Runtime); ok {
 		return here.Renew(ctx, l, []string{name}, progress.Quiet{})

@@ -170,7 +170,7 @@ func seedCommand(s *settings) *cobra.Command {
 				if err != nil || st.Seeded { // the mark stays: what came since is not history, and a reset takes it away
 					return err
 				}
-				return l.MarkSeeded(position)
+				return l.StateDir().Milestones().MarkSeeded(position)
 			})
 		},
 	}
