@@ -1,6 +1,6 @@
-// Package conductor does what an instructor asks for on the console: it plays exercises step by step, tries calls,
-// takes callers off a route and puts them back, rotates identities, resets, and pushes the story of it all to the
-// console's feed. One runs in each lab's supervisor.
+// Package conductor carries out the orders of an instructor at the console. It plays exercises step by step, tries
+// calls, removes callers from a route's list and puts them back, rotates identities, resets the lab, and pushes events
+// to the console's feed. Each lab's supervisor runs one conductor.
 package conductor
 
 import (
@@ -25,38 +25,38 @@ import (
 	"example.org/security-training/services/wait"
 )
 
-// Controllable is a Lab that can be conducted from the dashboard's console: it also gives and takes identities, and its
-// topology can be edited while it runs.
+// Controllable is a Lab that a conductor can control: it can also withdraw and restore identities, and its topology can
+// be edited while it runs.
 type Controllable interface {
 	lab.Lab
 	operator.Inside
 	lab.Policy
 	SeededAt() (int64, error)
-	Results() string // the folder for learners' results, which may be yet to be made
+	Results() string // the folder for learners' results; it may not exist yet
 	RotateOne(ctx context.Context, workload string) error
 	Withdraw(ctx context.Context, workload string) error
 	Restore(ctx context.Context, workload string) error
 }
 
-// conductor does what is asked for on the console.
+// conductor carries out the orders of one lab's console.
 type conductor struct {
 	stage    Controllable
 	op       *operator.Operator
-	original *topology.Topology // as the lab came up: what a struck-off caller is restored to
+	original *topology.Topology // as the lab came up; puts back callers that were removed
 	log      *slog.Logger
-	beat     time.Duration   // between two steps of an exercise that nobody steps through
-	life     context.Context // Conduct's: what is begun outlives a dashboard that is away, not the conductor
+	beat     time.Duration   // between two steps of an exercise that runs by itself
+	life     context.Context // Run's: an exercise goes on if the dashboard does not answer, but ends with the conductor
 
-	editing sync.Mutex                // of the topology's file
-	before  map[door]topology.Callers // the lists that callers were struck off, as they were
+	editing sync.Mutex                // guards the topology's file
+	before  map[door]topology.Callers // the lists from which callers were removed, as they were
 	mu      sync.Mutex
-	playing *playback // nil: no exercise is on
+	playing *playback // nil: no exercise is being played
 	work    sync.WaitGroup
 }
 
-// Run does what is asked for on the console of s until ctx ends. Original is the topology that the lab came up with.
-// What goes wrong is said in the answer to the order; what keeps the conductor from asking is logged, and tried
-// again.
+// Run carries out the orders of the console of s until ctx ends. Original is the topology with which the lab came up.
+// The error of an order is part of the answer to it. Errors that keep the conductor from fetching orders are logged,
+// and it tries again.
 func Run(ctx context.Context, s Controllable, original []byte, log *slog.Logger) {
 	topo, err := topology.FromYAML(original)
 	if err != nil {
@@ -76,7 +76,7 @@ func Run(ctx context.Context, s Controllable, original []byte, log *slog.Logger)
 	}
 }
 
-// conduct announces what can be done, then fetches orders, until something fails.
+// conduct announces what the console can offer, and then fetches orders until an error occurs.
 func (c *conductor) conduct(ctx context.Context, fresh *bool) error {
 	if c.op == nil {
 		op, err := operator.Enter(ctx, c.stage)
@@ -84,7 +84,7 @@ func (c *conductor) conduct(ctx context.Context, fresh *bool) error {
 			return err
 		}
 		c.op = op
-	} else if err := c.op.Renew(ctx); err != nil { // the CA may have turned
+	} else if err := c.op.Renew(ctx); err != nil { // the CA may have been rotated
 		return err
 	}
 	told, err := announce(*fresh)
@@ -129,11 +129,12 @@ func (c *conductor) conduct(ctx context.Context, fresh *bool) error {
 	}
 }
 
-// take says that an order is taken, and does it. What steers an exercise is done at once, the rest beside.
+// take confirms an order and carries it out. Orders that steer the current exercise are done at once, all others in the
+// background.
 func (c *conductor) take(ctx context.Context, o exercise.Order) error {
 	err := c.say(ctx, o, exercise.Report{State: exercise.ReportTaken})
 	if operator.IsConflict(err) || operator.IsNotFound(err) {
-		return nil // somebody else has it
+		return nil // another conductor has it
 	}
 	if err != nil {
 		return err
@@ -146,8 +147,8 @@ func (c *conductor) take(ctx context.Context, o exercise.Order) error {
 	return nil
 }
 
-// begin does an order in the background, and reports it. What is begun is ended, also when the dashboard is away for a
-// moment, but not when the conductor goes.
+// begin carries out an order in the background and reports the result. The order goes on if the dashboard does not
+// answer for a while, but ends with the conductor.
 func (c *conductor) begin(o exercise.Order) {
 	c.work.Go(func() {
 		began := time.Now()
@@ -155,13 +156,13 @@ func (c *conductor) begin(o exercise.Order) {
 		defer cancel()
 		res, note, err := c.do(ctx, o)
 		if c.life.Err() != nil {
-			return // there is nobody to tell any more
+			return // the conductor ends, so the result cannot be reported
 		}
 		if note == "" && err == nil {
 			note = fmt.Sprintf("in %.1f s", time.Since(began).Seconds())
 		}
 		r := outcomeOf(res, note, err)
-		for range 20 { // it matters to whoever waits for it
+		for range 20 { // the instructor waits for the result
 			err := c.say(ctx, o, r)
 			if err == nil || operator.IsConflict(err) || operator.IsNotFound(err) {
 				return
@@ -198,7 +199,7 @@ func (c *conductor) say(ctx context.Context, o exercise.Order, r exercise.Report
 	)
 }
 
-// do does everything but steering; its note is for people.
+// do carries out an order that is not about steering. The note that it returns is for people.
 func (c *conductor) do(ctx context.Context, o exercise.Order) (*exercise.Result, string, error) {
 	switch o.Kind {
 	case exercise.OrderPlay:
@@ -240,7 +241,7 @@ func (c *conductor) do(ctx context.Context, o exercise.Order) (*exercise.Result,
 	return nil, "", fmt.Errorf("nobody here knows how to %q", o.Kind)
 }
 
-// quiet ends the exercise that this conductor plays, if there is one, and returns when it has ended.
+// quiet ends the exercise that this conductor plays, if there is one, and waits for its end.
 func (c *conductor) quiet(ctx context.Context) error {
 	c.mu.Lock()
 	p := c.playing
@@ -315,7 +316,7 @@ func (c *conductor) rotate(ctx context.Context, workload string) (string, error)
 	}
 }
 
-// facts is a flat JSON object as one line for people; what is none is as it was.
+// facts writes a flat JSON object as one line for people. Any other text is returned as it is.
 func facts(detail string) string {
 	var flat map[string]json.RawMessage
 	if json.Unmarshal([]byte(detail), &flat) != nil {

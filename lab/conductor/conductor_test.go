@@ -81,7 +81,7 @@ func TestAnAssessmentIsToldAsEventsAndAScore(t *testing.T) {
 	}
 }
 
-// fakeStage is busy until its caller gives up, and its chain cannot be read the first times.
+// fakeStage is busy until its caller gives up. The first attempts to read its chain fail.
 type fakeStage struct {
 	Controllable
 	busy     chan struct{}

@@ -13,7 +13,7 @@ import (
 	"example.org/security-training/services/topology"
 )
 
-// fileStage is a Controllable of which only the policy's files are asked for.
+// fileStage is a Controllable that has only the policy's files.
 type fileStage struct {
 	Controllable
 	labtest.Policy
@@ -23,7 +23,7 @@ func (f fileStage) Topology() string { return f.Policy.Topology() }
 
 func (f fileStage) Shipped() string { return f.Policy.Shipped() }
 
-// editor is a conductor of a lab whose topology is text, which it came up with.
+// editor makes a conductor of a lab that came up with text as its topology.
 func editor(t *testing.T, text string) (*conductor, string) {
 	t.Helper()
 	p := labtest.NewPolicy(t, text)
@@ -37,7 +37,7 @@ func (c *conductor) must(t *testing.T, kind, caller, callee string, route topolo
 	}
 }
 
-// TestStrikingOffGrantsNothingAndPuttingBackLeavesTheFileAsItWas does it for every caller of every route of the lab's
+// TestStrikingOffGrantsNothingAndPuttingBackLeavesTheFileAsItWas does both for every caller of every route of the lab's
 // own topology.
 func TestStrikingOffGrantsNothingAndPuttingBackLeavesTheFileAsItWas(t *testing.T) {
 	text := string(manifests.Topology())
@@ -128,7 +128,7 @@ func TestTwoStruckOffComeBackOneByOne(t *testing.T) {
 	}
 }
 
-// What was edited by hand, before or between, stays.
+// Edits by hand stay, whether they were made before a caller was removed or after.
 func TestWhatWasEditedByHandStaysWhenACallerIsPutBack(t *testing.T) {
 	const route topology.Route = "POST /v1/generate"
 	text := string(manifests.Topology())

@@ -16,8 +16,8 @@ import (
 	"example.org/security-training/services/wait"
 )
 
-// pushFeed says what happens, twice a second, while the console is open: what the scorer made of which events, and how
-// the identities are.
+// pushFeed sends news to the console twice a second while it is open: what the scorer made of which events, and the
+// state of the identities.
 func (c *conductor) pushFeed(ctx context.Context) {
 	scorer := ""
 	for _, w := range c.op.Node.Topology().OfKind(topology.KindScorer) {
@@ -31,7 +31,7 @@ func (c *conductor) pushFeed(ctx context.Context) {
 	for tick := 0; ; tick++ {
 		rows, err := c.op.BusinessPage(ctx, scorer, after, 500)
 		if err != nil {
-			rows = nil // the scorer is away, which the identities show
+			rows = nil // the scorer does not answer, which the state of the identities shows
 		}
 		f := exercise.Feed{}
 		for _, r := range rows {
@@ -69,8 +69,8 @@ func (c *conductor) pushFeed(ctx context.Context) {
 	}
 }
 
-// newest is the row that a workload's chain of business ends with: what came before is no news. It asks until it knows,
-// or ctx ends.
+// newest returns the last row of a workload's business chain: earlier rows are not news. It asks until it gets an
+// answer or ctx ends.
 func (c *conductor) newest(ctx context.Context, workload string) (int64, error) {
 	said := ""
 	for {
@@ -88,7 +88,7 @@ func (c *conductor) newest(ctx context.Context, workload string) (int64, error) 
 	}
 }
 
-// linesOf are what a row of the scorer's chain says to a room.
+// linesOf returns the lines of the feed for a row of the scorer's chain.
 func linesOf(r audit.Row) ([]exercise.FeedLine, error) {
 	switch r.Kind {
 	case scorerapi.KindAssessment:
@@ -120,7 +120,7 @@ func linesOf(r audit.Row) ([]exercise.FeedLine, error) {
 	return nil, nil
 }
 
-// detailOf decodes a row's detail, with the same strictness as an answer.
+// detailOf decodes a row's detail as strictly as an answer.
 func detailOf(r audit.Row, v any) error {
 	if err := httpjson.Strict([]byte(r.Detail), v); err != nil {
 		return fmt.Errorf("row %d of %s, %s: %w", r.Seq, r.Chain, r.Kind, err)
@@ -136,7 +136,7 @@ func note(r audit.Row, text string) exercise.FeedLine {
 // mostArrivals is how many events of one assessment the feed names.
 const mostArrivals = 4
 
-// arrivals are the events that an assessment is of, each by its source and kind: "git: secret committed".
+// arrivals returns a line for each event of an assessment, by source and kind: "git: secret committed".
 func arrivals(r audit.Row, events []string) []exercise.FeedLine {
 	line := func(what, event string) exercise.FeedLine {
 		return exercise.FeedLine{At: r.At, Kind: "event", Person: r.Person, What: what, Event: event}

@@ -12,19 +12,19 @@ import (
 	"example.org/security-training/services/exercise"
 )
 
-// playback is an exercise that is on.
+// playback is an exercise that is being played.
 type playback struct {
 	cancel  context.CancelCauseFunc
 	done    chan struct{}
 	mu      sync.Mutex
-	held    bool // before the next step
-	steps   int  // that may happen all the same
+	held    bool // waits before the next step
+	steps   int  // that may happen although it is held
 	changed chan struct{}
 }
 
 var errStopped = errors.New("stopped from the console")
 
-// steer is what changes an exercise that is on.
+// steer applies a steering order to the current exercise.
 func (c *conductor) steer(kind string) error {
 	c.mu.Lock()
 	p := c.playing
@@ -51,7 +51,7 @@ func (c *conductor) steer(kind string) error {
 	return nil
 }
 
-// gate lets one step after another happen: at each step order while it is held, else after a beat.
+// gate lets the next step happen: while the exercise is held, when a step is ordered; otherwise after a beat.
 func (p *playback) gate(ctx context.Context, beat time.Duration, show func(exercise.State) error) error {
 	shown := false
 	timer := time.NewTimer(beat)

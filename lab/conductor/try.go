@@ -23,7 +23,7 @@ func differs(t *exercise.Tried) error {
 	return nil
 }
 
-// try makes one call and looks at both of its ends.
+// try makes one call and reports what each of the two sides saw.
 func (c *conductor) try(ctx context.Context, o exercise.Order) (*exercise.Tried, error) {
 	topo, err := lab.PolicyInForce(c.stage)
 	if err != nil {

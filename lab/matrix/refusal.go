@@ -13,8 +13,9 @@ import (
 	"example.org/security-training/services/wait"
 )
 
-// Refusal waits for the entry with which callee's audit says why it turned who away: by the certificate's serial number
-// or, where there is none, the first refusal without one since began.
+// Refusal waits for the entry of callee's audit that says why it refused a caller. It finds the entry by the serial
+// number of the caller's certificate. A caller without a certificate has none: then it is the first such refusal since
+// began.
 func Refusal(
 	ctx context.Context,
 	l lab.Lab,

@@ -12,9 +12,9 @@ import (
 	"example.org/security-training/services/riskscorer/scorerapi"
 )
 
-// Rescore derives a person's score at a time from what the log held at a position, whatever has arrived since, by the
-// profile named, or by the lab's own. Assessments in the audit name both. It fails when the score that was stored then
-// is another one.
+// Rescore computes a person's score at a given time from the scorer's log up to position, whether or not more has
+// arrived since. Version names the risk profile; the lab's own is the default. Position and version are in the
+// assessments of the audit. It fails if a different score was stored at that position.
 func Rescore(
 	ctx context.Context,
 	o *Operator,

@@ -12,7 +12,7 @@ import (
 	"example.org/security-training/services/httpjson"
 )
 
-// The proof of a lab goes on until it succeeds, and says what failed last when its time is over.
+// A check is repeated until it succeeds. When its time is over, the error is the last one.
 func TestAProofIsTriedUntilItSucceedsOrItsTimeIsOver(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
@@ -37,7 +37,7 @@ func TestAProofIsTriedUntilItSucceedsOrItsTimeIsOver(t *testing.T) {
 	})
 }
 
-// A learning system whose scorer is still busy is asked again, and what is refused for good is not.
+// A 503 is asked again; any other error is returned at once.
 func TestWhatIsAwayIsAskedAgainAndWhatIsRefusedIsNot(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		tries := 0
