@@ -10,7 +10,7 @@ import (
 	"example.org/security-training/services/topology"
 )
 
-// environment is everything that a workload is told. Nothing is inherited.
+// environment returns all variables of a workload. It inherits none.
 func (s *Supervisor) environment(w topology.Workload) []string {
 	f, keys := s.folder.Of(w.Name), s.folder.Keys(w.Name)
 	e := []string{
@@ -66,8 +66,8 @@ func (s *Supervisor) environment(w topology.Workload) []string {
 	return e
 }
 
-// account is whom row i runs as: a uid of its own where root can give it one; the database's keeper is the database's
-// own.
+// account returns the account for row i: a uid of its own if the lab has uids, and for the database's keeper that of
+// the database.
 func (s *Supervisor) account(i int, w topology.Workload, database account) account {
 	if w.Kind == topology.KindDatabase {
 		return database
@@ -82,7 +82,8 @@ func workloadAccount(st settings, i int) account {
 	return account{uid: st.UIDs + i, gid: st.UIDs + i}
 }
 
-// preparePeople gives the workload that serves people by HTTPS a fresh certificate, at each start of the supervisor.
+// preparePeople gives the workload that serves people by HTTPS a new certificate. It happens at each start of the
+// supervisor.
 func (s *Supervisor) preparePeople(w topology.Workload, who account) error {
 	files, err := s.control.PeopleTLS(s.settings.Host, s.settings.Spec.Listen)
 	if err != nil {

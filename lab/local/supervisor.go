@@ -24,13 +24,13 @@ import (
 	"example.org/security-training/services/topology"
 )
 
-// supervisorName is what the supervisor's own process is called in a status.
+// supervisorName is the name of the supervisor's own process in a status.
 const supervisorName = "supervisor"
 
-// serverName is the database server itself, whose identity dbkeeper holds: a process without a row.
+// serverName is the name of the database server's process. It is no row of the topology: dbkeeper has its identity.
 const serverName = "postgres-server"
 
-// Supervisor is the parent of every process of one lab, and the host of its issuer.
+// Supervisor is the parent of every process of one lab, and runs its issuer.
 type Supervisor struct {
 	control  *control.Server
 	folder   folder
@@ -40,7 +40,7 @@ type Supervisor struct {
 	log      *slog.Logger
 	nursery  *nursery
 	probe    *http.Client
-	program  string // which build of the lab's own program this is
+	program  string // the build of the lab's own program
 
 	mu        sync.Mutex
 	processes map[string]*process
@@ -48,33 +48,33 @@ type Supervisor struct {
 	changed   chan struct{}
 }
 
-// process is something that is kept running.
+// process is a process that the supervisor keeps running.
 type process struct {
 	name  string
-	row   topology.Workload // zero for the database's server
+	row   topology.Workload // zero for a process that is no row of the topology
 	path  string
 	args  []string
 	env   []string
 	who   account
-	log   string         // its file
-	end   syscall.Signal // how it is asked to end
-	death syscall.Signal // what it gets when the supervisor dies
+	log   string         // a file
+	end   syscall.Signal // asks it to end
+	death syscall.Signal // sent by the kernel when the supervisor dies
 
-	out *logFile // of run alone, which runs once at a time
+	out *logFile // used by run alone, which runs once at a time
 
 	// guarded by Supervisor.mu
 	cmd      *exec.Cmd
-	born     birth // of cmd: when it has been waited for, its number may be another process's
+	born     birth // of cmd; its number may be given to another process once it has been waited for
 	started  time.Time
-	program  string // which build of path was started, as programID tells
+	program  string // the build of path that was started, see programID
 	restarts int
 	ready    bool
 	why      string
 	exited   chan struct{}
-	again    chan struct{} // ends a pause before a restart
+	again    chan struct{} // ends the pause before a restart
 }
 
-// Supervise runs the lab in dir until ctx ends or it is told to end. It is what `lab supervise` does.
+// Supervise runs the lab in dir until ctx ends or the lab is told to end. `lab supervise` calls it.
 func Supervise(ctx context.Context, dir string) error {
 	s := &Supervisor{
 		folder: folder{
@@ -103,8 +103,8 @@ func Supervise(ctx context.Context, dir string) error {
 		return err
 	}
 	defer claim.Close()
-	go buryOrphans(context.WithoutCancel(ctx), s.waitsFor) // as long as this process lives
-	s.remember()                                           // before an order to end: who gives it waits for this process
+	go buryOrphans(context.WithoutCancel(ctx), s.waitsFor) // until this process ends
+	s.remember()                                           // before anyone can order the end, and then wait for this process
 	failed := make(chan error, 4)
 	if err := s.control.Serve(s, stop, failed); err != nil {
 		return err
@@ -114,7 +114,7 @@ func Supervise(ctx context.Context, dir string) error {
 	return errors.Join(err, s.control.Close())
 }
 
-// live starts everything and returns when ctx ends, which is no fault whenever it happens, or something failed.
+// live starts everything. It returns nil when ctx ends, at any time, and an error when something fails.
 func (s *Supervisor) live(ctx context.Context, failed chan error) error {
 	err := s.issuer.serve(ctx, s, failed)
 	if err == nil {
@@ -148,7 +148,8 @@ func (s *Supervisor) open() error {
 	return err
 }
 
-// startAll starts the database's server and every row that has a binary, all at once: who needs another waits for it.
+// startAll starts the database's server and every row that has a program, all at the same time. A process that needs
+// another one waits for it.
 func (s *Supervisor) startAll() error {
 	who, err := databaseAccount()
 	if err != nil {
@@ -190,7 +191,7 @@ func (s *Supervisor) startAll() error {
 	return nil
 }
 
-// keep starts p and starts it again, after a growing pause, whenever it ends.
+// keep starts p, and starts it again whenever it ends, after a pause that grows.
 func (s *Supervisor) keep(p *process) {
 	s.mu.Lock()
 	s.processes[p.name] = p
@@ -224,7 +225,7 @@ func (s *Supervisor) keep(p *process) {
 	}()
 }
 
-// run starts p once and waits for its end, and for the end of what it leaves behind where its uid tells what that is.
+// run starts p once and waits for its end. If p has a uid of its own, run also ends what p leaves behind.
 func (s *Supervisor) run(p *process) error {
 	if p.out == nil {
 		out, err := openLog(p.log, longestLog)
@@ -263,7 +264,7 @@ func (s *Supervisor) run(p *process) error {
 		return fmt.Errorf("start %s: %w", p.name, err)
 	}
 	p.cmd, p.started, p.exited, p.ready = cmd, time.Now(), make(chan struct{}), false
-	born, _ := statOf(cmd.Process.Pid) // it is there, if only to be waited for
+	born, _ := statOf(cmd.Process.Pid) // it is there at least until it has been waited for
 	p.born = born.birth
 	exited := p.exited
 	s.mu.Unlock()
@@ -276,7 +277,7 @@ func (s *Supervisor) run(p *process) error {
 	if s.settings.UIDs != 0 && p.who.uid >= s.settings.UIDs {
 		err = errors.Join(err, endUser(p.who))
 	}
-	if said.SetReadDeadline(time.Now().Add(time.Second)) != nil { // what it left behind may hold the pipe
+	if said.SetReadDeadline(time.Now().Add(time.Second)) != nil { // a process that it left behind may hold the pipe open
 		said.Close()
 	}
 	<-drained
@@ -291,7 +292,7 @@ func (s *Supervisor) run(p *process) error {
 	return err
 }
 
-// remember writes down what runs, for a `down` that finds the supervisor killed.
+// remember records the running processes, for a `down` after the supervisor was killed.
 func (s *Supervisor) remember() {
 	r := roster{Supervisor: os.Getpid(), Boot: bootID(), Processes: map[string]birth{}}
 	if p, ok := kernelProcessOf(os.Getpid()); ok {
@@ -313,7 +314,7 @@ func (s *Supervisor) remember() {
 	}
 }
 
-// waitsFor says whether pid is a process that run waits for.
+// waitsFor says whether run waits for the process pid.
 func (s *Supervisor) waitsFor(pid int) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -325,13 +326,13 @@ func (s *Supervisor) waitsFor(pid int) bool {
 	return false
 }
 
-// signal wakes whoever waits for a change; s.mu is held.
+// signal wakes everything that waits for a change. The caller holds s.mu.
 func (s *Supervisor) signal() {
 	close(s.changed)
 	s.changed = make(chan struct{})
 }
 
-// stopAll ends the workloads first and what they stand on last: the database's server, SPIRE.
+// stopAll ends the workloads first, and then the processes on which they depend: the database's server and SPIRE.
 func (s *Supervisor) stopAll() {
 	s.mu.Lock()
 	s.stopping = true
@@ -358,7 +359,7 @@ func (s *Supervisor) stopAll() {
 	}
 }
 
-// end asks p to end, and makes it after patience.
+// end asks p to end, and kills it after patience.
 func (s *Supervisor) end(p *process, patience time.Duration) {
 	s.mu.Lock()
 	cmd, exited := p.cmd, p.exited
@@ -373,12 +374,12 @@ func (s *Supervisor) end(p *process, patience time.Duration) {
 	case <-exited:
 	case <-time.After(patience):
 		s.log.Warn("did not end when asked", "process", p.name)
-		_ = cmd.Process.Kill() // already gone, then
+		_ = cmd.Process.Kill() // fails if it has just ended
 		<-exited
 	}
 }
 
-// Restart implements control.Backend: keep starts what it ends at once.
+// Restart implements control.Backend. It ends the process, and keep starts it again at once.
 func (s *Supervisor) Restart(_ context.Context, name string) error {
 	s.mu.Lock()
 	p, ok := s.processes[name]

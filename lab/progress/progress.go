@@ -22,7 +22,7 @@ type Reporter interface {
 
 // Running is a step that has begun.
 type Running interface {
-	// Count shows how far the step has come: done of all. Word says what is counted; "" means deliveries.
+	// Count shows how far the step has come, as "done of all word": "120 of 500 people".
 	Count(done, all int, word string)
 	// End ends the step.
 	End(err error)
