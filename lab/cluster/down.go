@@ -47,7 +47,7 @@ func uninstall(ctx context.Context, s Settings) ([]string, error) {
 	} else if err != nil {
 		return removed, fmt.Errorf("uninstall: %w", err)
 	}
-	if err := own(ctx, client, s); err != nil { // what another lab has there stays
+	if err := own(ctx, client, s); err != nil { // the namespace and its contents are another lab's
 		var conflict *lab.Error
 		if errors.As(err, &conflict) {
 			return removed, nil
@@ -77,8 +77,8 @@ func uninstall(ctx context.Context, s Settings) ([]string, error) {
 	}
 }
 
-// EndSupervisor ends a lab's supervisor, if it runs, and reads the lab's settings. One that does not end keeps its
-// folder.
+// EndSupervisor ends a lab's supervisor, if it runs, and returns the lab's settings. If the supervisor does not end,
+// the lab's folder is kept.
 func EndSupervisor(ctx context.Context, l *control.Lab) (removed []string, s Settings, err error) {
 	if err := l.StateDir().Read(&s); err != nil {
 		return nil, s, err

@@ -23,7 +23,7 @@ import (
 	"example.org/security-training/services/topology"
 )
 
-// Installation is one lab on one cluster, on its way up.
+// Installation is a lab that is being brought up on a cluster.
 type Installation struct {
 	Runtime *Runtime
 	Folder  control.StateDir
@@ -33,28 +33,28 @@ type Installation struct {
 	Image   string // of the application, REPOSITORY:TAG
 	Values  map[string]any
 
-	// Before makes the cluster and brings it its images; nil where others do that.
+	// Before makes the cluster and loads its images. It is nil if the cluster exists and pulls its images.
 	Before []Step
-	// Made is called once there is a folder; nil if there is nothing to add to it.
+	// Made is called when the lab's folder exists, to add to it. It may be nil.
 	Made func(control.StateDir) error
-	// Prepare is called before the chart is installed; nil if there is nothing to prepare.
+	// Prepare is called before the chart is installed. It may be nil.
 	Prepare func(context.Context, kubernetes.Interface, Settings) error
-	// Kubeconfig is what the supervisor will reach the cluster by: one context, with everything inside.
+	// Kubeconfig returns the supervisor's kubeconfig: one context with all that it needs.
 	Kubeconfig func() ([]byte, error)
-	// Down is what the lab's Down calls.
+	// Down takes the lab down; the lab's own Down calls it.
 	Down func(context.Context, *control.Lab) ([]string, error)
 }
 
-// Step is one step of a lab's way up.
+// Step is one step of bringing a lab up.
 type Step struct {
 	What string
 	Do   func(context.Context) error
 }
 
-// patience is how long the workloads of a cluster may take to be ready: images may have to be pulled.
+// patience is how long the workloads may take to be ready. The cluster may have to pull images.
 const patience = 10 * time.Minute
 
-// Up makes the lab, or mends it: each step leaves alone what is as it should be, and the chart is upgraded to this
+// Up makes the lab or repairs it. Each step does nothing if its result is there already, and upgrades the chart to this
 // program's.
 func (in *Installation) Up(ctx context.Context, p progress.Reporter) (lab.Lab, error) {
 	turn, err := in.Folder.Turn(ctx, p)
@@ -128,7 +128,7 @@ func (in *Installation) Up(ctx context.Context, p progress.Reporter) (lab.Lab, e
 	for _, step := range steps {
 		if err := progress.Counted(ctx, p, step.What, step.Do); err != nil {
 			var e *lab.Error
-			if !there && l != nil && errors.As(err, &e) && e.Code == lab.ExitConflict { // nothing was made but the folder
+			if !there && l != nil && errors.As(err, &e) && e.Code == lab.ExitConflict { // nothing but the folder was made
 				_, removeErr := l.StateDir().Remove()
 				err = errors.Join(err, removeErr)
 			}
@@ -138,7 +138,7 @@ func (in *Installation) Up(ctx context.Context, p progress.Reporter) (lab.Lab, e
 	return l, nil
 }
 
-// prepare makes the lab's folder; the settings come last, and make it a lab.
+// prepare makes the lab's folder. It writes the settings last, because they make the folder a lab.
 func (in *Installation) prepare() (Settings, error) {
 	text := manifests.Topology()
 	topo, err := topology.FromYAML(text)
@@ -183,8 +183,9 @@ func (in *Installation) prepare() (Settings, error) {
 	return s, in.Folder.Write(s)
 }
 
-// toReachClusters is what of the caller's environment the supervisor needs where the kubeconfig names a program that
-// signs in, as those of managed clusters do, or a proxy stands between: where things are, no secret.
+// toReachClusters returns the variables of the caller's environment that the supervisor needs to reach the cluster: for
+// a kubeconfig that runs a program to sign in, as those of managed clusters do, and for a proxy. They are paths and
+// addresses, and no secrets.
 func toReachClusters(lookup env.Lookup) []string {
 	var out []string
 	for _, name := range []string{
@@ -206,7 +207,7 @@ func (in *Installation) keepKubeconfig(s Settings) error {
 	return control.Replace(s.Kubeconfig, b, 0o600)
 }
 
-// connect reads a kubeconfig file.
+// connect makes a client from a kubeconfig file.
 func connect(path, kubeContext string) (*rest.Config, kubernetes.Interface, error) {
 	rules := &clientcmd.ClientConfigLoadingRules{ExplicitPath: path}
 	config, err := clientcmd.NewNonInteractiveDeferredLoadingClientConfig(
@@ -224,7 +225,7 @@ func connect(path, kubeContext string) (*rest.Config, kubernetes.Interface, erro
 	return config, client, nil
 }
 
-// awaitAPI waits for the API server: of a cluster that was just started it takes a while.
+// awaitAPI waits for the API server, which needs a while in a cluster that was just started.
 func awaitAPI(ctx context.Context, client kubernetes.Interface) error {
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
 	defer cancel()
@@ -241,21 +242,21 @@ func awaitAPI(ctx context.Context, client kubernetes.Interface) error {
 	}
 }
 
-// answers asks the API server whether it is there; it has five seconds.
+// answers checks that the API server answers within five seconds.
 func answers(ctx context.Context, client kubernetes.Interface) error {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
 	return client.Discovery().RESTClient().Get().AbsPath("/readyz").Do(ctx).Error()
 }
 
-// tame lets a client ask for much at once, since a lab is small, and keep the API server's warnings to itself: what the
-// chart does that Pod Security would warn of is listed, with its reasons, in the chart's tests.
+// tame raises the client's rate limits, since a lab is small, and suppresses the API server's warnings: the chart's
+// tests list what Pod Security would warn of, with the reasons.
 func tame(config *rest.Config) {
 	config.QPS, config.Burst, config.WarningHandlerWithContext = 100, 200, rest.NoWarnings{}
 }
 
-// secrets makes the namespace as Helm would, so that the chart takes it over, and puts into it what must be there
-// before the workloads: the model's key, if there is one. It travels by file and API, never through a release's values.
+// secrets makes the namespace in such a way that Helm takes it over, and in it the Secrets that must exist before the
+// workloads, such as the model's key. They are read from files and sent to the API, and are never values of a release.
 func (in *Installation) secrets(ctx context.Context, client kubernetes.Interface, s Settings) error {
 	ns := &v1.Namespace{ObjectMeta: metav1.ObjectMeta{
 		Name:   s.Namespace,
@@ -265,8 +266,8 @@ func (in *Installation) secrets(ctx context.Context, client kubernetes.Interface
 			ownerName: s.Spec.Name, ownerID: s.ID,
 		},
 	}}
-	// In a name of its own: Helm applies the chart in the name of this program, and takes away what that name has set and
-	// the chart has not.
+	// It has a field manager of its own: Helm applies the chart under this program's name, and removes fields that this
+	// name has set and the chart does not have.
 	_, err := client.CoreV1().Namespaces().Create(ctx, ns, metav1.CreateOptions{FieldManager: "lab-owner"})
 	if apierrors.IsAlreadyExists(err) {
 		if err := own(ctx, client, s); err != nil {
@@ -289,13 +290,13 @@ func (in *Installation) secrets(ctx context.Context, client kubernetes.Interface
 	return err
 }
 
-// The annotations of a namespace that say which lab it is of.
+// The annotations of a namespace that say to which lab it belongs.
 const (
 	ownerName = "security-training/lab"
 	ownerID   = "security-training/lab-id"
 )
 
-// own refuses a namespace that is another lab's, or nobody's: neither to install into nor to remove.
+// own returns an error if a namespace belongs to another lab or to none: then it must not be used or removed.
 func own(ctx context.Context, client kubernetes.Interface, s Settings) error {
 	ns, err := client.CoreV1().Namespaces().Get(ctx, s.Namespace, metav1.GetOptions{})
 	if err != nil {
@@ -329,7 +330,7 @@ func own(ctx context.Context, client kubernetes.Interface, s Settings) error {
 	}
 }
 
-// putSecret makes a Secret, or replaces what it holds.
+// putSecret creates a Secret, or replaces its content.
 func putSecret(
 	ctx context.Context,
 	client kubernetes.Interface,
@@ -347,7 +348,7 @@ func putSecret(
 	return nil
 }
 
-// What `helm install security-system ./manifests/chart` would choose.
+// The choices of `helm install security-system ./manifests/chart`.
 const (
 	releaseName      = "security-system"
 	helmNamespace    = "default"
@@ -355,8 +356,8 @@ const (
 	defaultCluster   = "security-training"
 )
 
-// hurryAgents deletes an agent's pod that still waits for a trust bundle which has been published since: a kubelet's
-// pauses between two looks at a missing volume grow to minutes.
+// hurryAgents deletes the pod of an agent that still waits for the trust bundle when that has been published. The
+// kubelet looks for a missing volume less and less often, up to minutes apart.
 func hurryAgents(ctx context.Context, client kubernetes.Interface, namespace string) {
 	tick := time.NewTicker(500 * time.Millisecond)
 	defer tick.Stop()
@@ -376,10 +377,8 @@ func hurryAgents(ctx context.Context, client kubernetes.Interface, namespace str
 		}
 		for _, p := range pods.Items {
 			if p.Status.Phase == v1.PodPending && time.Since(p.CreationTimestamp.Time) > time.Second {
-				_ = client.CoreV1().
-					Pods(namespace).
-					Delete(ctx, p.Name, metav1.DeleteOptions{})
-				// it may have started meanwhile: then it starts again
+				// It may have started meanwhile: then it starts once more.
+				_ = client.CoreV1().Pods(namespace).Delete(ctx, p.Name, metav1.DeleteOptions{})
 			}
 		}
 		return

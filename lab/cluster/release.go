@@ -21,7 +21,8 @@ import (
 	"example.org/security-training/lab/control"
 )
 
-// install installs the chart, or upgrades it. It does not wait: AwaitReady does, and says who is not ready and why.
+// install installs the chart or upgrades it. It does not wait for the workloads; AwaitReady does, and reports why one
+// is not ready.
 func (in *Installation) install(ctx context.Context, s Settings) error {
 	c, err := Chart()
 	if err != nil {
@@ -62,13 +63,13 @@ func (in *Installation) install(ctx context.Context, s Settings) error {
 	return nil
 }
 
-// values is what the lab sets in the chart. A policy with a fault is not rendered: pods that start by it end again and
-// again, and the chart's network policies would go by it while the workloads do not.
+// values returns the lab's values for the chart. It returns an error if the policy has a fault: new pods would fail
+// again and again, and the chart's network policies would follow a policy that the workloads refuse.
 func (in *Installation) values(s Settings) (map[string]any, error) {
 	if _, err := lab.RunningPolicy(in.Folder); err != nil {
 		return nil, err
 	}
-	text, err := os.ReadFile(in.Folder.Topology()) // which may have been edited
+	text, err := os.ReadFile(in.Folder.Topology()) // it may have been edited
 	if err != nil {
 		return nil, fmt.Errorf("read the lab's topology: %w", err)
 	}
@@ -90,7 +91,7 @@ func splitImage(image string) (repository, tag string) {
 	return image, ""
 }
 
-// choices is what is chosen when the lab is made, and stays so, for the chart: the key and the client's secret by name.
+// choices returns the values that are chosen when the lab is made and then stay. Secrets are in them by name only.
 func (in *Installation) choices(m control.Model, p control.Provider) map[string]any {
 	values := map[string]any{"llm": map[string]any{"backend": m.Backend, "model": m.Name}}
 	if m.Key != "" {
@@ -106,8 +107,8 @@ func (in *Installation) choices(m control.Model, p control.Provider) map[string]
 	return loader.MergeMaps(values, in.Values)
 }
 
-// unlock has Helm go on after a process that ended in the middle of an install or upgrade, which it would take for one
-// that still runs: no other can be at work, since this one holds the lab's turn and the namespace is the lab's own.
+// unlock marks a release as failed whose install or upgrade was interrupted. Helm would think that it is still in
+// progress. No other process can be at work, because this one holds the lab's turn and the namespace is the lab's own.
 func unlock(cfg *action.Configuration, name string) error {
 	last, err := cfg.Releases.Last(name)
 	if err != nil {
@@ -121,11 +122,11 @@ func unlock(cfg *action.Configuration, name string) error {
 	return cfg.Releases.Update(r)
 }
 
-// helm is Helm's configuration for a cluster. Its releases are kept where `helm install` without a namespace keeps
+// helm returns Helm's configuration for a cluster. It keeps releases where `helm install` without a namespace keeps
 // them.
 func helm(s Settings) (*action.Configuration, error) {
-	// Not Helm's own settings: those listen to HELM_KUBE… in the environment, which could send the chart elsewhere than
-	// its secrets.
+	// It does not use Helm's own settings, because the variables HELM_KUBE… could send the chart to another cluster
+	// than its secrets.
 	flags, namespace := genericclioptions.NewConfigFlags(true), helmNamespace
 	flags.KubeConfig, flags.Context, flags.Namespace = &s.Kubeconfig, &s.Context, &namespace
 	flags.WrapConfigFn = func(config *rest.Config) *rest.Config {

@@ -20,7 +20,7 @@ import (
 	"example.org/security-training/services/topology"
 )
 
-// socketed is a lab's folder with a short enough name for a socket, and where that is.
+// socketed makes a lab's folder whose path is short enough for a socket, and returns the socket's path.
 func socketed(t *testing.T) (l *control.Lab, socket string) {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "lab-")
@@ -118,7 +118,8 @@ func TestASupervisorIsEndedWhenItsSocketIsGone(t *testing.T) {
 	}
 }
 
-// TestTheDatabasesPortIsOneThatIsFree: something else has the topology's, and a lab is made all the same.
+// TestTheDatabasesPortIsOneThatIsFree: a lab can be made although another program has the database's port of the
+// topology.
 func TestTheDatabasesPortIsOneThatIsFree(t *testing.T) {
 	in, s := installation(t, nil)
 	topo, err := topology.FromFile(in.Folder.Topology())
@@ -149,7 +150,7 @@ func TestALabIsForwardedWhereSomethingElseHasTheDatabasesPort(t *testing.T) {
 	defer d.Close()
 	database := d.Topo.OfKind(topology.KindDatabase)[0]
 	taken, err := net.Listen("tcp", net.JoinHostPort(s.Host, strconv.Itoa(database.Port)))
-	if err == nil { // else it is taken already
+	if err == nil { // otherwise it is taken already
 		defer taken.Close()
 	}
 	none := cache.NewIndexer(

@@ -104,7 +104,7 @@ func Supervise(ctx context.Context, dir string) error {
 	}
 	defer claim.Close()
 	go buryOrphans(context.WithoutCancel(ctx), s.waitsFor) // until this process ends
-	s.remember()                                           // before anyone can order the end, and then wait for this process
+	s.remember()                                           // before an order to end can be given
 	failed := make(chan error, 4)
 	if err := s.control.Serve(s, stop, failed); err != nil {
 		return err
