@@ -19,15 +19,14 @@ import (
 )
 
 const (
-	// looked is how many of the company's people are probed, and nothing else: so their risk is as quick to tell as
-	// anybody's.
+	// looked is how many of the company's people only get probes. So their scores are as quick to compute as anyone's.
 	looked = 10
-	// pace is the time between two probes: they come when they come, however long the ones before take.
+	// pace is the time between two probes. It does not depend on how long the probes before take.
 	pace = 50 * time.Millisecond
 )
 
-// fresh: from the moment in which a collector has accepted a finding until the person's risk, as the scorer's route
-// tells it, has that finding among its parts; under a load of half of what can be ingested, that was measured just
+// fresh measures the time from a collector's acceptance of a finding until the person's risk, on the scorer's route,
+// has the finding among its parts. The load is half of the rate at which findings can be ingested, measured just
 // before.
 func fresh(ctx context.Context, s *stage) (*contest, error) {
 	in, err := s.lab(ctx)
@@ -87,7 +86,7 @@ func fresh(ctx context.Context, s *stage) (*contest, error) {
 	}, nil
 }
 
-// rate is how many findings a second can be ingested, the better of two tries.
+// rate returns how many findings can be ingested in a second: the better of two attempts.
 func (v *vendor) rate(ctx context.Context, n int) (float64, error) {
 	best := 0.0
 	for range 2 {
@@ -114,7 +113,7 @@ func (v *vendor) keepUp(ctx context.Context, list []finding, rate float64) error
 	for part := range slices.Chunk(list, together) {
 		due := begin.Add(time.Duration(float64(sent) / rate * float64(time.Second)))
 		if err := rest(ctx, time.Until(due)); err != nil {
-			break // the group knows why
+			break // Wait returns the error
 		}
 		sent += len(part)
 		group.Go(func() error { return v.deliver(ctx, part) })
@@ -122,7 +121,7 @@ func (v *vendor) keepUp(ctx context.Context, list []finding, rate float64) error
 	return group.Wait()
 }
 
-// probes are findings that weigh, of the people whom the load leaves alone.
+// probes returns findings that change the score, of people whom the load leaves out.
 func (v *vendor) probes(n int) ([]finding, error) {
 	list := make([]finding, n)
 	for i := range list {
@@ -142,8 +141,8 @@ func (v *vendor) probes(n int) ([]finding, error) {
 	return list, nil
 }
 
-// see delivers probes, one at a time in their own pace, and says how many milliseconds each took from its acceptance
-// until it was seen.
+// see delivers probes one at a time, at their own pace. It returns for each how many milliseconds passed from its
+// acceptance until it was part of the score.
 func (v *vendor) see(ctx context.Context, probes []finding) ([]float64, error) {
 	var mu sync.Mutex
 	var waits []float64

@@ -13,8 +13,8 @@ import (
 	"example.org/security-training/services/topology"
 )
 
-// crowd has atOnce callers do n things together, and says how many were done and how many that is in a second. The
-// first error ends it.
+// crowd does n things with atOnce callers at the same time. It returns how many were done, and how many that is in a
+// second. It stops at the first error.
 func crowd(ctx context.Context, n int, do func(context.Context) error) (int, float64, error) {
 	ctx, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
@@ -38,9 +38,9 @@ func crowd(ctx context.Context, n int, do func(context.Context) error) (int, flo
 	return int(done.Load()), float64(done.Load()) / took.Seconds(), context.Cause(ctx)
 }
 
-// handshake: new connections by the mesh, which are verified by SPIFFE's rules and admitted by policy, against
-// crypto/tls alone with the same certificates. On both sides a connection counts when the callee's first bytes have
-// arrived, and is then hung up.
+// handshake compares new connections by the mesh, which are verified by SPIFFE's rules and admitted by policy, with
+// crypto/tls alone and the same certificates. On both sides a connection counts when the callee's first bytes have
+// arrived; then it is closed.
 func handshake(ctx context.Context, s *stage) (*contest, error) {
 	p, err := meet(
 		ctx,

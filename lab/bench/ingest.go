@@ -22,7 +22,7 @@ import (
 	"example.org/security-training/synth/world"
 )
 
-// together is how many records a SIEM puts into one delivery.
+// together is how many records a SIEM sends in one delivery.
 const together = 100
 
 // vendor is a SIEM that reports to the lab's collector.
@@ -32,7 +32,7 @@ type vendor struct {
 	row       source.Row
 	collector topology.Workload
 	secret    string
-	subjects  int // how many of the company's people it reports of: the first ones
+	subjects  int // it reports on this many people, the first of the company
 }
 
 func (i *insider) vendor(ctx context.Context) (*vendor, error) {
@@ -52,14 +52,15 @@ func (i *insider) vendor(ctx context.Context) (*vendor, error) {
 	return v, err
 }
 
-// finding is one that is reported, and the event that it means.
+// finding is a vendor's record, and the event that it means.
 type finding struct {
 	body   []byte
 	event  activity.Event
 	person string
 }
 
-// findings are n of a day of the lab's, of its subjects in turn and of every kind, evenly over the day.
+// findings returns n findings of one day of the lab, evenly over the day. They alternate between the subjects and
+// between the kinds.
 func (v *vendor) findings(ctx context.Context, n int) ([]finding, error) {
 	day, err := v.tomorrow(ctx)
 	if err != nil {
@@ -101,8 +102,8 @@ func (v *vendor) report(a routine.Act) (finding, error) {
 	return finding{body: records[0].Body, event: events[0], person: a.Person}, nil
 }
 
-// deliver has findings accepted by the collector, a hundred at a time by several callers; what is told to come later
-// comes again.
+// deliver sends findings to the collector, a hundred at a time and by several callers. It repeats what the collector
+// asks to send later.
 func (v *vendor) deliver(ctx context.Context, list []finding) error {
 	var parcels [][]byte
 	for part := range slices.Chunk(list, together) {
@@ -167,8 +168,7 @@ func rest(ctx context.Context, d time.Duration) error {
 // patience is how long the scorer may take for a round.
 const patience = 2 * time.Minute
 
-// settled returns when everything that the collector has accepted has come to its end, and the collector's counts of
-// then.
+// settled waits until everything that the collector has accepted was processed, and returns the collector's counts.
 func (v *vendor) settled(ctx context.Context) (collectorapi.Spool, error) {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
@@ -188,14 +188,15 @@ func (v *vendor) settled(ctx context.Context) (collectorapi.Spool, error) {
 	}
 }
 
-// row is a line of risk.event, as both sides write it.
+// row is a row of the table risk.event, as both sides write it.
 type row struct {
 	id, person, source, verb string
 	at                       time.Time
 	event                    []byte
 }
 
-// rows are those of findings, under ids of the peer's own and of people who are in no roster: nobody scores them.
+// rows returns the rows of findings, under ids of the peer's own and of people who are in no roster, so that they are
+// not scored.
 func (v *vendor) rows(list []finding) ([]row, error) {
 	v.batch++
 	rows := make([]row, len(list))
@@ -210,7 +211,7 @@ func (v *vendor) rows(list []finding) ([]row, error) {
 	return rows, nil
 }
 
-// again adds the first of every ten once more, at the end.
+// again appends the first of every ten once more.
 func again[T any](list []T) []T {
 	for i := range len(list) / 10 {
 		list = append(list, list[10*i])
@@ -218,7 +219,7 @@ func again[T any](list []T) []T {
 	return list
 }
 
-// copied writes rows by COPY, committed.
+// copied writes rows by COPY, and commits.
 func (v *vendor) copied(ctx context.Context, rows []row, from, serial string) error {
 	n, err := v.db.CopyFrom(
 		ctx,
@@ -235,7 +236,7 @@ func (v *vendor) copied(ctx context.Context, rows []row, from, serial string) er
 	return err
 }
 
-// merged writes rows by one INSERT from arrays, committed; those that are there already are left.
+// merged writes rows by one INSERT from arrays, and commits. It skips rows that are there already.
 func (v *vendor) merged(ctx context.Context, rows []row, from, serial string) error {
 	var ids, persons, sources, verbs, events []string
 	var ats []time.Time
@@ -269,7 +270,7 @@ func (v *vendor) merged(ctx context.Context, rows []row, from, serial string) er
 	return err
 }
 
-// ingest: from a delivery's acceptance by a collector to the scorer's watermark, against COPY of the same rows into the
+// ingest compares the way from a collector's acceptance to the scorer's watermark with COPY of the same rows into the
 // same table.
 func ingest(ctx context.Context, s *stage) (*contest, error) {
 	return ingesting(
@@ -281,7 +282,7 @@ func ingest(ctx context.Context, s *stage) (*contest, error) {
 	)
 }
 
-// ingestReplay: the same with one in ten delivered again, against an INSERT that leaves what is there already.
+// ingestReplay is ingest with one in ten events delivered again. The peer is an INSERT that skips rows that are there.
 func ingestReplay(ctx context.Context, s *stage) (*contest, error) {
 	return ingesting(ctx, s, again[finding], again[row], (*vendor).merged)
 }
@@ -329,7 +330,7 @@ func ingesting(
 			return int(done), float64(done) / took.Seconds(), nil
 		}},
 		peer: &side{len(repeatRows(make([]row, n))), func(ctx context.Context) (int, float64, error) {
-			rows, err := v.rows(delivered) // of this round or the one before: the very first one is begun by ours
+			rows, err := v.rows(delivered) // of this round, or of the one before if the peer goes first
 			if err != nil {
 				return 0, 0, err
 			}
@@ -386,7 +387,7 @@ func (v *vendor) missing(ctx context.Context, want []row) (string, error) {
 	return wrong, nil
 }
 
-// unscored says whose newest event no score knows.
+// unscored says whose newest event is in no score.
 func (v *vendor) unscored(ctx context.Context) (string, error) {
 	var n int
 	err := v.db.QueryRow(ctx, `

@@ -19,7 +19,7 @@ import (
 // bodyBytes is how long a request's body is.
 const bodyBytes = 1 << 10
 
-// answering answers a body by its checksum, and counts.
+// answering answers a request with the checksum of its body, and counts the requests.
 type answering struct{ requests atomic.Int64 }
 
 func (a *answering) serve(w http.ResponseWriter, r *http.Request) error {
@@ -32,8 +32,8 @@ func (a *answering) serve(w http.ResponseWriter, r *http.Request) error {
 	return err
 }
 
-// requests: 1 KB posted over a kept connection of the mesh, each request decided by policy and written to the audit's
-// file, against the same handler by plain HTTP over kept connections.
+// requests compares 1 KB posted over a kept connection of the mesh, where policy decides each request and the audit is
+// written to a file, with the same handler by plain HTTP over kept connections.
 func requests(ctx context.Context, s *stage) (*contest, error) {
 	var inside, plain answering
 	p, err := meet(ctx, inside.serve)

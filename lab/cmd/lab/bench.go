@@ -74,7 +74,7 @@ should.`,
 	return c
 }
 
-// keepReport writes the report in one step.
+// keepReport writes the report atomically.
 func keepReport(to string, report bench.Report) error {
 	var text bytes.Buffer
 	if err := bench.WriteJSON(&text, report); err != nil {
@@ -86,7 +86,7 @@ func keepReport(to string, report bench.Report) error {
 	return nil
 }
 
-// benchRuntime is the local runtime, once everything is there that it needs.
+// benchRuntime returns the local runtime, and makes sure that it has all it needs.
 func benchRuntime(ctx context.Context, p progress.Reporter) (*local.Runtime, error) {
 	lookup := withoutModel(env.Process)
 	for _, check := range local.Doctor(ctx, lookup) {
@@ -110,7 +110,7 @@ func benchRuntime(ctx context.Context, p progress.Reporter) (*local.Runtime, err
 	return &local.Runtime{Lookup: lookup, Binaries: binaries, Self: []string{self, "supervise"}, Version: version()}, nil
 }
 
-// benchSpec is a lab that is nobody's but this run's.
+// benchSpec is the spec of a lab for this run alone.
 func benchSpec(purpose string) lab.Spec {
 	return lab.Spec{
 		Name:     fmt.Sprintf("bench-%s-%d", purpose, os.Getpid()),
@@ -122,7 +122,7 @@ func benchSpec(purpose string) lab.Spec {
 	}
 }
 
-// benchLab brings a lab up that has no life of its own, and a short history.
+// benchLab returns a function that brings up a lab with a short history, in which nothing happens by itself.
 func benchLab(r *local.Runtime) func(context.Context) (*bench.Inside, error) {
 	spec := benchSpec("in")
 	spec.Days, spec.Pace = 1, 1
@@ -139,7 +139,7 @@ func benchLab(r *local.Runtime) func(context.Context) (*bench.Inside, error) {
 	}
 }
 
-// removeLab takes a lab down, whatever there is of it.
+// removeLab takes a lab down, even if only parts of it exist.
 func removeLab(ctx context.Context, r *local.Runtime, name string) error {
 	found, err := r.Find(ctx, name)
 	if errors.Is(err, lab.ErrNone) {
@@ -152,7 +152,7 @@ func removeLab(ctx context.Context, r *local.Runtime, name string) error {
 	return err
 }
 
-// benchUp does what `lab up` does once it knows its programs and its runtime.
+// benchUp does what `lab up` does after it has chosen the programs and the runtime.
 func benchUp(r *local.Runtime) *bench.UpLocal {
 	spec := benchSpec("up")
 	return &bench.UpLocal{
@@ -182,7 +182,8 @@ func benchUp(r *local.Runtime) *bench.UpLocal {
 	}
 }
 
-// withoutModel hides the settings of the model and of the provider of identities: a benchmark asks nobody outside.
+// withoutModel hides the settings of the model and of the OpenID Connect provider. A benchmark must not call other
+// services.
 func withoutModel(lookup env.Lookup) env.Lookup {
 	return func(name string) (string, bool) {
 		for _, prefix := range []string{"GEMINI_", "OIDC_"} {

@@ -19,7 +19,8 @@ import (
 	"example.org/security-training/services/topology"
 )
 
-// findBinaries looks for the services' programs beside this one, and builds them if this is a checkout.
+// findBinaries returns the folder of the services' programs. They are in the folder of this program, or else they are
+// built from the checkout around the current folder.
 func findBinaries(ctx context.Context, p progress.Reporter) (string, error) {
 	topo, err := topology.FromYAML(manifests.Topology())
 	if err != nil {
@@ -65,7 +66,7 @@ func build(ctx context.Context, root, bin string) error {
 	return nil
 }
 
-// moduleRoot is the checkout that the current folder is in.
+// moduleRoot returns the root of the checkout around the current folder.
 func moduleRoot() (string, error) {
 	dir, err := os.Getwd()
 	if err != nil {
@@ -83,7 +84,7 @@ func moduleRoot() (string, error) {
 	}
 }
 
-// mainOf is the package of a program.
+// mainOf returns the package of a program.
 func mainOf(root, binary string) (string, error) {
 	for _, parent := range []string{"services/cmd", "synth/cmd"} {
 		if _, err := os.Stat(filepath.Join(root, parent, binary, "main.go")); err == nil {
@@ -93,18 +94,18 @@ func mainOf(root, binary string) (string, error) {
 	return "", fmt.Errorf("find the source of %s: it is not in services/cmd, nor in synth/cmd", binary)
 }
 
-// buildArgs are the arguments by which the services' programs are built, as `make build` does: without the commit that
-// they were built from, so that a commit alone makes no other program.
+// buildArgs are the arguments for building the services' programs, the same as in the Makefile. They leave out the
+// commit, so that a commit alone does not change the programs.
 func buildArgs() []string { return []string{"build", "-trimpath", "-buildvcs=false", "-ldflags=-s"} }
 
-// goCommand runs go in a folder and gives what it says on stdout; the error holds what it says on stderr. When ctx
-// ends, compilers end with it.
+// goCommand runs go in a folder and returns its stdout. The error has its stderr. When ctx ends, the compilers that go
+// has started end too.
 func goCommand(ctx context.Context, dir string, args ...string) (string, error) {
 	var out, errs bytes.Buffer
 	cmd := exec.CommandContext(ctx, "go", args...)
 	cmd.Dir, cmd.Stdout, cmd.Stderr = dir, &out, &errs
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	if set, ok := env.Process("CGO_ENABLED"); !ok || set == "" { // as in the Makefile: a program of pure Go
+	if set, ok := env.Process("CGO_ENABLED"); !ok || set == "" { // as in the Makefile: programs without C
 		cmd.Env = append(cmd.Environ(), "CGO_ENABLED=0")
 	}
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }

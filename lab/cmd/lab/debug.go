@@ -41,7 +41,7 @@ owner alone, and there is no port.`,
 	}
 }
 
-// checkPprof refuses LAB_PPROF where a workload has no folder of this machine.
+// checkPprof refuses LAB_PPROF for a runtime whose workloads have no folder on this machine.
 func checkPprof(runtime string) error {
 	on, err := control.PprofOf(env.Process)
 	if err != nil || !on || runtime == local.RuntimeName {
@@ -87,7 +87,7 @@ func writeDebug(ctx context.Context, s *settings, l *control.Lab, name string, w
 	return err
 }
 
-// hasDebugInformation says whether a program has what a debugger needs to know of lines and variables.
+// hasDebugInformation says whether a program has the information about lines and variables that a debugger needs.
 func hasDebugInformation(program string) bool {
 	f, err := elf.Open(program)
 	if err != nil {
@@ -97,7 +97,8 @@ func hasDebugInformation(program string) bool {
 	return f.Section(".debug_info") != nil
 }
 
-// attachLines attach Delve. Where the kernel lets a process trace its own children alone, root can all the same.
+// attachLines returns the commands that attach Delve. If the kernel lets processes trace only their own children, they
+// use sudo.
 func attachLines(pid int) []string {
 	lines := []string{"# Delve goes on with the process when it ends by: quit, then n"}
 	if _, err := exec.LookPath("dlv"); err != nil {
@@ -111,7 +112,8 @@ func attachLines(pid int) []string {
 	return append(lines, fmt.Sprintf("%sdlv attach %d", sudo, pid))
 }
 
-// rebuildLines build a program with debug information, start it, and print the next lines.
+// rebuildLines returns the commands that build a program with debug information, start it, and print how to attach to
+// it.
 func rebuildLines(ctx context.Context, s *settings, l *control.Lab, name string) ([]string, error) {
 	self, err := os.Executable()
 	if err != nil {
@@ -143,7 +145,7 @@ func rebuildLines(ctx context.Context, s *settings, l *control.Lab, name string)
 	}, nil
 }
 
-// profileLines take profiles, where the lab serves them.
+// profileLines returns the commands that take profiles, or how to make a lab that serves them.
 func profileLines(s *settings, l *control.Lab, name string) []string {
 	socket := l.StateDir().WorkloadPprof(name)
 	if fi, err := os.Lstat(socket); err != nil || fi.Mode().Type() != os.ModeSocket {

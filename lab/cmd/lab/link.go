@@ -18,20 +18,20 @@ import (
 	"example.org/security-training/synth/nearest"
 )
 
-// access is what link, certificate and open are asked for: for whom, and where a file goes.
+// access holds what link, certificate and open ask for: for whom, and where files go.
 type access struct {
 	class   string // a file with one person's id a line
-	role    string // instructor or admin, where it is for no person
+	role    string // instructor or admin; used if there is no person
 	dir     string // for certificates
 	persons []string
 
 	explicit bool // a person, a class or a role must be given
 }
 
-// named is one person that access is asked for, and where the id was read: "" where it was an argument.
+// named is a person's id. At is where it was read in a class list, or "" if it is an argument.
 type named struct{ id, at string }
 
-// roles are those that belong to no person.
+// roles are the roles that belong to no person.
 var roles = []string{"instructor", "admin"}
 
 func (a *access) classFlag(c *cobra.Command) {
@@ -56,7 +56,8 @@ func (a *access) toFlag(c *cobra.Command) {
 	c.Flags().StringVar(&a.dir, "to", ".", "the folder for certificates")
 }
 
-// read checks what needs no lab, and returns the persons in the order in which they are named; none means role.
+// read checks what can be checked without a lab. It returns the persons in the order in which they were named, or none
+// if access is for the role.
 func (a *access) read(c *cobra.Command) ([]named, error) {
 	if !slices.Contains(roles, a.role) {
 		return nil, fmt.Errorf(
@@ -89,10 +90,10 @@ func (a *access) read(c *cobra.Command) ([]named, error) {
 	return classOf(a.class, text)
 }
 
-// classOf reads a class list: one id a line. Empty lines and lines that begin with # are left out. Its error names
-// every line that is no id, or whose id stands in another.
+// classOf parses a class list: one id a line. It skips empty lines and lines that begin with #. The error names every
+// line whose id is not valid or is a repetition.
 func classOf(file string, text []byte) ([]named, error) {
-	text = bytes.TrimPrefix(text, []byte("\ufeff")) // as some editors begin a file
+	text = bytes.TrimPrefix(text, []byte("\ufeff")) // some editors begin a file with it
 	var list []named
 	var faults []error
 	first := map[string]int{}
@@ -127,7 +128,7 @@ func classOf(file string, text []byte) ([]named, error) {
 	return list, nil
 }
 
-// joined is errors.Join with the lines indented.
+// joined is errors.Join with indented lines.
 func joined(faults []error) error {
 	var lines []string
 	for _, f := range faults {
@@ -136,8 +137,7 @@ func joined(faults []error) error {
 	return errors.New(strings.Join(lines, "\n  "))
 }
 
-// known checks that everyone in list is in the lab's roster; the error names each who is not, with what may have been
-// meant.
+// known checks that everyone in list is in the lab's roster. The error names each one who is not, with a suggestion.
 func known(ctx context.Context, o *operator.Operator, what string, list []named) error {
 	if len(list) == 0 {
 		return nil
@@ -163,7 +163,7 @@ func known(ctx context.Context, o *operator.Operator, what string, list []named)
 	return nil
 }
 
-// link prints a sign-in link for each of list, or one for role. A class list's lines begin with the id.
+// link prints a sign-in link for each of list, or one for the role. For a class list, each line begins with the id.
 func (a *access) link(ctx context.Context, in entered, list []named, out io.Writer) error {
 	if err := known(ctx, in.operator, "make a sign-in link", list); err != nil {
 		return err
@@ -194,7 +194,7 @@ func (a *access) link(ctx context.Context, in entered, list []named, out io.Writ
 	return nil
 }
 
-// issue writes a certificate for each of list, or one for role.
+// issue writes a certificate for each of list, or one for the role.
 func (a *access) issue(ctx context.Context, in entered, list []named, out io.Writer) error {
 	if err := known(ctx, in.operator, "make a certificate", list); err != nil {
 		return err
@@ -210,8 +210,8 @@ func (a *access) issue(ctx context.Context, in entered, list []named, out io.Wri
 	return nil
 }
 
-// revoke refuses the certificates of each of list, or those of role. One of list who is in no roster is an error, and
-// the others are served all the same: a certificate that is out must not stay good for another's misspelt name.
+// revoke refuses the certificates of each of list, or those of the role. If someone is in no roster, it returns an
+// error after it has revoked the others: a typing error in one name must not leave another's certificate valid.
 func (a *access) revoke(ctx context.Context, in entered, list []named, out io.Writer) error {
 	if len(list) == 0 {
 		return revoke(ctx, in.lab, in.operator, a.role, a.role, out)
@@ -284,7 +284,7 @@ func certificateCommand(s *settings) *cobra.Command {
 	return c
 }
 
-// certificateVerb is a verb below certificate, for persons, a class or a role.
+// certificateVerb completes a verb below certificate, for persons, a class or a role.
 func certificateVerb(s *settings, a *access, c *cobra.Command,
 	do func(context.Context, entered, []named, io.Writer) error,
 ) *cobra.Command {
@@ -319,7 +319,7 @@ who is not in the roster is revoked as well, and named as an error: it may be a 
 	}, a.revoke)
 }
 
-// openCommand is the verb that link and certificate were split from. It works as it did.
+// openCommand is the older verb that link and certificate have replaced. It still works.
 func openCommand(s *settings) *cobra.Command {
 	a := &access{}
 	as := ""

@@ -46,7 +46,7 @@ func logsCommand(s *settings) *cobra.Command {
 	return c
 }
 
-// tailFile copies f, which it closes, and goes on as it grows if it is followed; when another file has taken its place,
+// tailFile copies f to w and closes f. If follow is set, it goes on as f grows; if another file replaces f, it goes on
 // with that one.
 func tailFile(ctx context.Context, f *os.File, w io.Writer, follow bool) error {
 	defer func() { f.Close() }()
@@ -65,7 +65,7 @@ func tailFile(ctx context.Context, f *os.File, w io.Writer, follow bool) error {
 		if err != nil || next == nil {
 			continue
 		}
-		if _, err := io.Copy(w, f); err != nil { // what was written to it before it was replaced
+		if _, err := io.Copy(w, f); err != nil { // written before the file was replaced
 			next.Close()
 			return err
 		}
@@ -74,7 +74,7 @@ func tailFile(ctx context.Context, f *os.File, w io.Writer, follow bool) error {
 	}
 }
 
-// replaced opens the file that has f's name now, if that is not f.
+// replaced opens the file that now has f's name. It returns nil if that is still f.
 func replaced(f *os.File) (*os.File, error) {
 	was, err := f.Stat()
 	if err != nil {

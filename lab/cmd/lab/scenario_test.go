@@ -26,7 +26,7 @@ expect:
 debrief: Nothing was proven.
 `
 
-// Without a lab, and with the same exit code as any other bad input.
+// It needs no lab, and has the exit code of wrong input.
 func TestLintNamesTheLineOfAMisspeltCaller(t *testing.T) {
 	dir := t.TempDir()
 	t.Setenv("LAB_HOME", filepath.Join(dir, "no-lab"))

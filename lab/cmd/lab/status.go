@@ -62,7 +62,7 @@ func statusCommand(s *settings) *cobra.Command {
 	return c
 }
 
-// counted fills in how far events have come, if every workload is ready.
+// counted adds to st how many events were processed, if every workload is ready.
 func counted(ctx context.Context, l *control.Lab, st *lab.Status) error {
 	if !st.Healthy {
 		return nil
@@ -75,7 +75,7 @@ func counted(ctx context.Context, l *control.Lab, st *lab.Status) error {
 	return err
 }
 
-// givenUp says in words why a collector gave an event up, by the reasons of the scorer's receipts.
+// givenUp explains why a collector gave an event up, by the reason in the scorer's receipt.
 var givenUp = map[string]string{
 	activity.TooFarAhead:    "they are dated too far ahead of the lab's clock (lab status shows its time)",
 	activity.InvalidEvent:   "they are not valid events",

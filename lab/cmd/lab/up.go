@@ -84,8 +84,8 @@ template is wrong.`,
 	return c
 }
 
-// keepUnchosen gives spec what the lab that is there was made with, wherever no flag is given: `lab up` repairs it as
-// it is.
+// keepUnchosen sets every field of spec for which no flag is given to that of the existing lab, so that `lab up`
+// repairs a lab as it is.
 func keepUnchosen(chosen func(flag string) bool, spec *lab.Spec, is lab.Spec) {
 	for name, keep := range map[string]func(){
 		"identity": func() { spec.Identity = is.Identity },

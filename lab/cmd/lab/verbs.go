@@ -62,7 +62,7 @@ func doctorCommand(_ *settings) *cobra.Command {
 	return c
 }
 
-// checksFor are doctor's checks for a runtime; those of a runtime that would only be another way are no need.
+// checksFor returns doctor's checks for a runtime. A runtime that is only an alternative is not needed.
 func checksFor(ctx context.Context, runtime string) ([]local.Check, error) {
 	all, err := runtimes("")
 	if err != nil {
@@ -92,7 +92,7 @@ func checksFor(ctx context.Context, runtime string) ([]local.Check, error) {
 	return checks(), nil
 }
 
-// kindCheck says whether a lab in kind could be brought up here.
+// kindCheck checks whether a lab in kind could be brought up here.
 func kindCheck(ctx context.Context, r *kind.Runtime) local.Check {
 	check := local.Check{
 		Category: "kind",
@@ -112,7 +112,7 @@ func kindCheck(ctx context.Context, r *kind.Runtime) local.Check {
 	return check
 }
 
-// clusterCheck says whether a lab could be put into kubectl's current context.
+// clusterCheck checks whether a lab could be installed into kubectl's current context.
 func clusterCheck(ctx context.Context, r *cluster.Runtime) local.Check {
 	check := local.Check{
 		Category: "cluster",
@@ -167,7 +167,7 @@ func seedCommand(s *settings) *cobra.Command {
 		RunE: func(c *cobra.Command, _ []string) error {
 			return inside(c.Context(), s, func(ctx context.Context, l *control.Lab, o *operator.Operator, st lab.Status) error {
 				position, err := seed.History(ctx, o, st.Spec, s.progress())
-				if err != nil || st.Seeded { // the mark stays: what came since is not history, and a reset takes it away
+				if err != nil || st.Seeded { // keep the old mark: what came since is not history, and a reset removes it
 					return err
 				}
 				return l.StateDir().Milestones().MarkSeeded(position)
@@ -176,7 +176,7 @@ func seedCommand(s *settings) *cobra.Command {
 	}
 }
 
-// inside finds the lab, enters it as its operator and runs f.
+// inside finds the lab, enters it as its operator and calls f.
 func inside(
 	ctx context.Context,
 	s *settings,
@@ -199,7 +199,7 @@ func inside(
 	})
 }
 
-// linkFor makes a sign-in link for person, or for the instructor.
+// linkFor makes a sign-in link for person, or for the instructor if person is "".
 func linkFor(ctx context.Context, l *control.Lab, person string) (string, error) {
 	st, err := l.Status(ctx)
 	if err != nil {
