@@ -270,7 +270,7 @@ func TestAScoreThatLacksAnEventIsMissed(t *testing.T) {
 		t.Fatal(err)
 	}
 	if missing, err := c.check(t.Context()); missing == "" || err != nil {
-		t.Errorf("a part that nobody scored: %q, %v; want a fault", missing, err)
+		t.Errorf("a part that was not scored: %q, %v; want a fault", missing, err)
 	}
 }
 

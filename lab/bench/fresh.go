@@ -15,12 +15,13 @@ import (
 	"example.org/security-training/services/riskscorer/scorerapi"
 	"example.org/security-training/services/source"
 	"example.org/security-training/services/topology"
+	"example.org/security-training/services/wait"
 	"example.org/security-training/synth/routine"
 )
 
 const (
-	// looked is how many of the company's people only get probes. So their scores are as quick to compute as anyone's.
-	looked = 10
+	// probed is how many of the company's people only get probes. So their scores are as quick to compute as anyone's.
+	probed = 10
 	// pace is the time between two probes. It does not depend on how long the probes before take.
 	pace = 50 * time.Millisecond
 )
@@ -110,9 +111,9 @@ func (v *vendor) rate(ctx context.Context, n int) (float64, error) {
 func (v *vendor) keepUp(ctx context.Context, list []finding, rate float64) error {
 	group, ctx := errgroup.WithContext(ctx)
 	begin, sent := time.Now(), 0
-	for part := range slices.Chunk(list, together) {
+	for part := range slices.Chunk(list, recordsPerDelivery) {
 		due := begin.Add(time.Duration(float64(sent) / rate * float64(time.Second)))
-		if err := rest(ctx, time.Until(due)); err != nil {
+		if err := wait.For(ctx, time.Until(due)); err != nil {
 			break // Wait returns the error
 		}
 		sent += len(part)
@@ -126,7 +127,7 @@ func (v *vendor) probes(n int) ([]finding, error) {
 	list := make([]finding, n)
 	for i := range list {
 		v.number++
-		person := v.staff[len(v.staff)-1-i%looked]
+		person := v.staff[len(v.staff)-1-i%probed]
 		at := risk.Epoch.Add(time.Duration(v.day)*24*time.Hour - time.Duration(n-i)*time.Second)
 		var err error
 		if list[i], err = v.report(
@@ -156,7 +157,7 @@ func (v *vendor) see(ctx context.Context, probes []finding) ([]float64, error) {
 		case <-tick.C:
 		}
 		group.Go(func() error {
-			if err := v.hand(ctx, f.body); err != nil {
+			if err := v.post(ctx, f.body); err != nil {
 				return err
 			}
 			accepted := time.Now()
@@ -187,7 +188,7 @@ func (v *vendor) awaitScore(ctx context.Context, f finding) error {
 		if slices.ContainsFunc(a.Contributions, func(c risk.Contribution) bool { return c.Event == f.event.ID }) {
 			return nil
 		}
-		if err := rest(ctx, 2*time.Millisecond); err != nil {
+		if err := wait.For(ctx, 2*time.Millisecond); err != nil {
 			return fmt.Errorf("event %s is not in the score: %w", f.event.ID, err)
 		}
 	}

@@ -17,13 +17,14 @@ import (
 	"example.org/security-training/services/mesh"
 	"example.org/security-training/services/source"
 	"example.org/security-training/services/topology"
+	"example.org/security-training/services/wait"
 	"example.org/security-training/synth/people"
 	"example.org/security-training/synth/routine"
 	"example.org/security-training/synth/world"
 )
 
-// together is how many records a SIEM sends in one delivery.
-const together = 100
+// recordsPerDelivery is how many records a SIEM sends in one delivery.
+const recordsPerDelivery = 100
 
 // vendor is a SIEM that reports to the lab's collector.
 type vendor struct {
@@ -38,7 +39,7 @@ type vendor struct {
 func (i *insider) vendor(ctx context.Context) (*vendor, error) {
 	v := &vendor{
 		insider:   i,
-		subjects:  len(i.staff) - looked,
+		subjects:  len(i.staff) - probed,
 		collector: i.one(topology.KindCollector, string(activity.SIEM)),
 	}
 	var err error
@@ -62,7 +63,7 @@ type finding struct {
 // findings returns n findings of one day of the lab, evenly over the day. They alternate between the subjects and
 // between the kinds.
 func (v *vendor) findings(ctx context.Context, n int) ([]finding, error) {
-	day, err := v.tomorrow(ctx)
+	day, err := v.nextDay(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -106,7 +107,7 @@ func (v *vendor) report(a routine.Act) (finding, error) {
 // asks to send later.
 func (v *vendor) deliver(ctx context.Context, list []finding) error {
 	var parcels [][]byte
-	for part := range slices.Chunk(list, together) {
+	for part := range slices.Chunk(list, recordsPerDelivery) {
 		var b []byte
 		for _, f := range part {
 			b = append(b, f.body...)
@@ -118,12 +119,12 @@ func (v *vendor) deliver(ctx context.Context, list []finding) error {
 		next <- p
 	}
 	close(next)
-	_, _, err := crowd(ctx, len(parcels), func(ctx context.Context) error { return v.hand(ctx, <-next) })
+	_, _, err := concurrently(ctx, len(parcels), func(ctx context.Context) error { return v.post(ctx, <-next) })
 	return err
 }
 
-// hand delivers one body.
-func (v *vendor) hand(ctx context.Context, body []byte) error {
+// post delivers one body.
+func (v *vendor) post(ctx context.Context, body []byte) error {
 	route := v.row.Pushed[0].Route
 	for {
 		req, err := http.NewRequestWithContext(
@@ -147,21 +148,9 @@ func (v *vendor) hand(ctx context.Context, body []byte) error {
 		}
 		if refusal := httpjson.FromError(err); refusal.RetryAfter <= 0 {
 			return fmt.Errorf("deliver: %w", err)
-		} else if err := rest(ctx, refusal.RetryAfter); err != nil {
+		} else if err := wait.For(ctx, refusal.RetryAfter); err != nil {
 			return err
 		}
-	}
-}
-
-// rest waits.
-func rest(ctx context.Context, d time.Duration) error {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-t.C:
-		return nil
 	}
 }
 
@@ -182,7 +171,7 @@ func (v *vendor) settled(ctx context.Context) (collectorapi.Spool, error) {
 		if s.Watermark >= s.Seq {
 			return s, nil
 		}
-		if err := rest(ctx, 2*time.Millisecond); err != nil {
+		if err := wait.For(ctx, 2*time.Millisecond); err != nil {
 			return s, fmt.Errorf("the scorer is at %d of %d: %w", s.Watermark, s.Seq, err)
 		}
 	}

@@ -116,8 +116,8 @@ func (i *insider) member(ctx context.Context, name string) (*mesh.Node, error) {
 	return mesh.Join(ctx, name, cfg)
 }
 
-// tomorrow moves the lab's clock to the next day, and returns when that day begins.
-func (i *insider) tomorrow(ctx context.Context) (time.Time, error) {
+// nextDay moves the lab's clock to the next day, and returns when that day begins.
+func (i *insider) nextDay(ctx context.Context) (time.Time, error) {
 	from := risk.Epoch.Add(time.Duration(i.day) * 24 * time.Hour)
 	i.day++
 	return from, i.op.Forward(ctx, from.Add(24*time.Hour))

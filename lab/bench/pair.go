@@ -54,8 +54,8 @@ type pair struct {
 	read   int // up to where the callee's chain was read, in bytes
 }
 
-// meet makes a pair. The callee answers with h.
-func meet(ctx context.Context, h mesh.HandlerFunc) (p *pair, err error) {
+// newPair makes a pair. The callee answers with h.
+func newPair(ctx context.Context, h mesh.HandlerFunc) (p *pair, err error) {
 	p = &pair{svids: map[string]*x509svid.SVID{}, nodes: map[string]*mesh.Node{}}
 	if p.dir, err = os.MkdirTemp("", "lab-bench-"); err != nil {
 		return nil, fmt.Errorf("make a mesh of two: %w", err)
@@ -63,7 +63,7 @@ func meet(ctx context.Context, h mesh.HandlerFunc) (p *pair, err error) {
 	ctx, p.stop = context.WithCancel(ctx)
 	defer func() {
 		if err != nil {
-			err = errors.Join(fmt.Errorf("make a mesh of two: %w", err), p.part())
+			err = errors.Join(fmt.Errorf("make a mesh of two: %w", err), p.close())
 		}
 	}()
 	file, err := p.write()
@@ -194,8 +194,8 @@ func (p *pair) decided(ctx context.Context, n int) (map[string]int, error) {
 	}
 }
 
-// part ends the pair and removes its files.
-func (p *pair) part() error {
+// close ends the pair and removes its files.
+func (p *pair) close() error {
 	p.stop()
 	var err error
 	if p.served != nil {

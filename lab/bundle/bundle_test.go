@@ -216,7 +216,7 @@ func TestKeysOfSPIREAreHidden(t *testing.T) {
 	f := control.StateDir(t.TempDir())
 	var keys []string
 	for _, path := range [][]string{{"spire", "server", "keys.json"}, {"spire", "agent", "keys.json"}} {
-		key := base64.StdEncoding.EncodeToString([]byte("MHcCAQEEI private of " + path[1] + " \x00\x17\xff, nobody else's"))
+		key := base64.StdEncoding.EncodeToString([]byte("MHcCAQEEI private of " + path[1] + " \x00\x17\xff, no one else's"))
 		put(t, f.Path(path...), `{"keys":{"x509-CA-A":"`+key+`"}}`)
 		keys = append(keys, key)
 	}

@@ -94,7 +94,7 @@ func (r *Runtime) Available(ctx context.Context) (found string, err error) {
 	if err != nil {
 		return "", fmt.Errorf("connect to the cluster: %w", err)
 	}
-	tame(config)
+	raiseLimits(config)
 	client, err := kubernetes.NewForConfig(config)
 	if err != nil {
 		return "", fmt.Errorf("connect to the cluster: %w", err)

@@ -47,7 +47,7 @@ func uninstall(ctx context.Context, s Settings) ([]string, error) {
 	} else if err != nil {
 		return removed, fmt.Errorf("uninstall: %w", err)
 	}
-	if err := own(ctx, client, s); err != nil { // the namespace and its contents are another lab's
+	if err := checkOwner(ctx, client, s); err != nil { // the namespace and its contents are another lab's
 		var conflict *lab.Error
 		if errors.As(err, &conflict) {
 			return removed, nil

@@ -33,11 +33,11 @@ type forwarder struct {
 	requests atomic.Int64
 
 	mu    sync.Mutex
-	roads map[string]*road // by the pod's UID
+	conns map[string]*podConn // by the pod's UID
 }
 
-// road is one connection to a pod, which carries many streams.
-type road struct {
+// podConn is one connection to a pod, which carries many streams.
+type podConn struct {
 	once sync.Once
 	conn httpstream.Connection
 	err  error
@@ -85,18 +85,18 @@ func (f *forwarder) carry(ctx context.Context, conn net.Conn, workload string, p
 	if pod == nil {
 		return errors.New("no pod of it is running")
 	}
-	r, err := f.roadTo(pod)
+	r, err := f.connTo(pod)
 	if err != nil {
 		return err
 	}
-	defer f.done(r)
+	defer f.release(r)
 	headers := http.Header{}
 	headers.Set(v1.StreamType, v1.StreamTypeError)
 	headers.Set(v1.PortHeader, strconv.Itoa(port))
 	headers.Set(v1.PortForwardRequestIDHeader, strconv.FormatInt(f.requests.Add(1), 10))
 	complaint, err := r.conn.CreateStream(headers)
 	if err != nil {
-		f.leave(pod, r)
+		f.retire(pod, r)
 		return err
 	}
 	complaint.Close() // nothing is written to the error stream
@@ -104,7 +104,7 @@ func (f *forwarder) carry(ctx context.Context, conn net.Conn, workload string, p
 	headers.Set(v1.StreamType, v1.StreamTypeData)
 	stream, err := r.conn.CreateStream(headers)
 	if err != nil {
-		f.leave(pod, r)
+		f.retire(pod, r)
 		return err
 	}
 	defer r.conn.RemoveStreams(stream)
@@ -141,23 +141,23 @@ func (f *forwarder) carry(ctx context.Context, conn net.Conn, workload string, p
 	}
 	// After an error the connection may hang. kubectl closes it; here only its present users keep it.
 	if err != nil {
-		f.leave(pod, r)
+		f.retire(pod, r)
 	}
 	_ = stream.Reset()
 	return err
 }
 
-// roadTo returns the connection to the pod, or makes one. The caller must call done.
-func (f *forwarder) roadTo(pod *v1.Pod) (*road, error) {
+// connTo returns the connection to the pod, or makes one. The caller must call release.
+func (f *forwarder) connTo(pod *v1.Pod) (*podConn, error) {
 	key := string(pod.UID)
 	f.mu.Lock()
-	if f.roads == nil {
-		f.roads = map[string]*road{}
+	if f.conns == nil {
+		f.conns = map[string]*podConn{}
 	}
-	r := f.roads[key]
+	r := f.conns[key]
 	if r == nil {
-		r = &road{}
-		f.roads[key] = r
+		r = &podConn{}
+		f.conns[key] = r
 	}
 	r.users++
 	f.mu.Unlock()
@@ -169,30 +169,30 @@ func (f *forwarder) roadTo(pod *v1.Pod) (*road, error) {
 		if err == nil {
 			go func() {
 				<-conn.CloseChan()
-				f.leave(pod, r)
+				f.retire(pod, r)
 			}()
 		}
 	})
 	if r.err != nil {
-		f.leave(pod, r)
-		f.done(r)
+		f.retire(pod, r)
+		f.release(r)
 		return nil, r.err
 	}
 	return r, nil
 }
 
-// leave makes the next caller of roadTo get a new connection.
-func (f *forwarder) leave(pod *v1.Pod, r *road) {
+// retire makes the next caller of connTo get a new connection.
+func (f *forwarder) retire(pod *v1.Pod, r *podConn) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	r.left = true
-	if f.roads[string(pod.UID)] == r {
-		delete(f.roads, string(pod.UID))
+	if f.conns[string(pod.UID)] == r {
+		delete(f.conns, string(pod.UID))
 	}
 }
 
-// done releases a connection. The last user of one that was left closes it.
-func (f *forwarder) done(r *road) {
+// release releases a connection. The last user of one that was left closes it.
+func (f *forwarder) release(r *podConn) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	r.users--

@@ -217,7 +217,7 @@ func connect(path, kubeContext string) (*rest.Config, kubernetes.Interface, erro
 	if err != nil {
 		return nil, nil, fmt.Errorf("connect to the cluster: %w", err)
 	}
-	tame(config)
+	raiseLimits(config)
 	client, err := kubernetes.NewForConfig(config)
 	if err != nil {
 		return nil, nil, fmt.Errorf("connect to the cluster: %w", err)
@@ -249,9 +249,9 @@ func answers(ctx context.Context, client kubernetes.Interface) error {
 	return client.Discovery().RESTClient().Get().AbsPath("/readyz").Do(ctx).Error()
 }
 
-// tame raises the client's rate limits, since a lab is small, and suppresses the API server's warnings: the chart's
-// tests list what Pod Security would warn of, with the reasons.
-func tame(config *rest.Config) {
+// raiseLimits raises the client's rate limits, since a lab is small, and suppresses the API server's warnings: the
+// chart's tests list what Pod Security would warn of, with the reasons.
+func raiseLimits(config *rest.Config) {
 	config.QPS, config.Burst, config.WarningHandlerWithContext = 100, 200, rest.NoWarnings{}
 }
 
@@ -270,7 +270,7 @@ func (in *Installation) secrets(ctx context.Context, client kubernetes.Interface
 	// name has set and the chart does not have.
 	_, err := client.CoreV1().Namespaces().Create(ctx, ns, metav1.CreateOptions{FieldManager: "lab-owner"})
 	if apierrors.IsAlreadyExists(err) {
-		if err := own(ctx, client, s); err != nil {
+		if err := checkOwner(ctx, client, s); err != nil {
 			return err
 		}
 	} else if err != nil {
@@ -296,8 +296,8 @@ const (
 	ownerID   = "security-training/lab-id"
 )
 
-// own returns an error if a namespace belongs to another lab or to none: then it must not be used or removed.
-func own(ctx context.Context, client kubernetes.Interface, s Settings) error {
+// checkOwner returns an error if a namespace belongs to another lab or to none: then it must not be used or removed.
+func checkOwner(ctx context.Context, client kubernetes.Interface, s Settings) error {
 	ns, err := client.CoreV1().Namespaces().Get(ctx, s.Namespace, metav1.GetOptions{})
 	if err != nil {
 		return fmt.Errorf("ask whose namespace %s is: %w", s.Namespace, err)

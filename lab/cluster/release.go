@@ -130,7 +130,7 @@ func helm(s Settings) (*action.Configuration, error) {
 	flags, namespace := genericclioptions.NewConfigFlags(true), helmNamespace
 	flags.KubeConfig, flags.Context, flags.Namespace = &s.Kubeconfig, &s.Context, &namespace
 	flags.WrapConfigFn = func(config *rest.Config) *rest.Config {
-		tame(config)
+		raiseLimits(config)
 		return config
 	}
 	cfg := action.NewConfiguration(action.ConfigurationSetLogger(slog.DiscardHandler))

@@ -55,20 +55,20 @@ func serve(t *testing.T, socket string, h http.Handler) {
 
 func TestASupervisorThatDoesNotRunNeedsNoEnd(t *testing.T) {
 	l, socket := socketed(t)
-	nobody := func(what string) {
+	notRunning := func(what string) {
 		t.Helper()
 		if removed, s, err := EndSupervisor(t.Context(), l); err != nil || len(removed) > 0 || s.Spec.Name != "lab" {
 			t.Errorf("%s: removed %v of %q, %v", what, removed, s.Spec.Name, err)
 		}
 	}
-	nobody("no socket")
+	notRunning("no socket")
 	left, err := net.ListenUnix("unix", &net.UnixAddr{Name: socket})
 	if err != nil {
 		t.Fatal(err)
 	}
 	left.SetUnlinkOnClose(false)
 	left.Close()
-	nobody("a socket that nobody is at")
+	notRunning("a socket on which nothing listens")
 }
 
 func TestASupervisorThatDoesNotEndKeepsItsFolder(t *testing.T) {
@@ -163,7 +163,7 @@ func TestALabIsForwardedWhereSomethingElseHasTheDatabasesPort(t *testing.T) {
 	}
 	c, err := net.Dial("tcp", s.Addr(database))
 	if err != nil {
-		t.Fatalf("nobody is at the address that status gives: %v", err)
+		t.Fatalf("nothing listens on the address in the status: %v", err)
 	}
 	c.Close()
 }

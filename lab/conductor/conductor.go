@@ -40,15 +40,15 @@ type Controllable interface {
 
 // conductor carries out the orders of one lab's console.
 type conductor struct {
-	stage    Controllable
-	op       *operator.Operator
-	original *topology.Topology // as the lab came up; puts back callers that were removed
-	log      *slog.Logger
-	beat     time.Duration   // between two steps of an exercise that runs by itself
-	life     context.Context // Run's: an exercise goes on if the dashboard does not answer, but ends with the conductor
+	target    Controllable
+	op        *operator.Operator
+	original  *topology.Topology // as the lab came up; puts back callers that were removed
+	log       *slog.Logger
+	stepPause time.Duration   // between two steps of an exercise that runs by itself
+	running   context.Context // Run's: an exercise goes on if the dashboard does not answer, but ends with the conductor
 
-	editing sync.Mutex                // guards the topology's file
-	before  map[door]topology.Callers // the lists from which callers were removed, as they were
+	editing sync.Mutex                    // guards the topology's file
+	before  map[endpoint]topology.Callers // the lists from which callers were removed, as they were
 	mu      sync.Mutex
 	playing *playback // nil: no exercise is being played
 	work    sync.WaitGroup
@@ -63,7 +63,7 @@ func Run(ctx context.Context, s Controllable, original []byte, log *slog.Logger)
 		log.Error("conduct the lab", "error", err.Error())
 		return
 	}
-	c := &conductor{stage: s, original: topo, log: log, beat: 700 * time.Millisecond, life: ctx}
+	c := &conductor{target: s, original: topo, log: log, stepPause: 700 * time.Millisecond, running: ctx}
 	defer c.work.Wait()
 	fresh := true
 	for ctx.Err() == nil {
@@ -79,7 +79,7 @@ func Run(ctx context.Context, s Controllable, original []byte, log *slog.Logger)
 // conduct announces what the console can offer, and then fetches orders until an error occurs.
 func (c *conductor) conduct(ctx context.Context, fresh *bool) error {
 	if c.op == nil {
-		op, err := operator.Enter(ctx, c.stage)
+		op, err := operator.Enter(ctx, c.target)
 		if err != nil {
 			return err
 		}
@@ -122,16 +122,16 @@ func (c *conductor) conduct(ctx context.Context, fresh *bool) error {
 		}
 		watched = got.Watched
 		for _, o := range got.Orders {
-			if err := c.take(ctx, o); err != nil {
+			if err := c.accept(ctx, o); err != nil {
 				return err
 			}
 		}
 	}
 }
 
-// take confirms an order and carries it out. Orders that steer the current exercise are done at once, all others in the
-// background.
-func (c *conductor) take(ctx context.Context, o exercise.Order) error {
+// accept confirms an order and carries it out. Orders that steer the current exercise are done at once, all others in
+// the background.
+func (c *conductor) accept(ctx context.Context, o exercise.Order) error {
 	err := c.say(ctx, o, exercise.Report{State: exercise.ReportTaken})
 	if operator.IsConflict(err) || operator.IsNotFound(err) {
 		return nil // another conductor has it
@@ -152,10 +152,10 @@ func (c *conductor) take(ctx context.Context, o exercise.Order) error {
 func (c *conductor) begin(o exercise.Order) {
 	c.work.Go(func() {
 		began := time.Now()
-		ctx, cancel := context.WithTimeout(c.life, 30*time.Minute)
+		ctx, cancel := context.WithTimeout(c.running, 30*time.Minute)
 		defer cancel()
-		res, note, err := c.do(ctx, o)
-		if c.life.Err() != nil {
+		res, note, err := c.carryOut(ctx, o)
+		if c.running.Err() != nil {
 			return // the conductor ends, so the result cannot be reported
 		}
 		if note == "" && err == nil {
@@ -199,8 +199,8 @@ func (c *conductor) say(ctx context.Context, o exercise.Order, r exercise.Report
 	)
 }
 
-// do carries out an order that is not about steering. The note that it returns is for people.
-func (c *conductor) do(ctx context.Context, o exercise.Order) (*exercise.Result, string, error) {
+// carryOut carries out an order that is not about steering. The note that it returns is for people.
+func (c *conductor) carryOut(ctx context.Context, o exercise.Order) (*exercise.Result, string, error) {
 	switch o.Kind {
 	case exercise.OrderPlay:
 		return nil, "", c.play(ctx, o)
@@ -220,16 +220,16 @@ func (c *conductor) do(ctx context.Context, o exercise.Order) (*exercise.Result,
 		note, err := c.rotate(ctx, o.Workload)
 		return nil, note, err
 	case exercise.OrderWithdraw:
-		return nil, "", c.stage.Withdraw(ctx, o.Workload)
+		return nil, "", c.target.Withdraw(ctx, o.Workload)
 	case exercise.OrderReturn:
-		return nil, "", c.stage.Restore(ctx, o.Workload)
+		return nil, "", c.target.Restore(ctx, o.Workload)
 	case exercise.OrderRevoke, exercise.OrderRestore:
 		return nil, "", c.edit(o)
 	case exercise.OrderStory:
 		lines, err := c.story(ctx, o.Event)
 		return &exercise.Result{Story: lines}, fmt.Sprintf("%d entries", len(lines)), err
 	case exercise.OrderVerify:
-		chains, err := auditor.Verify(ctx, c.stage, c.op)
+		chains, err := auditor.Verify(ctx, c.target, c.op)
 		r := &exercise.Result{Chains: []exercise.ChainState{}}
 		n := 0
 		for _, x := range chains {
@@ -238,11 +238,11 @@ func (c *conductor) do(ctx context.Context, o exercise.Order) (*exercise.Result,
 		}
 		return r, fmt.Sprintf("%d chains, %d entries: none was edited, removed, inserted or moved", len(chains), n), err
 	}
-	return nil, "", fmt.Errorf("nobody here knows how to %q", o.Kind)
+	return nil, "", fmt.Errorf("there is no order %q", o.Kind)
 }
 
-// quiet ends the exercise that this conductor plays, if there is one, and waits for its end.
-func (c *conductor) quiet(ctx context.Context) error {
+// stopExercise ends the exercise that this conductor plays, if there is one, and waits for its end.
+func (c *conductor) stopExercise(ctx context.Context) error {
 	c.mu.Lock()
 	p := c.playing
 	c.mu.Unlock()
@@ -259,7 +259,7 @@ func (c *conductor) quiet(ctx context.Context) error {
 }
 
 func (c *conductor) reset(ctx context.Context, o exercise.Order) (note string, err error) {
-	if err := c.quiet(ctx); err != nil {
+	if err := c.stopExercise(ctx); err != nil {
 		return "", err
 	}
 	var only []string
@@ -267,22 +267,22 @@ func (c *conductor) reset(ctx context.Context, o exercise.Order) (note string, e
 		only = []string{o.Exercise}
 	}
 	n, err := seed.ResetExercises(ctx, c.op, only, progress.Quiet{})
-	return fmt.Sprintf("%d taken away; learners' records stay", n), err
+	return fmt.Sprintf("%d removed; learners' records stay", n), err
 }
 
 func (c *conductor) forget(ctx context.Context) (note string, err error) {
-	if err := c.quiet(ctx); err != nil {
+	if err := c.stopExercise(ctx); err != nil {
 		return "", err
 	}
-	position, err := c.stage.SeededAt()
+	position, err := c.target.SeededAt()
 	if err != nil {
 		return "", err
 	}
-	st, err := c.stage.Status(ctx)
+	st, err := c.target.Status(ctx)
 	if err != nil {
 		return "", err
 	}
-	files, err := seed.ForgetLearners(ctx, c.op, st.Spec, position, c.stage.Results(), progress.Quiet{})
+	files, err := seed.ForgetLearners(ctx, c.op, st.Spec, position, c.target.Results(), progress.Quiet{})
 	if len(files) > 0 {
 		note = "the results are in " + strings.Join(files, " and ") + ": copy them, `lab down` removes them"
 	}
@@ -297,7 +297,7 @@ func (c *conductor) rotate(ctx context.Context, workload string) (string, error)
 	if err != nil {
 		return "", err
 	}
-	if err := c.stage.RotateOne(ctx, workload); err != nil {
+	if err := c.target.RotateOne(ctx, workload); err != nil {
 		return "", err
 	}
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
@@ -316,8 +316,8 @@ func (c *conductor) rotate(ctx context.Context, workload string) (string, error)
 	}
 }
 
-// facts writes a flat JSON object as one line for people. Any other text is returned as it is.
-func facts(detail string) string {
+// oneLine writes a flat JSON object as one line for people. Any other text is returned as it is.
+func oneLine(detail string) string {
 	var flat map[string]json.RawMessage
 	if json.Unmarshal([]byte(detail), &flat) != nil {
 		return detail

@@ -14,8 +14,8 @@ import (
 	"example.org/security-training/services/topology"
 )
 
-// door is a route of a workload.
-type door struct {
+// endpoint is a route of a workload.
+type endpoint struct {
 	callee string
 	route  topology.Route
 }
@@ -24,7 +24,7 @@ type door struct {
 func (c *conductor) edit(o exercise.Order) error {
 	c.editing.Lock()
 	defer c.editing.Unlock()
-	path := c.stage.Topology()
+	path := c.target.Topology()
 	text, err := os.ReadFile(path)
 	if err != nil {
 		return fmt.Errorf("edit topology: %w", err)
@@ -39,7 +39,7 @@ func (c *conductor) edit(o exercise.Order) error {
 	if !ok || !known || !serves {
 		return fmt.Errorf("edit topology: %s does not serve %s to %s", o.Callee, o.Route, o.Caller)
 	}
-	at := door{o.Callee, o.Route}
+	at := endpoint{o.Callee, o.Route}
 	var callers topology.Callers
 	if o.Kind == exercise.OrderRestore {
 		base := c.before[at]
@@ -80,9 +80,9 @@ func (c *conductor) edit(o exercise.Order) error {
 
 // remember keeps a list as it was before the first caller was removed from it. If callers that were added since are
 // removed too, they join the remembered list.
-func (c *conductor) remember(topo *topology.Topology, at door, now topology.Callers) {
+func (c *conductor) remember(topo *topology.Topology, at endpoint, now topology.Callers) {
 	if c.before == nil {
-		c.before = map[door]topology.Callers{}
+		c.before = map[endpoint]topology.Callers{}
 	}
 	kept := c.before[at]
 	if !slices.ContainsFunc(topo.Workloads, func(w topology.Workload) bool { return kept.Admits(w) && !now.Admits(w) }) {
@@ -264,10 +264,10 @@ func closing(text []byte, begin int) int {
 	return -1
 }
 
-// struckOff returns the callers that the file does not list any more: those of the topology with which the lab came up,
-// and those that were removed on the console.
-func (c *conductor) struckOff() ([]exercise.Revoked, error) {
-	now, err := topology.FromFile(c.stage.Topology())
+// removedCallers returns the callers that the file does not list any more: those of the topology with which the lab
+// came up, and those that were removed on the console.
+func (c *conductor) removedCallers() ([]exercise.Revoked, error) {
+	now, err := topology.FromFile(c.target.Topology())
 	if err != nil {
 		return nil, err
 	}
@@ -277,7 +277,7 @@ func (c *conductor) struckOff() ([]exercise.Revoked, error) {
 	for _, callee := range c.original.Workloads {
 		is, _ := now.Workload(callee.Name)
 		for _, route := range callee.Routes() {
-			before := c.before[door{callee.Name, route}]
+			before := c.before[endpoint{callee.Name, route}]
 			for _, caller := range c.original.Workloads {
 				if (callee.Serves[route].Admits(caller) || before.Admits(caller)) && !is.Serves[route].Admits(caller) {
 					out = append(out, exercise.Revoked{Caller: caller.Name, Callee: callee.Name, Route: route})

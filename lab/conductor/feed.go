@@ -45,7 +45,7 @@ func (c *conductor) pushFeed(ctx context.Context) {
 		if n := len(f.Lines); n > 120 {
 			f.Lines = f.Lines[n-120:]
 		}
-		if st, err := c.stage.Status(ctx); err == nil {
+		if st, err := c.target.Status(ctx); err == nil {
 			for _, w := range st.Workloads {
 				f.Identities = append(
 					f.Identities,
@@ -53,7 +53,7 @@ func (c *conductor) pushFeed(ctx context.Context) {
 				)
 			}
 		}
-		if f.Revoked, err = c.struckOff(); err != nil {
+		if f.Revoked, err = c.removedCallers(); err != nil {
 			c.log.Warn("tell the console", "error", err.Error())
 		}
 		now := fmt.Sprint(f.Identities, f.Revoked)
@@ -74,7 +74,7 @@ func (c *conductor) pushFeed(ctx context.Context) {
 func (c *conductor) newest(ctx context.Context, workload string) (int64, error) {
 	said := ""
 	for {
-		pins, err := auditor.TipsOf(ctx, c.stage, workload)
+		pins, err := auditor.TipsOf(ctx, c.target, workload)
 		if err == nil {
 			return int64(pins.Last(audit.RowsOf(workload))), nil
 		}

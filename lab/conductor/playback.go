@@ -51,10 +51,10 @@ func (c *conductor) steer(kind string) error {
 	return nil
 }
 
-// gate lets the next step happen: while the exercise is held, when a step is ordered; otherwise after a beat.
-func (p *playback) gate(ctx context.Context, beat time.Duration, show func(exercise.State) error) error {
+// gate lets the next step happen: while the exercise is held, when a step is ordered; otherwise after stepPause.
+func (p *playback) gate(ctx context.Context, stepPause time.Duration, show func(exercise.State) error) error {
 	shown := false
-	timer := time.NewTimer(beat)
+	timer := time.NewTimer(stepPause)
 	defer timer.Stop()
 	due := false
 	for {
@@ -108,12 +108,14 @@ func (c *conductor) play(ctx context.Context, o exercise.Order) error {
 		c.mu.Unlock()
 		close(p.done)
 	}()
-	st, err := c.stage.Status(ctx)
+	st, err := c.target.Status(ctx)
 	if err != nil {
 		return err
 	}
-	return play.Run(ctx, c.stage, c.op, st, o.Scenario, play.Options{
+	return play.Run(ctx, c.target, c.op, st, o.Scenario, play.Options{
 		Now: true, Input: strings.NewReader(""), Output: io.Discard,
-		Gate: func(ctx context.Context, show func(exercise.State) error) error { return p.gate(ctx, c.beat, show) },
+		Gate: func(ctx context.Context, show func(exercise.State) error) error {
+			return p.gate(ctx, c.stepPause, show)
+		},
 	})
 }

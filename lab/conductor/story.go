@@ -22,7 +22,7 @@ func (c *conductor) story(ctx context.Context, event string) ([]exercise.StoryLi
 		if w.Kind == topology.KindOperator {
 			continue
 		}
-		entries, err := lab.Entries(ctx, c.stage, w.Name)
+		entries, err := lab.Entries(ctx, c.target, w.Name)
 		if err != nil {
 			return nil, err
 		}
@@ -112,5 +112,5 @@ func lineOf(r audit.Row) string {
 	if r.Kind == scorerapi.KindAssessment && detailOf(r, &a) == nil {
 		return a.String()
 	}
-	return facts(r.Detail)
+	return oneLine(r.Detail)
 }

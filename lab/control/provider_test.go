@@ -78,7 +78,7 @@ func TestBrowsersComeBackToTheLabsPagesUnlessToldOtherwise(t *testing.T) {
 		t.Errorf("they come back to %s", got)
 	}
 	if got := signing(t, nil).Provider; got != (Provider{}) {
-		t.Errorf("nobody signs in, and %+v", got)
+		t.Errorf("there is no provider, and the settings have %+v", got)
 	}
 }
 

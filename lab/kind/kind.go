@@ -214,7 +214,7 @@ func ensure(
 			return revived, fmt.Errorf("remove half a cluster: %w", err)
 		}
 	}
-	beside, stop := context.WithCancel(ctx)
+	loading, stop := context.WithCancel(ctx)
 	made := make(chan error, 1)
 	go func() {
 		made <- provider.Create(
@@ -222,7 +222,7 @@ func ensure(
 			kindcluster.CreateWithDisplaySalutation(false),
 		)
 	}()
-	meanwhile(beside)
+	meanwhile(loading)
 	select {
 	case err = <-made:
 	case <-ctx.Done(): // kind cannot be interrupted: wait for it, and then remove the cluster

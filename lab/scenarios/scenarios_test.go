@@ -76,7 +76,7 @@ func observe(t *testing.T, s *scenario.Scenario, profile string, start time.Time
 					t.Errorf("%s: line %d: %s does not serve %s", s.Name, e.Line, callee, e.Route)
 				}
 				if _, ok := topo.Workload(caller); !ok {
-					t.Errorf("%s: line %d: nobody is called %s", s.Name, e.Line, caller)
+					t.Errorf("%s: line %d: there is no caller %s", s.Name, e.Line, caller)
 				}
 				observed[i] = scenario.Observed{Outcome: topo.Decide(caller, callee, e.Route), Reason: e.Reason}
 				if e.As != "" {

@@ -44,7 +44,7 @@ func (orders resetOrders) give(ctx context.Context, o *operator.Operator) error 
 // Learners' records stay, and so does everything that people of the company did in an exercise. The audit chains and
 // the lab's clock are not changed.
 func ResetExercises(ctx context.Context, o *operator.Operator, only []string, p progress.Reporter) (n int, err error) {
-	err = progress.Step(p, "take away exercises", func() error {
+	err = progress.Step(p, "remove exercises", func() error {
 		for {
 			var all []exercise.Exercise // the dashboard lists the latest few hundred
 			if err := o.Ask(ctx, lmsapi.RouteExercises, nil, &all); err != nil {
@@ -56,7 +56,7 @@ func ResetExercises(ctx context.Context, o *operator.Operator, only []string, p 
 			if len(all) == 0 {
 				return nil
 			}
-			if err := takeAway(ctx, o, all); err != nil {
+			if err := removeExercises(ctx, o, all); err != nil {
 				return err
 			}
 			n += len(all)
@@ -65,8 +65,8 @@ func ResetExercises(ctx context.Context, o *operator.Operator, only []string, p 
 	return n, err
 }
 
-// takeAway removes exercises and the people who were made for them.
-func takeAway(ctx context.Context, o *operator.Operator, all []exercise.Exercise) error {
+// removeExercises removes exercises and the people who were made for them.
+func removeExercises(ctx context.Context, o *operator.Operator, all []exercise.Exercise) error {
 	var ids, casts []string
 	for _, e := range all {
 		cast, err := castOf(e)
@@ -159,7 +159,7 @@ func ResetScenario(ctx context.Context, o *operator.Operator, name string, p pro
 			if len(all) == 0 {
 				return o.AwaitScored(ctx)
 			}
-			if err := takeAway(ctx, o, all); err != nil {
+			if err := removeExercises(ctx, o, all); err != nil {
 				return err
 			}
 		}

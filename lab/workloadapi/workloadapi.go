@@ -154,14 +154,14 @@ func (i *Issuer) SetTTL(svid, ca time.Duration) {
 	if ca > 0 {
 		i.caTTL = ca
 	}
-	i.everybody()
+	i.wakeAll()
 }
 
 // Rotate issues a new SVID to every workload at once.
 func (i *Issuer) Rotate() {
 	i.mu.Lock()
 	defer i.mu.Unlock()
-	i.everybody()
+	i.wakeAll()
 }
 
 // RotateOne issues a new SVID to one workload at once.
@@ -255,7 +255,7 @@ func (i *Issuer) hold(cas []*authority.CA) error {
 		return err
 	}
 	i.cas = cas
-	i.everybody()
+	i.wakeAll()
 	return nil
 }
 
@@ -307,8 +307,8 @@ func (i *Issuer) settling(now time.Time) time.Duration {
 
 func lifeOf(c *x509.Certificate) time.Duration { return c.NotAfter.Sub(c.NotBefore) }
 
-// everybody makes all streams send again.
-func (i *Issuer) everybody() {
+// wakeAll makes all streams send again.
+func (i *Issuer) wakeAll() {
 	i.turn++
 	i.signal()
 }

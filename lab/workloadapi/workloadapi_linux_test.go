@@ -408,7 +408,7 @@ func TestMintSpeaksForItsOwnDomainAlone(t *testing.T) {
 		t.Error("an ID of another domain is signed")
 	}
 	svid, authorities, err := issuer.Mint(
-		spiffeid.RequireFromPath(issuer.domain, "/nobody"),
+		spiffeid.RequireFromPath(issuer.domain, "/unregistered"),
 		time.Now().Add(-time.Hour),
 		time.Minute,
 	)

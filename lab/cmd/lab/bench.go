@@ -31,10 +31,9 @@ func benchCommand(s *settings) *cobra.Command {
 		Example: "  lab bench\n  lab bench handshake requests\n  lab bench score --rounds 15 -o json",
 		Long: "Measures " + strings.Join(bench.Names(), ", ") + `, or those that are named.
 
-The two sides of each take turns in rounds of one run, and a first round is dropped; the result is the
-median of the rounds' ratios, with their spread. Those that need a lab bring one of their own up and take
-it down. Writes bench.json, with everything that was measured. Exits with 1 if a side did less than it
-should.`,
+The two sides of a comparison take turns in the rounds of one run, and the first round is dropped. The result is the
+median of the rounds' ratios, with their spread. Benchmarks that need a lab bring up one of their own and take it down.
+Writes bench.json with everything that was measured. Exits with 1 if a side did less than it should.`,
 		RunE: func(c *cobra.Command, args []string) error {
 			write, ok := map[string]func(io.Writer, bench.Report) error{"text": bench.WriteText, "json": bench.WriteJSON}[format]
 			if !ok {
@@ -68,7 +67,7 @@ should.`,
 		},
 	}
 	f := c.Flags()
-	f.IntVar(&plan.Rounds, "rounds", bench.LeastRounds, "how many rounds each takes, beside the one that is dropped")
+	f.IntVar(&plan.Rounds, "rounds", bench.LeastRounds, "how many rounds each takes, without the first, which is dropped")
 	f.StringVar(&to, "to", "bench.json", "the file for the report")
 	f.StringVarP(&format, "output", "o", "text", "text or json")
 	return c

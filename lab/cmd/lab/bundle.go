@@ -24,7 +24,7 @@ func bundleCommand(s *settings) *cobra.Command {
 	to := ""
 	c := &cobra.Command{
 		Use:     "bundle",
-		Short:   "Pack logs, state and audit into one file, without secrets, for those who are to help",
+		Short:   "Pack logs, state and audit into one file without secrets, to hand on to someone who helps",
 		Args:    cobra.NoArgs,
 		Example: "  lab bundle\n  lab bundle --to lab.tar.gz",
 		Long: `Packs logs, status, doctor's checks, settings, versions and the end of every audit chain into one .tar.gz, on

@@ -158,7 +158,7 @@ func complete(c *cobra.Command, flag string, of words) {
 func completionCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:     "completion SHELL",
-		Short:   "Print what makes a shell complete lab's verbs, flags and names",
+		Short:   "Print a script with which a shell completes verbs, flags and names",
 		Args:    cobra.ExactArgs(1),
 		Example: "  lab completion bash\n  lab completion zsh\n  lab completion fish",
 		Long: `Prints a script that makes bash, zsh or fish complete verbs, flags and names: of scenarios, workloads, people

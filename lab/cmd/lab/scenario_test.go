@@ -16,7 +16,7 @@ attack: [T1199]
 difficulty: 1
 minutes: 5
 cast: {nina: {role: devsecops_engineer}}
-brief: Somebody misspelt a name.
+brief: An author misspelt a name.
 hints: [{cost: 10, text: Read the names.}]
 timeline:
 - {at: 9h1m, who: nina, source: git, record: {event: commit, repository: policy-as-code}}

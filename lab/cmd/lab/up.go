@@ -274,7 +274,7 @@ func writeUp(ctx context.Context, s *settings, l *control.Lab, start time.Time, 
 	)
 	fmt.Fprintf(out, "dashboard   %s\nsign in as the instructor, once:\n            %s\n", st.Dashboard, link)
 	if st.Spec.Listen != "" {
-		const room = "for a room  %s\n            (links for everybody: lab link --class FILE%s)\n"
+		const room = "for a room  %s\n            (links for a class: lab link --class FILE%s)\n"
 		fmt.Fprintf(out, room, st.Room, nameFlag(s))
 	}
 	s.progress().Say(
