@@ -56,21 +56,21 @@ func fresh(ctx context.Context, s *stage) (*contest, error) {
 			if err != nil {
 				return 0, 0, err
 			}
-			before, err := v.settled(ctx)
+			before, err := v.awaitProcessed(ctx)
 			if err != nil {
 				return 0, 0, err
 			}
 			var waits []float64
 			group, both := errgroup.WithContext(ctx)
-			group.Go(func() error { return v.keepUp(both, background, rate) })
+			group.Go(func() error { return v.deliverAt(both, background, rate) })
 			group.Go(func() (err error) {
-				waits, err = v.see(both, probes)
+				waits, err = v.timeProbes(both, probes)
 				return err
 			})
 			if err := group.Wait(); err != nil {
 				return 0, 0, err
 			}
-			after, err := v.settled(ctx)
+			after, err := v.awaitProcessed(ctx)
 			stored = after.Stored - before.Stored
 			halves = append(halves, quantile(waits, 0.5))
 			return len(waits), quantile(waits, 0.99), err
@@ -99,7 +99,7 @@ func (v *vendor) rate(ctx context.Context, n int) (float64, error) {
 		if err := v.deliver(ctx, list); err != nil {
 			return 0, err
 		}
-		if _, err := v.settled(ctx); err != nil {
+		if _, err := v.awaitProcessed(ctx); err != nil {
 			return 0, err
 		}
 		best = max(best, float64(n)/time.Since(begin).Seconds())
@@ -107,8 +107,8 @@ func (v *vendor) rate(ctx context.Context, n int) (float64, error) {
 	return best, nil
 }
 
-// keepUp delivers findings at a rate, whether the collector answers in time or not.
-func (v *vendor) keepUp(ctx context.Context, list []finding, rate float64) error {
+// deliverAt delivers findings at a rate, whether the collector answers in time or not.
+func (v *vendor) deliverAt(ctx context.Context, list []finding, rate float64) error {
 	group, ctx := errgroup.WithContext(ctx)
 	begin, sent := time.Now(), 0
 	for part := range slices.Chunk(list, recordsPerDelivery) {
@@ -142,9 +142,9 @@ func (v *vendor) probes(n int) ([]finding, error) {
 	return list, nil
 }
 
-// see delivers probes one at a time, at their own pace. It returns for each how many milliseconds passed from its
-// acceptance until it was part of the score.
-func (v *vendor) see(ctx context.Context, probes []finding) ([]float64, error) {
+// timeProbes delivers probes one at a time, at their own pace. It returns for each how many milliseconds passed from
+// its acceptance until it was part of the score.
+func (v *vendor) timeProbes(ctx context.Context, probes []finding) ([]float64, error) {
 	var mu sync.Mutex
 	var waits []float64
 	group, ctx := errgroup.WithContext(ctx)

@@ -157,8 +157,9 @@ func (v *vendor) post(ctx context.Context, body []byte) error {
 // patience is how long the scorer may take for a round.
 const patience = 2 * time.Minute
 
-// settled waits until everything that the collector has accepted was processed, and returns the collector's counts.
-func (v *vendor) settled(ctx context.Context) (collectorapi.Spool, error) {
+// awaitProcessed waits until everything that the collector has accepted was processed, and returns the collector's
+// counts.
+func (v *vendor) awaitProcessed(ctx context.Context) (collectorapi.Spool, error) {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	for {
@@ -301,7 +302,7 @@ func ingesting(
 			if err != nil {
 				return 0, 0, err
 			}
-			before, err := v.settled(ctx)
+			before, err := v.awaitProcessed(ctx)
 			if err != nil {
 				return 0, 0, err
 			}
@@ -310,7 +311,7 @@ func ingesting(
 			if err := v.deliver(ctx, repeat(slices.Clip(fresh))); err != nil {
 				return 0, 0, err
 			}
-			after, err := v.settled(ctx)
+			after, err := v.awaitProcessed(ctx)
 			if err != nil {
 				return 0, 0, err
 			}

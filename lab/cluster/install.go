@@ -309,7 +309,7 @@ func checkOwner(ctx context.Context, client kubernetes.Interface, s Settings) er
 		return &lab.Error{
 			Code: lab.ExitConflict,
 			What: "take the namespace " + s.Namespace,
-			Why:  fmt.Errorf("it is of another lab called %s, whose folder is elsewhere or gone", owner),
+			Why:  fmt.Errorf("it belongs to another lab called %s, whose folder is elsewhere or gone", owner),
 			Try: "lab down with the LAB_HOME that it was brought up with, or, if it is not needed: kubectl delete namespace " +
 				s.Namespace,
 		}
@@ -317,14 +317,14 @@ func checkOwner(ctx context.Context, client kubernetes.Interface, s Settings) er
 		return &lab.Error{
 			Code: lab.ExitConflict,
 			What: "take the namespace " + s.Namespace,
-			Why:  errors.New("it is there, and of no lab"),
+			Why:  errors.New("it exists, and belongs to no lab"),
 			Try:  "kubectl delete namespace " + s.Namespace + "   (if it is not needed)",
 		}
 	default:
 		return &lab.Error{
 			Code: lab.ExitConflict,
 			What: "take the namespace " + s.Namespace,
-			Why:  fmt.Errorf("it is of the lab %s", owner),
+			Why:  fmt.Errorf("it belongs to the lab %s", owner),
 			Try:  "lab down --name " + owner,
 		}
 	}

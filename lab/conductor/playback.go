@@ -30,7 +30,7 @@ func (c *conductor) steer(kind string) error {
 	p := c.playing
 	c.mu.Unlock()
 	if p == nil {
-		return errors.New("no exercise is on")
+		return errors.New("no exercise is being played")
 	}
 	if kind == exercise.OrderStop {
 		p.cancel(errStopped)
@@ -98,7 +98,7 @@ func (c *conductor) play(ctx context.Context, o exercise.Order) error {
 	c.mu.Lock()
 	if c.playing != nil {
 		c.mu.Unlock()
-		return errors.New("another exercise is on: stop it first")
+		return errors.New("another exercise is being played: stop it first")
 	}
 	c.playing = p
 	c.mu.Unlock()

@@ -15,7 +15,7 @@ import (
 
 func differs(t *exercise.Tried) error {
 	if t.Running != "" {
-		return fmt.Errorf("%s: the policy was edited, and says %s where it came with %s", t.Measured, t.Running, t.Expected)
+		return fmt.Errorf("%s: the policy was edited, and decides %s instead of %s", t.Measured, t.Running, t.Expected)
 	}
 	if t.Measured != t.Expected {
 		return fmt.Errorf("%s, where %s was expected", t.Measured, t.Expected)

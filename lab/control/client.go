@@ -57,7 +57,7 @@ func LabOf(f StateDir, down func(context.Context, *Lab) ([]string, error)) (*Lab
 		return nil, err
 	}
 	if err := f.keepShipped(); err != nil {
-		return nil, fmt.Errorf("keep the policy that the lab came with: %w", err)
+		return nil, fmt.Errorf("keep the policy that the lab was made with: %w", err)
 	}
 	topo, err := lab.PolicyInForce(f)
 	if err != nil {

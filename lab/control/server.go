@@ -57,7 +57,7 @@ func Open(f StateDir, log *slog.Logger) (*Server, error) {
 	s := &Server{Folder: f, Log: log}
 	var err error
 	if err := f.keepShipped(); err != nil {
-		return nil, fmt.Errorf("keep the policy that the lab came with: %w", err)
+		return nil, fmt.Errorf("keep the policy that the lab was made with: %w", err)
 	}
 	if s.Topo, err = lab.PolicyInForce(f); err != nil {
 		return nil, err

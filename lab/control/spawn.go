@@ -132,7 +132,7 @@ func FreeHost(topo *topology.Topology) (string, error) {
 	return "", &lab.Error{
 		Code: lab.ExitConflict,
 		What: "find a loopback address",
-		Why:  errors.New("every one has its lab"),
+		Why:  errors.New("a lab has claimed each one"),
 		Try:  "lab down --name …",
 	}
 }

@@ -186,7 +186,7 @@ func StateDirOf(lookup env.Lookup, name string) (StateDir, error) {
 		return "", err
 	}
 	f := StateDir(filepath.Join(home, name))
-	return f, f.mine()
+	return f, f.checkOwner()
 }
 
 // Remove removes f, and the labs' folder if no other lab is in it. It returns a description of what it removed.

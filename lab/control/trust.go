@@ -130,12 +130,12 @@ func (f StateDir) Trusted() error {
 	if _, err := Private(string(f)); err != nil {
 		return untrusted("use the lab in "+string(f), err)
 	}
-	return f.mine()
+	return f.checkOwner()
 }
 
-// mine checks that a lab's folder, if it exists, belongs to the caller. Another user's settings would decide what is
-// executed.
-func (f StateDir) mine() error {
+// checkOwner checks that a lab's folder, if it exists, belongs to the caller. Another user's settings would decide what
+// is executed.
+func (f StateDir) checkOwner() error {
 	fi, err := os.Lstat(string(f))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil

@@ -39,7 +39,7 @@ func (b *bringUp) refuseForeignCluster(ctx context.Context) error {
 	return &lab.Error{
 		Code: lab.ExitConflict,
 		What: "make the cluster " + b.cluster,
-		Why:  errors.New("it is there already, of a lab whose folder is elsewhere or gone"),
+		Why:  errors.New("it belongs to a lab whose folder is elsewhere or gone"),
 		Try: "another --name, or lab down with the LAB_HOME that it was brought up with, or, if it is not needed: docker " +
 			"rm -f -v " + b.cluster + "-control-plane",
 	}

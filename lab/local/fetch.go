@@ -53,7 +53,7 @@ func safe(u *url.URL) error {
 		(u.Hostname() == "localhost" || ip != nil && ip.IsLoopback()) {
 		return nil
 	}
-	return fmt.Errorf("%s: programs come by https, or from this machine", u.Redacted())
+	return fmt.Errorf("%s: programs must come by https, or from this machine", u.Redacted())
 }
 
 // ask requests a file of a repository. It follows redirects only to safe addresses.
@@ -68,7 +68,7 @@ func ask(ctx context.Context, method, address string) (*http.Response, error) {
 	req.Header.Set("Accept-Encoding", "identity") // otherwise the length would be that of the compressed answer
 	client := &http.Client{CheckRedirect: func(next *http.Request, via []*http.Request) error {
 		if len(via) > 5 {
-			return errors.New("it sends us round in circles")
+			return errors.New("it redirects too many times")
 		}
 		return safe(next.URL)
 	}}

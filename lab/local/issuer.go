@@ -114,7 +114,7 @@ func (e embedded) order(_ context.Context, o control.Order) error {
 	case control.CARetire:
 		return e.RetireCA()
 	case "":
-		return errors.New("nothing ordered")
+		return errors.New("the order is empty")
 	}
 	return fmt.Errorf(
 		"rotate %q: want %s, %s, %s or %s",

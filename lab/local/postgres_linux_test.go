@@ -361,7 +361,7 @@ func TestProgramsComeByHTTPSOrFromThisMachineAlone(t *testing.T) {
 			account{uid: os.Geteuid()},
 			silent,
 		)
-		if err == nil || !strings.Contains(err.Error(), "programs come by https, or from this machine") {
+		if err == nil || !strings.Contains(err.Error(), "programs must come by https, or from this machine") {
 			t.Errorf("%s: %v", repository, err)
 		}
 	}

@@ -72,9 +72,9 @@ func adoptOrphans() error {
 	return nil
 }
 
-// buryOrphans reaps adopted children until ctx ends: the kernel keeps the number of a process until its parent has
+// reapOrphans reaps adopted children until ctx ends: the kernel keeps the number of a process until its parent has
 // waited for it. It leaves out the children for which own returns true, because others wait for them.
-func buryOrphans(ctx context.Context, own func(pid int) bool) {
+func reapOrphans(ctx context.Context, own func(pid int) bool) {
 	ended := make(chan os.Signal, 1)
 	signal.Notify(ended, syscall.SIGCHLD)
 	defer signal.Stop(ended)

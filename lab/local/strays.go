@@ -283,7 +283,7 @@ func freeUIDs(host, home string) (int, error) {
 			return uids, nil
 		}
 	}
-	return 0, errors.New("choose uids: processes of other labs have them all")
+	return 0, errors.New("choose uids: processes of other labs have all of them")
 }
 
 // readRoster reads the supervisor's record. It is empty if there is none.

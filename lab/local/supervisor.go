@@ -103,7 +103,7 @@ func Supervise(ctx context.Context, dir string) error {
 		return err
 	}
 	defer claim.Close()
-	go buryOrphans(context.WithoutCancel(ctx), s.waitsFor) // until this process ends
+	go reapOrphans(context.WithoutCancel(ctx), s.waitsFor) // until this process ends
 	s.remember()                                           // before an order to end can be given
 	failed := make(chan error, 4)
 	if err := s.control.Serve(s, stop, failed); err != nil {

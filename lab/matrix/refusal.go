@@ -42,7 +42,7 @@ func Refusal(
 			return entries[i], nil
 		}
 		if err := wait.For(ctx, 10*time.Millisecond); err != nil {
-			return audit.Entry{}, fmt.Errorf("%s turned the caller away, and its audit does not say why", callee)
+			return audit.Entry{}, fmt.Errorf("%s refused the caller, and its audit does not say why", callee)
 		}
 	}
 }

@@ -122,7 +122,7 @@ func (o *Operator) AwaitScored(ctx context.Context) error {
 			return &lab.Error{
 				Code: lab.ExitTimeout,
 				What: "wait for the scorer",
-				Why:  fmt.Errorf("nothing came to its end for %s: %s", stillAfter, strings.Join(behind, ", ")),
+				Why:  fmt.Errorf("nothing was processed for %s: %s", stillAfter, strings.Join(behind, ", ")),
 				Try:  "lab logs " + o.scorer(),
 			}
 		case <-time.After(10 * time.Millisecond):

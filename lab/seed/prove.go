@@ -28,10 +28,10 @@ const proveWithin = 3 * time.Minute
 func Prove(ctx context.Context, o *operator.Operator, dashboard string, spec lab.Spec) error {
 	ctx, cancel := context.WithTimeout(ctx, proveWithin)
 	defer cancel()
-	if err := again(ctx, func() error { return proveEvent(ctx, o, spec) }); err != nil {
+	if err := retry(ctx, func() error { return proveEvent(ctx, o, spec) }); err != nil {
 		return err
 	}
-	return again(ctx, func() error {
+	return retry(ctx, func() error {
 		link, err := o.Link(ctx, dashboard, "")
 		if err != nil {
 			return err
@@ -40,14 +40,14 @@ func Prove(ctx context.Context, o *operator.Operator, dashboard string, spec lab
 	})
 }
 
-// awayAtMost is how long History keeps trying while a workload answers 503. The scorer takes minutes to take in the
-// history of a large company.
-const awayAtMost = 10 * time.Minute
+// unavailableAtMost is how long History keeps trying while a workload answers 503. The scorer takes minutes to take in
+// the history of a large company.
+const unavailableAtMost = 10 * time.Minute
 
-// whileAway calls do until its error is not a 503, or until ctx ends or awayAtMost has passed. It must be safe to call
-// do again.
-func whileAway(ctx context.Context, do func() error) error {
-	ctx, cancel := context.WithTimeout(ctx, awayAtMost)
+// retryUnavailable calls do until its error is not a 503, or until ctx ends or unavailableAtMost has passed. It must be
+// safe to call do again.
+func retryUnavailable(ctx context.Context, do func() error) error {
+	ctx, cancel := context.WithTimeout(ctx, unavailableAtMost)
 	defer cancel()
 	for {
 		err := do()
@@ -58,8 +58,8 @@ func whileAway(ctx context.Context, do func() error) error {
 	}
 }
 
-// again calls do until it succeeds or ctx ends. Then it returns the last error of do.
-func again(ctx context.Context, do func() error) error {
+// retry calls do until it succeeds or ctx ends. Then it returns the last error of do.
+func retry(ctx context.Context, do func() error) error {
 	for {
 		err := do()
 		if err == nil || wait.For(ctx, 250*time.Millisecond) != nil {

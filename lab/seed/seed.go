@@ -52,7 +52,7 @@ func History(
 		group, both := errgroup.WithContext(ctx)
 		group.Go(func() error {
 			events := routine.TrainingEvents(routine.Month(staff, spec.Days))
-			return whileAway(
+			return retryUnavailable(
 				both,
 				func() error { return o.Ask(both, lmsapi.RouteTraining, lmsapi.TrainingRecords{Events: events}, nil) },
 			)

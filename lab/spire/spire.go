@@ -157,7 +157,7 @@ func (x *Server) mint(ctx context.Context, csr []byte, ttl time.Duration) (*svid
 func (x *Server) Order(ctx context.Context, o control.Order) error {
 	switch {
 	case o.CATTL > 0:
-		return errors.New("SPIRE's CA has the life of its configuration; turn it over instead")
+		return errors.New("the lifetime of SPIRE's CA is configured; rotate the CA instead")
 	case o.TTL > 0:
 		return x.update(ctx, func(e *types.Entry) { e.X509SvidTtl = int32(o.TTL / time.Second) })
 	case o.One != "":
@@ -179,7 +179,7 @@ func (x *Server) Order(ctx context.Context, o control.Order) error {
 	case control.CARetire:
 		return x.retire(ctx, authorities)
 	}
-	return errors.New("nothing ordered")
+	return errors.New("the order is empty")
 }
 
 // withdraw deletes a workload's entry. It is no error if the entry is not there.

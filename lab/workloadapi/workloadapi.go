@@ -213,7 +213,7 @@ func (i *Issuer) prepareCA(now time.Time) error {
 			return err
 		}
 	}
-	if err := i.hold(append(slices.Clone(i.cas), ca)); err != nil {
+	if err := i.setCAs(append(slices.Clone(i.cas), ca)); err != nil {
 		return err
 	}
 	i.prepared, i.heard = ca, now.Add(i.settling(now))
@@ -232,7 +232,7 @@ func (i *Issuer) activateCA() error {
 		return errors.New("activate CA: none is prepared")
 	}
 	cas := slices.DeleteFunc(slices.Clone(i.cas), func(ca *authority.CA) bool { return ca == i.prepared })
-	if err := i.hold(slices.Insert(cas, 0, i.prepared)); err != nil {
+	if err := i.setCAs(slices.Insert(cas, 0, i.prepared)); err != nil {
 		return err
 	}
 	i.prepared = nil
@@ -243,14 +243,14 @@ func (i *Issuer) activateCA() error {
 func (i *Issuer) RetireCA() error {
 	i.mu.Lock()
 	defer i.mu.Unlock()
-	return i.hold(
+	return i.setCAs(
 		slices.DeleteFunc(slices.Clone(i.cas), func(ca *authority.CA) bool { return ca != i.cas[0] && ca != i.prepared }),
 	)
 }
 
-// hold saves cas, puts them into effect and wakes all streams. If they cannot be saved they do not take effect, because
-// the next issuer would not know them.
-func (i *Issuer) hold(cas []*authority.CA) error {
+// setCAs saves cas, puts them into effect and wakes all streams. If they cannot be saved they do not take effect,
+// because the next issuer would not know them.
+func (i *Issuer) setCAs(cas []*authority.CA) error {
 	if err := i.save(cas); err != nil {
 		return err
 	}
@@ -281,7 +281,7 @@ func (i *Issuer) turnCA(ctx context.Context) {
 func (i *Issuer) turnOver(now time.Time) {
 	ended := func(ca *authority.CA) bool { return now.After(ca.Cert.NotAfter) && ca != i.cas[0] }
 	if slices.ContainsFunc(i.cas, ended) {
-		if err := i.hold(slices.DeleteFunc(slices.Clone(i.cas), ended)); err == nil && !slices.Contains(i.cas, i.prepared) {
+		if err := i.setCAs(slices.DeleteFunc(slices.Clone(i.cas), ended)); err == nil && !slices.Contains(i.cas, i.prepared) {
 			i.prepared = nil // its lifetime is shorter than the rest of the active CA's: another will be prepared
 		}
 	}

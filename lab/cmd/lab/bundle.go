@@ -69,9 +69,9 @@ func place(name string) (to string, tidy func() error) {
 	return bundle.Place(dir, name, time.Now()), func() error { return bundle.KeepLast(dir, keptBundles) }
 }
 
-// explained makes c write a bundle when it fails, and name it in the error. It writes none for an interruption, or for
+// withBundle makes c write a bundle when it fails, and name it in the error. It writes none for an interruption, or for
 // an error that only the caller can mend.
-func explained(s *settings, c *cobra.Command) *cobra.Command {
+func withBundle(s *settings, c *cobra.Command) *cobra.Command {
 	run := c.RunE
 	c.RunE = func(c *cobra.Command, args []string) error {
 		err := run(c, args)

@@ -110,8 +110,8 @@ func labNames(*cobra.Command) []string {
 	return list
 }
 
-// completed sets the words for completion of a verb and of those below it.
-func completed(c *cobra.Command) {
+// setCompletions sets the words for completion of a verb and of those below it.
+func setCompletions(c *cobra.Command) {
 	_, path, _ := strings.Cut(c.CommandPath(), " ")
 	for _, of := range []map[string]map[string]words{choices, names} {
 		for flag, of := range of[path] {
@@ -139,7 +139,7 @@ func completed(c *cobra.Command) {
 		c.ValidArgsFunction = cobra.NoFileCompletions
 	}
 	for _, sub := range c.Commands() {
-		completed(sub)
+		setCompletions(sub)
 	}
 }
 

@@ -169,8 +169,8 @@ func noFlag(c *cobra.Command, err error) error {
 	return fmt.Errorf("%w: %w%s\n  try:  %s", errUsage, err, hint, helpOf(c))
 }
 
-// together makes it a usage error if flags exclude each other or are missing. Cobra has no type for these errors.
-func together(c *cobra.Command, _ []string) error {
+// flagGroups makes it a usage error if flags exclude each other or are missing. Cobra has no type for these errors.
+func flagGroups(c *cobra.Command, _ []string) error {
 	if err := errors.Join(c.ValidateRequiredFlags(), c.ValidateFlagGroups()); err != nil {
 		return fmt.Errorf("%w: %w\n  try:  %s", errUsage, err, helpOf(c))
 	}

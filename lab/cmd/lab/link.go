@@ -114,7 +114,7 @@ func classOf(file string, text []byte) ([]named, error) {
 		}
 	}
 	if len(list)+len(faults) == 0 {
-		faults = append(faults, errors.New("it names no one"))
+		faults = append(faults, errors.New("it names no person"))
 	}
 	if len(faults) > 0 {
 		return nil, fmt.Errorf(
@@ -137,8 +137,9 @@ func joined(faults []error) error {
 	return errors.New(strings.Join(lines, "\n  "))
 }
 
-// known checks that everyone in list is in the lab's roster. The error names each one who is not, with a suggestion.
-func known(ctx context.Context, o *operator.Operator, what string, list []named) error {
+// checkKnown checks that everyone in list is in the lab's roster. The error names each one who is not, with a
+// suggestion.
+func checkKnown(ctx context.Context, o *operator.Operator, what string, list []named) error {
 	if len(list) == 0 {
 		return nil
 	}
@@ -165,7 +166,7 @@ func known(ctx context.Context, o *operator.Operator, what string, list []named)
 
 // link prints a sign-in link for each of list, or one for the role. For a class list, each line begins with the id.
 func (a *access) link(ctx context.Context, in entered, list []named, out io.Writer) error {
-	if err := known(ctx, in.operator, "make a sign-in link", list); err != nil {
+	if err := checkKnown(ctx, in.operator, "make a sign-in link", list); err != nil {
 		return err
 	}
 	home := in.status.Dashboard
@@ -196,7 +197,7 @@ func (a *access) link(ctx context.Context, in entered, list []named, out io.Writ
 
 // issue writes a certificate for each of list, or one for the role.
 func (a *access) issue(ctx context.Context, in entered, list []named, out io.Writer) error {
-	if err := known(ctx, in.operator, "make a certificate", list); err != nil {
+	if err := checkKnown(ctx, in.operator, "make a certificate", list); err != nil {
 		return err
 	}
 	if len(list) == 0 {
@@ -221,7 +222,7 @@ func (a *access) revoke(ctx context.Context, in entered, list []named, out io.Wr
 			return err
 		}
 	}
-	return known(ctx, in.operator, "revoked", list)
+	return checkKnown(ctx, in.operator, "revoked", list)
 }
 
 // serve reads for whom access is asked, enters the lab and calls do with the persons; none means the role.

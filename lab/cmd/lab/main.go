@@ -86,7 +86,7 @@ func command() *cobra.Command {
 		SilenceUsage:      true,
 		Args:              cobra.NoArgs,
 		RunE:              func(c *cobra.Command, _ []string) error { return c.Help() },
-		PersistentPreRunE: together,
+		PersistentPreRunE: flagGroups,
 	}
 	root.SetVersionTemplate("{{.Version}}\n")
 	root.SetFlagErrorFunc(noFlag)
@@ -96,7 +96,7 @@ func command() *cobra.Command {
 	root.SetHelpCommand(helpCommand())
 	root.AddCommand(
 		doctorCommand(s),
-		explained(s, upCommand(s)),
+		withBundle(s, upCommand(s)),
 		statusCommand(s),
 		playCommand(s),
 		scenarioCommand(s),
@@ -123,7 +123,7 @@ func command() *cobra.Command {
 		packageChartCommand(),
 	)
 	strict(root)
-	completed(root)
+	setCompletions(root)
 	return root
 }
 

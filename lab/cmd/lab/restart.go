@@ -155,7 +155,7 @@ func localWorkload(ctx context.Context, l *control.Lab, name string, refusal lab
 	}
 	if st.Runtime != local.RuntimeName {
 		refusal.Code = lab.ExitPrecondition
-		refusal.Why = fmt.Errorf("of a lab of the %s runtime %w", st.Runtime, refusal.Why)
+		refusal.Why = fmt.Errorf("in a lab of the %s runtime %w", st.Runtime, refusal.Why)
 		return lab.WorkloadStatus{}, &refusal
 	}
 	i := slices.IndexFunc(st.Workloads, func(w lab.WorkloadStatus) bool { return w.Name == name })
@@ -187,7 +187,7 @@ func restartSupervisor(ctx context.Context, s *settings, r lab.Runtime, l *contr
 		return &lab.Error{
 			Code: lab.ExitPrecondition,
 			What: "restart the supervisor",
-			Why:  fmt.Errorf("of a lab of the %s runtime it is started with the lab alone", st.Runtime),
+			Why:  fmt.Errorf("in a lab of the %s runtime it can only be started together with the lab", st.Runtime),
 			Try:  fmt.Sprintf("lab down%[1]s, then lab up%[1]s", nameFlag(s)),
 		}
 	}
@@ -198,7 +198,7 @@ func restartSupervisor(ctx context.Context, s *settings, r lab.Runtime, l *contr
 func goOn(ctx context.Context, l lab.Lab, spec lab.Spec) error {
 	inside, ok := l.(*control.Lab)
 	if !ok {
-		return errors.New("go on: it is no lab of this machine")
+		return errors.New("go on: it is not a lab of this machine")
 	}
 	op, err := operator.Enter(ctx, inside)
 	if err != nil {

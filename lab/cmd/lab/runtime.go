@@ -49,7 +49,7 @@ func supervise(ctx context.Context, dir string) error {
 	return &lab.Error{
 		Code: lab.ExitPrecondition,
 		What: "supervise " + dir,
-		Why:  fmt.Errorf("it is of a runtime %q, which this build does not know", s.Runtime),
+		Why:  fmt.Errorf("it has the runtime %q, which this build does not know", s.Runtime),
 	}
 }
 
@@ -76,7 +76,7 @@ func existing(name string) (s control.Settings, err error) {
 		return s, &lab.Error{
 			Code: lab.ExitPrecondition,
 			What: "find the lab " + name,
-			Why:  fmt.Errorf("it is of a runtime %q, which this build does not know: %s made it", s.Runtime, made),
+			Why:  fmt.Errorf("it has the runtime %q, which this build does not know: %s made it", s.Runtime, made),
 			Try:  "the lab program that made it, or another --name",
 		}
 	}

@@ -42,7 +42,7 @@ func statusCommand(s *settings) *cobra.Command {
 				return err
 			}
 			_, policy := lab.RunningPolicy(l)
-			wrong := counted(c.Context(), l, &st)
+			wrong := addCounts(c.Context(), l, &st)
 			if err := writeStatus(c.OutOrStdout(), st, format); err != nil {
 				return err
 			}
@@ -62,8 +62,8 @@ func statusCommand(s *settings) *cobra.Command {
 	return c
 }
 
-// counted adds to st how many events were processed, if every workload is ready.
-func counted(ctx context.Context, l *control.Lab, st *lab.Status) error {
+// addCounts adds to st how many events were processed, if every workload is ready.
+func addCounts(ctx context.Context, l *control.Lab, st *lab.Status) error {
 	if !st.Healthy {
 		return nil
 	}
