@@ -44,7 +44,7 @@ func (a archive) String() string {
 	return fmt.Sprintf("PostgreSQL %s, %.1f MB, from %s", fetched, float64(a.size)/1e6, a.url)
 }
 
-// safe accepts only HTTPS, or this machine. On any other way, others could replace the programs.
+// safe accepts only HTTPS, or this machine. Over any other connection, others could replace the programs.
 func safe(u *url.URL) error {
 	if u.Scheme == "https" {
 		return nil
