@@ -12,9 +12,9 @@ import (
 	"example.org/security-training/services/riskscorer/scorerapi"
 )
 
-// Rescore computes a person's score at a given time from the scorer's log up to position, whether or not more has
-// arrived since. Version names the risk profile; the lab's own is the default. Position and version are in the
-// assessments of the audit. It fails if a different score was stored at that position.
+// Rescore computes a person's score at the time at from the scorer's log up to the position asOf, whether or not more
+// has arrived since. It uses the risk profile called profile, or the lab's own if profile is "". The assessments in the
+// audit have time, position and profile. It fails if a different score was stored at that position.
 func Rescore(
 	ctx context.Context,
 	o *Operator,
