@@ -1,7 +1,9 @@
-// Package lab brings a whole company up on one machine, and takes it down again without a trace.
+// Package lab defines what a lab is: a whole company that one command brings up on one machine, and that another
+// command removes without a trace.
 //
-// A Runtime knows one way to do that; a Lab is one that is up. What only one runtime can do is a second small
-// interface, found by type assertion.
+// A Runtime is one way to run a lab: local processes, kind, or a Kubernetes cluster. A Lab is a lab that is up. A
+// feature that only some runtimes have is a small interface of its own, such as Renewer; callers find it by type
+// assertion.
 package lab
 
 import (
@@ -21,55 +23,55 @@ import (
 	"example.org/security-training/services/audit"
 )
 
-// The company of a lab where nothing else is asked for.
+// The default size of a lab's company and of its history.
 const (
 	DefaultPeople = 50
 	DefaultDays   = 30
 )
 
-// Spec is what a lab is made from.
+// Spec says how a lab is to be made.
 type Spec struct {
 	Name     string  `json:"name"`
 	People   int     `json:"people"`
 	Seed     uint64  `json:"seed"`
 	Days     int     `json:"days"`
-	Pace     float64 `json:"pace"`     // how many seconds of the lab pass in one, after the history
+	Pace     float64 `json:"pace"`     // seconds of the lab's time that pass in one second, after the history
 	Identity string  `json:"identity"` // auto, embedded or spire
 	Listen   string  `json:"listen,omitempty"`
 }
 
 // Runtime is one way to run a lab.
 type Runtime interface {
-	// Up brings the lab of spec up, or repairs it, and returns when every workload is ready. A healthy lab is left alone.
+	// Up brings up the lab that spec describes, or repairs it, and returns when every workload is ready. It leaves a
+	// healthy lab alone.
 	Up(ctx context.Context, spec Spec, p progress.Reporter) (Lab, error)
-	// Find returns the lab called name, or ErrNone. It asks the runtime, not a file.
+	// Find returns the lab called name, or ErrNone if there is none. It asks the runtime and does not trust a file.
 	Find(ctx context.Context, name string) (Lab, error)
 }
 
-// Renewer is a Runtime that can give the workloads of a running lab the programs that were built since they were
+// Renewer is a Runtime that can give the workloads of a running lab the programs that were built after they were
 // started.
 type Renewer interface {
-	// Outdated lists the workloads of l that run another program than the one that was built last, in the topology's
-	// order.
+	// Outdated lists the workloads of l whose program is not the one that was built last, in the topology's order.
 	Outdated(ctx context.Context, l Lab) ([]string, error)
-	// Renew restarts workloads, one after another: each gets the program that was built last and is ready again before
-	// the next one's turn.
+	// Renew restarts workloads one after another. Each one gets the program that was built last, and is ready again
+	// before the next one is restarted.
 	Renew(ctx context.Context, l Lab, workloads []string, p progress.Reporter) error
 }
 
-// Lab is a lab that is up, wholly or partly.
+// Lab is a lab that is up, completely or in part.
 type Lab interface {
-	// Status says how each workload is.
+	// Status returns the state of the lab and of each workload.
 	Status(ctx context.Context) (Status, error)
-	// Addr is the host and port of a workload's mesh listener.
+	// Addr returns the host and port of a workload's mesh listener.
 	Addr(ctx context.Context, workload string) (string, error)
-	// Mint is the CA speaking: an SVID for any ID of the lab's domain, and the bundles to verify others by.
+	// Mint issues an SVID for any ID of the lab's trust domain. It also returns the bundles that verify the others.
 	Mint(ctx context.Context, id spiffeid.ID, ttl time.Duration) (*x509svid.SVID, *x509bundle.Set, error)
-	// Audit is a workload's own chain, as far as it is written.
+	// Audit opens a workload's own audit chain, as far as it is written.
 	Audit(ctx context.Context, workload string) (io.ReadCloser, error)
 	// Restart ends a workload and starts it again.
 	Restart(ctx context.Context, workload string) error
-	// Down ends everything and removes it. It says what it removed.
+	// Down ends and removes everything. It returns a description of each thing that it removed.
 	Down(ctx context.Context) ([]string, error)
 }
 
@@ -82,31 +84,31 @@ type Status struct {
 	Healthy   bool             `json:"healthy"`
 	Seeded    bool             `json:"seeded"`
 	Dashboard string           `json:"dashboard"`
-	Room      string           `json:"room"` // the dashboard by HTTPS, for people with certificates
+	Room      string           `json:"room"` // the dashboard's HTTPS address, for people with client certificates
 	Folder    string           `json:"folder"`
 	Spec      Spec             `json:"spec"`
 	Workloads []WorkloadStatus `json:"workloads"`
-	Processes []ProcessStatus  `json:"processes"` // those that are no row of the topology
+	Processes []ProcessStatus  `json:"processes"` // processes that are not rows of the topology
 	Counts    *Counts          `json:"counts,omitempty"`
 }
 
-// Counts is how far events have come.
+// Counts says how many events have been processed.
 type Counts struct {
 	Events      int64             `json:"events"` // scored
 	DeadLetters int64             `json:"dead_letters"`
 	Lag         map[string]uint64 `json:"lag"` // by collector: accepted and not yet scored
-	// GivenUp is what collectors accepted and had to give up, rejected or dead-lettered: how many, by collector and
-	// reason.
+	// GivenUp is the number of events that collectors accepted and then gave up because the scorer rejected or
+	// dead-lettered them, by collector and reason.
 	GivenUp map[string]map[string]uint64 `json:"given_up"`
 	Clock   time.Time                    `json:"clock"`
 }
 
-// ProcessStatus is a process of the runtime's own. One that runs in a cluster, or does not run, has no PID here.
+// ProcessStatus is the state of a process of the runtime itself. The PID is 0 if it runs in a cluster or does not run.
 type ProcessStatus struct {
 	Name     string `json:"name"`
 	PID      int    `json:"pid"`
 	Restarts int    `json:"restarts"`
-	Why      string `json:"why,omitempty"`     // why it does not run, as far as it is known
+	Why      string `json:"why,omitempty"`     // why it does not run, if that is known
 	Program  string `json:"program,omitempty"` // which build of the lab's own program it runs
 }
 
@@ -114,7 +116,7 @@ type ProcessStatus struct {
 type WorkloadStatus struct {
 	Name     string    `json:"name"`
 	Kind     string    `json:"kind"`
-	State    string    `json:"state"` // ready, starting, restarting, or unknown: nobody there answers
+	State    string    `json:"state"` // ready, starting, restarting, or unknown if the supervisor cannot tell
 	Ready    bool      `json:"ready"`
 	Address  string    `json:"address"`
 	SPIFFEID string    `json:"spiffe_id"`
@@ -124,8 +126,8 @@ type WorkloadStatus struct {
 	Pod      string    `json:"pod,omitempty"`
 	UID      int       `json:"uid"`
 	Restarts int       `json:"restarts"`
-	Why      string    `json:"why,omitempty"` // why it is not ready, as far as it is known
-	// Program is which build of its program it runs: a build ID, or in a cluster the image.
+	Why      string    `json:"why,omitempty"` // why it is not ready, if that is known
+	// Program is the build of the program that it runs: a build ID, or the image in a cluster.
 	Program string `json:"program,omitempty"`
 }
 
@@ -143,14 +145,14 @@ const (
 	ExitInterrupted  = 130
 )
 
-// Error is what people see: what failed, why, what to try, and where to read more.
+// Error is an error for people: what failed, why, what to try, and where to read more.
 type Error struct {
 	Code int    // an exit code
-	What string // the act
+	What string // what failed
 	Why  error
-	Try  string // a command
+	Try  string // a command that may help
 	Log  string // a file
-	Last string // the last lines of it
+	Last string // the last lines of Log
 }
 
 func (e *Error) Error() string {
@@ -169,12 +171,12 @@ func (e *Error) Error() string {
 
 func (e *Error) Unwrap() error { return e.Why }
 
-// DiskFull says whether err is that a disk, or a user's part of it, is full.
+// DiskFull says whether err means that a disk, or a user's quota on it, is full.
 func DiskFull(err error) bool {
 	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)
 }
 
-// Entries reads a workload's chain of decisions.
+// Entries reads a workload's audit chain.
 func Entries(ctx context.Context, l Lab, workload string) ([]audit.Entry, error) {
 	r, err := l.Audit(ctx, workload)
 	if err != nil {
@@ -184,7 +186,7 @@ func Entries(ctx context.Context, l Lab, workload string) ([]audit.Entry, error)
 	return audit.Read(r)
 }
 
-// SortedKeys are the keys of m in order.
+// SortedKeys returns the keys of m in order.
 func SortedKeys[V any](m map[string]V) []string {
 	keys := make([]string, 0, len(m))
 	for k := range m {

@@ -10,18 +10,18 @@ import (
 	"example.org/security-training/services/topology"
 )
 
-// Policy is where a Lab keeps who may call what: the file in force, which may be edited, and a copy of the one that
-// it came with, written once when it was made.
+// Policy is where a Lab keeps the rules of who may call what. There are two files: the running policy, which may be
+// edited, and the shipped policy, a copy that was written once when the lab was made.
 type Policy interface {
 	Topology() string
 	Shipped() string
 }
 
-// ShippedPolicy is what the lab came with.
+// ShippedPolicy reads the policy that the lab was made with.
 func ShippedPolicy(p Policy) (*topology.Topology, error) { return topology.FromFile(p.Shipped()) }
 
-// RunningPolicy is the file in force. Where it has a fault the error is an *Error with file, line and the way back;
-// the workloads then go by the last one without a fault.
+// RunningPolicy reads the policy in force. If its file has a fault, the error is an *Error with the file, the line and
+// how to undo the edit; the workloads then go on with the last policy that had no fault.
 func RunningPolicy(p Policy) (*topology.Topology, error) {
 	wrong := func(why error) error {
 		return &Error{
@@ -56,8 +56,8 @@ func RunningPolicy(p Policy) (*topology.Topology, error) {
 	return running, nil
 }
 
-// PolicyInForce is the file in force, or what the lab came with where that has a fault: its names, ports and routes
-// are the same.
+// PolicyInForce reads the running policy, or the shipped one if the running one has a fault. Both have the same names,
+// ports and routes.
 func PolicyInForce(p Policy) (*topology.Topology, error) {
 	running, err := RunningPolicy(p)
 	if err != nil {
@@ -68,7 +68,7 @@ func PolicyInForce(p Policy) (*topology.Topology, error) {
 
 var ofWorkload = regexp.MustCompile(`^workload (\S+) `)
 
-// withLines puts the line at which a workload begins before what is said of it.
+// withLines puts the line at which a workload begins in front of each fault that names the workload.
 func withLines(text, faults string) string {
 	lines := strings.Split(faults, "\n")
 	for i, l := range lines {
@@ -86,7 +86,7 @@ func withLines(text, faults string) string {
 
 var shellWord = regexp.MustCompile(`^[A-Za-z0-9_./:@%+,-]+$`)
 
-// Quoted is s as one word of a POSIX shell, with every character of it.
+// Quoted quotes s so that a POSIX shell reads it as one word.
 func Quoted(s string) string {
 	if shellWord.MatchString(s) {
 		return s

@@ -43,7 +43,7 @@ func TestAFaultInThePolicyIsToldWithItsLine(t *testing.T) {
 			continue
 		}
 		said := e.Error()
-		if name == "no YAML" { // which YAML's parser notices at the line after, or at the one before
+		if name == "no YAML" { // YAML's parser reports it one line early or late
 			if !strings.Contains(said, "line ") {
 				t.Errorf("%s: no line in %s", name, said)
 			}

@@ -96,15 +96,13 @@ func under(folder string, parents ...string) bool {
 }
 
 // kernel lists the packages that every other may import, the innermost first.
-var kernel = []string{"services/env", "services/httpjson", "services/topology", "services/audit", "services/mesh"}
+var kernel = []string{
+	"services/wait", "services/env", "services/httpjson", "services/topology", "services/audit", "services/mesh",
+}
 
 // vocabulary lists the packages with the types that workloads send to each other.
 var vocabulary = []string{
-	"services/activity",
-	"services/risk",
-	"services/lesson",
-	"services/source",
-	"services/exercise",
+	"services/activity", "services/risk", "services/lesson", "services/source", "services/exercise",
 }
 
 // api says whether a folder is an api package: the routes of a product with their requests and answers, which the

@@ -1,5 +1,5 @@
-// Package auditor reads, follows, exports and verifies the audit chains of a lab: a chain of decisions for each
-// workload, one for the supervisor, and the business rows of the services that have a database.
+// Package auditor reads, follows, exports and verifies the audit chains of a lab. There is a chain of decisions for
+// each workload and one for the supervisor. The services that have a database also keep a chain of business rows there.
 package auditor
 
 import (
@@ -19,25 +19,26 @@ import (
 	"example.org/security-training/lab/operator"
 	"example.org/security-training/services/audit"
 	"example.org/security-training/services/topology"
+	"example.org/security-training/services/wait"
 	"example.org/security-training/synth/nearest"
 )
 
-// Chain is a chain that was verified.
+// Chain is the result of verifying one chain.
 type Chain struct {
 	Name        string
 	Entries     int
-	Checkpoints int // signed ends that it was held against
+	Checkpoints int // how many signed checkpoints the chain was compared with
 	Faults      []*audit.Fault
 }
 
-// Notary is a Lab that keeps signed ends of all chains, and the key to verify them by.
+// Notary is a Lab that keeps signed checkpoints of all chains, and the key that verifies them.
 type Notary interface {
 	Checkpoints() (lines, public []byte, err error)
 }
 
-// Verify verifies every chain of decisions against its signed checkpoints, and every chain of business rows
-// against the ends that its writer reported in its chain of decisions. It goes on after a bad chain: the error is all
-// faults of all chains, each an *audit.Fault, with those of the checkpoints first.
+// Verify verifies every chain of decisions against its signed checkpoints, and every chain of business rows against the
+// ends that its writer recorded in its chain of decisions. It continues after a bad chain. The error joins all faults
+// of all chains, each an *audit.Fault; faults of the checkpoints come first.
 func Verify(ctx context.Context, l lab.Lab, o *operator.Operator) ([]Chain, error) {
 	pins, _, err := pinsOf(l)
 	if err != nil {
@@ -79,10 +80,10 @@ func Verify(ctx context.Context, l lab.Lab, o *operator.Operator) ([]Chain, erro
 	return out, faultsOf(out)
 }
 
-// verifyRows verifies a writer's business rows, of which none need have been reported until young.
+// verifyRows verifies a writer's business rows. Until the time young, the writer need not have recorded an end of them.
 func verifyRows(ctx context.Context, l lab.Lab, o *operator.Operator, name string, young time.Time) (Chain, error) {
 	for {
-		pins, err := TipsOf(ctx, l, name) // before the rows: what is reported now may be of a row that comes now
+		pins, err := TipsOf(ctx, l, name) // read before the rows: an end that is recorded later may be of a later row
 		if _, err := asFault(err); err != nil {
 			return Chain{}, err
 		}
@@ -95,7 +96,7 @@ func verifyRows(ctx context.Context, l lab.Lab, o *operator.Operator, name strin
 			return c.with(&audit.Fault{Kind: audit.MissingChain, Workload: c.Name, What: err.Error()}), nil
 		}
 		if len(rows) > 0 && c.Checkpoints == 0 && time.Now().Before(young) &&
-			operator.Pause(ctx, 100*time.Millisecond) == nil {
+			wait.For(ctx, 100*time.Millisecond) == nil {
 			continue
 		}
 		c.Entries, err = audit.VerifyRows(rows, name, pins)
@@ -104,23 +105,24 @@ func verifyRows(ctx context.Context, l lab.Lab, o *operator.Operator, name strin
 	}
 }
 
-// signedWithin is how long a chain that has just begun may be without a checkpoint.
+// signedWithin is how long a new chain may have no checkpoint.
 const signedWithin = 4 * time.Second
 
-// signedSince waits for the first checkpoint of a chain that has none, until young. It gives the checkpoints of then.
+// signedSince waits until the first checkpoint of a chain is there, but not longer than until young. It returns the
+// checkpoints that there are then.
 func signedSince(ctx context.Context, l lab.Lab, name string, young time.Time) (*audit.Pins, error) {
 	for {
 		pins, _, err := pinsOf(l)
 		if err != nil || pins.Of(name) > 0 || time.Now().After(young) {
 			return pins, err
 		}
-		if err := operator.Pause(ctx, 100*time.Millisecond); err != nil {
+		if err := wait.For(ctx, 100*time.Millisecond); err != nil {
 			return nil, err
 		}
 	}
 }
 
-// with is c with one fault more, if it is one.
+// with returns c with f added to its faults; nil adds nothing.
 func (c Chain) with(f *audit.Fault) Chain {
 	if f != nil {
 		c.Faults = append(c.Faults, f)
@@ -128,7 +130,7 @@ func (c Chain) with(f *audit.Fault) Chain {
 	return c
 }
 
-// asFault tells a fault of the chain from one of reading it.
+// asFault returns err as a fault of the chain, or as an error if the chain could not be read.
 func asFault(err error) (*audit.Fault, error) {
 	var f *audit.Fault
 	if errors.As(err, &f) {
@@ -137,7 +139,7 @@ func asFault(err error) (*audit.Fault, error) {
 	return nil, err
 }
 
-// of are the faults of one chain.
+// of returns the faults of one chain.
 func of(faults []*audit.Fault, name string) []*audit.Fault {
 	return slices.DeleteFunc(slices.Clone(faults), func(f *audit.Fault) bool { return f.Workload != name })
 }
@@ -152,7 +154,7 @@ func faultsOf(chains []Chain) error {
 	return errors.Join(all...)
 }
 
-// chainNames are all chains of decisions: the supervisor's, every workload's, and any other that was ever signed.
+// chainNames lists all chains of decisions: the supervisor's, every workload's, and any other that was ever signed.
 func chainNames(topo *topology.Topology, pins *audit.Pins) []string {
 	names := []string{"supervisor"}
 	for _, w := range topo.Workloads {
@@ -168,8 +170,8 @@ func chainNames(topo *topology.Topology, pins *audit.Pins) []string {
 	return names
 }
 
-// chainText reads a chain up to its last whole line: its writer may be in the middle of another. One that cannot be
-// read is missing.
+// chainText reads a chain up to its last complete line, because its writer may be writing another. A chain that cannot
+// be read counts as missing.
 func chainText(ctx context.Context, l lab.Lab, name string) ([]byte, *audit.Fault, error) {
 	r, err := l.Audit(ctx, name)
 	if ctx.Err() != nil {
@@ -186,7 +188,7 @@ func chainText(ctx context.Context, l lab.Lab, name string) ([]byte, *audit.Faul
 	return text[:bytes.LastIndexByte(text, '\n')+1], nil, nil
 }
 
-// pinsOf reads the lab's checkpoints, and the key that they are signed by.
+// pinsOf reads the lab's checkpoints, and the public key of their signatures.
 func pinsOf(l lab.Lab) (*audit.Pins, ed25519.PublicKey, error) {
 	n, ok := l.(Notary)
 	if !ok {
@@ -203,8 +205,8 @@ func pinsOf(l lab.Lab) (*audit.Pins, ed25519.PublicKey, error) {
 	return pins, public, err
 }
 
-// TipsOf are the ends of a writer's rows that it reported in its own chain of decisions. The error is an *audit.Fault
-// if there is no such chain; then there are no ends either.
+// TipsOf returns the ends of a writer's business rows, as the writer recorded them in its chain of decisions. If there
+// is no such chain, it returns no ends and an *audit.Fault.
 func TipsOf(ctx context.Context, l lab.Lab, name string) (*audit.Pins, error) {
 	text, missing, err := chainText(ctx, l, name)
 	if err != nil {
@@ -216,15 +218,15 @@ func TipsOf(ctx context.Context, l lab.Lab, name string) (*audit.Pins, error) {
 	var entries []audit.Entry
 	for line := range bytes.Lines(text) {
 		var e audit.Entry
-		if json.Unmarshal(line, &e) == nil { // a line that is no entry is a fault of the other chain
+		if json.Unmarshal(line, &e) == nil { // a line that is no entry is reported when that chain is verified
 			entries = append(entries, e)
 		}
 	}
 	return audit.TipPins(name, entries), nil
 }
 
-// Tail writes decisions as they are made, of the workloads named or of all, until ctx ends, whose error it returns
-// then.
+// Tail writes the decisions of the workloads in names, or of all workloads if names is empty, as they are made. It runs
+// until ctx ends and returns the error of ctx.
 func Tail(ctx context.Context, l lab.Lab, names []string, w io.Writer) error {
 	st, err := l.Status(ctx)
 	if err != nil {
@@ -278,7 +280,7 @@ func Tail(ctx context.Context, l lab.Lab, names []string, w io.Writer) error {
 	}
 }
 
-// follow sends the lines of a growing file.
+// follow sends the lines of a file that grows.
 func follow(ctx context.Context, r io.Reader, lines chan<- []byte) error {
 	b := bufio.NewReader(r)
 	var part []byte
@@ -297,20 +299,20 @@ func follow(ctx context.Context, r io.Reader, lines chan<- []byte) error {
 		if !errors.Is(err, io.EOF) {
 			return err
 		}
-		if operator.Pause(ctx, 50*time.Millisecond) != nil {
+		if wait.For(ctx, 50*time.Millisecond) != nil {
 			return nil
 		}
 	}
 }
 
-// Export writes everything that VerifyAudit reads, as JSON lines: {"chain": …, "entry"|"checkpoint"|"row"|"key": …}.
+// Export writes everything that Verify reads as JSON lines: {"chain": …, "entry"|"checkpoint"|"row"|"key": …}.
 func Export(ctx context.Context, l lab.Lab, o *operator.Operator, w io.Writer) error {
 	type line struct {
 		Chain      string            `json:"chain"`
 		Entry      *audit.Entry      `json:"entry,omitempty"`
 		Checkpoint *audit.Checkpoint `json:"checkpoint,omitempty"`
 		Row        *audit.Row        `json:"row,omitempty"`
-		Key        []byte            `json:"key,omitempty"` // Ed25519, public
+		Key        []byte            `json:"key,omitempty"` // an Ed25519 public key
 	}
 	out := json.NewEncoder(w)
 	pins, key, err := pinsOf(l)

@@ -23,7 +23,7 @@ import (
 	"example.org/security-training/services/topology"
 )
 
-// filedLab is a lab of which there is nothing but its chains, in files, and their checkpoints.
+// filedLab is a lab that has only audit chains and checkpoints, in files.
 type filedLab struct {
 	lab.Lab
 	dir    string
@@ -39,7 +39,8 @@ func (l filedLab) Checkpoints() (lines, public []byte, err error) {
 	return lines, l.public, err
 }
 
-// filed makes such a lab, and an operator to whom every writer of rows gives two, of which it reported the second.
+// filed makes a filedLab, and an operator that gets two business rows from every writer. Each writer recorded the
+// second as the end.
 func filed(t *testing.T) (filedLab, *operator.Operator, []string) {
 	t.Helper()
 	net := meshtest.Start(t, manifests.Topology())
@@ -134,7 +135,7 @@ func TestVerificationGoesOnAfterABadChainAndNamesEach(t *testing.T) {
 		t.Errorf("%d chains were verified, want all %d", len(chains), len(names)+len(writers))
 	}
 	for _, c := range chains {
-		// A writer whose chain of decisions is gone has rows of which nothing tells the end.
+		// If a writer's chain of decisions is missing, nothing records the end of its business rows.
 		if bad := c.Name == missing || c.Name == edited || c.Name == audit.RowsOf(missing); bad != (len(c.Faults) > 0) {
 			t.Errorf("%s: %v", c.Name, c.Faults)
 		}

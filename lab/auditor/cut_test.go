@@ -9,8 +9,8 @@ import (
 	"example.org/security-training/services/audit"
 )
 
-// What the database gives is whole in itself when its last rows are removed: only the ends that the writer reported in
-// its signed chain of decisions tell of them.
+// If the last rows are removed, the rows that the database still returns are a valid chain. Only the ends that the
+// writer recorded in its signed chain of decisions show that rows are missing.
 func TestTheLastRowsOfAWriterAreMissedWhenTheDatabaseHasThemNoMore(t *testing.T) {
 	l, o, _ := filed(t)
 	writers := o.Node.Topology().Serving(audit.RouteRows)

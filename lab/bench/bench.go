@@ -1,9 +1,9 @@
-// Package bench measures what this program's parts cost, each against a peer that does the same work with less around
-// it.
+// Package bench measures what the program's parts cost. It compares each part with a peer, which does the same work
+// with less around it.
 //
-// The ratio is the result, the absolute value is context. Both sides take turns in rounds of one run, and who begins
-// alternates; the first round warms up and is dropped. After each round counts and contents are checked: a side that
-// did less than it should has not been measured.
+// The ratio of the two is the result; absolute values are context. Both sides take turns in the rounds of one run, and
+// the side that goes first alternates. The first round warms up and does not count. After each round the counts and
+// contents are checked: a side that did less than it should is not measured.
 package bench
 
 import (
@@ -18,18 +18,18 @@ import (
 	"example.org/security-training/lab/progress"
 )
 
-// LeastRounds is how many rounds a result rests on, unless somebody asks for another number.
+// LeastRounds is the default number of rounds for a result.
 const LeastRounds = 7
 
-// ErrUnknown says that there is no benchmark of a name.
+// ErrUnknown says that there is no benchmark of that name.
 var ErrUnknown = errors.New("no such benchmark")
 
 // Benchmark is one comparison.
 type Benchmark struct {
 	ID   string
-	What string // ours ÷ peer, for people
+	What string // "ours ÷ peer", for people
 	Unit string
-	Good float64 // of the ratio; of the value itself where there is no peer
+	Good float64 // a ratio, or a value of ours if there is no peer
 	Goal float64
 	Bound
 	Needs Need
@@ -37,26 +37,26 @@ type Benchmark struct {
 	begin func(ctx context.Context, s *stage) (*contest, error)
 }
 
-// Bound says on which side of the goal it is good to be.
+// Bound says on which side of the goal a good result is.
 type Bound string
 
-// The two.
+// The two bounds.
 const (
 	AtLeast Bound = "at least"
 	AtMost  Bound = "at most"
 )
 
-// Need says what a benchmark needs beside this process.
+// Need says what a benchmark needs in addition to this process.
 type Need int
 
-// Nothing; the local runtime and the programs that it runs; a lab that is up, for the benchmarks alone.
+// Nothing at all; the local runtime and its programs; or a lab for the benchmarks alone.
 const (
 	Nothing Need = iota
 	Programs
 	ALab
 )
 
-// stage is what benchmarks of one run share.
+// stage is what the benchmarks of one run share.
 type stage struct {
 	size   size
 	rounds int
@@ -64,51 +64,51 @@ type stage struct {
 	up     *UpLocal
 }
 
-// size is how much each benchmark does in a round.
+// size is how much work each benchmark does in a round.
 type size struct {
 	handshakes int
 	requests   int
-	people     int // who are scored
-	company    int // who leave traces at vendors
-	days       int // for so long
-	findings   int // that are ingested
-	visits     int // events that are looked for on the way to the score
+	people     int // people who are scored
+	company    int // people who cause records at vendors
+	days       int // days of these records
+	findings   int // findings that are ingested
+	visits     int // events whose way to the score is timed
 }
 
 var full = size{handshakes: 600, requests: 6000, people: 50_000, company: 50, days: 30, findings: 4000, visits: 60}
 
-// side is one of the two that are compared, or the only one.
+// side is one of the two sides of a comparison, or the only one.
 type side struct {
-	want int // how many it does in a round
-	// run does them, and says how many it did and what they came to in the benchmark's unit.
+	want int // how many things it must do in a round
+	// run does them. It returns how many it did, and the result in the benchmark's unit.
 	run func(context.Context) (done int, value float64, err error)
 }
 
 // contest is a benchmark that has begun.
 type contest struct {
 	ours  side
-	peer  *side                                 // nil: there is none
-	check func(context.Context) (string, error) // after each round: what is missing, if anything is
-	notes func() []Note                         // at the end: what else was measured
+	peer  *side                                 // nil if there is none
+	check func(context.Context) (string, error) // after each round: says what is missing, or ""
+	notes func() []Note                         // at the end: other results
 	end   func() error
 }
 
-// Note is what was measured beside the result.
+// Note is a value that was measured in addition to the result.
 type Note struct {
 	Name  string  `json:"name"`
 	Unit  string  `json:"unit"`
 	Value float64 `json:"value"`
 }
 
-// shortfall is the error of a benchmark that did less than it should.
+// shortfall is the error of a side that did less than it should.
 type shortfall struct{ what string }
 
 func (s *shortfall) Error() string { return "did less than it should: " + s.what }
 
-// measured is one round.
+// measured is the result of one round.
 type measured struct{ ours, peer float64 }
 
-// order is who plays in a round, by turns: true is ours.
+// order says which side goes first in a round; true is ours.
 func order(round int) [2]bool {
 	if round%2 == 0 {
 		return [2]bool{true, false}
@@ -116,7 +116,7 @@ func order(round int) [2]bool {
 	return [2]bool{false, true}
 }
 
-// play runs the rounds, of which the first is dropped.
+// play runs the rounds. It drops the first one.
 func (c *contest) play(ctx context.Context, rounds int) ([]measured, error) {
 	var list []measured
 	for round := range rounds + 1 {
@@ -132,7 +132,7 @@ func (c *contest) play(ctx context.Context, rounds int) ([]measured, error) {
 			if err := ctx.Err(); err != nil {
 				return nil, err
 			}
-			runtime.GC() // so that nobody pays for what the other one has left
+			runtime.GC() // so that neither side collects the garbage of the other
 			done, value, err := who.run(ctx)
 			if err != nil {
 				return nil, fmt.Errorf("%s, round %d: %w", name, round, err)
@@ -158,7 +158,7 @@ func (c *contest) play(ctx context.Context, rounds int) ([]measured, error) {
 	return list, nil
 }
 
-// median is the middle of list, or the mean of the two that are there.
+// median is the middle of list, or the mean of the two in the middle.
 func median(list []float64) float64 {
 	if len(list) == 0 {
 		return 0
@@ -171,7 +171,7 @@ func median(list []float64) float64 {
 	return (sorted[middle-1] + sorted[middle]) / 2
 }
 
-// quantile is the value below which a share q of list is, by nearest rank.
+// quantile is the value at or below which a share q of list is, by nearest rank.
 func quantile(list []float64, q float64) float64 {
 	if len(list) == 0 {
 		return 0
@@ -182,15 +182,16 @@ func quantile(list []float64, q float64) float64 {
 
 // Plan says what to measure.
 type Plan struct {
-	Names  []string // none: all
+	Names  []string // empty: all
 	Rounds int
-	// Lab brings a lab of its own up when the first benchmark that needs one begins, and returns what takes it down again.
+	// Lab brings up a lab for the benchmarks when the first one needs it. Inside has the function that takes it down.
 	Lab func(context.Context) (*Inside, error)
-	Up  *UpLocal // brings further labs up, one at a time
+	Up  *UpLocal // brings up further labs, one at a time
 	size
 }
 
-// Pick is the benchmarks of names, each once and in their own order; ErrUnknown names all there are.
+// Pick returns the benchmarks called names, each once and in the order of All. The error is ErrUnknown and lists all
+// names.
 func Pick(names []string) ([]Benchmark, error) {
 	all := All()
 	var unknown []string
@@ -208,7 +209,7 @@ func Pick(names []string) ([]Benchmark, error) {
 	return slices.DeleteFunc(all, func(b Benchmark) bool { return !slices.Contains(names, b.ID) }), nil
 }
 
-// Names lists every benchmark.
+// Names returns the names of all benchmarks.
 func Names() []string {
 	var list []string
 	for _, b := range All() {
@@ -217,8 +218,8 @@ func Names() []string {
 	return list
 }
 
-// Measure runs the benchmarks of a plan, one after the other. A benchmark that failed is in the report, with why, and
-// in the error; the others are measured all the same, unless ctx ends or their lab cannot be had.
+// Measure runs the benchmarks of a plan one after the other. If one fails, its result and the error say why, and the
+// others are still measured, unless ctx ends or their lab cannot be brought up.
 func Measure(ctx context.Context, p Plan, say progress.Reporter) (Report, error) {
 	list, err := Pick(p.Names)
 	if err != nil {
@@ -227,7 +228,7 @@ func Measure(ctx context.Context, p Plan, say progress.Reporter) (Report, error)
 	return measure(ctx, list, p, say)
 }
 
-// measure is Measure of a list.
+// measure is Measure for a list of benchmarks.
 func measure(ctx context.Context, list []Benchmark, p Plan, say progress.Reporter) (r Report, err error) {
 	if p.Rounds < 1 {
 		return r, fmt.Errorf("%d rounds: want 1 or more", p.Rounds)
@@ -284,7 +285,7 @@ func measure(ctx context.Context, list []Benchmark, p Plan, say progress.Reporte
 	return r, errors.Join(failed...)
 }
 
-// run measures b into r.
+// run measures b and stores the result in r.
 func (b Benchmark) run(ctx context.Context, s *stage, r *Result) (err error) {
 	c, err := b.begin(ctx, s)
 	if err != nil {

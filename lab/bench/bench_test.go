@@ -20,7 +20,7 @@ import (
 	"example.org/security-training/services/risk"
 )
 
-// tiny is enough to have everything happen once.
+// tiny is the least size at which everything happens once.
 var tiny = size{handshakes: 16, requests: 40, people: 200, company: 50, days: 2, findings: 100, visits: 2}
 
 func TestTheMedianIsTheMiddleOrBetweenTheTwo(t *testing.T) {
@@ -68,7 +68,7 @@ func TestAQuantileIsAValueThatWasMeasured(t *testing.T) {
 	}
 }
 
-// scripted is a contest that writes down who played.
+// scripted is a contest that records the order of the sides.
 func scripted(played *[]string) *contest {
 	plays := func(name string) func(context.Context) (int, float64, error) {
 		return func(context.Context) (int, float64, error) {
@@ -216,8 +216,8 @@ func TestEveryBenchmarkSaysWhatItMeasuresAndWhatIsGood(t *testing.T) {
 	}
 }
 
-// TestEachBenchmarkOfThisProcessPlaysARound has one tiny round of each: counts and contents are checked by the
-// benchmarks themselves.
+// TestEachBenchmarkOfThisProcessPlaysARound runs one tiny round of each benchmark. The benchmarks check counts and
+// contents themselves.
 func TestEachBenchmarkOfThisProcessPlaysARound(t *testing.T) {
 	t.Setenv("TMPDIR", t.TempDir())
 	var names []string
@@ -265,12 +265,12 @@ func TestAScoreThatLacksAnEventIsMissed(t *testing.T) {
 	if missing, err := c.check(t.Context()); missing != "" || err != nil {
 		t.Fatalf("a whole round: %q, %v", missing, err)
 	}
-	// The peer opens the next part; ours, which would score it, does not play.
+	// The peer opens the next part; our side, which would score it, does not run.
 	if _, _, err := c.peer.run(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	if missing, err := c.check(t.Context()); missing == "" || err != nil {
-		t.Errorf("a part that nobody scored: %q, %v; want a fault", missing, err)
+		t.Errorf("a part that was not scored: %q, %v; want a fault", missing, err)
 	}
 }
 

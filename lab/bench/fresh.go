@@ -15,19 +15,19 @@ import (
 	"example.org/security-training/services/riskscorer/scorerapi"
 	"example.org/security-training/services/source"
 	"example.org/security-training/services/topology"
+	"example.org/security-training/services/wait"
 	"example.org/security-training/synth/routine"
 )
 
 const (
-	// looked is how many of the company's people are probed, and nothing else: so their risk is as quick to tell as
-	// anybody's.
-	looked = 10
-	// pace is the time between two probes: they come when they come, however long the ones before take.
+	// probed is how many of the company's people only get probes. So their scores are as quick to compute as anyone's.
+	probed = 10
+	// pace is the time between two probes. It does not depend on how long the probes before take.
 	pace = 50 * time.Millisecond
 )
 
-// fresh: from the moment in which a collector has accepted a finding until the person's risk, as the scorer's route
-// tells it, has that finding among its parts; under a load of half of what can be ingested, that was measured just
+// fresh measures the time from a collector's acceptance of a finding until the person's risk, on the scorer's route,
+// has the finding among its parts. The load is half of the rate at which findings can be ingested, measured just
 // before.
 func fresh(ctx context.Context, s *stage) (*contest, error) {
 	in, err := s.lab(ctx)
@@ -56,21 +56,21 @@ func fresh(ctx context.Context, s *stage) (*contest, error) {
 			if err != nil {
 				return 0, 0, err
 			}
-			before, err := v.settled(ctx)
+			before, err := v.awaitProcessed(ctx)
 			if err != nil {
 				return 0, 0, err
 			}
 			var waits []float64
 			group, both := errgroup.WithContext(ctx)
-			group.Go(func() error { return v.keepUp(both, background, rate) })
+			group.Go(func() error { return v.deliverAt(both, background, rate) })
 			group.Go(func() (err error) {
-				waits, err = v.see(both, probes)
+				waits, err = v.timeProbes(both, probes)
 				return err
 			})
 			if err := group.Wait(); err != nil {
 				return 0, 0, err
 			}
-			after, err := v.settled(ctx)
+			after, err := v.awaitProcessed(ctx)
 			stored = after.Stored - before.Stored
 			halves = append(halves, quantile(waits, 0.5))
 			return len(waits), quantile(waits, 0.99), err
@@ -87,7 +87,7 @@ func fresh(ctx context.Context, s *stage) (*contest, error) {
 	}, nil
 }
 
-// rate is how many findings a second can be ingested, the better of two tries.
+// rate returns how many findings can be ingested in a second: the better of two attempts.
 func (v *vendor) rate(ctx context.Context, n int) (float64, error) {
 	best := 0.0
 	for range 2 {
@@ -99,7 +99,7 @@ func (v *vendor) rate(ctx context.Context, n int) (float64, error) {
 		if err := v.deliver(ctx, list); err != nil {
 			return 0, err
 		}
-		if _, err := v.settled(ctx); err != nil {
+		if _, err := v.awaitProcessed(ctx); err != nil {
 			return 0, err
 		}
 		best = max(best, float64(n)/time.Since(begin).Seconds())
@@ -107,14 +107,14 @@ func (v *vendor) rate(ctx context.Context, n int) (float64, error) {
 	return best, nil
 }
 
-// keepUp delivers findings at a rate, whether the collector answers in time or not.
-func (v *vendor) keepUp(ctx context.Context, list []finding, rate float64) error {
+// deliverAt delivers findings at a rate, whether the collector answers in time or not.
+func (v *vendor) deliverAt(ctx context.Context, list []finding, rate float64) error {
 	group, ctx := errgroup.WithContext(ctx)
 	begin, sent := time.Now(), 0
-	for part := range slices.Chunk(list, together) {
+	for part := range slices.Chunk(list, recordsPerDelivery) {
 		due := begin.Add(time.Duration(float64(sent) / rate * float64(time.Second)))
-		if err := rest(ctx, time.Until(due)); err != nil {
-			break // the group knows why
+		if err := wait.For(ctx, time.Until(due)); err != nil {
+			break // Wait returns the error
 		}
 		sent += len(part)
 		group.Go(func() error { return v.deliver(ctx, part) })
@@ -122,12 +122,12 @@ func (v *vendor) keepUp(ctx context.Context, list []finding, rate float64) error
 	return group.Wait()
 }
 
-// probes are findings that weigh, of the people whom the load leaves alone.
+// probes returns findings that change the score, of people whom the load leaves out.
 func (v *vendor) probes(n int) ([]finding, error) {
 	list := make([]finding, n)
 	for i := range list {
 		v.number++
-		person := v.staff[len(v.staff)-1-i%looked]
+		person := v.staff[len(v.staff)-1-i%probed]
 		at := risk.Epoch.Add(time.Duration(v.day)*24*time.Hour - time.Duration(n-i)*time.Second)
 		var err error
 		if list[i], err = v.report(
@@ -142,9 +142,9 @@ func (v *vendor) probes(n int) ([]finding, error) {
 	return list, nil
 }
 
-// see delivers probes, one at a time in their own pace, and says how many milliseconds each took from its acceptance
-// until it was seen.
-func (v *vendor) see(ctx context.Context, probes []finding) ([]float64, error) {
+// timeProbes delivers probes one at a time, at their own pace. It returns for each how many milliseconds passed from
+// its acceptance until it was part of the score.
+func (v *vendor) timeProbes(ctx context.Context, probes []finding) ([]float64, error) {
 	var mu sync.Mutex
 	var waits []float64
 	group, ctx := errgroup.WithContext(ctx)
@@ -157,7 +157,7 @@ func (v *vendor) see(ctx context.Context, probes []finding) ([]float64, error) {
 		case <-tick.C:
 		}
 		group.Go(func() error {
-			if err := v.hand(ctx, f.body); err != nil {
+			if err := v.post(ctx, f.body); err != nil {
 				return err
 			}
 			accepted := time.Now()
@@ -188,7 +188,7 @@ func (v *vendor) awaitScore(ctx context.Context, f finding) error {
 		if slices.ContainsFunc(a.Contributions, func(c risk.Contribution) bool { return c.Event == f.event.ID }) {
 			return nil
 		}
-		if err := rest(ctx, 2*time.Millisecond); err != nil {
+		if err := wait.For(ctx, 2*time.Millisecond); err != nil {
 			return fmt.Errorf("event %s is not in the score: %w", f.event.ID, err)
 		}
 	}

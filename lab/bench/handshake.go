@@ -13,9 +13,9 @@ import (
 	"example.org/security-training/services/topology"
 )
 
-// crowd has atOnce callers do n things together, and says how many were done and how many that is in a second. The
-// first error ends it.
-func crowd(ctx context.Context, n int, do func(context.Context) error) (int, float64, error) {
+// concurrently does n things with atOnce callers at the same time. It returns how many were done, and how many a
+// second. It stops at the first error.
+func concurrently(ctx context.Context, n int, do func(context.Context) error) (int, float64, error) {
 	ctx, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
 	var left, done atomic.Int64
@@ -38,30 +38,32 @@ func crowd(ctx context.Context, n int, do func(context.Context) error) (int, flo
 	return int(done.Load()), float64(done.Load()) / took.Seconds(), context.Cause(ctx)
 }
 
-// handshake: new connections by the mesh, which are verified by SPIFFE's rules and admitted by policy, against
-// crypto/tls alone with the same certificates. On both sides a connection counts when the callee's first bytes have
-// arrived, and is then hung up.
+// handshake compares new connections by the mesh, which are verified by SPIFFE's rules and admitted by policy, with
+// crypto/tls alone and the same certificates. On both sides a connection counts when the callee's first bytes have
+// arrived; then it is closed.
 func handshake(ctx context.Context, s *stage) (*contest, error) {
-	p, err := meet(
+	p, err := newPair(
 		ctx,
-		func(http.ResponseWriter, *http.Request) error { return errors.New("nobody asks for anything here") },
+		func(http.ResponseWriter, *http.Request) error { return errors.New("no request is expected") },
 	)
 	if err != nil {
 		return nil, err
 	}
 	server, err := bare.Listen(host, p.svids[callee], p.trusts)
 	if err != nil {
-		return nil, errors.Join(err, p.part())
+		return nil, errors.Join(err, p.close())
 	}
 	ours, theirs := p.byMesh(), bare.Call(server.Addr(), p.topo.ID(callee), p.svids[caller], p.trusts)
 	admitted := int64(0)
 	return &contest{
 		ours: side{
 			s.size.handshakes,
-			func(ctx context.Context) (int, float64, error) { return crowd(ctx, s.size.handshakes, ours.Knock) },
+			func(ctx context.Context) (int, float64, error) {
+				return concurrently(ctx, s.size.handshakes, ours.Knock)
+			},
 		},
 		peer: &side{s.size.handshakes, func(ctx context.Context) (int, float64, error) {
-			return crowd(ctx, s.size.handshakes, theirs.Knock)
+			return concurrently(ctx, s.size.handshakes, theirs.Knock)
 		}},
 		check: func(ctx context.Context) (string, error) {
 			before := admitted
@@ -74,6 +76,6 @@ func handshake(ctx context.Context, s *stage) (*contest, error) {
 			}
 			return "", err
 		},
-		end: func() error { return errors.Join(server.Close(), p.part()) },
+		end: func() error { return errors.Join(server.Close(), p.close()) },
 	}, nil
 }

@@ -17,13 +17,14 @@ import (
 	"example.org/security-training/services/mesh"
 	"example.org/security-training/services/source"
 	"example.org/security-training/services/topology"
+	"example.org/security-training/services/wait"
 	"example.org/security-training/synth/people"
 	"example.org/security-training/synth/routine"
 	"example.org/security-training/synth/world"
 )
 
-// together is how many records a SIEM puts into one delivery.
-const together = 100
+// recordsPerDelivery is how many records a SIEM sends in one delivery.
+const recordsPerDelivery = 100
 
 // vendor is a SIEM that reports to the lab's collector.
 type vendor struct {
@@ -32,13 +33,13 @@ type vendor struct {
 	row       source.Row
 	collector topology.Workload
 	secret    string
-	subjects  int // how many of the company's people it reports of: the first ones
+	subjects  int // it reports on this many people, the first of the company
 }
 
 func (i *insider) vendor(ctx context.Context) (*vendor, error) {
 	v := &vendor{
 		insider:   i,
-		subjects:  len(i.staff) - looked,
+		subjects:  len(i.staff) - probed,
 		collector: i.one(topology.KindCollector, string(activity.SIEM)),
 	}
 	var err error
@@ -52,16 +53,17 @@ func (i *insider) vendor(ctx context.Context) (*vendor, error) {
 	return v, err
 }
 
-// finding is one that is reported, and the event that it means.
+// finding is a vendor's record, and the event that it means.
 type finding struct {
 	body   []byte
 	event  activity.Event
 	person string
 }
 
-// findings are n of a day of the lab's, of its subjects in turn and of every kind, evenly over the day.
+// findings returns n findings of one day of the lab, evenly over the day. They alternate between the subjects and
+// between the kinds.
 func (v *vendor) findings(ctx context.Context, n int) ([]finding, error) {
-	day, err := v.tomorrow(ctx)
+	day, err := v.nextDay(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -101,11 +103,11 @@ func (v *vendor) report(a routine.Act) (finding, error) {
 	return finding{body: records[0].Body, event: events[0], person: a.Person}, nil
 }
 
-// deliver has findings accepted by the collector, a hundred at a time by several callers; what is told to come later
-// comes again.
+// deliver sends findings to the collector, a hundred at a time and by several callers. It repeats what the collector
+// asks to send later.
 func (v *vendor) deliver(ctx context.Context, list []finding) error {
 	var parcels [][]byte
-	for part := range slices.Chunk(list, together) {
+	for part := range slices.Chunk(list, recordsPerDelivery) {
 		var b []byte
 		for _, f := range part {
 			b = append(b, f.body...)
@@ -117,12 +119,12 @@ func (v *vendor) deliver(ctx context.Context, list []finding) error {
 		next <- p
 	}
 	close(next)
-	_, _, err := crowd(ctx, len(parcels), func(ctx context.Context) error { return v.hand(ctx, <-next) })
+	_, _, err := concurrently(ctx, len(parcels), func(ctx context.Context) error { return v.post(ctx, <-next) })
 	return err
 }
 
-// hand delivers one body.
-func (v *vendor) hand(ctx context.Context, body []byte) error {
+// post delivers one body.
+func (v *vendor) post(ctx context.Context, body []byte) error {
 	route := v.row.Pushed[0].Route
 	for {
 		req, err := http.NewRequestWithContext(
@@ -146,30 +148,18 @@ func (v *vendor) hand(ctx context.Context, body []byte) error {
 		}
 		if refusal := httpjson.FromError(err); refusal.RetryAfter <= 0 {
 			return fmt.Errorf("deliver: %w", err)
-		} else if err := rest(ctx, refusal.RetryAfter); err != nil {
+		} else if err := wait.For(ctx, refusal.RetryAfter); err != nil {
 			return err
 		}
-	}
-}
-
-// rest waits.
-func rest(ctx context.Context, d time.Duration) error {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-t.C:
-		return nil
 	}
 }
 
 // patience is how long the scorer may take for a round.
 const patience = 2 * time.Minute
 
-// settled returns when everything that the collector has accepted has come to its end, and the collector's counts of
-// then.
-func (v *vendor) settled(ctx context.Context) (collectorapi.Spool, error) {
+// awaitProcessed waits until everything that the collector has accepted was processed, and returns the collector's
+// counts.
+func (v *vendor) awaitProcessed(ctx context.Context) (collectorapi.Spool, error) {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	for {
@@ -182,20 +172,21 @@ func (v *vendor) settled(ctx context.Context) (collectorapi.Spool, error) {
 		if s.Watermark >= s.Seq {
 			return s, nil
 		}
-		if err := rest(ctx, 2*time.Millisecond); err != nil {
+		if err := wait.For(ctx, 2*time.Millisecond); err != nil {
 			return s, fmt.Errorf("the scorer is at %d of %d: %w", s.Watermark, s.Seq, err)
 		}
 	}
 }
 
-// row is a line of risk.event, as both sides write it.
+// row is a row of the table risk.event, as both sides write it.
 type row struct {
 	id, person, source, verb string
 	at                       time.Time
 	event                    []byte
 }
 
-// rows are those of findings, under ids of the peer's own and of people who are in no roster: nobody scores them.
+// rows returns the rows of findings, under ids of the peer's own and of people who are in no roster, so that they are
+// not scored.
 func (v *vendor) rows(list []finding) ([]row, error) {
 	v.batch++
 	rows := make([]row, len(list))
@@ -210,7 +201,7 @@ func (v *vendor) rows(list []finding) ([]row, error) {
 	return rows, nil
 }
 
-// again adds the first of every ten once more, at the end.
+// again appends the first of every ten once more.
 func again[T any](list []T) []T {
 	for i := range len(list) / 10 {
 		list = append(list, list[10*i])
@@ -218,7 +209,7 @@ func again[T any](list []T) []T {
 	return list
 }
 
-// copied writes rows by COPY, committed.
+// copied writes rows by COPY, and commits.
 func (v *vendor) copied(ctx context.Context, rows []row, from, serial string) error {
 	n, err := v.db.CopyFrom(
 		ctx,
@@ -235,7 +226,7 @@ func (v *vendor) copied(ctx context.Context, rows []row, from, serial string) er
 	return err
 }
 
-// merged writes rows by one INSERT from arrays, committed; those that are there already are left.
+// merged writes rows by one INSERT from arrays, and commits. It skips rows that are there already.
 func (v *vendor) merged(ctx context.Context, rows []row, from, serial string) error {
 	var ids, persons, sources, verbs, events []string
 	var ats []time.Time
@@ -269,7 +260,7 @@ func (v *vendor) merged(ctx context.Context, rows []row, from, serial string) er
 	return err
 }
 
-// ingest: from a delivery's acceptance by a collector to the scorer's watermark, against COPY of the same rows into the
+// ingest compares the way from a collector's acceptance to the scorer's watermark with COPY of the same rows into the
 // same table.
 func ingest(ctx context.Context, s *stage) (*contest, error) {
 	return ingesting(
@@ -281,7 +272,7 @@ func ingest(ctx context.Context, s *stage) (*contest, error) {
 	)
 }
 
-// ingestReplay: the same with one in ten delivered again, against an INSERT that leaves what is there already.
+// ingestReplay is ingest with one in ten events delivered again. The peer is an INSERT that skips rows that are there.
 func ingestReplay(ctx context.Context, s *stage) (*contest, error) {
 	return ingesting(ctx, s, again[finding], again[row], (*vendor).merged)
 }
@@ -311,7 +302,7 @@ func ingesting(
 			if err != nil {
 				return 0, 0, err
 			}
-			before, err := v.settled(ctx)
+			before, err := v.awaitProcessed(ctx)
 			if err != nil {
 				return 0, 0, err
 			}
@@ -320,7 +311,7 @@ func ingesting(
 			if err := v.deliver(ctx, repeat(slices.Clip(fresh))); err != nil {
 				return 0, 0, err
 			}
-			after, err := v.settled(ctx)
+			after, err := v.awaitProcessed(ctx)
 			if err != nil {
 				return 0, 0, err
 			}
@@ -329,7 +320,7 @@ func ingesting(
 			return int(done), float64(done) / took.Seconds(), nil
 		}},
 		peer: &side{len(repeatRows(make([]row, n))), func(ctx context.Context) (int, float64, error) {
-			rows, err := v.rows(delivered) // of this round or the one before: the very first one is begun by ours
+			rows, err := v.rows(delivered) // of this round, or of the one before if the peer goes first
 			if err != nil {
 				return 0, 0, err
 			}
@@ -386,7 +377,7 @@ func (v *vendor) missing(ctx context.Context, want []row) (string, error) {
 	return wrong, nil
 }
 
-// unscored says whose newest event no score knows.
+// unscored says whose newest event is in no score.
 func (v *vendor) unscored(ctx context.Context) (string, error) {
 	var n int
 	err := v.db.QueryRow(ctx, `

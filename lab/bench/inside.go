@@ -24,7 +24,7 @@ import (
 	"example.org/security-training/synth/people"
 )
 
-// errNoLab says that the lab which a benchmark needs cannot be had; the error beside it says why.
+// errNoLab says that a benchmark's lab cannot be brought up. It is joined with the error that says why.
 var errNoLab = errors.New("it needs a lab of its own")
 
 // Inside is a lab for benchmarks alone.
@@ -34,21 +34,21 @@ type Inside struct {
 	Down func(context.Context) error
 }
 
-// insider is what benchmarks do in that lab, and as whom.
+// insider is a lab for benchmarks, as the benchmarks see it.
 type insider struct {
 	Inside
 	op       *operator.Operator
 	topo     *topology.Topology
 	staff    []people.Person
-	db       *pgxpool.Pool // as the scorer, whose tables they are
+	db       *pgxpool.Pool // as the scorer, which owns the tables
 	postgres string        // the server's version
 	stop     context.CancelFunc
-	day      int // of the lab, up to which something has happened
-	number   int // of findings that were reported so far
-	batch    int // of rows that a peer was given so far
+	day      int // the last day of the lab on which something happened
+	number   int // findings that were reported so far
+	batch    int // rows that a peer was given so far
 }
 
-// enter brings the lab up, with its people and their history, and nothing that goes on by itself.
+// enter brings the lab up, with its people and their history. Nothing happens in it by itself.
 func enter(ctx context.Context, up func(context.Context) (*Inside, error)) (i *insider, err error) {
 	if up == nil {
 		return nil, fmt.Errorf("%w, and this program cannot bring one up", errNoLab)
@@ -93,7 +93,7 @@ func (i *insider) join(ctx context.Context) (err error) {
 	return i.db.QueryRow(ctx, `SHOW server_version`).Scan(&i.postgres)
 }
 
-// one is the first row of a kind and, if it is not empty, of a source.
+// one returns the first row of a kind and, if source is not empty, of that source.
 func (i *insider) one(kind, source string) topology.Workload {
 	for _, w := range i.topo.OfKind(kind) {
 		if source == "" || w.Source == source {
@@ -103,7 +103,7 @@ func (i *insider) one(kind, source string) topology.Workload {
 	return topology.Workload{}
 }
 
-// member joins the lab's mesh as one of its workloads, beside it.
+// member joins the lab's mesh as one of its workloads, in addition to the workload itself.
 func (i *insider) member(ctx context.Context, name string) (*mesh.Node, error) {
 	svid, bundles, err := i.Lab.Mint(ctx, i.topo.ID(name), life)
 	if err != nil {
@@ -116,20 +116,20 @@ func (i *insider) member(ctx context.Context, name string) (*mesh.Node, error) {
 	return mesh.Join(ctx, name, cfg)
 }
 
-// tomorrow moves the lab's clock on by a day, and says when that day began.
-func (i *insider) tomorrow(ctx context.Context) (time.Time, error) {
+// nextDay moves the lab's clock to the next day, and returns when that day begins.
+func (i *insider) nextDay(ctx context.Context) (time.Time, error) {
 	from := risk.Epoch.Add(time.Duration(i.day) * 24 * time.Hour)
 	i.day++
 	return from, i.op.Forward(ctx, from.Add(24*time.Hour))
 }
 
-// secret is what a source's vendor and collector share. In a lab on this machine it is a file of the collector's.
+// secret is the secret that a source's vendor and collector share. In a local lab it is a file of the collector's.
 func (i *insider) secret(collector string) (string, error) {
 	b, err := os.ReadFile(i.Lab.StateDir().Of(collector).Path("source.secret"))
 	return strings.TrimSpace(string(b)), err
 }
 
-// leave takes the lab down, whatever has ended the run.
+// leave takes the lab down, also after the run was interrupted.
 func (i *insider) leave(say progress.Reporter) error {
 	if i.db != nil {
 		i.db.Close()

@@ -1,7 +1,14 @@
 package bench
 
+import "slices"
+
 // All is every benchmark, in the order in which they run.
 func All() []Benchmark {
+	return slices.Concat(ofThisProcess(), ofPrograms(), ofALab())
+}
+
+// ofThisProcess are the benchmarks that need nothing but this process.
+func ofThisProcess() []Benchmark {
 	return []Benchmark{
 		{
 			ID: "handshake",
@@ -42,6 +49,12 @@ func All() []Benchmark {
 			Bound: AtLeast,
 			begin: synth,
 		},
+	}
+}
+
+// ofPrograms are the benchmarks that need the local runtime and its programs.
+func ofPrograms() []Benchmark {
+	return []Benchmark{
 		{
 			ID: "up-local",
 			What: "lab up from nothing, programs built ÷ a copy of the database's folder, its server's start and every " +
@@ -53,6 +66,12 @@ func All() []Benchmark {
 			Needs: Programs,
 			begin: upLocal,
 		},
+	}
+}
+
+// ofALab are the benchmarks that need a lab of their own.
+func ofALab() []Benchmark {
+	return []Benchmark{
 		{
 			ID:    "memory",
 			What:  "resident memory of all services, idle",

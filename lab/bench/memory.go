@@ -10,8 +10,8 @@ import (
 	"example.org/security-training/services/topology"
 )
 
-// memory: what the services' processes have resident while nothing happens, a second apart from each other. Simulators
-// and the model's stand-in are the outside, and PostgreSQL is not ours.
+// memory measures the resident memory of the services' processes while nothing happens, several times, a second apart.
+// Simulators, the stand-in for the model and PostgreSQL do not count.
 func memory(ctx context.Context, s *stage) (*contest, error) {
 	in, err := s.lab(ctx)
 	if err != nil {
@@ -48,7 +48,7 @@ func memory(ctx context.Context, s *stage) (*contest, error) {
 	}}}, nil
 }
 
-// isService says whether rows of a kind are of the product.
+// isService says whether workloads of a kind are part of the product.
 func isService(kind string) bool {
 	switch kind {
 	case topology.KindOperator, topology.KindSimulator, topology.KindModel:
@@ -57,7 +57,7 @@ func isService(kind string) bool {
 	return true
 }
 
-// residentBytes is what a process has resident, pages that it shares with others included.
+// residentBytes is the resident memory of a process, including shared pages.
 func residentBytes(pid int) (int64, error) {
 	text := field(fmt.Sprintf("/proc/%d/status", pid), "VmRSS")
 	kilobytes, err := strconv.ParseInt(strings.TrimSuffix(text, " kB"), 10, 64)

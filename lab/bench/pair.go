@@ -31,17 +31,17 @@ const (
 	host   = "127.0.0.1"
 	caller = "caller"
 	callee = "callee"
-	// life is how long what a benchmark is issued is good for: longer than any run, for a renewal is not what is measured.
+	// life is the lifetime of a benchmark's certificates. It is longer than any run, so that renewals are not measured.
 	life = 24 * time.Hour
-	// atOnce is how many callers there are at a time, on both sides of a comparison.
+	// atOnce is the number of callers at the same time, on both sides of a comparison.
 	atOnce = 8
 )
 
-// quiet is the log of what a benchmark runs in this process.
+// quiet is a log that discards everything.
 var quiet = slog.New(slog.DiscardHandler)
 
-// pair is a mesh of two in this process: real sockets, real TLS, real files. Its topology is made for it, with ports
-// that are free and one route of the lab's own.
+// pair is a mesh of two members in this process, with real sockets, TLS and files. Its topology has free ports and one
+// of the lab's own routes.
 type pair struct {
 	dir    string
 	topo   *topology.Topology
@@ -51,11 +51,11 @@ type pair struct {
 	nodes  map[string]*mesh.Node
 	stop   context.CancelFunc
 	served chan error
-	read   int // how far the callee's chain has been looked at, in bytes
+	read   int // up to where the callee's chain was read, in bytes
 }
 
-// meet makes a pair, whose callee answers by h.
-func meet(ctx context.Context, h mesh.HandlerFunc) (p *pair, err error) {
+// newPair makes a pair. The callee answers with h.
+func newPair(ctx context.Context, h mesh.HandlerFunc) (p *pair, err error) {
 	p = &pair{svids: map[string]*x509svid.SVID{}, nodes: map[string]*mesh.Node{}}
 	if p.dir, err = os.MkdirTemp("", "lab-bench-"); err != nil {
 		return nil, fmt.Errorf("make a mesh of two: %w", err)
@@ -63,7 +63,7 @@ func meet(ctx context.Context, h mesh.HandlerFunc) (p *pair, err error) {
 	ctx, p.stop = context.WithCancel(ctx)
 	defer func() {
 		if err != nil {
-			err = errors.Join(fmt.Errorf("make a mesh of two: %w", err), p.part())
+			err = errors.Join(fmt.Errorf("make a mesh of two: %w", err), p.close())
 		}
 	}()
 	file, err := p.write()
@@ -93,8 +93,7 @@ func meet(ctx context.Context, h mesh.HandlerFunc) (p *pair, err error) {
 	return p, p.await(ctx)
 }
 
-// write makes the pair's topology. The callee is of the kind that a node makes TLS configurations for, so that its
-// connections can be counted one by one.
+// write writes the pair's topology. The callee has the kind whose nodes count connections one by one.
 func (p *pair) write() (file string, err error) {
 	real, err := topology.FromYAML(manifests.Topology())
 	if err != nil {
@@ -135,12 +134,12 @@ func (p *pair) addr() string {
 	return net.JoinHostPort(host, strconv.Itoa(row.Port))
 }
 
-// byMesh makes the pair's new connections as the mesh does.
+// byMesh makes new connections as the mesh does.
 func (p *pair) byMesh() bare.Caller {
 	return bare.CallByMesh(p.addr(), p.topo.ID(callee), p.nodes[caller])
 }
 
-// await returns when the callee admits the caller.
+// await waits until the callee admits the caller.
 func (p *pair) await(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
@@ -160,8 +159,8 @@ func (p *pair) await(ctx context.Context) error {
 	}
 }
 
-// decided waits until the callee's file holds n more decisions, and says how many of them are of which outcome. The
-// chain is verified.
+// decided waits until the callee's chain has n more decisions, verifies it, and returns how many there are of each
+// outcome.
 func (p *pair) decided(ctx context.Context, n int) (map[string]int, error) {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
@@ -189,14 +188,14 @@ func (p *pair) decided(ctx context.Context, n int) (map[string]int, error) {
 		}
 		select {
 		case <-ctx.Done():
-			return outcomes, nil // whoever asked counts them
+			return outcomes, nil // the caller checks the number
 		case <-time.After(5 * time.Millisecond):
 		}
 	}
 }
 
-// part ends the pair and removes its files.
-func (p *pair) part() error {
+// close ends the pair and removes its files.
+func (p *pair) close() error {
 	p.stop()
 	var err error
 	if p.served != nil {
@@ -208,7 +207,7 @@ func (p *pair) part() error {
 	return errors.Join(err, os.RemoveAll(p.dir))
 }
 
-// drain reads a body to its end, for connections are kept only then.
+// drain reads a body to its end, because a connection is kept only then.
 func drain(r io.ReadCloser) ([]byte, error) {
 	b, err := io.ReadAll(io.LimitReader(r, 1<<20))
 	return b, errors.Join(err, r.Close())

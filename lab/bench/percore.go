@@ -9,8 +9,8 @@ import (
 	"time"
 )
 
-// perCore runs do on one core, and says how many things it did in a second of this process's processor time: collecting
-// garbage counts, waiting for a machine that has other work does not.
+// perCore runs do on one core, and returns how many things it did in a second of this process's CPU time. Garbage
+// collection counts; waiting for a busy machine does not.
 func perCore(do func() (int, error)) (int, float64, error) {
 	before := runtime.GOMAXPROCS(1)
 	defer runtime.GOMAXPROCS(before)
@@ -26,7 +26,7 @@ func perCore(do func() (int, error)) (int, float64, error) {
 	return n, float64(n) / (end - begin).Seconds(), err
 }
 
-// processorTime is what all threads of this process have used.
+// processorTime returns the CPU time of all threads of this process.
 func processorTime() (time.Duration, error) {
 	var u syscall.Rusage
 	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {

@@ -16,7 +16,7 @@ import (
 	"time"
 )
 
-// Report is what a run came to. Its JSON keys are a contract.
+// Report is the result of a run. Its JSON keys are a contract.
 type Report struct {
 	Date       time.Time `json:"date"`
 	Machine    Machine   `json:"machine"`
@@ -25,7 +25,7 @@ type Report struct {
 	Benchmarks []Result  `json:"benchmarks"`
 }
 
-// Machine is what it ran on; what the system does not tell is empty.
+// Machine describes the machine. A field is empty if the system does not tell.
 type Machine struct {
 	System string `json:"system"`
 	Cores  int    `json:"cores"`
@@ -34,49 +34,49 @@ type Machine struct {
 	Kernel string `json:"kernel"`
 }
 
-// Versions are of what was measured.
+// Versions are the versions of what was measured.
 type Versions struct {
 	Go         string `json:"go"`
 	Lab        string `json:"lab"`
 	PostgreSQL string `json:"postgresql"`
 }
 
-// Load is the machine's load average over 1, 5 and 15 minutes, before and after. Anything above the benchmarks' own is
-// noise in them.
+// Load is the machine's load average over 1, 5 and 15 minutes, before and after the run. What exceeds the benchmarks'
+// own load disturbs the results.
 type Load struct {
 	Before []float64 `json:"before"`
 	After  []float64 `json:"after"`
 }
 
-// Result is what one benchmark came to.
+// Result is the result of one benchmark.
 type Result struct {
 	ID     string  `json:"id"`
 	What   string  `json:"what"`
 	Ours   Value   `json:"ours"`
-	Peer   *Value  `json:"peer"`  // null: there is none
-	Ratio  *Spread `json:"ratio"` // ours ÷ peer, of each round; null where there is no peer
-	Good   float64 `json:"good"`  // of the ratio, or of ours where there is no peer
+	Peer   *Value  `json:"peer"`  // null if there is none
+	Ratio  *Spread `json:"ratio"` // of ours to the peer, over the rounds; null without a peer
+	Good   float64 `json:"good"`  // a ratio, or a value of ours without a peer
 	Goal   float64 `json:"goal"`
 	Bound  Bound   `json:"bound"`
-	Rounds []Round `json:"rounds"` // those that count
+	Rounds []Round `json:"rounds"` // without the first one
 	Notes  []Note  `json:"notes,omitempty"`
 	Failed string  `json:"failed,omitempty"` // why it was not measured
 }
 
-// Value is one side's.
+// Value is the value of one side.
 type Value struct {
 	Unit   string  `json:"unit"`
 	Median float64 `json:"median"`
 }
 
-// Spread is where the rounds' ratios lie.
+// Spread describes the ratios of the rounds.
 type Spread struct {
 	Median float64 `json:"median"`
 	Min    float64 `json:"min"`
 	Max    float64 `json:"max"`
 }
 
-// Round is one round as it was measured, in the benchmark's unit; peer and ratio are null where there is no peer.
+// Round is the result of one round in the benchmark's unit. Peer and ratio are null if there is no peer.
 type Round struct {
 	Ours  float64  `json:"ours"`
 	Peer  *float64 `json:"peer"`
@@ -95,12 +95,12 @@ func (b Benchmark) result() Result {
 	}
 }
 
-// spread is that of list, which is not empty.
+// spread returns the spread of list, which must not be empty.
 func spread(list []float64) Spread {
 	return Spread{Median: median(list), Min: slices.Min(list), Max: slices.Max(list)}
 }
 
-// fill puts rounds into r; alone says that they have no peer.
+// fill stores the rounds in r. Alone says that there is no peer.
 func (r *Result) fill(rounds []measured, alone bool) {
 	var ours, peer, ratios []float64
 	for _, m := range rounds {
@@ -120,7 +120,7 @@ func (r *Result) fill(rounds []measured, alone bool) {
 	}
 }
 
-// verdict says on which side of good and goal the result is.
+// verdict compares the result with good and goal.
 func (r *Result) verdict() string {
 	value := r.Ours.Median
 	if r.Ratio != nil {
@@ -140,7 +140,7 @@ func (r *Result) verdict() string {
 	return "below"
 }
 
-// begin notes what there is before anything is measured.
+// begin records the machine, the versions and the load before anything is measured.
 func (r *Report) begin() {
 	r.Date, r.Benchmarks = time.Now().UTC().Truncate(time.Second), []Result{}
 	r.Machine = Machine{
@@ -158,7 +158,7 @@ func (r *Report) begin() {
 	r.Load.Before = load()
 }
 
-// load is the load average, empty where the system does not tell.
+// load is the load average, or empty if the system does not tell.
 func load() []float64 {
 	list := []float64{}
 	for _, text := range strings.Fields(line("/proc/loadavg")) {
@@ -171,7 +171,7 @@ func load() []float64 {
 	return list
 }
 
-// line is the first of a file, empty where there is no such file.
+// line returns the first line of a file, or "" if there is no such file.
 func line(path string) string {
 	b, err := os.ReadFile(path)
 	if err != nil {
@@ -181,7 +181,7 @@ func line(path string) string {
 	return string(first)
 }
 
-// field is what stands behind "name:" in a file of the kernel's, empty where it does not.
+// field returns what follows "name:" in a file of the kernel, or "".
 func field(path, name string) string {
 	b, err := os.ReadFile(path)
 	if err != nil {
@@ -257,7 +257,7 @@ func WriteText(w io.Writer, r Report) error {
 	return err
 }
 
-// digits is v with three that matter, and all before the point.
+// digits writes v with three significant digits, but all digits before the point.
 func digits(v float64) string {
 	switch a := math.Abs(v); {
 	case a >= 100 || a == math.Trunc(a):

@@ -19,7 +19,7 @@ import (
 // bodyBytes is how long a request's body is.
 const bodyBytes = 1 << 10
 
-// answering answers a body by its checksum, and counts.
+// answering answers a request with the checksum of its body, and counts the requests.
 type answering struct{ requests atomic.Int64 }
 
 func (a *answering) serve(w http.ResponseWriter, r *http.Request) error {
@@ -32,17 +32,17 @@ func (a *answering) serve(w http.ResponseWriter, r *http.Request) error {
 	return err
 }
 
-// requests: 1 KB posted over a kept connection of the mesh, each request decided by policy and written to the audit's
-// file, against the same handler by plain HTTP over kept connections.
+// requests compares 1 KB posted over a kept connection of the mesh, where policy decides each request and the audit is
+// written to a file, with the same handler by plain HTTP over kept connections.
 func requests(ctx context.Context, s *stage) (*contest, error) {
 	var inside, plain answering
-	p, err := meet(ctx, inside.serve)
+	p, err := newPair(ctx, inside.serve)
 	if err != nil {
 		return nil, err
 	}
 	listener, err := net.Listen("tcp", net.JoinHostPort(host, "0"))
 	if err != nil {
-		return nil, errors.Join(err, p.part())
+		return nil, errors.Join(err, p.close())
 	}
 	server := &http.Server{
 		ReadHeaderTimeout: 5 * time.Second,
@@ -94,8 +94,8 @@ func requests(ctx context.Context, s *stage) (*contest, error) {
 	}
 	n := s.size.requests
 	return &contest{
-		ours: side{n, func(ctx context.Context) (int, float64, error) { return crowd(ctx, n, byMesh) }},
-		peer: &side{n, func(ctx context.Context) (int, float64, error) { return crowd(ctx, n, byHTTP) }},
+		ours: side{n, func(ctx context.Context) (int, float64, error) { return concurrently(ctx, n, byMesh) }},
+		peer: &side{n, func(ctx context.Context) (int, float64, error) { return concurrently(ctx, n, byHTTP) }},
 		check: func(ctx context.Context) (string, error) {
 			for name, a := range map[string]*answering{"the mesh's": &inside, "the peer's": &plain} {
 				if got := a.requests.Swap(0); got != int64(n) {
@@ -114,7 +114,7 @@ func requests(ctx context.Context, s *stage) (*contest, error) {
 			if stopped := <-served; !errors.Is(stopped, http.ErrServerClosed) {
 				err = errors.Join(err, stopped)
 			}
-			return errors.Join(err, p.part())
+			return errors.Join(err, p.close())
 		},
 	}, nil
 }

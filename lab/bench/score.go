@@ -13,27 +13,27 @@ import (
 	"example.org/security-training/synth/routine"
 )
 
-// randomSeed makes the companies: the same ones on every machine.
+// randomSeed is the seed of the companies, so that they are the same on every machine.
 const randomSeed = 42
 
-// batchLines is how many events a collector submits at most, and the scorer scores, at once.
+// batchLines is the largest number of events that a collector submits, and the scorer scores, at once.
 const batchLines = 1000
 
-// scored is a company whose people are scored event by event, as the risk scorer does it between reading and writing.
+// scored is a company whose people are scored event by event, as the risk scorer does between reading and writing.
 type scored struct {
 	profile *risk.Profile
 	roles   map[string]risk.Role
 	books   map[string]*risk.PersonState
-	whole   map[string][]activity.Event // in order: what each book is made anew from, when it has to be
+	whole   map[string][]activity.Event // all events in order, to recompute a person's state from
 	next    [][]activity.Event          // one part for each round
-	lines   [][]byte                    // the bytes of the part that was scored last
+	lines   [][]byte                    // the JSON of the part that was scored last
 	part    []activity.Event
 	decoded []activity.Event
-	at      time.Time // the newest event's
+	at      time.Time // the time of the newest event
 }
 
-// score: events into people's books, whose scores are taken after each batch, against decoding the bytes of the same
-// events. Half of a day is history; the rest is as many parts as there are rounds.
+// score compares adding events to people's states and computing their scores after each batch with decoding the JSON of
+// the same events. Half of a day is history; the rest is divided into as many parts as there are rounds.
 func score(_ context.Context, s *stage) (*contest, error) {
 	profile, err := risk.ProfileByName(risk.Default)
 	if err != nil {
@@ -74,7 +74,7 @@ func score(_ context.Context, s *stage) (*contest, error) {
 		c.next = append(c.next, events[len(history)+part*each:][:each])
 	}
 	turn := 0
-	// Whoever is first in a round opens its part.
+	// The side that goes first in a round opens its part.
 	open := func() error {
 		if turn++; turn%2 == 0 {
 			return nil
@@ -111,13 +111,13 @@ func score(_ context.Context, s *stage) (*contest, error) {
 	}, nil
 }
 
-// score scores the part, batch by batch.
+// score scores the current part, batch by batch.
 func (c *scored) score() (int, error) {
 	n := 0
 	for from := 0; from < len(c.part); from += batchLines {
 		batch := c.part[from:min(from+batchLines, len(c.part))]
 		c.at = batch[len(batch)-1].At
-		touched := make(map[string]bool, len(batch)) // true: the book has to be made anew
+		touched := make(map[string]bool, len(batch)) // true: the person's state must be recomputed
 		for _, e := range batch {
 			touched[e.Person] = touched[e.Person] || !c.books[e.Person].Add(e, c.at)
 		}
@@ -137,7 +137,7 @@ func (c *scored) score() (int, error) {
 	return n, nil
 }
 
-// until is the person's events so far.
+// until returns the person's events so far.
 func (c *scored) until(person string) []activity.Event {
 	all := c.whole[person]
 	later := slices.IndexFunc(all, func(e activity.Event) bool { return e.At.After(c.at) })
@@ -147,7 +147,7 @@ func (c *scored) until(person string) []activity.Event {
 	return all[:later]
 }
 
-// decode reads the part's bytes.
+// decode decodes the JSON of the current part.
 func (c *scored) decode() (int, error) {
 	for i, line := range c.lines {
 		if err := json.Unmarshal(line, &c.decoded[i]); err != nil {
@@ -157,8 +157,8 @@ func (c *scored) decode() (int, error) {
 	return len(c.lines), nil
 }
 
-// missing compares the events that were decoded with those that were scored, and the scores of some people whom the
-// part made riskier with what all of their events come to.
+// missing compares the decoded events with the scored ones, and the scores of some people whom the part made riskier
+// with scores that are computed from all of their events.
 func (c *scored) missing() string {
 	for i, e := range c.part {
 		if got := c.decoded[i]; got.ID != e.ID || got.Verb != e.Verb || !got.At.Equal(e.At) {

@@ -16,7 +16,7 @@ import (
 	"example.org/security-training/synth/world"
 )
 
-// shapes make an empty record of each kind that a simulated vendor reports, in the vendors' own schemas.
+// shapes makes an empty record of each kind that a simulated vendor reports, in the vendor's own schema.
 var shapes = map[string]func() any{
 	"push":                           func() any { return &source.GitPush{} },
 	"pull_request_review":            func() any { return &source.GitPullRequestReview{} },
@@ -29,7 +29,7 @@ var shapes = map[string]func() any{
 	"HEC envelope":                   func() any { return &source.HEC{} },
 }
 
-// cloudTrail is source.CloudTrail with types for what is raw JSON there, which nobody could invent.
+// cloudTrail is source.CloudTrail with types for its raw JSON, for which no random values could be made.
 type cloudTrail struct {
 	EventVersion       string                       `json:"eventVersion"`
 	UserIdentity       source.CloudTrailIdentity    `json:"userIdentity"`
@@ -56,13 +56,13 @@ type made struct {
 	labels  int
 	acts    int
 	bytes   int
-	records []source.Record // vendor by vendor, in order
-	vendors []int           // where in records each vendor's end
+	records []source.Record // by vendor, in order
+	vendors []int           // where each vendor's records end
 }
 
-// synth: a company from nothing, with its answer key and everything that its people leave at their vendors, against
-// filling the same vendors' schemas with random values. The peer makes one in every tenth of the records, of the same
-// kinds in the same shares, since it is the slower one.
+// synth compares making a company, with its answer key and all records of its people at their vendors, with filling the
+// same vendors' schemas with random values. The peer is slower, so it makes only one in ten of the records, of the same
+// kinds in the same proportions.
 func synth(_ context.Context, s *stage) (*contest, error) {
 	company := func() (made, error) {
 		staff := people.Company(randomSeed, s.size.company, people.Published)
@@ -160,7 +160,8 @@ func (j joins) Get(key string) []byte        { return j[key] }
 func (j joins) Put(key string, value []byte) { j[key] = value }
 func (j joins) Delete(key string)            { delete(j, key) }
 
-// meaning reads the records as the collectors do: each act is an event again, though some leave several records.
+// meaning reads the records as the collectors do, and checks that every act becomes an event again. Some acts have
+// several records.
 func (m made) meaning() error {
 	events, memory := map[string]bool{}, joins{}
 	from := 0

@@ -9,27 +9,26 @@ import (
 	"example.org/security-training/lab"
 )
 
-// UpLocal brings labs of local processes up and takes them down, one after the other.
+// UpLocal brings up labs of local processes and takes them down, one after the other.
 type UpLocal struct {
-	// Up brings one up as the command of that name does, from nothing to a page that is served and an event that is
-	// scored.
+	// Up brings a lab up as `lab up` does, from nothing until a page is served and an event is scored.
 	Up func(context.Context) (lab.Status, error)
-	// Again is the same on that lab, where there is nothing to do.
+	// Again does the same once more, when there is nothing to do.
 	Again func(context.Context) error
-	// Down removes it; that there is none is no error.
+	// Down removes the lab. It is no error if there is none.
 	Down func(context.Context) error
-	// Floor does what no lab can come up without, and says how many programs it started and how long it took.
+	// Floor does only what no lab can come up without. It returns how many programs it started and how long it took.
 	Floor func(context.Context) (int, time.Duration, error)
 }
 
-// upLocal: a lab from nothing, with the history that a new one has by default, against copying a database's folder,
-// starting its server and starting each program.
+// upLocal compares bringing up a lab, with its default history, with copying a database's folder, starting its server
+// and starting each program.
 func upLocal(ctx context.Context, s *stage) (*contest, error) {
 	u := s.up
 	if u == nil {
 		return nil, fmt.Errorf("%w, and this program cannot bring one up", errNoLab)
 	}
-	programs, _, err := u.Floor(ctx) // which also makes the template that both copy
+	programs, _, err := u.Floor(ctx) // makes the template that both sides copy
 	if err != nil {
 		return nil, err
 	}

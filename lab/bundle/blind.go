@@ -22,11 +22,11 @@ import (
 
 const hidden = "[hidden]"
 
-// blinder hides secrets: those that it knows, as they are and as they are commonly written down, and what looks like
-// one.
+// blinder hides secrets in text: those that it knows, in every spelling in which they are commonly written, and
+// anything that looks like a secret.
 type blinder struct{ known [][]byte }
 
-// newBlinder hides each of whole in every form that it may have, and each of words as it is.
+// newBlinder hides each of whole in every spelling, and each of words as it is.
 func newBlinder(whole, words []string) *blinder {
 	all := map[string]bool{}
 	for _, s := range whole {
@@ -45,16 +45,16 @@ func newBlinder(whole, words []string) *blinder {
 	}
 	b := &blinder{}
 	for s := range all {
-		if len(s) >= 8 { // what is shorter is a word that stands everywhere
+		if len(s) >= 8 { // anything shorter is an ordinary word
 			b.known = append(b.known, []byte(s))
 		}
 	}
-	// The longest first: one may be a part of another.
+	// Longest first, because one spelling may be a part of another.
 	slices.SortFunc(b.known, func(x, y []byte) int { return len(y) - len(x) })
 	return b
 }
 
-// looks are what secrets look like, whoever's they are; a group, if there is one, is all that is hidden.
+// looks are the shapes of common secrets. If an expression has a group, only the group is hidden.
 var looks = []*regexp.Regexp{
 	regexp.MustCompile(`(?s)-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*PRIVATE KEY-----|\z)`),
 	regexp.MustCompile(`AIza[0-9A-Za-z_-]{16,}`),                                  // Google's API keys
@@ -63,7 +63,7 @@ var looks = []*regexp.Regexp{
 	regexp.MustCompile(`gh[pousr]_[0-9A-Za-z]{20,}`),                              // GitHub's tokens
 	regexp.MustCompile(
 		`/(?:enter|sign-in|signin|link|login)(?:/|\?[a-z]*=)([0-9A-Za-z_.~%-]{12,})`,
-	), // what a sign-in link ends in
+	), // the token of a sign-in link
 	regexp.MustCompile(`(?i)(?:authorization|cookie|set-cookie)["']?\s*[:=]\s*["'\[]*([^\n"'\]]+)`),
 	regexp.MustCompile(
 		`(?i)[a-z_.-]*(?:password|passwd|secret|token|api[_-]?key|private[_-]?key|client-key-data)` +
@@ -86,26 +86,26 @@ func (b *blinder) hide(text []byte) []byte {
 	return text
 }
 
-// keeps says of a file's name whether a secret is in it.
+// keeps matches the names of files that hold a secret.
 var keeps = regexp.MustCompile(`(?i)(\.key|^keys\.json$|\.secret|\.pem|\.p12|kubeconfig|token|\.ca)`)
 
-// word is what a secret within a file is: base64, or hex.
+// word matches a secret within a file: base64 or hex.
 var word = regexp.MustCompile(`[0-9A-Za-z+/=]{24,}`)
 
 func random(w string) bool {
 	return strings.ContainsAny(w, "0123456789") && (strings.ToLower(w) != w || strings.Trim(w, "0123456789abcdef") == "")
 }
 
-// Bounds of what is read in a folder that a workload can write, where there may be anything. Each word that is found
-// there is looked for in every file of the bundle, so a workload must not choose how many there are.
+// Limits for reading a folder that a workload can write, where there can be anything. Every word found there is
+// searched for in all files of the bundle, so the workload must not decide how many there are.
 const (
-	longestSecret  = 16 << 10 // bytes, of all files of one such folder
+	longestSecret  = 16 << 10 // in bytes, all files of one folder together
 	mostForeign    = 1000     // files and folders
 	mostForeignOwn = 50       // files that are secrets
 )
 
-// secretsIn reads every secret that a lab's folder holds: each file that is one, and the words in it that are no
-// people's words. What folders hold that workloads can write is read within bounds: unread says what was left out.
+// secretsIn reads every secret in a lab's folder: each file that holds one, and the words in it that look like one. It
+// reads folders that workloads can write within limits; unread says what it left out.
 func secretsIn(f control.StateDir) (whole, words []string, unread, err error) {
 	note := func(text []byte) {
 		whole = append(whole, string(text))
@@ -120,7 +120,7 @@ func secretsIn(f control.StateDir) (whole, words []string, unread, err error) {
 		theirs = append(theirs, path)
 	}
 	err = filepath.WalkDir(string(f), func(path string, d fs.DirEntry, err error) error {
-		if os.IsNotExist(err) { // removed while we look
+		if os.IsNotExist(err) { // it was removed meanwhile
 			return nil
 		}
 		if err != nil {

@@ -1,6 +1,6 @@
-// Package bundle packs what it takes to find out why a lab does not work into one file that can be handed on:
-// logs, the state, the ends of the audit's chains, versions. No secret is in it: what is packed is listed, and every
-// byte of it is searched for the lab's own secrets and for what looks like one.
+// Package bundle packs what is needed to find out why a lab does not work into one file that can be handed on: logs,
+// the state, the ends of the audit chains, and versions. The file has no secrets: only listed files are packed, and
+// each is searched for the lab's own secrets and for anything that looks like a secret.
 package bundle
 
 import (
@@ -25,33 +25,34 @@ import (
 	"example.org/security-training/lab/control"
 )
 
-// How much is packed of what grows without end.
+// How much is packed of files that grow without limit.
 const (
-	logBytes   = 4 << 20 // of each log, its end
-	auditLines = 200     // of each chain, its end
+	logBytes   = 4 << 20 // from the end of each log
+	auditLines = 200     // from the end of each chain
 )
 
-// Source is where a bundle comes from. Each part may be missing: a lab that never came up has no folder, and a
-// supervisor that was killed does not answer.
+// Source is what a bundle is made of. Any part may be missing: a lab that never came up has no folder, and a supervisor
+// that was killed does not answer.
 type Source struct {
 	Folder  control.StateDir
 	Version string
-	Why     error // what failed, if that is why there is a bundle
-	Doctor  any   // as `lab doctor -o json` has it
+	Why     error // the error because of which the bundle is made, if any
+	Doctor  any   // the output of `lab doctor -o json`
 	Status  func(ctx context.Context) (lab.Status, error)
-	Runtime Explainer // nil where everything is in the folder
-	Secrets []string  // what must not be told, beside what the folder holds
+	Runtime Explainer // nil if everything is in the folder
+	Secrets []string  // to be hidden, in addition to those in the folder
 	Now     time.Time
 }
 
-// Explainer is a runtime that knows more about a lab than its folder has.
+// Explainer is a runtime that knows more about a lab than is in its folder.
 type Explainer interface {
-	// Explain gives files by name, and the secrets that must be kept out of them. It gives what it has even with an error.
+	// Explain returns files by name, and the secrets that must not appear in them. With an error it returns what it
+	// has.
 	Explain(ctx context.Context, f control.StateDir) (files map[string][]byte, secrets []string, err error)
 }
 
-// Write writes the bundle to w as a .tar.gz. What could not be had stands in its file "missing.txt". An error is w's,
-// or that the lab's secrets could not be read: then nothing is written.
+// Write writes the bundle to w as a .tar.gz. Its file "missing.txt" lists what could not be packed. It returns an error
+// if w fails, or if the lab's secrets cannot be read; then it writes nothing.
 func Write(ctx context.Context, w io.Writer, s Source) error {
 	files := map[string][]byte{}
 	var missing []error
@@ -91,7 +92,7 @@ func Write(ctx context.Context, w io.Writer, s Source) error {
 		}
 		found, parts, unread, err := secretsIn(s.Folder)
 		add("secrets", nil, unread)
-		if err != nil { // then nobody knows what to look for
+		if err != nil { // without them, nothing can be hidden
 			return fmt.Errorf("read the lab's secrets: %w", err)
 		}
 		secrets, words = append(secrets, found...), parts
@@ -124,7 +125,7 @@ func Write(ctx context.Context, w io.Writer, s Source) error {
 	return pack(w, files, newBlinder(secrets, words), s.Now)
 }
 
-// pack writes files, each without what b hides.
+// pack writes files and hides in each what b hides.
 func pack(w io.Writer, files map[string][]byte, b *blinder, now time.Time) error {
 	z := gzip.NewWriter(w)
 	t := tar.NewWriter(z)
@@ -145,11 +146,11 @@ func pack(w io.Writer, files map[string][]byte, b *blinder, now time.Time) error
 	return nil
 }
 
-// below are the entries of a folder whose names end in ending, by their names without it.
+// below returns the paths of the files in a folder whose names end in ending, by their names without it.
 func below(dir, ending string) map[string]string {
 	entries, err := os.ReadDir(dir)
 	if err != nil {
-		return nil // of a lab that never came up
+		return nil // the lab never came up
 	}
 	out := map[string]string{}
 	for _, e := range entries {
@@ -165,7 +166,7 @@ func untrusted(path string) (*os.File, error) {
 	return control.OpenUntrusted(path, control.LongestAudit)
 }
 
-// end is the last n bytes of a file.
+// end reads the last n bytes of a file.
 func end(open func(string) (*os.File, error), path string, n int64) ([]byte, error) {
 	f, err := open(path)
 	if err != nil {
@@ -183,7 +184,7 @@ func end(open func(string) (*os.File, error), path string, n int64) ([]byte, err
 	}
 	text, err := io.ReadAll(io.LimitReader(f, n))
 	if i := bytes.IndexByte(text, '\n'); fi.Size() > n && i >= 0 {
-		text = text[i+1:] // it begins in the middle of a line, perhaps of a secret
+		text = text[i+1:] // drop the first line, which is incomplete and may be part of a secret
 	}
 	return text, err
 }
@@ -193,17 +194,18 @@ func lastLines(text []byte, n int) []byte {
 	return bytes.Join(lines[max(0, len(lines)-1-n):], nil)
 }
 
-// stamp is the time in a bundle's name.
+// stamp is the format of the time in a bundle's name.
 const stamp = "20060102T150405.000"
 
-// Place is where a bundle goes that was given no name: into the folder, under the lab's name and the time.
+// Place is the default path of a bundle: in folder, named by the lab and the time.
 func Place(folder, name string, now time.Time) string {
 	return filepath.Join(folder, fmt.Sprintf("%s-%s.tar.gz", strings.Trim(name, "-"), now.UTC().Format(stamp)))
 }
 
 var placed = regexp.MustCompile(`-([0-9]{8}T[0-9]{6}\.[0-9]{3})\.tar\.gz$`)
 
-// KeepLast removes the oldest bundles of a folder, by the time in their names, until n are left. Other files stay.
+// KeepLast removes the oldest bundles in a folder, by the time in their names, until n are left. It leaves other files
+// alone.
 func KeepLast(folder string, n int) error {
 	entries, err := os.ReadDir(folder)
 	if err != nil {

@@ -22,7 +22,7 @@ import (
 	"example.org/security-training/lab/control"
 )
 
-// unpack gives every file of a bundle.
+// unpack returns every file of a bundle.
 func unpack(t *testing.T, archive []byte) map[string]string {
 	t.Helper()
 	z, err := gzip.NewReader(bytes.NewReader(archive))
@@ -75,8 +75,7 @@ func (f fakeRuntime) Explain(context.Context, control.StateDir) (map[string][]by
 	return f.files, f.secrets, errors.New("no more than that")
 }
 
-// Each of these is a secret that a log may hold by mistake. None must be in a bundle, in any file and in any
-// spelling.
+// A log may hold any of these secrets by mistake. None may be in a bundle, in any file or spelling.
 func TestNoSecretOfTheLabIsInABundle(t *testing.T) {
 	f := control.StateDir(t.TempDir())
 	const (
@@ -212,12 +211,12 @@ func TestOfWhatGrowsABundleHasTheEnd(t *testing.T) {
 	}
 }
 
-// TestKeysOfSPIREAreHidden: a local SPIRE keeps its private keys in files of JSON, in base64.
+// TestKeysOfSPIREAreHidden: a local SPIRE keeps its private keys in JSON files, as base64.
 func TestKeysOfSPIREAreHidden(t *testing.T) {
 	f := control.StateDir(t.TempDir())
 	var keys []string
 	for _, path := range [][]string{{"spire", "server", "keys.json"}, {"spire", "agent", "keys.json"}} {
-		key := base64.StdEncoding.EncodeToString([]byte("MHcCAQEEI private of " + path[1] + " \x00\x17\xff, nobody else's"))
+		key := base64.StdEncoding.EncodeToString([]byte("MHcCAQEEI private of " + path[1] + " \x00\x17\xff, no one else's"))
 		put(t, f.Path(path...), `{"keys":{"x509-CA-A":"`+key+`"}}`)
 		keys = append(keys, key)
 	}
@@ -244,8 +243,7 @@ func TestEveryFileThatHoldsASecretIsKnownByItsName(t *testing.T) {
 	}
 }
 
-// A workload replaces its files by links, pipes and huge holes: nothing of anybody else's is packed, and the bundle is
-// made.
+// If a workload replaces its files by links, pipes and huge holes, no foreign file is packed, and the bundle is made.
 func TestWhatAWorkloadPutInItsFilesPlacesIsNotPacked(t *testing.T) {
 	f, elsewhere := control.StateDir(t.TempDir()), filepath.Join(t.TempDir(), "shadow")
 	put(t, elsewhere, "root's own words\n")
@@ -293,7 +291,8 @@ func TestWhatAWorkloadPutInItsFilesPlacesIsNotPacked(t *testing.T) {
 	}
 }
 
-// What is found in a workload's files is looked for in the whole bundle: the workload does not choose how much that is.
+// Every secret found in a workload's files is searched for in the whole bundle. The workload must not decide how much
+// work that is.
 func TestAWorkloadDoesNotChooseHowLongABundleTakes(t *testing.T) {
 	f := control.StateDir(t.TempDir())
 	for i := range 100 {

@@ -5,7 +5,7 @@ import (
 	"testing"
 )
 
-// What looks like a secret is hidden without being known: each shape by a sample of its own, and in each direction.
+// A secret that is not known is hidden by its shape. Each shape has a sample of its own, and each sample its shape.
 func TestEachShapeOfASecretIsHidden(t *testing.T) {
 	samples := []string{
 		"-----BEGIN EC PRIVATE KEY-----\nxxSECRETxx\n-----END EC PRIVATE KEY-----",
@@ -26,7 +26,7 @@ func TestEachShapeOfASecretIsHidden(t *testing.T) {
 		if strings.Contains(got, "SECRET") || !strings.HasPrefix(got, "before ") || !strings.HasSuffix(got, "after") {
 			t.Errorf("%q became %q", s, got)
 		}
-		for i, re := range looks { // each is needed: no other shape hides its sample
+		for i, re := range looks { // no other shape hides the sample
 			if samples[i] != s && re.MatchString(s) {
 				t.Errorf("%q is hidden by the shape %v as well", s, re)
 			}

@@ -2,10 +2,16 @@ package cluster
 
 import (
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 
+	"helm.sh/helm/v4/pkg/chart/loader/archive"
+	chart "helm.sh/helm/v4/pkg/chart/v2"
+	"helm.sh/helm/v4/pkg/chart/v2/loader"
 	"helm.sh/helm/v4/pkg/chart/v2/util"
+
+	"example.org/security-training/manifests"
 )
 
 // ChartVersion is the version of the chart that this program brings.
@@ -41,4 +47,25 @@ func PackageChart(dir string) (string, error) {
 		return "", fmt.Errorf("package the chart: %w", err)
 	}
 	return path, nil
+}
+
+// Chart is the embedded chart.
+func Chart() (*chart.Chart, error) {
+	var files []*archive.BufferedFile
+	err := fs.WalkDir(manifests.Chart(), ".", func(path string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return err
+		}
+		b, err := fs.ReadFile(manifests.Chart(), path)
+		files = append(files, &archive.BufferedFile{Name: filepath.ToSlash(path), Data: b})
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("read chart: %w", err)
+	}
+	c, err := loader.LoadFiles(files)
+	if err != nil {
+		return nil, fmt.Errorf("read chart: %w", err)
+	}
+	return c, nil
 }

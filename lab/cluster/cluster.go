@@ -1,8 +1,6 @@
-// Package cluster runs a lab on Kubernetes: the chart, SPIRE to attest and issue, and a supervisor on this machine that
-// is the operator's way in. It installs into the cluster of a kubectl context and never makes or removes a cluster
-// itself.
-//
-// Up is a list of steps; the list is the documentation.
+// Package cluster runs a lab on Kubernetes. It installs the Helm chart, in which SPIRE attests workloads and issues
+// identities, and starts a supervisor on this machine through which the operator reaches the lab. It installs into the
+// cluster of a kubectl context, and never makes or removes a cluster. Up lists the steps.
 package cluster
 
 import (
@@ -21,47 +19,48 @@ import (
 	"example.org/security-training/services/env"
 )
 
-// RuntimeName is what status says of a lab's runtime.
+// RuntimeName is the name of this runtime in a status.
 const RuntimeName = "cluster"
 
-// peopleTLSSecret is where the dashboard finds what it shows to people with certificates.
+// peopleTLSSecret is the Secret with the dashboard's certificate for browsers.
 const peopleTLSSecret = "lms-people-tls"
 
-// geminiSecret holds the key, for the gateway alone.
+// geminiSecret is the Secret with the model's key, for the gateway alone.
 const geminiSecret = "lab-gemini-key"
 
-// clientSecret holds what the learning system proves to a provider of identities that it is its client with.
+// clientSecret is the Secret with which the learning system authenticates as a client of the OpenID Connect provider.
 const clientSecret = "lab-oidc-client"
 
-// Settings is what a lab on Kubernetes keeps in its folder.
+// Settings are the settings of a lab on Kubernetes, in its folder.
 type Settings struct {
 	control.Settings
-	ID         string `json:"id"`         // tells it from a lab of the same name that another folder is of
-	Kubeconfig string `json:"kubeconfig"` // a file
+	ID         string `json:"id"`         // distinguishes it from a lab of the same name in another folder
+	Kubeconfig string `json:"kubeconfig"` // the path of a file
 	Context    string `json:"context"`
 	Namespace  string `json:"namespace"`
 	Release    string `json:"release"`
-	Cluster    string `json:"cluster"` // what SPIRE calls the cluster
+	Cluster    string `json:"cluster"` // SPIRE's name for the cluster
 
-	Values map[string]any `json:"values"` // what was chosen when the lab was made, for the chart
+	Values map[string]any `json:"values"` // for the chart: what was chosen when the lab was made
 }
 
-// Runtime puts labs into the current context of kubectl.
+// Runtime installs labs into the cluster of kubectl's current context.
 type Runtime struct {
 	Lookup  env.Lookup
-	Self    []string // the command that runs a supervisor, to which the lab's folder is appended
+	Self    []string // the command of a supervisor, to which the lab's folder is appended
 	Version string
 }
 
 var _ lab.Runtime = (*Runtime)(nil)
 
-// Find returns the lab called name, or lab.ErrNone; the lab and control.ErrGone if its supervisor does not run.
+// Find returns the lab called name. It returns lab.ErrNone if there is none, and both the lab and control.ErrGone if
+// its supervisor does not run.
 func (r *Runtime) Find(ctx context.Context, name string) (lab.Lab, error) {
 	return control.FindNamed(ctx, r.Lookup, name, down)
 }
 
-// target is what a lab is installed into and made of: kubectl's current context, and an image that its cluster can
-// pull.
+// target returns the application's image, which the cluster must be able to pull, and kubectl's configuration, whose
+// current context is the cluster.
 func (r *Runtime) target() (image string, raw *api.Config, err error) {
 	image, ok := r.Lookup("LAB_APP_IMAGE")
 	if !ok || image == "" {
@@ -85,7 +84,7 @@ func (r *Runtime) target() (image string, raw *api.Config, err error) {
 	return image, raw, nil
 }
 
-// Available says which context and image a lab would be made of, or why none can be.
+// Available describes the context and image that a lab would have. The error says why there can be none.
 func (r *Runtime) Available(ctx context.Context) (found string, err error) {
 	image, raw, err := r.target()
 	if err != nil {
@@ -95,7 +94,7 @@ func (r *Runtime) Available(ctx context.Context) (found string, err error) {
 	if err != nil {
 		return "", fmt.Errorf("connect to the cluster: %w", err)
 	}
-	tame(config)
+	raiseLimits(config)
 	client, err := kubernetes.NewForConfig(config)
 	if err != nil {
 		return "", fmt.Errorf("connect to the cluster: %w", err)

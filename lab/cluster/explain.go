@@ -13,13 +13,13 @@ import (
 	"example.org/security-training/lab/control"
 )
 
-// Explainer gives what the API server knows of a lab, supervised or not, within half a minute: the objects of its
-// namespace, what happened to them, and the logs of each container, the one before it included.
+// Explainer collects what the API server knows of a lab, within half a minute and with or without a supervisor: the
+// objects of its namespace, their events, and the logs of each container and of the one before it.
 type Explainer struct{}
 
 const explainLines = 2000
 
-// Explain implements bundle.Explainer. Secrets are read only to be hidden.
+// Explain implements bundle.Explainer. It reads Secrets only so that they can be hidden.
 func (Explainer) Explain(
 	ctx context.Context,
 	f control.StateDir,
@@ -35,7 +35,7 @@ func (Explainer) Explain(
 	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
 	hidden, err := client.CoreV1().Secrets(s.Namespace).List(ctx, metav1.ListOptions{})
-	if err != nil { // then nobody knows what must not be told
+	if err != nil { // without them, nothing can be hidden
 		return nil, nil, fmt.Errorf("read the namespace's secrets: %w", err)
 	}
 	for _, secret := range hidden.Items {
@@ -80,7 +80,7 @@ func (Explainer) Explain(
 			for suffix, options := range map[string]*v1.PodLogOptions{"": {}, ".before": {Previous: true}} {
 				options.Container, options.TailLines = c.Name, new(int64(explainLines))
 				text, err := client.CoreV1().Pods(s.Namespace).GetLogs(pod.Name, options).DoRaw(ctx)
-				if err == nil { // one that has not run, or not twice, has no log
+				if err == nil { // a container that has not run, or not twice, has no such log
 					files["kubernetes/logs/"+pod.Name+"."+c.Name+suffix+".log"] = text
 				}
 			}

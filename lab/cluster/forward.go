@@ -21,32 +21,33 @@ import (
 	"k8s.io/streaming/pkg/httpstream"
 )
 
-// forwarder takes connections on this machine into pods, by the API server, as `kubectl port-forward` does; but it
-// follows a workload from pod to pod, and a connection that cannot be made is closed, not the listener.
+// forwarder forwards connections on this machine to pods through the API server, as `kubectl port-forward` does. Unlike
+// that, it follows a workload from pod to pod; if a pod cannot be reached, it closes the connection and keeps
+// listening.
 type forwarder struct {
 	config *rest.Config
 	client kubernetes.Interface
-	pod    func(workload string) *v1.Pod // a running pod of the workload, nil if there is none
+	pod    func(workload string) *v1.Pod // a running pod of the workload, or nil
 	log    *slog.Logger
 
 	requests atomic.Int64
 
 	mu    sync.Mutex
-	roads map[string]*road // by the pod's UID
+	conns map[string]*podConn // by the pod's UID
 }
 
-// road is one connection to a pod, over which many streams go.
-type road struct {
+// podConn is one connection to a pod, which carries many streams.
+type podConn struct {
 	once sync.Once
 	conn httpstream.Connection
 	err  error
 
 	// guarded by forwarder.mu
 	users int
-	left  bool // nobody else takes it, and who leaves it last closes it
+	left  bool // not used for new streams; the last user closes it
 }
 
-// listen takes whoever connects to addr to a port of a workload, until ctx ends.
+// listen forwards every connection to addr to a port of a workload, until ctx ends.
 func (f *forwarder) listen(ctx context.Context, addr, workload string, port int) error {
 	l, err := net.Listen("tcp", addr)
 	if err != nil {
@@ -59,7 +60,7 @@ func (f *forwarder) listen(ctx context.Context, addr, workload string, port int)
 			if errors.Is(err, net.ErrClosed) {
 				return
 			}
-			if err != nil { // too many files, say: others may be done in a moment
+			if err != nil { // for example too many open files, which may pass
 				f.log.Warn("forward", "workload", workload, "error", err.Error())
 				select {
 				case <-ctx.Done():
@@ -78,32 +79,32 @@ func (f *forwarder) listen(ctx context.Context, addr, workload string, port int)
 	return nil
 }
 
-// carry copies both ways until one side has ended.
+// carry copies in both directions until one side has ended.
 func (f *forwarder) carry(ctx context.Context, conn net.Conn, workload string, port int) error {
 	pod := f.pod(workload)
 	if pod == nil {
 		return errors.New("no pod of it is running")
 	}
-	r, err := f.roadTo(pod)
+	r, err := f.connTo(pod)
 	if err != nil {
 		return err
 	}
-	defer f.done(r)
+	defer f.release(r)
 	headers := http.Header{}
 	headers.Set(v1.StreamType, v1.StreamTypeError)
 	headers.Set(v1.PortHeader, strconv.Itoa(port))
 	headers.Set(v1.PortForwardRequestIDHeader, strconv.FormatInt(f.requests.Add(1), 10))
 	complaint, err := r.conn.CreateStream(headers)
 	if err != nil {
-		f.leave(pod, r)
+		f.retire(pod, r)
 		return err
 	}
-	complaint.Close() // nothing is written to it
+	complaint.Close() // nothing is written to the error stream
 	defer r.conn.RemoveStreams(complaint)
 	headers.Set(v1.StreamType, v1.StreamTypeData)
 	stream, err := r.conn.CreateStream(headers)
 	if err != nil {
-		f.leave(pod, r)
+		f.retire(pod, r)
 		return err
 	}
 	defer r.conn.RemoveStreams(stream)
@@ -118,7 +119,7 @@ func (f *forwarder) carry(ctx context.Context, conn net.Conn, workload string, p
 	remote, local := make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(remote)
-		_, _ = io.Copy(conn, stream) // that one side went away is how connections end
+		_, _ = io.Copy(conn, stream) // connections end with errors of either side
 	}()
 	go func() {
 		defer close(local)
@@ -128,7 +129,7 @@ func (f *forwarder) carry(ctx context.Context, conn net.Conn, workload string, p
 	select {
 	case <-remote:
 	case <-local:
-		select { // what the pod still has to say
+		select { // the rest of what the pod sends
 		case <-remote:
 		case <-time.After(5 * time.Second):
 		}
@@ -136,27 +137,27 @@ func (f *forwarder) carry(ctx context.Context, conn net.Conn, workload string, p
 	}
 	select {
 	case err = <-said:
-	case <-time.After(time.Second): // it has nothing to say, then
+	case <-time.After(time.Second): // it sends nothing more
 	}
-	// what comes after a failure may hang: kubectl gives the whole connection up, we give it up to those who are on it
+	// After an error the connection may hang. kubectl closes it; here only its present users keep it.
 	if err != nil {
-		f.leave(pod, r)
+		f.retire(pod, r)
 	}
 	_ = stream.Reset()
 	return err
 }
 
-// roadTo is a connection to the pod: the one that is there, or a new one. Whoever got one says when they are done.
-func (f *forwarder) roadTo(pod *v1.Pod) (*road, error) {
+// connTo returns the connection to the pod, or makes one. The caller must call release.
+func (f *forwarder) connTo(pod *v1.Pod) (*podConn, error) {
 	key := string(pod.UID)
 	f.mu.Lock()
-	if f.roads == nil {
-		f.roads = map[string]*road{}
+	if f.conns == nil {
+		f.conns = map[string]*podConn{}
 	}
-	r := f.roads[key]
+	r := f.conns[key]
 	if r == nil {
-		r = &road{}
-		f.roads[key] = r
+		r = &podConn{}
+		f.conns[key] = r
 	}
 	r.users++
 	f.mu.Unlock()
@@ -168,30 +169,30 @@ func (f *forwarder) roadTo(pod *v1.Pod) (*road, error) {
 		if err == nil {
 			go func() {
 				<-conn.CloseChan()
-				f.leave(pod, r)
+				f.retire(pod, r)
 			}()
 		}
 	})
 	if r.err != nil {
-		f.leave(pod, r)
-		f.done(r)
+		f.retire(pod, r)
+		f.release(r)
 		return nil, r.err
 	}
 	return r, nil
 }
 
-// leave has the next one who wants to go to a pod take another road.
-func (f *forwarder) leave(pod *v1.Pod, r *road) {
+// retire makes the next caller of connTo get a new connection.
+func (f *forwarder) retire(pod *v1.Pod, r *podConn) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	r.left = true
-	if f.roads[string(pod.UID)] == r {
-		delete(f.roads, string(pod.UID))
+	if f.conns[string(pod.UID)] == r {
+		delete(f.conns, string(pod.UID))
 	}
 }
 
-// done is said by who was on a road; the last one of a road that was left closes it.
-func (f *forwarder) done(r *road) {
+// release releases a connection. The last user of one that was left closes it.
+func (f *forwarder) release(r *podConn) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	r.users--

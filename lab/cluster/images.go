@@ -7,8 +7,9 @@ import (
 	"example.org/security-training/services/env"
 )
 
-// Official are the images that the chart's values name besides the application's, SPIRE's and PostgreSQL's, or those
-// that LAB_POSTGRES_IMAGE and LAB_SPIRE_VERSION put in their place; and the same as values for the chart.
+// Official returns the images that the chart's values name apart from the application's, which are SPIRE's and
+// PostgreSQL's, or those that LAB_POSTGRES_IMAGE and LAB_SPIRE_VERSION name instead. It also returns them as values for
+// the chart.
 func Official(lookup env.Lookup) (images []string, values map[string]any, err error) {
 	c, err := Chart()
 	if err != nil {
@@ -35,7 +36,7 @@ func Official(lookup env.Lookup) (images []string, values map[string]any, err er
 	return images, values, nil
 }
 
-// ImageIn finds the image that the chart's values give to a component.
+// ImageIn returns the image that the chart's values give to a component.
 func ImageIn(values map[string]any, path ...string) (repository, tag string, err error) {
 	at := values
 	for _, key := range append(path, "image") {

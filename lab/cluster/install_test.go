@@ -18,7 +18,7 @@ import (
 	"example.org/security-training/services/env"
 )
 
-// installation is one on a cluster that is not there, with a folder that is.
+// installation is one with a folder, and without a cluster.
 func installation(t *testing.T, environment map[string]string) (*Installation, Settings) {
 	t.Helper()
 	in := &Installation{
@@ -35,7 +35,7 @@ func installation(t *testing.T, environment map[string]string) (*Installation, S
 	return in, s
 }
 
-// render is the chart with what a lab would set.
+// render renders the chart with the values that a lab sets.
 func render(t *testing.T, in *Installation, s Settings) (string, error) {
 	t.Helper()
 	c, err := Chart()
@@ -73,7 +73,7 @@ func TestWhatTheLabSetsIsWhatTheChartTakes(t *testing.T) {
 	}
 }
 
-// What the chart's own templates do not notice is told all the same, with its line and before anything is installed.
+// A fault that the chart's own templates do not notice is reported with its line, before anything is installed.
 func TestAFaultInTheEditedTopologyIsNotInstalled(t *testing.T) {
 	in, s := installation(t, nil)
 	edited := strings.Replace(string(manifests.Topology()), "POST /v1/generate: [lms]", "POST /v1/generate: [lsm]", 1)
@@ -114,7 +114,7 @@ func TestAKeyTravelsByNameAndIsRememberedByName(t *testing.T) {
 	if strings.Contains(string(kept), "CANARY") {
 		t.Error("the key is in the lab's settings")
 	}
-	// Who repeats `up` without the variable does not take the key away.
+	// Another `up` without the variable does not take the key away.
 	in.Runtime.Lookup = env.Map(nil)
 	var again Settings
 	if err := in.Folder.Read(&again); err != nil {

@@ -17,7 +17,7 @@ import (
 	"example.org/security-training/services/registrar/podexec"
 )
 
-// What the chart calls its things; the chart's tests and this package's e2e runs fail where they differ.
+// Names that the chart uses. Tests of the chart and the e2e tests fail if they differ.
 const (
 	auditInPod    = "/var/lib/security-training/audit"
 	bridgeInPod   = "/app/bridge"
@@ -25,18 +25,17 @@ const (
 	topologyKey   = "topology.yaml"
 	labelApp      = "app"
 	spireServer   = "spire-server"
-	annotationFor = "security-training/topology" // hurries the kubelet to bring a changed ConfigMap
+	annotationFor = "security-training/topology" // a change of it makes the kubelet update the ConfigMap
 
-	// Where the SPIRE server's private API is reached by an exec.
+	// The container and the program through which the SPIRE server's private API is reached.
 	SPIREPod    = "spire-server-0"
 	SPIREBridge = "bridge"
 )
 
-// SPIRECommand is what that exec runs.
+// SPIRECommand is the command that is executed there.
 var SPIRECommand = []string{bridgeInPod, "connect", "/tmp/spire-server/private/api.sock"}
 
-// mirror keeps a copy of a workload's chain of decisions, as far as it is written, for as long as ctx lasts. What is
-// there already is not fetched again.
+// mirror keeps a local copy of a workload's audit chain until ctx ends. It does not fetch again what it has.
 func (s *supervisor) mirror(ctx context.Context, workload string) {
 	path := s.control.Folder.WorkloadAudit(workload)
 	s.keepCopying(
@@ -48,8 +47,8 @@ func (s *supervisor) mirror(ctx context.Context, workload string) {
 	)
 }
 
-// keepCopying copies from a workload's pod, from one pod to the next, with pauses between, until ctx ends. A fault that
-// lasts is said once.
+// keepCopying copies from a workload's pod, and from each pod that follows, with pauses, until ctx ends. It logs a
+// lasting error once.
 func (s *supervisor) keepCopying(
 	ctx context.Context,
 	what, workload string,
@@ -72,10 +71,10 @@ func (s *supervisor) keepCopying(
 	}
 }
 
-// copyAudit appends what the pod's file has beyond ours, and goes on until the stream ends. It copies whole lines: one
-// that a crash cut off is removed there, and must not be in the middle of ours. What was copied is never replaced: a
-// pod that writes its history again brings lines that do not continue it, which the notary does not sign and
-// verification names.
+// copyAudit appends what the pod's file has beyond the local copy, and goes on until the stream ends. It copies only
+// whole lines: the pod removes a line that a crash cut off, so it must not get into the copy. It never replaces what
+// was copied. If a pod rewrites its history, the new lines do not continue the old ones: the notary does not sign them,
+// and verification reports them.
 func (s *supervisor) copyAudit(ctx context.Context, pod *v1.Pod, workload, path string) error {
 	out, err := os.OpenFile(path, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
@@ -108,18 +107,18 @@ func (s *supervisor) copyAudit(ctx context.Context, pod *v1.Pod, workload, path 
 	return copyLines(out, in)
 }
 
-// mostOfLine is how many bytes of a line may wait for its end.
+// mostOfLine is the maximal length of a line, in bytes.
 const mostOfLine = 1 << 20
 
-// copyLines copies the whole lines of in to out, until in ends. One that is too long is an error; nothing of it is
-// copied.
+// copyLines copies the whole lines of in to out, until in ends. It returns an error for a line that is too long, and
+// copies nothing of it.
 func copyLines(out io.Writer, in io.Reader) error {
 	lines := bufio.NewScanner(in)
 	lines.Buffer(make([]byte, 64<<10), mostOfLine)
 	lines.Split(func(data []byte, _ bool) (int, []byte, error) {
 		end := bytes.LastIndexByte(data, '\n') + 1
 		if end == 0 {
-			return 0, nil, nil // more is read; at the end of in, what is left has no end
+			return 0, nil, nil // read on; a rest without an end is dropped at the end of in
 		}
 		return end, data[:end], nil
 	})
@@ -131,7 +130,7 @@ func copyLines(out io.Writer, in io.Reader) error {
 	return lines.Err()
 }
 
-// logs keeps a copy of what a pod's container says, from one pod to the next.
+// logs keeps a local copy of the log of a pod's container, and of each pod that follows.
 func (s *supervisor) logs(ctx context.Context, workload, container, path string) {
 	s.keepCopying(
 		ctx,
@@ -142,7 +141,7 @@ func (s *supervisor) logs(ctx context.Context, workload, container, path string)
 	)
 }
 
-// copyLog goes on from when the copy was last written to, to the second.
+// copyLog continues from the second in which the copy was last written.
 func (s *supervisor) copyLog(ctx context.Context, pod *v1.Pod, container, path string) error {
 	options := &v1.PodLogOptions{Container: container, Follow: true}
 	if copied, err := os.Stat(path); err == nil && copied.Size() > 0 {
@@ -162,7 +161,7 @@ func (s *supervisor) copyLog(ctx context.Context, pod *v1.Pod, container, path s
 	return err
 }
 
-// await waits for pause, and then for a change among the pods, or for as long again.
+// await waits for pause, and then until a pod changes, but not longer than pause again.
 func (s *supervisor) await(ctx context.Context, pause time.Duration) {
 	changed := s.Changed()
 	select {
@@ -177,8 +176,8 @@ func (s *supervisor) await(ctx context.Context, pause time.Duration) {
 	}
 }
 
-// publish gives the cluster the topology of the lab's folder whenever that changes, valid or not: it is for the
-// workloads to refuse one whole, and to say so in their audit, as they do locally.
+// publish writes the topology of the lab's folder to the cluster whenever it changes, even if it is not valid: as in a
+// local lab, the workloads must refuse an invalid one and record that in their audits.
 func (s *supervisor) publish(ctx context.Context) {
 	tick := time.NewTicker(100 * time.Millisecond)
 	defer tick.Stop()
@@ -199,7 +198,7 @@ func (s *supervisor) publish(ctx context.Context) {
 			continue
 		}
 		published, err := s.published(ctx)
-		if err != nil { // not installed yet
+		if err != nil { // it is not installed yet
 			continue
 		}
 		if string(text) == published {
@@ -223,7 +222,7 @@ func (s *supervisor) published(ctx context.Context) (string, error) {
 	return m.Data[topologyKey], nil
 }
 
-// putTopology replaces what the ConfigMap holds.
+// putTopology replaces the content of the ConfigMap.
 func (s *supervisor) putTopology(ctx context.Context, text string) error {
 	patch, err := json.Marshal(map[string]map[string]string{"data": {topologyKey: text}})
 	if err != nil {
@@ -237,9 +236,9 @@ func (s *supervisor) putTopology(ctx context.Context, text string) error {
 	return nil
 }
 
-// hurryKubelets touches every pod, at once and again after growing pauses: a kubelet looks at a pod's volumes when the
-// pod changes, and else about once a minute, but the pod's change may reach it before the ConfigMap's does. It ends
-// when the topology of at is no longer the newest.
+// hurryKubelets changes an annotation of every pod, at once and again after growing pauses. A kubelet looks at a pod's
+// volumes when the pod changes, and otherwise about once a minute; but it may see the pod's change before the
+// ConfigMap's. It stops when the topology of the time at is not the newest any more.
 func (s *supervisor) hurryKubelets(ctx context.Context, at time.Time) {
 	for pause := 250 * time.Millisecond; pause < 20*time.Second; pause *= 2 {
 		if info, err := os.Stat(s.control.Folder.Topology()); err != nil || !info.ModTime().Equal(at) {
@@ -259,7 +258,7 @@ func (s *supervisor) hurryKubelets(ctx context.Context, at time.Time) {
 				p.Namespace,
 			).Patch(ctx, p.Name, mergePatch, touch, metav1.PatchOptions{}); err != nil &&
 				ctx.Err() == nil {
-				s.control.Log.Debug("hurry kubelet", "pod", p.Name, "error", err.Error()) // the pod may be gone
+				s.control.Log.Debug("hurry kubelet", "pod", p.Name, "error", err.Error()) // the pod may have been deleted
 			}
 		}
 		select {

@@ -9,8 +9,8 @@ import (
 	"testing/iotest"
 )
 
-// TestOfAChainInAPodWholeLinesAreCopied: half a line is removed there when its writer starts again, and ours goes on
-// from what it has.
+// TestOfAChainInAPodWholeLinesAreCopied: an incomplete line is removed in the pod when its writer starts again, and the
+// copy goes on from what it has.
 func TestOfAChainInAPodWholeLinesAreCopied(t *testing.T) {
 	broken := errors.New("the pod is gone")
 	for in, want := range map[string]string{

@@ -40,7 +40,7 @@ import (
 
 const mergePatch = types.MergePatchType
 
-// supervisor is the lab's end on this machine: the way in for its operator, a copy of every chain and log, the
+// supervisor is the part of the lab on this machine: the operator's access, a copy of every chain and log, and the
 // conductor. The workloads do not need it.
 type supervisor struct {
 	control  *control.Server
@@ -53,13 +53,13 @@ type supervisor struct {
 	pods    listers.PodLister
 	unwatch context.CancelFunc
 	changed chan struct{}
-	away    error // why the cluster does not answer
+	away    error // why the cluster does not answer; nil if it does
 }
 
-// Supervise attaches to the lab in dir until ctx ends or it is told to end. It is what `lab supervise` does.
+// Supervise attaches to the lab in dir until ctx ends or the lab is told to end. `lab supervise` calls it.
 func Supervise(ctx context.Context, dir string) error {
 	log := slog.New(slog.NewJSONHandler(os.Stderr, nil))
-	klog.SetSlogLogger(log) // what client-go has to say belongs into the same log, in the same form
+	klog.SetSlogLogger(log) // client-go writes to the same log in the same form
 	s := &supervisor{changed: make(chan struct{})}
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
@@ -126,14 +126,14 @@ func Supervise(ctx context.Context, dir string) error {
 // Container names a container of the chart: the app label of its pod, and its own name.
 type Container struct{ App, Container string }
 
-// Beneath are the containers that are no row of the topology, by the name of their log.
+// Beneath has the containers that are no rows of the topology, by the names of their logs.
 var Beneath = map[string]Container{
 	"spire-server":    {"spire-server", "spire-server"},
 	"spire-agent":     {"spire-agent", "spire-agent"},
 	"postgres-server": {"postgres", "server"},
 }
 
-// watch follows the namespace's pods, from what they are now on.
+// watch follows the pods of the namespace. It returns when it knows the present ones.
 func (s *supervisor) watch(ctx context.Context) error {
 	ctx, unwatch := context.WithCancel(ctx)
 	factory := informers.NewSharedInformerFactoryWithOptions(s.client, 0, informers.WithNamespace(s.settings.Namespace))
@@ -167,8 +167,8 @@ func (s *supervisor) watch(ctx context.Context) error {
 	return nil
 }
 
-// askCluster asks the API server every second whether it is there: what is remembered of the pods of a cluster that was
-// stopped looks well for ever.
+// askCluster asks the API server every second whether it answers. The remembered state of a stopped cluster's pods
+// would look healthy for ever.
 func (s *supervisor) askCluster(ctx context.Context) {
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
@@ -177,7 +177,7 @@ func (s *supervisor) askCluster(ctx context.Context) {
 		s.mu.Lock()
 		back := err == nil && s.away != nil
 		s.mu.Unlock()
-		if back { // what was remembered may be of before
+		if back { // the remembered state may be old
 			err = s.watch(ctx)
 		}
 		s.mu.Lock()
@@ -214,14 +214,14 @@ func (s *supervisor) allPods() []*v1.Pod {
 	pods := s.pods
 	s.mu.Unlock()
 	list, err := pods.Pods(s.settings.Namespace).List(labels.Everything())
-	if err != nil { // a lister of what is in memory has no way to fail
+	if err != nil { // a lister of objects in memory cannot fail
 		return nil
 	}
 	return list
 }
 
-// podOf is a workload's pod: one that is ready if there is one, else one that runs, and never one that is on its way
-// out.
+// podOf returns a workload's pod: a ready one if there is one, or else one that runs, and never one that is being
+// deleted.
 func (s *supervisor) podOf(workload string) *v1.Pod {
 	var running *v1.Pod
 	for _, p := range s.allPods() {
@@ -242,7 +242,7 @@ func ready(p *v1.Pod) bool {
 	})
 }
 
-// forward opens the lab's ports on its loopback address, and to a room if it was told to.
+// forward opens the lab's ports on its loopback address, and the dashboard's on the network if the spec asks for it.
 func (s *supervisor) forward(ctx context.Context, log *slog.Logger) error {
 	f := &forwarder{config: s.config, client: s.client, pod: s.podOf, log: log}
 	for _, w := range s.control.Topo.Workloads {
@@ -271,7 +271,7 @@ func (s *supervisor) forward(ctx context.Context, log *slog.Logger) error {
 	return nil
 }
 
-// givePeopleTLS gives the dashboard's pod what it shows to people and knows them by.
+// givePeopleTLS stores the dashboard's certificate, and the CA of people's certificates, in the cluster.
 func (s *supervisor) givePeopleTLS(ctx context.Context) error {
 	files, err := s.control.PeopleTLS(s.settings.Host, s.settings.Spec.Listen)
 	if err != nil {
@@ -280,15 +280,15 @@ func (s *supervisor) givePeopleTLS(ctx context.Context) error {
 	return putSecret(ctx, s.client, s.settings.Namespace, peopleTLSSecret, files)
 }
 
-// reachSPIRE speaks the SPIRE server's private API through an exec into its pod: who may do that in the cluster may do
-// this.
+// reachSPIRE connects to the SPIRE server's private API by an exec into its pod. The cluster's own authorisation
+// decides who may do that.
 func (s *supervisor) reachSPIRE() (*spire.Server, error) {
 	dial := podexec.Dial(s.config, s.settings.Namespace, SPIREPod, SPIREBridge, SPIRECommand...)
 	conn, err := grpc.NewClient(
 		"passthrough:///"+spireServer,
 		grpc.WithContextDialer(dial),
 		grpc.WithTransportCredentials(insecure.NewCredentials()),
-		// Its pod comes and goes: a call waits for the next one, for as long as answerWithin.
+		// The server's pod may be replaced: a call waits for the next one, up to answerWithin.
 		grpc.WithDefaultCallOptions(
 			grpc.WaitForReady(true),
 		),
@@ -310,7 +310,7 @@ func (s *supervisor) reachSPIRE() (*spire.Server, error) {
 	}, nil
 }
 
-// answerWithin is how long the SPIRE server may be away while somebody asks something of it.
+// answerWithin is how long a call waits for a SPIRE server that does not answer.
 const answerWithin = 45 * time.Second
 
 // Mint implements control.Backend.
@@ -332,7 +332,7 @@ func (s *supervisor) Order(ctx context.Context, o control.Order) error {
 	return s.spire.Order(ctx, o)
 }
 
-// Restart implements control.Backend: it deletes the pod, and its Deployment makes another.
+// Restart implements control.Backend. It deletes the pod, and the Deployment makes a new one.
 func (s *supervisor) Restart(ctx context.Context, workload string) error {
 	pod := s.podOf(workload)
 	if pod == nil {
@@ -366,7 +366,7 @@ func (s *supervisor) Status() lab.Status {
 		Identity: "spire",
 		Isolated: "a pod for each workload",
 		Healthy:  true,
-		Seeded:   s.control.Folder.Seeded(), Folder: string(s.control.Folder), Spec: s.settings.Spec,
+		Seeded:   s.control.Folder.Milestones().Seeded(), Folder: string(s.control.Folder), Spec: s.settings.Spec,
 		Processes: []lab.ProcessStatus{{Name: "supervisor", PID: os.Getpid()}},
 	}
 	for _, name := range slices.Sorted(maps.Keys(Beneath)) {
@@ -393,7 +393,7 @@ func (s *supervisor) Status() lab.Status {
 	return st
 }
 
-// beneath says of a container that is no row of the topology how often it was started again, and why it does not run.
+// beneath returns the state of a container that is no row of the topology.
 func (s *supervisor) beneath(name string) lab.ProcessStatus {
 	c := Beneath[name]
 	ps := lab.ProcessStatus{Name: name, Why: "has no pod yet"}
@@ -410,7 +410,7 @@ func (s *supervisor) beneath(name string) lab.ProcessStatus {
 	return ps
 }
 
-// notRunning says why a container does not run; nothing if it does.
+// notRunning says why a container does not run, or "" if it runs.
 func notRunning(c v1.ContainerStatus) string {
 	switch {
 	case c.State.Waiting != nil && c.State.Waiting.Message != "":
@@ -423,7 +423,7 @@ func notRunning(c v1.ContainerStatus) string {
 	return ""
 }
 
-// newestPod is the newest one of an app that is not being taken away; nil if there is none.
+// newestPod returns the newest pod of an app that is not being deleted, or nil.
 func (s *supervisor) newestPod(app string) *v1.Pod {
 	var newest *v1.Pod
 	for _, p := range s.allPods() {
@@ -435,7 +435,7 @@ func (s *supervisor) newestPod(app string) *v1.Pod {
 	return newest
 }
 
-// imageOf is the image that a container of a pod was made of; "" if the pod has no such container.
+// imageOf returns the image of a pod's container, or "" if the pod has no such container.
 func imageOf(p *v1.Pod, container string) string {
 	for _, c := range p.Spec.Containers {
 		if c.Name == container {
@@ -445,7 +445,7 @@ func imageOf(p *v1.Pod, container string) string {
 	return ""
 }
 
-// describe says of a workload what its newest pod does.
+// describe fills in the state of a workload from its newest pod.
 func (s *supervisor) describe(ws *lab.WorkloadStatus) {
 	newest := s.newestPod(ws.Name)
 	if newest == nil {

@@ -20,7 +20,7 @@ import (
 	"example.org/security-training/services/topology"
 )
 
-// socketed is a lab's folder with a short enough name for a socket, and where that is.
+// socketed makes a lab's folder whose path is short enough for a socket, and returns the socket's path.
 func socketed(t *testing.T) (l *control.Lab, socket string) {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "lab-")
@@ -55,20 +55,20 @@ func serve(t *testing.T, socket string, h http.Handler) {
 
 func TestASupervisorThatDoesNotRunNeedsNoEnd(t *testing.T) {
 	l, socket := socketed(t)
-	nobody := func(what string) {
+	notRunning := func(what string) {
 		t.Helper()
 		if removed, s, err := EndSupervisor(t.Context(), l); err != nil || len(removed) > 0 || s.Spec.Name != "lab" {
 			t.Errorf("%s: removed %v of %q, %v", what, removed, s.Spec.Name, err)
 		}
 	}
-	nobody("no socket")
+	notRunning("no socket")
 	left, err := net.ListenUnix("unix", &net.UnixAddr{Name: socket})
 	if err != nil {
 		t.Fatal(err)
 	}
 	left.SetUnlinkOnClose(false)
 	left.Close()
-	nobody("a socket that nobody is at")
+	notRunning("a socket on which nothing listens")
 }
 
 func TestASupervisorThatDoesNotEndKeepsItsFolder(t *testing.T) {
@@ -118,7 +118,8 @@ func TestASupervisorIsEndedWhenItsSocketIsGone(t *testing.T) {
 	}
 }
 
-// TestTheDatabasesPortIsOneThatIsFree: something else has the topology's, and a lab is made all the same.
+// TestTheDatabasesPortIsOneThatIsFree: a lab can be made although another program has the database's port of the
+// topology.
 func TestTheDatabasesPortIsOneThatIsFree(t *testing.T) {
 	in, s := installation(t, nil)
 	topo, err := topology.FromFile(in.Folder.Topology())
@@ -149,7 +150,7 @@ func TestALabIsForwardedWhereSomethingElseHasTheDatabasesPort(t *testing.T) {
 	defer d.Close()
 	database := d.Topo.OfKind(topology.KindDatabase)[0]
 	taken, err := net.Listen("tcp", net.JoinHostPort(s.Host, strconv.Itoa(database.Port)))
-	if err == nil { // else it is taken already
+	if err == nil { // otherwise it is taken already
 		defer taken.Close()
 	}
 	none := cache.NewIndexer(
@@ -162,7 +163,7 @@ func TestALabIsForwardedWhereSomethingElseHasTheDatabasesPort(t *testing.T) {
 	}
 	c, err := net.Dial("tcp", s.Addr(database))
 	if err != nil {
-		t.Fatalf("nobody is at the address that status gives: %v", err)
+		t.Fatalf("nothing listens on the address in the status: %v", err)
 	}
 	c.Close()
 }

@@ -1,6 +1,6 @@
-// Package conductor does what an instructor asks for on the console: it plays exercises step by step, tries calls,
-// takes callers off a route and puts them back, rotates identities, resets, and pushes the story of it all to the
-// console's feed. One runs in each lab's supervisor.
+// Package conductor carries out the orders of an instructor at the console. It plays exercises step by step, tries
+// calls, removes callers from a route's list and puts them back, rotates identities, resets the lab, and pushes events
+// to the console's feed. Each lab's supervisor runs one conductor.
 package conductor
 
 import (
@@ -22,68 +22,69 @@ import (
 	"example.org/security-training/services/exercise"
 	"example.org/security-training/services/lms/lmsapi"
 	"example.org/security-training/services/topology"
+	"example.org/security-training/services/wait"
 )
 
-// Controllable is a Lab that can be conducted from the dashboard's console: it also gives and takes identities, and its
-// topology can be edited while it runs.
+// Controllable is a Lab that a conductor can control: it can also withdraw and restore identities, and its topology can
+// be edited while it runs.
 type Controllable interface {
 	lab.Lab
 	operator.Inside
 	lab.Policy
 	SeededAt() (int64, error)
-	Results() string // the folder for learners' results, which may be yet to be made
+	Results() string // the folder for learners' results; it may not exist yet
 	RotateOne(ctx context.Context, workload string) error
 	Withdraw(ctx context.Context, workload string) error
 	Restore(ctx context.Context, workload string) error
 }
 
-// conductor does what is asked for on the console.
+// conductor carries out the orders of one lab's console.
 type conductor struct {
-	stage    Controllable
-	op       *operator.Operator
-	original *topology.Topology // as the lab came up: what a struck-off caller is restored to
-	log      *slog.Logger
-	beat     time.Duration   // between two steps of an exercise that nobody steps through
-	life     context.Context // Conduct's: what is begun outlives a dashboard that is away, not the conductor
+	target    Controllable
+	op        *operator.Operator
+	original  *topology.Topology // as the lab came up; puts back callers that were removed
+	log       *slog.Logger
+	stepPause time.Duration   // between two steps of an exercise that runs by itself
+	running   context.Context // Run's: an exercise goes on if the dashboard does not answer, but ends with the conductor
 
-	editing sync.Mutex                // of the topology's file
-	before  map[door]topology.Callers // the lists that callers were struck off, as they were
+	editing sync.Mutex                    // guards the topology's file
+	before  map[endpoint]topology.Callers // the lists from which callers were removed, as they were
 	mu      sync.Mutex
-	playing *playback // nil: no exercise is on
+	playing *playback // nil: no exercise is being played
 	work    sync.WaitGroup
 }
 
-// Run does what is asked for on the console of s until ctx ends. Original is the topology that the lab came up with.
-// What goes wrong is said in the answer to the order; what keeps the conductor from asking is logged, and tried
-// again.
+// Run carries out the orders of the console of s until ctx ends. Original is the topology with which the lab came up.
+// The error of an order is part of the answer to it. Errors that keep the conductor from fetching orders are logged,
+// and it tries again.
 func Run(ctx context.Context, s Controllable, original []byte, log *slog.Logger) {
 	topo, err := topology.FromYAML(original)
 	if err != nil {
 		log.Error("conduct the lab", "error", err.Error())
 		return
 	}
-	c := &conductor{stage: s, original: topo, log: log, beat: 700 * time.Millisecond, life: ctx}
+	c := &conductor{target: s, original: topo, log: log, stepPause: 700 * time.Millisecond, running: ctx}
 	defer c.work.Wait()
 	fresh := true
 	for ctx.Err() == nil {
 		if err := c.conduct(ctx, &fresh); err != nil && ctx.Err() == nil {
 			log.Debug("conduct the lab", "error", err.Error())
 		}
-		if operator.Pause(ctx, 500*time.Millisecond) != nil {
+		if wait.For(ctx, 500*time.Millisecond) != nil {
 			return
 		}
 	}
 }
 
-// conduct announces what can be done, then fetches orders, until something fails.
+// conduct announces what the console can offer, and then fetches orders until an error occurs.
 func (c *conductor) conduct(ctx context.Context, fresh *bool) error {
 	if c.op == nil {
-		op, err := operator.Enter(ctx, c.stage)
+		op, err := operator.Enter(ctx, c.target)
 		if err != nil {
 			return err
 		}
 		c.op = op
-	} else if err := c.op.Renew(ctx); err != nil { // the CA may have turned
+	} else if err := c.op.Renew(ctx); err != nil { // the CA may have been rotated
 		return err
 	}
 	told, err := announce(*fresh)
@@ -121,18 +122,19 @@ func (c *conductor) conduct(ctx context.Context, fresh *bool) error {
 		}
 		watched = got.Watched
 		for _, o := range got.Orders {
-			if err := c.take(ctx, o); err != nil {
+			if err := c.accept(ctx, o); err != nil {
 				return err
 			}
 		}
 	}
 }
 
-// take says that an order is taken, and does it. What steers an exercise is done at once, the rest beside.
-func (c *conductor) take(ctx context.Context, o exercise.Order) error {
+// accept confirms an order and carries it out. Orders that steer the current exercise are done at once, all others in
+// the background.
+func (c *conductor) accept(ctx context.Context, o exercise.Order) error {
 	err := c.say(ctx, o, exercise.Report{State: exercise.ReportTaken})
 	if operator.IsConflict(err) || operator.IsNotFound(err) {
-		return nil // somebody else has it
+		return nil // another conductor has it
 	}
 	if err != nil {
 		return err
@@ -145,27 +147,27 @@ func (c *conductor) take(ctx context.Context, o exercise.Order) error {
 	return nil
 }
 
-// begin does an order in the background, and reports it. What is begun is ended, also when the dashboard is away for a
-// moment, but not when the conductor goes.
+// begin carries out an order in the background and reports the result. The order goes on if the dashboard does not
+// answer for a while, but ends with the conductor.
 func (c *conductor) begin(o exercise.Order) {
 	c.work.Go(func() {
 		began := time.Now()
-		ctx, cancel := context.WithTimeout(c.life, 30*time.Minute)
+		ctx, cancel := context.WithTimeout(c.running, 30*time.Minute)
 		defer cancel()
-		res, note, err := c.do(ctx, o)
-		if c.life.Err() != nil {
-			return // there is nobody to tell any more
+		res, note, err := c.carryOut(ctx, o)
+		if c.running.Err() != nil {
+			return // the conductor ends, so the result cannot be reported
 		}
 		if note == "" && err == nil {
 			note = fmt.Sprintf("in %.1f s", time.Since(began).Seconds())
 		}
 		r := outcomeOf(res, note, err)
-		for range 20 { // it matters to whoever waits for it
+		for range 20 { // the instructor waits for the result
 			err := c.say(ctx, o, r)
 			if err == nil || operator.IsConflict(err) || operator.IsNotFound(err) {
 				return
 			}
-			if operator.Pause(ctx, 500*time.Millisecond) != nil {
+			if wait.For(ctx, 500*time.Millisecond) != nil {
 				return
 			}
 		}
@@ -197,8 +199,8 @@ func (c *conductor) say(ctx context.Context, o exercise.Order, r exercise.Report
 	)
 }
 
-// do does everything but steering; its note is for people.
-func (c *conductor) do(ctx context.Context, o exercise.Order) (*exercise.Result, string, error) {
+// carryOut carries out an order that is not about steering. The note that it returns is for people.
+func (c *conductor) carryOut(ctx context.Context, o exercise.Order) (*exercise.Result, string, error) {
 	switch o.Kind {
 	case exercise.OrderPlay:
 		return nil, "", c.play(ctx, o)
@@ -218,16 +220,16 @@ func (c *conductor) do(ctx context.Context, o exercise.Order) (*exercise.Result,
 		note, err := c.rotate(ctx, o.Workload)
 		return nil, note, err
 	case exercise.OrderWithdraw:
-		return nil, "", c.stage.Withdraw(ctx, o.Workload)
+		return nil, "", c.target.Withdraw(ctx, o.Workload)
 	case exercise.OrderReturn:
-		return nil, "", c.stage.Restore(ctx, o.Workload)
+		return nil, "", c.target.Restore(ctx, o.Workload)
 	case exercise.OrderRevoke, exercise.OrderRestore:
 		return nil, "", c.edit(o)
 	case exercise.OrderStory:
 		lines, err := c.story(ctx, o.Event)
 		return &exercise.Result{Story: lines}, fmt.Sprintf("%d entries", len(lines)), err
 	case exercise.OrderVerify:
-		chains, err := auditor.Verify(ctx, c.stage, c.op)
+		chains, err := auditor.Verify(ctx, c.target, c.op)
 		r := &exercise.Result{Chains: []exercise.ChainState{}}
 		n := 0
 		for _, x := range chains {
@@ -236,11 +238,11 @@ func (c *conductor) do(ctx context.Context, o exercise.Order) (*exercise.Result,
 		}
 		return r, fmt.Sprintf("%d chains, %d entries: none was edited, removed, inserted or moved", len(chains), n), err
 	}
-	return nil, "", fmt.Errorf("nobody here knows how to %q", o.Kind)
+	return nil, "", fmt.Errorf("there is no order %q", o.Kind)
 }
 
-// quiet ends the exercise that this conductor plays, if there is one, and returns when it has ended.
-func (c *conductor) quiet(ctx context.Context) error {
+// stopExercise ends the exercise that this conductor plays, if there is one, and waits for its end.
+func (c *conductor) stopExercise(ctx context.Context) error {
 	c.mu.Lock()
 	p := c.playing
 	c.mu.Unlock()
@@ -257,7 +259,7 @@ func (c *conductor) quiet(ctx context.Context) error {
 }
 
 func (c *conductor) reset(ctx context.Context, o exercise.Order) (note string, err error) {
-	if err := c.quiet(ctx); err != nil {
+	if err := c.stopExercise(ctx); err != nil {
 		return "", err
 	}
 	var only []string
@@ -265,22 +267,22 @@ func (c *conductor) reset(ctx context.Context, o exercise.Order) (note string, e
 		only = []string{o.Exercise}
 	}
 	n, err := seed.ResetExercises(ctx, c.op, only, progress.Quiet{})
-	return fmt.Sprintf("%d taken away; learners' records stay", n), err
+	return fmt.Sprintf("%d removed; learners' records stay", n), err
 }
 
 func (c *conductor) forget(ctx context.Context) (note string, err error) {
-	if err := c.quiet(ctx); err != nil {
+	if err := c.stopExercise(ctx); err != nil {
 		return "", err
 	}
-	position, err := c.stage.SeededAt()
+	position, err := c.target.SeededAt()
 	if err != nil {
 		return "", err
 	}
-	st, err := c.stage.Status(ctx)
+	st, err := c.target.Status(ctx)
 	if err != nil {
 		return "", err
 	}
-	files, err := seed.ForgetLearners(ctx, c.op, st.Spec, position, c.stage.Results(), progress.Quiet{})
+	files, err := seed.ForgetLearners(ctx, c.op, st.Spec, position, c.target.Results(), progress.Quiet{})
 	if len(files) > 0 {
 		note = "the results are in " + strings.Join(files, " and ") + ": copy them, `lab down` removes them"
 	}
@@ -295,7 +297,7 @@ func (c *conductor) rotate(ctx context.Context, workload string) (string, error)
 	if err != nil {
 		return "", err
 	}
-	if err := c.stage.RotateOne(ctx, workload); err != nil {
+	if err := c.target.RotateOne(ctx, workload); err != nil {
 		return "", err
 	}
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
@@ -308,14 +310,14 @@ func (c *conductor) rotate(ctx context.Context, workload string) (string, error)
 		if now != before && now != "" {
 			return "the serial number is " + now + " now", nil
 		}
-		if operator.Pause(ctx, 20*time.Millisecond) != nil {
+		if wait.For(ctx, 20*time.Millisecond) != nil {
 			return "", fmt.Errorf("%s did not fetch its new identity", workload)
 		}
 	}
 }
 
-// facts is a flat JSON object as one line for people; what is none is as it was.
-func facts(detail string) string {
+// oneLine writes a flat JSON object as one line for people. Any other text is returned as it is.
+func oneLine(detail string) string {
 	var flat map[string]json.RawMessage
 	if json.Unmarshal([]byte(detail), &flat) != nil {
 		return detail

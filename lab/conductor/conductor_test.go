@@ -81,20 +81,20 @@ func TestAnAssessmentIsToldAsEventsAndAScore(t *testing.T) {
 	}
 }
 
-// fakeStage is busy until its caller gives up, and its chain cannot be read the first times.
-type fakeStage struct {
+// fakeLab is busy until its caller gives up. The first attempts to read its chain fail.
+type fakeLab struct {
 	Controllable
 	busy     chan struct{}
 	failures int
 }
 
-func (f *fakeStage) Status(ctx context.Context) (lab.Status, error) {
+func (f *fakeLab) Status(ctx context.Context) (lab.Status, error) {
 	close(f.busy)
 	<-ctx.Done()
 	return lab.Status{}, ctx.Err()
 }
 
-func (f *fakeStage) Audit(context.Context, string) (io.ReadCloser, error) {
+func (f *fakeLab) Audit(context.Context, string) (io.ReadCloser, error) {
 	if f.failures--; f.failures >= 0 {
 		return nil, errors.New("not yet")
 	}
@@ -105,10 +105,10 @@ func (f *fakeStage) Audit(context.Context, string) (io.ReadCloser, error) {
 
 func TestWhatIsBegunEndsWithTheConductor(t *testing.T) {
 	life, end := context.WithCancel(t.Context())
-	stage := &fakeStage{busy: make(chan struct{})}
-	c := &conductor{stage: stage, life: life, log: slog.New(slog.DiscardHandler)}
+	target := &fakeLab{busy: make(chan struct{})}
+	c := &conductor{target: target, running: life, log: slog.New(slog.DiscardHandler)}
 	c.begin(exercise.Order{Kind: exercise.OrderRotate, Workload: "lms"})
-	<-stage.busy
+	<-target.busy
 	end()
 	ended := make(chan struct{})
 	go func() { c.work.Wait(); close(ended) }()
@@ -120,16 +120,16 @@ func TestWhatIsBegunEndsWithTheConductor(t *testing.T) {
 }
 
 func TestTheFeedBeginsWhenTheChainCanBeRead(t *testing.T) {
-	c := &conductor{stage: &fakeStage{failures: 2}, log: slog.New(slog.DiscardHandler)}
+	c := &conductor{target: &fakeLab{failures: 2}, log: slog.New(slog.DiscardHandler)}
 	if after, err := c.newest(t.Context(), "scorer"); err != nil || after != 12 {
 		t.Errorf("it begins after %d, %v; want 12", after, err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if _, err := (&conductor{stage: &fakeStage{failures: 1 << 20}, log: c.log}).newest(ctx, "scorer"); !errors.Is(
+	if _, err := (&conductor{target: &fakeLab{failures: 1 << 20}, log: c.log}).newest(ctx, "scorer"); !errors.Is(
 		err,
 		context.Canceled,
 	) {
-		t.Errorf("nobody watches: %v", err)
+		t.Errorf("no console is open: %v", err)
 	}
 }

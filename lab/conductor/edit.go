@@ -14,17 +14,17 @@ import (
 	"example.org/security-training/services/topology"
 )
 
-// door is a route of a workload.
-type door struct {
+// endpoint is a route of a workload.
+type endpoint struct {
 	callee string
 	route  topology.Route
 }
 
-// edit strikes a caller off a route's list, or puts it back. The comments of the file stay.
+// edit removes a caller from a route's list, or puts it back. It keeps the comments of the file.
 func (c *conductor) edit(o exercise.Order) error {
 	c.editing.Lock()
 	defer c.editing.Unlock()
-	path := c.stage.Topology()
+	path := c.target.Topology()
 	text, err := os.ReadFile(path)
 	if err != nil {
 		return fmt.Errorf("edit topology: %w", err)
@@ -39,11 +39,11 @@ func (c *conductor) edit(o exercise.Order) error {
 	if !ok || !known || !serves {
 		return fmt.Errorf("edit topology: %s does not serve %s to %s", o.Callee, o.Route, o.Caller)
 	}
-	at := door{o.Callee, o.Route}
+	at := endpoint{o.Callee, o.Route}
 	var callers topology.Callers
 	if o.Kind == exercise.OrderRestore {
 		base := c.before[at]
-		if !base.Admits(caller) { // struck off by a conductor before this one
+		if !base.Admits(caller) { // removed by a conductor before this one
 			was, _ := c.original.Workload(o.Callee)
 			base = was.Serves[o.Route]
 		}
@@ -78,11 +78,11 @@ func (c *conductor) edit(o exercise.Order) error {
 	return nil
 }
 
-// remember keeps a list as it was before a caller was struck off it. While others are struck off it already, what was
-// added since joins what is remembered.
-func (c *conductor) remember(topo *topology.Topology, at door, now topology.Callers) {
+// remember keeps a list as it was before the first caller was removed from it. If callers that were added since are
+// removed too, they join the remembered list.
+func (c *conductor) remember(topo *topology.Topology, at endpoint, now topology.Callers) {
 	if c.before == nil {
-		c.before = map[door]topology.Callers{}
+		c.before = map[endpoint]topology.Callers{}
 	}
 	kept := c.before[at]
 	if !slices.ContainsFunc(topo.Workloads, func(w topology.Workload) bool { return kept.Admits(w) && !now.Admits(w) }) {
@@ -92,7 +92,7 @@ func (c *conductor) remember(topo *topology.Topology, at door, now topology.Call
 	c.before[at] = added(topo, slices.Clone(kept), now)
 }
 
-// added is the list with what only more admits at its end.
+// added returns list with what only more admits at its end.
 func added(topo *topology.Topology, list, more topology.Callers) topology.Callers {
 	for _, name := range more {
 		if w, ok := topo.Workload(name); !slices.Contains(list, name) && !(ok && list.Admits(w)) {
@@ -102,8 +102,8 @@ func added(topo *topology.Topology, list, more topology.Callers) topology.Caller
 	return list
 }
 
-// without is the list with w struck off; a kind that admits it becomes the others of that kind. A list of w alone
-// becomes the empty one, which admits no one.
+// without returns the list without w. A kind that admits w is replaced by the other workloads of that kind. A list of w
+// alone becomes the empty list, which admits no one.
 func without(topo *topology.Topology, callers topology.Callers, w topology.Workload) (topology.Callers, error) {
 	if !callers.Admits(w) {
 		return nil, fmt.Errorf("%s is not on the list %v", w.Name, callers)
@@ -125,8 +125,8 @@ func without(topo *topology.Topology, callers topology.Callers, w topology.Workl
 	return out, nil
 }
 
-// with is the list with w back on it, in the place that it had in base. It admits w and those that it admitted
-// before, and no one else: what was added by hand stays, and so does what was taken away by hand.
+// with returns the list with w in it again, in the place that it had in base. It admits w and those that it admitted
+// before, and no one else: it keeps edits by hand, additions as well as removals.
 func with(topo *topology.Topology, base, now topology.Callers, w topology.Workload) (topology.Callers, error) {
 	if now.Admits(w) {
 		return now, nil
@@ -157,8 +157,8 @@ func with(topo *topology.Topology, base, now topology.Callers, w topology.Worklo
 	return added(topo, out, now), nil
 }
 
-// rewrite replaces the list of one route of one workload in the file's text, and nothing else of it. It reads the
-// list in either of YAML's styles, and keeps the style; only the empty list has but one.
+// rewrite replaces the list of one route of one workload in the file's text, and changes nothing else. It reads the
+// list in both of YAML's styles and keeps the style; the empty list has only one.
 func rewrite(text []byte, workload string, route topology.Route, callers topology.Callers) ([]byte, error) {
 	key, list, err := listOf(text, workload, route)
 	if err != nil {
@@ -196,7 +196,7 @@ func rewrite(text []byte, workload string, route topology.Route, callers topolog
 	return []byte(strings.Join(slices.Replace(lines, first, last+1, items...), "\n")), nil
 }
 
-// listOf finds a route's key and list in the file's text.
+// listOf finds the key and the list of a route in the file's text.
 func listOf(text []byte, workload string, route topology.Route) (key, list *yaml.Node, err error) {
 	var doc yaml.Node
 	if err := yaml.Unmarshal(text, &doc); err != nil {
@@ -233,7 +233,7 @@ func member(m *yaml.Node, name string) (key, value *yaml.Node) {
 	return nil, nil
 }
 
-// offset is where in the text a line and a column are, which count from one; a column counts characters.
+// offset returns the index in the text of a line and a column. Both count from one; a column counts characters.
 func offset(lines []string, line, column int) int {
 	at := 0
 	for _, l := range lines[:line-1] {
@@ -242,8 +242,8 @@ func offset(lines []string, line, column int) int {
 	return at + len(string([]rune(lines[line-1])[:column-1]))
 }
 
-// closing is the end of the flow list that begins at begin, -1 if there is none. Comments and quoted names are not
-// looked into.
+// closing returns the end of the flow list that begins at begin, or -1 if there is none. It does not understand
+// comments or quoted names.
 func closing(text []byte, begin int) int {
 	for i := begin; i < len(text); i++ {
 		switch c := text[i]; c {
@@ -264,10 +264,10 @@ func closing(text []byte, begin int) int {
 	return -1
 }
 
-// struckOff are the callers that the file does not list any more: of the topology as the lab came up, and those that
-// were struck off on the console.
-func (c *conductor) struckOff() ([]exercise.Revoked, error) {
-	now, err := topology.FromFile(c.stage.Topology())
+// removedCallers returns the callers that the file does not list any more: those of the topology with which the lab
+// came up, and those that were removed on the console.
+func (c *conductor) removedCallers() ([]exercise.Revoked, error) {
+	now, err := topology.FromFile(c.target.Topology())
 	if err != nil {
 		return nil, err
 	}
@@ -277,7 +277,7 @@ func (c *conductor) struckOff() ([]exercise.Revoked, error) {
 	for _, callee := range c.original.Workloads {
 		is, _ := now.Workload(callee.Name)
 		for _, route := range callee.Routes() {
-			before := c.before[door{callee.Name, route}]
+			before := c.before[endpoint{callee.Name, route}]
 			for _, caller := range c.original.Workloads {
 				if (callee.Serves[route].Admits(caller) || before.Admits(caller)) && !is.Serves[route].Admits(caller) {
 					out = append(out, exercise.Revoked{Caller: caller.Name, Callee: callee.Name, Route: route})

@@ -13,21 +13,21 @@ import (
 	"example.org/security-training/services/topology"
 )
 
-// fileStage is a Controllable of which only the policy's files are asked for.
-type fileStage struct {
+// fileLab is a Controllable that has only the policy's files.
+type fileLab struct {
 	Controllable
 	labtest.Policy
 }
 
-func (f fileStage) Topology() string { return f.Policy.Topology() }
+func (f fileLab) Topology() string { return f.Policy.Topology() }
 
-func (f fileStage) Shipped() string { return f.Policy.Shipped() }
+func (f fileLab) Shipped() string { return f.Policy.Shipped() }
 
-// editor is a conductor of a lab whose topology is text, which it came up with.
+// editor makes a conductor of a lab that came up with text as its topology.
 func editor(t *testing.T, text string) (*conductor, string) {
 	t.Helper()
 	p := labtest.NewPolicy(t, text)
-	return &conductor{stage: fileStage{Policy: p}, original: labtest.Parse(t, []byte(text))}, p.Topology()
+	return &conductor{target: fileLab{Policy: p}, original: labtest.Parse(t, []byte(text))}, p.Topology()
 }
 
 func (c *conductor) must(t *testing.T, kind, caller, callee string, route topology.Route) {
@@ -37,7 +37,7 @@ func (c *conductor) must(t *testing.T, kind, caller, callee string, route topolo
 	}
 }
 
-// TestStrikingOffGrantsNothingAndPuttingBackLeavesTheFileAsItWas does it for every caller of every route of the lab's
+// TestStrikingOffGrantsNothingAndPuttingBackLeavesTheFileAsItWas does both for every caller of every route of the lab's
 // own topology.
 func TestStrikingOffGrantsNothingAndPuttingBackLeavesTheFileAsItWas(t *testing.T) {
 	text := string(manifests.Topology())
@@ -86,7 +86,7 @@ func TestStrikingOffGrantsNothingAndPuttingBackLeavesTheFileAsItWas(t *testing.T
 						}
 					}
 				}
-				off, err := c.struckOff()
+				off, err := c.removedCallers()
 				if want := []exercise.Revoked{
 					{Caller: caller.Name, Callee: callee.Name, Route: route},
 				}; err != nil ||
@@ -128,7 +128,7 @@ func TestTwoStruckOffComeBackOneByOne(t *testing.T) {
 	}
 }
 
-// What was edited by hand, before or between, stays.
+// Edits by hand stay, whether they were made before a caller was removed or after.
 func TestWhatWasEditedByHandStaysWhenACallerIsPutBack(t *testing.T) {
 	const route topology.Route = "POST /v1/generate"
 	text := string(manifests.Topology())
@@ -182,7 +182,7 @@ func TestWhatWasEditedByHandStaysWhenACallerIsPutBack(t *testing.T) {
 			if got := now.Decide(x.caller, "llm-gateway", route); got == topology.Allowed {
 				t.Errorf("%s is still let in", x.caller)
 			}
-			if off, err := c.struckOff(); err != nil || len(off) != 1 {
+			if off, err := c.removedCallers(); err != nil || len(off) != 1 {
 				t.Errorf("struck off are %v, %v", off, err)
 			}
 			if x.between != "" {

@@ -7,17 +7,17 @@ import (
 	"time"
 
 	"example.org/security-training/lab/auditor"
-	"example.org/security-training/lab/operator"
 	"example.org/security-training/services/audit"
 	"example.org/security-training/services/exercise"
 	"example.org/security-training/services/httpjson"
 	"example.org/security-training/services/lms/lmsapi"
 	"example.org/security-training/services/riskscorer/scorerapi"
 	"example.org/security-training/services/topology"
+	"example.org/security-training/services/wait"
 )
 
-// pushFeed says what happens, twice a second, while the console is open: what the scorer made of which events, and how
-// the identities are.
+// pushFeed sends news to the console twice a second while it is open: what the scorer made of which events, and the
+// state of the identities.
 func (c *conductor) pushFeed(ctx context.Context) {
 	scorer := ""
 	for _, w := range c.op.Node.Topology().OfKind(topology.KindScorer) {
@@ -31,7 +31,7 @@ func (c *conductor) pushFeed(ctx context.Context) {
 	for tick := 0; ; tick++ {
 		rows, err := c.op.BusinessPage(ctx, scorer, after, 500)
 		if err != nil {
-			rows = nil // the scorer is away, which the identities show
+			rows = nil // the scorer does not answer, which the state of the identities shows
 		}
 		f := exercise.Feed{}
 		for _, r := range rows {
@@ -45,7 +45,7 @@ func (c *conductor) pushFeed(ctx context.Context) {
 		if n := len(f.Lines); n > 120 {
 			f.Lines = f.Lines[n-120:]
 		}
-		if st, err := c.stage.Status(ctx); err == nil {
+		if st, err := c.target.Status(ctx); err == nil {
 			for _, w := range st.Workloads {
 				f.Identities = append(
 					f.Identities,
@@ -53,7 +53,7 @@ func (c *conductor) pushFeed(ctx context.Context) {
 				)
 			}
 		}
-		if f.Revoked, err = c.struckOff(); err != nil {
+		if f.Revoked, err = c.removedCallers(); err != nil {
 			c.log.Warn("tell the console", "error", err.Error())
 		}
 		now := fmt.Sprint(f.Identities, f.Revoked)
@@ -63,18 +63,18 @@ func (c *conductor) pushFeed(ctx context.Context) {
 				last = now
 			}
 		}
-		if operator.Pause(ctx, 500*time.Millisecond) != nil {
+		if wait.For(ctx, 500*time.Millisecond) != nil {
 			return
 		}
 	}
 }
 
-// newest is the row that a workload's chain of business ends with: what came before is no news. It asks until it knows,
-// or ctx ends.
+// newest returns the last row of a workload's business chain: earlier rows are not news. It asks until it gets an
+// answer or ctx ends.
 func (c *conductor) newest(ctx context.Context, workload string) (int64, error) {
 	said := ""
 	for {
-		pins, err := auditor.TipsOf(ctx, c.stage, workload)
+		pins, err := auditor.TipsOf(ctx, c.target, workload)
 		if err == nil {
 			return int64(pins.Last(audit.RowsOf(workload))), nil
 		}
@@ -82,13 +82,13 @@ func (c *conductor) newest(ctx context.Context, workload string) (int64, error) 
 			said = err.Error()
 			c.log.Warn("tell the console", "error", said)
 		}
-		if err := operator.Pause(ctx, 500*time.Millisecond); err != nil {
+		if err := wait.For(ctx, 500*time.Millisecond); err != nil {
 			return 0, err
 		}
 	}
 }
 
-// linesOf are what a row of the scorer's chain says to a room.
+// linesOf returns the lines of the feed for a row of the scorer's chain.
 func linesOf(r audit.Row) ([]exercise.FeedLine, error) {
 	switch r.Kind {
 	case scorerapi.KindAssessment:
@@ -126,7 +126,7 @@ func linesOf(r audit.Row) ([]exercise.FeedLine, error) {
 	return nil, nil
 }
 
-// detailOf decodes a row's detail, with the same strictness as an answer.
+// detailOf decodes a row's detail as strictly as an answer.
 func detailOf(r audit.Row, v any) error {
 	if err := httpjson.Strict([]byte(r.Detail), v); err != nil {
 		return fmt.Errorf("row %d of %s, %s: %w", r.Seq, r.Chain, r.Kind, err)
@@ -142,7 +142,7 @@ func note(r audit.Row, text string) exercise.FeedLine {
 // mostArrivals is how many events of one assessment the feed names.
 const mostArrivals = 4
 
-// arrivals are the events that an assessment is of, each by its source and kind: "git: secret committed".
+// arrivals returns a line for each event of an assessment, by source and kind: "git: secret committed".
 func arrivals(r audit.Row, events []string) []exercise.FeedLine {
 	line := func(what, event string) exercise.FeedLine {
 		return exercise.FeedLine{At: r.At, Kind: "event", Person: r.Person, What: what, Event: event}

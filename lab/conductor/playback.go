@@ -12,25 +12,25 @@ import (
 	"example.org/security-training/services/exercise"
 )
 
-// playback is an exercise that is on.
+// playback is an exercise that is being played.
 type playback struct {
 	cancel  context.CancelCauseFunc
 	done    chan struct{}
 	mu      sync.Mutex
-	held    bool // before the next step
-	steps   int  // that may happen all the same
+	held    bool // waits before the next step
+	steps   int  // that may happen although it is held
 	changed chan struct{}
 }
 
 var errStopped = errors.New("stopped from the console")
 
-// steer is what changes an exercise that is on.
+// steer applies a steering order to the current exercise.
 func (c *conductor) steer(kind string) error {
 	c.mu.Lock()
 	p := c.playing
 	c.mu.Unlock()
 	if p == nil {
-		return errors.New("no exercise is on")
+		return errors.New("no exercise is being played")
 	}
 	if kind == exercise.OrderStop {
 		p.cancel(errStopped)
@@ -51,10 +51,10 @@ func (c *conductor) steer(kind string) error {
 	return nil
 }
 
-// gate lets one step after another happen: at each step order while it is held, else after a beat.
-func (p *playback) gate(ctx context.Context, beat time.Duration, show func(exercise.State) error) error {
+// gate lets the next step happen: while the exercise is held, when a step is ordered; otherwise after stepPause.
+func (p *playback) gate(ctx context.Context, stepPause time.Duration, show func(exercise.State) error) error {
 	shown := false
-	timer := time.NewTimer(beat)
+	timer := time.NewTimer(stepPause)
 	defer timer.Stop()
 	due := false
 	for {
@@ -98,7 +98,7 @@ func (c *conductor) play(ctx context.Context, o exercise.Order) error {
 	c.mu.Lock()
 	if c.playing != nil {
 		c.mu.Unlock()
-		return errors.New("another exercise is on: stop it first")
+		return errors.New("another exercise is being played: stop it first")
 	}
 	c.playing = p
 	c.mu.Unlock()
@@ -108,12 +108,14 @@ func (c *conductor) play(ctx context.Context, o exercise.Order) error {
 		c.mu.Unlock()
 		close(p.done)
 	}()
-	st, err := c.stage.Status(ctx)
+	st, err := c.target.Status(ctx)
 	if err != nil {
 		return err
 	}
-	return play.Run(ctx, c.stage, c.op, st, o.Scenario, play.Options{
+	return play.Run(ctx, c.target, c.op, st, o.Scenario, play.Options{
 		Now: true, Input: strings.NewReader(""), Output: io.Discard,
-		Gate: func(ctx context.Context, show func(exercise.State) error) error { return p.gate(ctx, c.beat, show) },
+		Gate: func(ctx context.Context, show func(exercise.State) error) error {
+			return p.gate(ctx, c.stepPause, show)
+		},
 	})
 }

@@ -14,15 +14,15 @@ import (
 	"example.org/security-training/services/topology"
 )
 
-// story reads every chain for an event: what a collector accepted, what the scorer made of it, and the lessons of that
-// person from then on.
+// story collects everything that the chains say about an event: what a collector accepted, what the scorer made of it,
+// and the lessons that the person got from then on.
 func (c *conductor) story(ctx context.Context, event string) ([]exercise.StoryLine, error) {
 	var lines []exercise.StoryLine
 	for _, w := range c.op.Node.Topology().Workloads {
 		if w.Kind == topology.KindOperator {
 			continue
 		}
-		entries, err := lab.Entries(ctx, c.stage, w.Name)
+		entries, err := lab.Entries(ctx, c.target, w.Name)
 		if err != nil {
 			return nil, err
 		}
@@ -47,7 +47,7 @@ func (c *conductor) story(ctx context.Context, event string) ([]exercise.StoryLi
 		}
 		for _, r := range rows {
 			if strings.HasPrefix(r.Kind, "order") || r.Kind == "search" {
-				continue // who asked for it is not its story
+				continue // a query about the event does not belong to its story
 			}
 			if r.Event == event || mentions(r, event) {
 				lines = append(
@@ -71,7 +71,7 @@ func (c *conductor) story(ctx context.Context, event string) ([]exercise.StoryLi
 	return lines, nil
 }
 
-// lessons are the rows about what person was taught from since on.
+// lessons returns the rows about what person was taught from since on.
 func (c *conductor) lessons(ctx context.Context, person string, since time.Time) ([]exercise.StoryLine, error) {
 	var lines []exercise.StoryLine
 	for _, w := range c.op.Node.Topology().Serving(audit.RouteRows) {
@@ -100,17 +100,17 @@ func (c *conductor) lessons(ctx context.Context, person string, since time.Time)
 	return lines, nil
 }
 
-// mentions says whether an event is one of those that a row is an assessment of.
+// mentions says whether a row is an assessment of an event.
 func mentions(r audit.Row, event string) bool {
 	var a scorerapi.Assessed
 	return r.Kind == scorerapi.KindAssessment && detailOf(r, &a) == nil && slices.Contains(a.Events, event)
 }
 
-// lineOf is a row's detail as one line for people. What is not understood is shown as it is.
+// lineOf writes a row's detail as one line for people. A detail that it does not know is shown as it is.
 func lineOf(r audit.Row) string {
 	var a scorerapi.Assessed
 	if r.Kind == scorerapi.KindAssessment && detailOf(r, &a) == nil {
 		return a.String()
 	}
-	return facts(r.Detail)
+	return oneLine(r.Detail)
 }

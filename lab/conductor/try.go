@@ -15,7 +15,7 @@ import (
 
 func differs(t *exercise.Tried) error {
 	if t.Running != "" {
-		return fmt.Errorf("%s: the policy was edited, and says %s where it came with %s", t.Measured, t.Running, t.Expected)
+		return fmt.Errorf("%s: the policy was edited, and decides %s instead of %s", t.Measured, t.Running, t.Expected)
 	}
 	if t.Measured != t.Expected {
 		return fmt.Errorf("%s, where %s was expected", t.Measured, t.Expected)
@@ -23,9 +23,9 @@ func differs(t *exercise.Tried) error {
 	return nil
 }
 
-// try makes one call and looks at both of its ends.
+// try makes one call and reports what each of the two sides saw.
 func (c *conductor) try(ctx context.Context, o exercise.Order) (*exercise.Tried, error) {
-	topo, err := lab.PolicyInForce(c.stage)
+	topo, err := lab.PolicyInForce(c.target)
 	if err != nil {
 		return nil, err
 	}
@@ -33,11 +33,11 @@ func (c *conductor) try(ctx context.Context, o exercise.Order) (*exercise.Tried,
 	if !ok {
 		return nil, fmt.Errorf("topology lists no %s", o.Callee)
 	}
-	who, err := matrix.Impostor(ctx, c.stage, topo, o.Caller, matrix.SomeCaller(topo, callee))
+	who, err := matrix.Impostor(ctx, c.target, topo, o.Caller, matrix.SomeCaller(topo, callee))
 	if err != nil {
 		return nil, err
 	}
-	addr, err := c.stage.Addr(ctx, o.Callee)
+	addr, err := c.target.Addr(ctx, o.Callee)
 	if err != nil {
 		return nil, err
 	}
@@ -65,7 +65,7 @@ func (c *conductor) try(ctx context.Context, o exercise.Order) (*exercise.Tried,
 		t.Saw = "got no session"
 	}
 	if r.Outcome == topology.Forbidden || r.Outcome == topology.Refused {
-		e, err := matrix.Refusal(ctx, c.stage, o.Callee, who, r.Outcome, began)
+		e, err := matrix.Refusal(ctx, c.target, o.Callee, who, r.Outcome, began)
 		if err != nil {
 			return nil, err
 		}
@@ -82,7 +82,7 @@ func (c *conductor) try(ctx context.Context, o exercise.Order) (*exercise.Tried,
 }
 
 func (c *conductor) serial(ctx context.Context, workload string) (string, error) {
-	st, err := c.stage.Status(ctx)
+	st, err := c.target.Status(ctx)
 	if err != nil {
 		return "", err
 	}

@@ -16,23 +16,23 @@ import (
 	"example.org/security-training/services/httpjson"
 )
 
-// The admin socket is the supervisor's only door: a unix socket that only the lab's owner may open.
+// The admin socket is the only way to give the supervisor orders: a unix socket that only the lab's owner may open.
 
 // mintRequest asks for an SVID.
 type mintRequest struct {
 	ID   string        `json:"id"`
-	From time.Duration `json:"from"` // when its life begins, relative to now
+	From time.Duration `json:"from"` // when its validity begins, relative to now
 	TTL  time.Duration `json:"ttl"`
 }
 
-// minted is an SVID with its key, and the authorities of its domain, in PEM.
+// minted is an SVID with its key, and the authorities of its trust domain, in PEM.
 type minted struct {
 	Certs  []byte `json:"certs"`
 	Key    []byte `json:"key"`
 	Bundle []byte `json:"bundle"`
 }
 
-// Order tells the issuer to do something; exactly one field is set.
+// Order tells the issuer what to do. Exactly one field is set; TTL and CATTL may be set together.
 type Order struct {
 	TTL      time.Duration `json:"ttl,omitempty"`
 	CATTL    time.Duration `json:"ca_ttl,omitempty"`
@@ -42,7 +42,7 @@ type Order struct {
 	Restore  string        `json:"restore,omitempty"`
 }
 
-// What Order.Rotate may be: everybody's SVID, or a part of a CA's turn, in order.
+// The values of Order.Rotate: the SVIDs of all workloads, or one of the three steps of a CA rotation, in their order.
 const (
 	AllSVIDs   = "svids"
 	CAPrepare  = "ca-prepare"
@@ -52,7 +52,7 @@ const (
 
 type restartRequest struct {
 	Workload string `json:"workload"`
-	Program  string `json:"program,omitempty"` // which build of its program it takes up; "": the one that it ran
+	Program  string `json:"program,omitempty"` // the build that it takes up; "": the program is the same
 }
 
 func (s *Server) listenAdmin() (net.Listener, error) {
@@ -71,7 +71,7 @@ func (s *Server) listenAdmin() (net.Listener, error) {
 	return l, nil
 }
 
-// routes are what the admin socket answers.
+// routes are the routes of the admin socket.
 func (s *Server) routes() http.Handler {
 	mux := http.NewServeMux()
 	handle := func(pattern string, h func(http.ResponseWriter, *http.Request) error) {
@@ -99,7 +99,7 @@ func (s *Server) routes() http.Handler {
 	return mux
 }
 
-// restart ends a workload, which is started again. Who ordered it finds it in the supervisor's chain.
+// restart ends a workload; the backend starts it again. The supervisor's chain records the order.
 func (s *Server) restart(w http.ResponseWriter, r *http.Request) error {
 	var req restartRequest
 	if err := httpjson.Read(w, r, 1<<16, &req); err != nil {
@@ -116,8 +116,8 @@ func (s *Server) restart(w http.ResponseWriter, r *http.Request) error {
 	return httpjson.Write(w, http.StatusOK, s.backend.Status())
 }
 
-// awaitReady answers when every workload is ready, or the one that the request names, or with the state of things when
-// the caller's patience ends.
+// awaitReady answers when the workload that the request names is ready, or all of them if it names none. After two
+// seconds it answers with the state that there is then.
 func (s *Server) awaitReady(w http.ResponseWriter, r *http.Request) error {
 	patience := time.NewTimer(2 * time.Second)
 	defer patience.Stop()

@@ -10,11 +10,7 @@ import (
 	"io/fs"
 	"net"
 	"net/http"
-	"net/url"
 	"os"
-	"slices"
-	"strconv"
-	"strings"
 	"syscall"
 	"time"
 
@@ -30,8 +26,8 @@ import (
 	"example.org/security-training/services/topology"
 )
 
-// Lab is a lab as its owner sees it, through the admin socket and the folder. Its supervisor may be gone: then only
-// Down, and the runtime's Up, make sense.
+// Lab is the owner's client of a lab. It uses the supervisor's admin socket and the lab's folder. If the supervisor
+// does not run, only Down and the runtime's Up work.
 type Lab struct {
 	folder StateDir
 	admin  *admin
@@ -46,10 +42,11 @@ func newLab(f StateDir, topo *topology.Topology, host string, down func(context.
 	return &Lab{folder: f, admin: newAdmin(f.admin()), topo: topo, host: host, down: down}
 }
 
-// ErrGone says that there is a lab's folder, but no supervisor that answers.
+// ErrGone says that there is a lab's folder, but that its supervisor does not answer.
 var ErrGone = errors.New("its supervisor does not answer")
 
-// LabOf is the lab of a folder, whether its supervisor runs or not; lab.ErrNone if there is none. Its Down calls down.
+// LabOf returns the lab in folder f, whether its supervisor runs or not. It returns lab.ErrNone if there is no lab. The
+// lab's Down calls down.
 func LabOf(f StateDir, down func(context.Context, *Lab) ([]string, error)) (*Lab, error) {
 	var s Settings
 	err := f.Read(&s)
@@ -60,7 +57,7 @@ func LabOf(f StateDir, down func(context.Context, *Lab) ([]string, error)) (*Lab
 		return nil, err
 	}
 	if err := f.keepShipped(); err != nil {
-		return nil, fmt.Errorf("keep the policy that the lab came with: %w", err)
+		return nil, fmt.Errorf("keep the policy that the lab was made with: %w", err)
 	}
 	topo, err := lab.PolicyInForce(f)
 	if err != nil {
@@ -69,7 +66,7 @@ func LabOf(f StateDir, down func(context.Context, *Lab) ([]string, error)) (*Lab
 	return newLab(f, topo, s.Host, down), nil
 }
 
-// Find is LabOf for a lab whose supervisor runs; else the error is ErrGone, beside the lab.
+// Find returns the lab in folder f. If its supervisor does not answer, it returns both the lab and ErrGone.
 func Find(ctx context.Context, f StateDir, down func(context.Context, *Lab) ([]string, error)) (*Lab, error) {
 	l, err := LabOf(f, down)
 	if err != nil {
@@ -81,7 +78,7 @@ func Find(ctx context.Context, f StateDir, down func(context.Context, *Lab) ([]s
 	return l, nil
 }
 
-// FindNamed is Find by a lab's name, as a runtime's own Find does it.
+// FindNamed is Find for the lab called name. Each runtime's Find calls it.
 func FindNamed(
 	ctx context.Context,
 	lookup env.Lookup,
@@ -94,137 +91,31 @@ func FindNamed(
 	}
 	l, err := Find(ctx, f, down)
 	if l == nil {
-		return nil, err // not a lab.Lab that holds a nil
+		return nil, err // not l: a nil *Lab in an interface is not nil
 	}
 	return l, err
-}
-
-// AwaitReady returns when every workload is ready, or with why that will not be so within patience.
-func (l *Lab) AwaitReady(ctx context.Context, patience time.Duration) error {
-	return l.await(ctx, "", patience)
-}
-
-// AwaitWorkload is AwaitReady for one workload, however the others are.
-func (l *Lab) AwaitWorkload(ctx context.Context, workload string, patience time.Duration) error {
-	return l.await(ctx, workload, patience)
-}
-
-// readyIn says whether one workload is ready, or all are if name is "".
-func readyIn(st lab.Status, name string) bool {
-	if name == "" {
-		return st.Healthy
-	}
-	return slices.ContainsFunc(st.Workloads, func(w lab.WorkloadStatus) bool { return w.Name == name && w.Ready })
-}
-
-// await waits for the workload called name, or for all if it is "".
-func (l *Lab) await(ctx context.Context, name string, patience time.Duration) error {
-	what, route := "start the workloads", "/v1/ready"
-	if name != "" {
-		what, route = "start "+name, "/v1/ready?workload="+url.QueryEscape(name)
-	}
-	ctx, cancel := context.WithTimeout(ctx, patience)
-	defer cancel()
-	st, err := l.Status(ctx)
-	if err != nil {
-		return err
-	}
-	before := map[string]int{} // restarts, of which a pod that has lived long has some
-	for _, p := range st.Processes {
-		before[p.Name] = p.Restarts
-	}
-	for _, w := range st.Workloads {
-		before[w.Name] = w.Restarts
-	}
-	for !readyIn(st, name) {
-		late := unready(st)
-		if name != "" {
-			late = slices.DeleteFunc(late, func(u notReady) bool { return u.name != name })
-		}
-		for _, u := range late {
-			if u.restarts-before[u.name] >= 5 { // waiting for it is in vain
-				return l.failed(lab.ExitPartly, "start "+u.name, errors.New("it ends again and again"), u.name)
-			}
-		}
-		if err := l.admin.call(ctx, http.MethodGet, route, nil, &st); err != nil {
-			if len(late) > 0 && errors.Is(context.Cause(ctx), context.DeadlineExceeded) {
-				var parts []string
-				for _, u := range late {
-					parts = append(parts, u.name+" ("+u.why+")")
-				}
-				why := fmt.Errorf("not ready in time: %s", strings.Join(parts, "; "))
-				return l.failed(lab.ExitTimeout, what, why, late[0].name)
-			}
-			return &lab.Error{
-				Code: lab.ExitPartly, What: what, Why: err, Log: l.folder.Log(), Last: LastLines(l.folder.Log(), 5),
-			}
-		}
-	}
-	return nil
-}
-
-// failed is an error that shows the end of a workload's log.
-func (l *Lab) failed(code int, what string, why error, workload string) error {
-	log := l.folder.WorkloadLog(workload)
-	return &lab.Error{Code: code, What: what, Why: why, Log: log, Last: LastLines(log, 5), Try: "lab logs " + workload}
-}
-
-// notReady is a workload, or a process that others wait for, which is not as it should be.
-type notReady struct {
-	name, why string
-	restarts  int
-}
-
-// unready lists what is not as it should be, that on which the rest stands first.
-func unready(st lab.Status) []notReady {
-	var list []notReady
-	for _, p := range st.Processes {
-		if p.Why != "" {
-			list = append(list, notReady{p.Name, p.Why, p.Restarts})
-		}
-	}
-	for _, w := range st.Workloads {
-		if !w.Ready {
-			list = append(list, notReady{w.Name, w.Why, w.Restarts})
-		}
-	}
-	return list
 }
 
 // Status implements lab.Lab.
 func (l *Lab) Status(ctx context.Context) (lab.Status, error) { return l.admin.status(ctx) }
 
-// Host is the loopback address under which the whole lab is reached.
+// Host is the loopback address at which all workloads are reached.
 func (l *Lab) Host() string { return l.host }
 
-// Topology is the lab's own, which may be edited while it runs.
+// Topology is the file of the running policy, which may be edited.
 func (l *Lab) Topology() string { return l.folder.Topology() }
 
-// Shipped is a copy of the topology that the lab came with.
+// Shipped is the file of the policy that the lab was made with.
 func (l *Lab) Shipped() string { return l.folder.Shipped() }
 
-// Results is where learners' results are kept when their records are deleted from the console.
+// Results is the folder for learners' results that are written when their records are deleted from the console.
 func (l *Lab) Results() string { return l.folder.Path("results") }
 
-// StateDir is where the lab keeps everything that it has on this machine.
+// StateDir is the folder in which the lab keeps everything that it has on this machine.
 func (l *Lab) StateDir() StateDir { return l.folder }
 
-// MarkSeeded remembers that the history has been delivered, up to position of the scorer's event log.
-func (l *Lab) MarkSeeded(position int64) error {
-	return Replace(l.folder.seeded(), []byte(strconv.FormatInt(position, 10)), 0o600)
-}
-
-// MarkProven remembers that the lab has shown that it works.
-func (l *Lab) MarkProven() error { return Replace(l.folder.proven(), nil, 0o600) }
-
-// SeededAt is the position that MarkSeeded remembered.
-func (l *Lab) SeededAt() (int64, error) {
-	b, err := os.ReadFile(l.folder.seeded())
-	if err != nil {
-		return 0, fmt.Errorf("read the seeded state: %w", err)
-	}
-	return strconv.ParseInt(string(b), 10, 64)
-}
+// SeededAt is Milestones.SeededAt of this lab, for the conductor.
+func (l *Lab) SeededAt() (int64, error) { return l.folder.Milestones().SeededAt() }
 
 // Addr implements lab.Lab.
 func (l *Lab) Addr(ctx context.Context, workload string) (string, error) {
@@ -245,7 +136,7 @@ func (l *Lab) Mint(ctx context.Context, id spiffeid.ID, ttl time.Duration) (*x50
 	return l.admin.mint(ctx, id, 0, ttl)
 }
 
-// MintFrom is Mint for a life that begins from after now, or before it if from is negative.
+// MintFrom is Mint for an SVID whose validity begins at now plus from, which may be negative.
 func (l *Lab) MintFrom(
 	ctx context.Context,
 	id spiffeid.ID,
@@ -258,12 +149,12 @@ func (l *Lab) order(ctx context.Context, o Order) error {
 	return l.admin.call(ctx, http.MethodPost, "/v1/issuer", o, nil)
 }
 
-// SetTTL sets the life of SVIDs and of the CAs made from now on; zero leaves one as it is.
+// SetTTL sets the lifetime of the SVIDs and CAs that are made from now on. Zero changes nothing.
 func (l *Lab) SetTTL(ctx context.Context, svid, ca time.Duration) error {
 	return l.order(ctx, Order{TTL: svid, CATTL: ca})
 }
 
-// Rotate issues a new SVID to everybody.
+// Rotate issues a new SVID to every workload.
 func (l *Lab) Rotate(ctx context.Context) error { return l.order(ctx, Order{Rotate: AllSVIDs}) }
 
 // RotateOne issues a new SVID to one workload.
@@ -271,12 +162,12 @@ func (l *Lab) RotateOne(ctx context.Context, workload string) error {
 	return l.order(ctx, Order{One: workload})
 }
 
-// RotateCA does one of the three parts of a CA's turn: "prepare", "activate" or "retire".
+// RotateCA does one of the three steps of a CA rotation: "prepare", "activate" or "retire".
 func (l *Lab) RotateCA(ctx context.Context, part string) error {
 	return l.order(ctx, Order{Rotate: "ca-" + part})
 }
 
-// Withdraw takes a workload's identity away until Restore.
+// Withdraw takes a workload's identity away until Restore is called.
 func (l *Lab) Withdraw(ctx context.Context, workload string) error {
 	return l.order(ctx, Order{Withdraw: workload})
 }
@@ -286,8 +177,8 @@ func (l *Lab) Restore(ctx context.Context, workload string) error {
 	return l.order(ctx, Order{Restore: workload})
 }
 
-// Certify makes a client certificate for a browser: name is an id of the roster and role "person", or role is
-// instructor or admin and name the same.
+// Certify makes a client certificate for a browser. For a person, name is an id of the roster and role is "person". For
+// a role, both are "instructor" or "admin".
 func (l *Lab) Certify(ctx context.Context, name, role string) (PersonalCertificate, error) {
 	var c PersonalCertificate
 	return c, l.admin.call(ctx, http.MethodPost, "/v1/certificate", personRequest{Name: name, Role: role}, &c)
@@ -306,7 +197,7 @@ func (l *Lab) Audit(_ context.Context, workload string) (io.ReadCloser, error) {
 	return f, nil
 }
 
-// Checkpoints opens the signed ends of all chains, and the public key they are signed by.
+// Checkpoints reads the signed ends of all chains, and the public key that verifies them.
 func (l *Lab) Checkpoints() (lines, public []byte, err error) {
 	lines, err = os.ReadFile(l.folder.checkpoints())
 	if err != nil {
@@ -318,7 +209,7 @@ func (l *Lab) Checkpoints() (lines, public []byte, err error) {
 	return lines, public, nil
 }
 
-// LogFile is where a workload's log is, or the supervisor's, or that of a process beneath them.
+// LogFile is the path of the log of a workload, of the supervisor, or of another process of the lab.
 func (l *Lab) LogFile(name string) string {
 	if name == "supervisor" {
 		return l.folder.Log()
@@ -331,39 +222,40 @@ func (l *Lab) Restart(ctx context.Context, workload string) error {
 	return l.RestartWith(ctx, workload, "")
 }
 
-// RestartWith is Restart with a program that was put in the place of the workload's: which build, for the supervisor's
-// chain of decisions.
+// RestartWith is Restart after a workload's program was replaced. Program is the new build, which the supervisor's
+// chain records.
 func (l *Lab) RestartWith(ctx context.Context, workload, program string) error {
 	req := restartRequest{Workload: workload, Program: program}
 	return l.admin.call(ctx, http.MethodPost, "/v1/restart", req, nil)
 }
 
-// Gone says of the error of a call that no supervisor runs, which is not the same as one that does not answer.
+// Gone says whether err, of a call, means that no supervisor runs. A supervisor that runs and does not answer is not
+// gone.
 func Gone(err error) bool {
 	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ECONNREFUSED)
 }
 
-// End tells the supervisor to end itself and everything that it started; it returns before that is done. One that does
-// not answer in ten seconds is not waited for.
+// End tells the supervisor to end itself and everything that it started. It returns when the supervisor has accepted
+// that, and gives up after ten seconds.
 func (l *Lab) End(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
 	return l.admin.call(ctx, http.MethodPost, "/v1/down", nil, nil)
 }
 
-// Down implements lab.Lab. It works without a supervisor, too.
+// Down implements lab.Lab. It works without a supervisor.
 func (l *Lab) Down(ctx context.Context) ([]string, error) { return l.down(ctx, l) }
 
 // Mesh implements lab.Inside.
 func (l *Lab) Mesh() mesh.Config {
 	file := l.folder.Topology()
 	if _, err := lab.RunningPolicy(l.folder); err != nil {
-		file = l.folder.Shipped() // an operator comes in all the same: it is who mends it
+		file = l.folder.Shipped() // an operator must be able to enter, to mend the policy
 	}
 	return mesh.Config{TopologyFile: file, Host: l.host}
 }
 
-// admin is the other end of the socket.
+// admin is the client of the admin socket.
 type admin struct {
 	http *http.Client
 	path string
@@ -379,8 +271,8 @@ func newAdmin(path string) *admin {
 	}}}
 }
 
-// patience is how long an answer of the supervisor may take: a CA's turn is the longest of its acts. Its state it only
-// has to look up: that is there at once, or the supervisor has been stopped.
+// patience is how long the supervisor may take to answer. A CA rotation takes longest. The status is known at once: if
+// it does not come, the supervisor has been stopped.
 func patience(route string) time.Duration {
 	if route == "/v1/status" {
 		return 15 * time.Second
@@ -388,7 +280,7 @@ func patience(route string) time.Duration {
 	return 5 * time.Minute
 }
 
-// call sends in, if it is not nil, and reads the answer into out, if that is not nil.
+// call sends in as JSON and reads the answer into out; either may be nil.
 func (a *admin) call(ctx context.Context, method, route string, in, out any) error {
 	ctx, cancel := context.WithTimeoutCause(
 		ctx,

@@ -10,9 +10,9 @@ import (
 	"example.org/security-training/services/env"
 )
 
-// DevDirOf reads LMS_DEV_DIR: the absolute path of the source tree's services/lms/site, from which the learning system
-// then reads its templates and static files at each request; "" if it is not set. Its scripts run in an instructor's
-// browser, so a folder that other users can change is refused. The answer has no symbolic links.
+// DevDirOf reads LMS_DEV_DIR: the source tree's services/lms/site, from which the learning system then reads its
+// templates and static files at each request. It returns an absolute path without symbolic links, or "" if the variable
+// is not set. The folder's scripts run in an instructor's browser, so it refuses a folder that other users can change.
 func DevDirOf(lookup env.Lookup) (string, error) {
 	dir := env.Read(lookup).Optional("LMS_DEV_DIR", "")
 	if dir == "" {
@@ -37,7 +37,7 @@ func DevDirOf(lookup env.Lookup) (string, error) {
 	return real, nil
 }
 
-// sameDevDir refuses a lab that reads its pages from elsewhere than the caller's environment asks for.
+// sameDevDir refuses a lab that reads its pages from another folder than the caller's environment asks for.
 func (s Settings) sameDevDir(lookup env.Lookup, want lab.Spec) error {
 	dir, err := DevDirOf(lookup)
 	if err != nil || dir == "" || dir == s.DevDir {

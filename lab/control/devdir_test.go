@@ -10,7 +10,7 @@ import (
 	"example.org/security-training/services/env"
 )
 
-// sourceTree is a folder like services/lms/site, where only its owner writes.
+// sourceTree makes a folder like services/lms/site that only its owner can write.
 func sourceTree(t *testing.T) string {
 	t.Helper()
 	dir, err := filepath.Abs("../../services/lms/site")

@@ -9,7 +9,7 @@ import (
 	"example.org/security-training/services/env/needtest"
 )
 
-// What a group can change is trusted only where the group is the user's alone.
+// A folder that its group can change is trusted only if the group is the user's private one.
 func TestAFolderThatAnotherGroupCanChangeIsNoPlaceForLabs(t *testing.T) {
 	if os.Geteuid() != 0 {
 		needtest.Lacks(t, needtest.Root, "a folder cannot be given to another group")

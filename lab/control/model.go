@@ -5,16 +5,18 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"example.org/security-training/lab"
 	"example.org/security-training/services/env"
 )
 
-// Model is who writes a lab's lessons, as the caller's environment asks for it; "" is what it does not ask for.
+// Model says what writes a lab's lessons, as the caller's environment asks for it. A field is "" if the environment
+// leaves it open.
 type Model struct {
 	Backend string // gemini or stub
-	Name    string // of Gemini's model
+	Name    string // the name of Gemini's model
 	Key     string
 }
 
@@ -24,8 +26,8 @@ const (
 	defaultModel  = "gemini-2.5-flash"
 )
 
-// ModelOf reads LLM_BACKEND, GEMINI_MODEL and GEMINI_API_KEY_FILE or, less well, GEMINI_API_KEY. Who gives a key and
-// names no backend asks for Gemini.
+// ModelOf reads LLM_BACKEND, GEMINI_MODEL, and the key from GEMINI_API_KEY_FILE or GEMINI_API_KEY; the file is the
+// safer way. If there is a key and no backend, the backend is Gemini.
 func ModelOf(lookup env.Lookup) (Model, error) {
 	e := env.Read(lookup)
 	m := Model{Backend: e.OneOf("LLM_BACKEND", "", backendGemini, backendStub), Name: e.Optional("GEMINI_MODEL", "")}
@@ -45,7 +47,7 @@ func ModelOf(lookup env.Lookup) (Model, error) {
 	return m, nil
 }
 
-// KeysGiven are all keys and secrets in the caller's environment, whether a lab would take them or not.
+// KeysGiven returns all keys and secrets in the caller's environment, whether a lab uses them or not.
 func KeysGiven(lookup env.Lookup) []string {
 	var out []string
 	e := env.Read(lookup)
@@ -65,7 +67,7 @@ func KeysGiven(lookup env.Lookup) []string {
 	return out
 }
 
-// Choose is m for a lab that is to be made: without a key, the stub. Gemini without a key is refused.
+// Choose completes m for a new lab. Without a backend it chooses the stub. It refuses Gemini without a key.
 func (m Model) Choose() (Model, error) {
 	if m.Backend == backendGemini && m.Key == "" {
 		return m, &lab.Error{
@@ -84,12 +86,12 @@ func (m Model) Choose() (Model, error) {
 	return m, nil
 }
 
-// mark tells the key of m from another, and nothing else of it; "" if there is none.
+// mark identifies the key of m without revealing it. It is "" if there is no key.
 func (m Model) mark() string {
 	return mark("which key of a lab", m.Key)
 }
 
-// mark tells a secret from another of the same purpose, and nothing else of it; "" if there is none.
+// mark identifies a secret among those of the same purpose without revealing it. It is "" if there is no secret.
 func mark(purpose, secret string) string {
 	if secret == "" {
 		return ""
@@ -98,11 +100,12 @@ func mark(purpose, secret string) string {
 	return hex.EncodeToString(sum[:8])
 }
 
-// Chosen keeps what was chosen, the key by its mark alone.
+// Chosen stores the model in the settings. Of the key it stores only the mark.
 func (s *Settings) Chosen(m Model) { s.Backend, s.Model, s.KeyMark = m.Backend, m.Name, m.mark() }
 
-// Same refuses to call the lab of f done that was asked to be another: by want, or by the model and the provider of
-// identities that the caller's environment asks for. Whose environment asks for nothing gets what is there.
+// Same returns an error if the lab of f was made differently from what the caller asks for now, by want or by the
+// environment: the model, the provider of identities, the folder of pages, profiles. What the environment leaves open
+// may be anything.
 func (f StateDir) Same(lookup env.Lookup, want lab.Spec) error {
 	var s Settings
 	if err := f.Read(&s); err != nil {
@@ -129,7 +132,7 @@ func (f StateDir) Same(lookup env.Lookup, want lab.Spec) error {
 	return s.same(want, m, p)
 }
 
-// PprofOf reads LAB_PPROF: whether each workload is to serve Go's profiles on a socket of its own.
+// PprofOf reads LAB_PPROF: whether each workload serves Go's profiles on a socket of its own.
 func PprofOf(lookup env.Lookup) (bool, error) {
 	e := env.Read(lookup)
 	on := e.OneOf("LAB_PPROF", "0", "1") == "1"
@@ -139,56 +142,80 @@ func PprofOf(lookup env.Lookup) (bool, error) {
 	return on, nil
 }
 
+// same returns a conflict that names every setting in which the lab differs from what the caller asks for.
 func (s Settings) same(want lab.Spec, m Model, p Provider) error {
-	is := s.Spec
-	known := s.Backend != "" // else an older version made it
-	key := "another key of Gemini"
-	if s.KeyMark == "" {
-		key = "no key of Gemini"
-	}
-	issuer := "OIDC_ISSUER=" + s.Provider.Issuer
-	if s.Provider.Issuer == "" {
-		issuer = "no OIDC_ISSUER"
-	}
-	var differs []string
-	for _, x := range []struct {
-		differs bool
-		is      string
-	}{
-		{is.People != want.People, fmt.Sprintf("--people %d", is.People)},
-		{is.Seed != want.Seed, fmt.Sprintf("--seed %d", is.Seed)},
-		{is.Days != want.Days, fmt.Sprintf("--days %d", is.Days)},
-		{is.Pace != want.Pace, fmt.Sprintf("--pace %g", is.Pace)},
-		{want.Listen != "" && is.Listen != want.Listen, fmt.Sprintf("--listen %q", is.Listen)},
-		{
-			want.Identity != "" && want.Identity != "auto" && s.Identity != "" && s.Identity != want.Identity,
-			"--identity " + s.Identity,
-		},
-		{known && m.Backend != "" && s.Backend != m.Backend, "LLM_BACKEND=" + s.Backend},
-		{known && m.Name != "" && s.Model != m.Name, "GEMINI_MODEL=" + s.Model},
-		{known && m.Key != "" && s.KeyMark != m.mark(), key},
-		{p.Issuer != "" && p.Issuer != s.Provider.Issuer, issuer},
-		{
-			p.Issuer != "" && p.Issuer == s.Provider.Issuer && p.Client != s.Provider.Client,
-			"OIDC_CLIENT_ID=" + s.Provider.Client,
-		},
-		{
-			p.Redirect != "" && p.Issuer == s.Provider.Issuer && p.Redirect != s.Provider.Redirect,
-			"OIDC_REDIRECT_URL=" + s.Provider.Redirect,
-		},
-		{p.Secret != "" && p.Issuer == s.Provider.Issuer && p.Mark != s.Provider.Mark, "another OIDC_CLIENT_SECRET_FILE"},
-	} {
-		if x.differs {
-			differs = append(differs, x.is)
-		}
-	}
+	differs := slices.Concat(s.specDiffers(want), s.modelDiffers(m), s.providerDiffers(p))
 	if len(differs) == 0 {
 		return nil
 	}
 	return s.conflict(want, differs)
 }
 
-// conflict refuses to call a lab done that was asked to be another.
+// difference is one setting of a lab, as the caller would have to write it, and whether the caller asks for another.
+type difference struct {
+	is      bool
+	setting string
+}
+
+// only returns the settings that differ.
+func only(list ...difference) []string {
+	var out []string
+	for _, d := range list {
+		if d.is {
+			out = append(out, d.setting)
+		}
+	}
+	return out
+}
+
+// specDiffers compares the flags of `lab up`. An empty --listen and --identity auto ask for nothing.
+func (s Settings) specDiffers(want lab.Spec) []string {
+	is := s.Spec
+	asked := want.Identity != "" && want.Identity != "auto"
+	return only(
+		difference{is.People != want.People, fmt.Sprintf("--people %d", is.People)},
+		difference{is.Seed != want.Seed, fmt.Sprintf("--seed %d", is.Seed)},
+		difference{is.Days != want.Days, fmt.Sprintf("--days %d", is.Days)},
+		difference{is.Pace != want.Pace, fmt.Sprintf("--pace %g", is.Pace)},
+		difference{want.Listen != "" && is.Listen != want.Listen, fmt.Sprintf("--listen %q", is.Listen)},
+		difference{asked && s.Identity != "" && s.Identity != want.Identity, "--identity " + s.Identity},
+	)
+}
+
+// modelDiffers compares the model. Labs that an older version made do not know theirs, and differ in nothing.
+func (s Settings) modelDiffers(m Model) []string {
+	if s.Backend == "" {
+		return nil
+	}
+	key := "another key of Gemini"
+	if s.KeyMark == "" {
+		key = "no key of Gemini"
+	}
+	return only(
+		difference{m.Backend != "" && s.Backend != m.Backend, "LLM_BACKEND=" + s.Backend},
+		difference{m.Name != "" && s.Model != m.Name, "GEMINI_MODEL=" + s.Model},
+		difference{m.Key != "" && s.KeyMark != m.mark(), key},
+	)
+}
+
+// providerDiffers compares the provider of identities. If the issuer differs, its other settings mean nothing.
+func (s Settings) providerDiffers(p Provider) []string {
+	is := s.Provider
+	if p.Issuer != is.Issuer {
+		issuer := "OIDC_ISSUER=" + is.Issuer
+		if is.Issuer == "" {
+			issuer = "no OIDC_ISSUER"
+		}
+		return only(difference{p.Issuer != "", issuer})
+	}
+	return only(
+		difference{p.Issuer != "" && p.Client != is.Client, "OIDC_CLIENT_ID=" + is.Client},
+		difference{p.Redirect != "" && p.Redirect != is.Redirect, "OIDC_REDIRECT_URL=" + is.Redirect},
+		difference{p.Secret != "" && p.Mark != is.Mark, "another OIDC_CLIENT_SECRET_FILE"},
+	)
+}
+
+// conflict is the error that lists how a lab was made, where that differs from what the caller asks for.
 func (Settings) conflict(want lab.Spec, differs []string) error {
 	return &lab.Error{
 		Code: lab.ExitConflict,

@@ -11,11 +11,13 @@ import (
 	"example.org/security-training/services/topology"
 )
 
-// openChain opens a chain to read it: a workload's may be anything, of any length, which the notary bounds itself.
+// openChain opens a chain for reading. A workload can write anything into its chain, so the notary limits what it
+// reads.
 func openChain(path string) (*os.File, error) { return OpenUntrusted(path, math.MaxInt64) }
 
-// sign pins the end of every chain once a second, if it has grown, with a key that no workload can read. A chain that
-// does not extend what was signed of it is not signed; that is written down in the supervisor's own chain.
+// sign looks at every chain once a second, and signs the end of each one that has grown, with a key that no workload
+// can read. If a chain does not extend what was signed before, sign does not sign it and records that in the
+// supervisor's own chain.
 func (s *Server) sign(ctx context.Context) {
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()

@@ -44,8 +44,8 @@ func TestNothingButAFileInItsOwnPlaceIsReadAsAChain(t *testing.T) {
 	f.Close()
 }
 
-// TestARewrittenChainIsNotSignedAndTheSupervisorWritesThatDown has a workload put another history in the place of its
-// own, and a pipe in that of another workload, while the server is open.
+// TestARewrittenChainIsNotSignedAndTheSupervisorWritesThatDown replaces one workload's chain by another history, and
+// another workload's chain by a pipe, while the server runs.
 func TestARewrittenChainIsNotSignedAndTheSupervisorWritesThatDown(t *testing.T) {
 	s, l := opened(t)
 	if err := s.Serve(fakeBackend{func() lab.Status { return lab.Status{} }}, func() {}, make(chan error, 1)); err != nil {
@@ -109,7 +109,7 @@ func TestARewrittenChainIsNotSignedAndTheSupervisorWritesThatDown(t *testing.T) 
 			t.Fatal(err)
 		}
 		defer r.Close()
-		entries, _ := audit.Read(r) // up to what is being written
+		entries, _ := audit.Read(r) // the last line may be incomplete
 		for _, e := range entries {
 			if e.Kind == "unsigned" && e.Reason == string(kind) && strings.Contains(e.Detail, name) {
 				return true

@@ -24,14 +24,14 @@ import (
 	"example.org/security-training/services/httpjson"
 )
 
-// The people's CA signs what the dashboard shows to browsers and what people show to it. It has nothing to do with the
-// mesh's CA, and its key is the supervisor's alone.
+// The people's CA signs the certificates for browsers: the dashboard's, and those of people. It is independent of the
+// mesh's CA. Only the supervisor has its key.
 const (
 	peopleCALife     = 365 * 24 * time.Hour
 	peopleServerLife = 90 * 24 * time.Hour
 	peopleLife       = 30 * 24 * time.Hour
 
-	// backdate is how long before they are made certificates begin, for clocks that are behind.
+	// backdate is how far back the validity of certificates begins, for clients whose clocks are slow.
 	backdate = time.Minute
 )
 
@@ -42,7 +42,7 @@ type peopleCA struct {
 
 func (f StateDir) peopleCA() string { return f.Path("people-ca.pem") }
 
-// openPeopleCA reads the lab's CA of people, or makes it.
+// openPeopleCA reads the lab's CA for people, or makes it.
 func openPeopleCA(f StateDir) (*peopleCA, error) {
 	text, err := os.ReadFile(f.peopleCA())
 	if errors.Is(err, os.ErrNotExist) {
@@ -124,8 +124,8 @@ func (ca *peopleCA) issue(template *x509.Certificate, life time.Duration) (cert,
 	return certPEM(c), key, err
 }
 
-// PeopleTLS is a fresh certificate for the workload that serves people by HTTPS at host, or to a room at listen: the
-// files server.pem, server.key and clients.pem, the CA that signs what people show.
+// PeopleTLS makes a certificate for the workload that serves people by HTTPS at host or, if listen is set, on the
+// network. It returns the files server.pem, server.key and clients.pem, which is the CA of people's certificates.
 func (s *Server) PeopleTLS(host, listen string) (map[string][]byte, error) {
 	names, addresses := peopleNames(host, listen)
 	cert, key, err := s.people.issue(&x509.Certificate{
@@ -138,8 +138,8 @@ func (s *Server) PeopleTLS(host, listen string) (map[string][]byte, error) {
 	return map[string][]byte{"server.pem": cert, "server.key": key, "clients.pem": certPEM(s.people.cert)}, nil
 }
 
-// peopleNames are the names and addresses under which people reach the dashboard: this machine's own when it listens to
-// a room.
+// peopleNames returns the names and addresses at which people reach the dashboard. If it listens on the network they
+// include this machine's own.
 func peopleNames(host, listen string) ([]string, []net.IP) {
 	names := []string{"localhost"}
 	addresses := []net.IP{net.ParseIP(host)}
@@ -157,7 +157,7 @@ func peopleNames(host, listen string) ([]string, []net.IP) {
 		if name, err := os.Hostname(); err == nil && name != "localhost" {
 			names = append(names, name)
 		}
-		own, _ := net.InterfaceAddrs() // without them, people see a warning
+		own, _ := net.InterfaceAddrs() // without them, browsers show a warning
 		for _, a := range own {
 			if n, ok := a.(*net.IPNet); ok {
 				addresses = append(addresses, n.IP)
@@ -174,8 +174,8 @@ func listenHost(listen string) string {
 	return listen
 }
 
-// Room is where people with certificates come in: host and port, or, when the lab listens to a room, this machine's
-// address.
+// Room is the host and port for people with certificates. If the lab listens on the network, the host is this machine's
+// address there.
 func Room(host string, port int, listen string) string {
 	at := strconv.Itoa(port)
 	if listen != "" {
@@ -193,7 +193,7 @@ func Room(host string, port int, listen string) string {
 	return "https://" + net.JoinHostPort(host, at)
 }
 
-// personRequest asks for a certificate: for a person of the roster, or for a role that is nobody's own.
+// personRequest asks for a certificate, for a person of the roster or for a role that belongs to no person.
 type personRequest struct {
 	Name string `json:"name"`
 	Role string `json:"role"` // person, instructor or admin
@@ -229,8 +229,9 @@ func (s *Server) certifyPerson(w http.ResponseWriter, r *http.Request) error {
 	return httpjson.Write(w, http.StatusOK, PersonalCertificate{Cert: cert, Key: key, CA: certPEM(s.people.cert)})
 }
 
-// CertificatesUntil is a time by which to tell certificates apart: all that were signed so far begin then or earlier,
-// and all that are signed after the answer begin later. Certificates know whole seconds, so it takes up to one.
+// CertificatesUntil returns a time that separates certificates: the validity of all that were signed before the call
+// begins then or earlier, and of all that are signed after it begins later. Certificates have whole seconds, so the
+// call can take one second.
 func (l *Lab) CertificatesUntil(ctx context.Context, name, role string) (time.Time, error) {
 	var u until
 	return u.Time, l.admin.call(ctx, http.MethodPost, "/v1/certificate/until", personRequest{Name: name, Role: role}, &u)

@@ -12,14 +12,16 @@ import (
 	"example.org/security-training/services/topology"
 )
 
-// Provider is who signs a lab's people in by OpenID Connect, beside links and certificates; nobody without Issuer.
+// Provider is an OpenID Connect provider with which a lab's people can sign in, in addition to links and certificates.
+// There is none if Issuer is empty.
 type Provider struct {
 	Issuer string `json:"issuer"` // an https address
-	Client string `json:"client"` // what the lab is called there
-	// where browsers come back to; "" as the caller's environment says: where the lab's pages are
+	Client string `json:"client"` // the lab's client ID at the provider
+	// Redirect is the URL to which the provider sends browsers back. If the environment has none, it is "" there, and
+	// the lab's own address in the settings.
 	Redirect string `json:"redirect"`
-	Mark     string `json:"secret_mark,omitempty"` // tells the client's secret from another, and nothing else of it
-	Secret   string `json:"-"`                     // "": a public client, which has none
+	Mark     string `json:"secret_mark,omitempty"` // identifies the client's secret without revealing it
+	Secret   string `json:"-"`                     // "": the lab is a public client, which has no secret
 }
 
 // callback is the learning system's page to which a provider sends browsers back.
@@ -51,7 +53,7 @@ func ProviderOf(lookup env.Lookup) (Provider, error) {
 	return p, nil
 }
 
-// Signs keeps who signs people in, the client's secret by its mark alone. The lab's address must be known by then.
+// Signs stores the provider in the settings. Of the client's secret it stores only the mark. Host must be set.
 func (s *Settings) Signs(p Provider, topo *topology.Topology) {
 	for _, w := range topo.OfKind(topology.KindDashboard) {
 		if p.Issuer != "" && p.Redirect == "" {

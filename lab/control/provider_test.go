@@ -14,7 +14,7 @@ import (
 	"example.org/security-training/services/topology"
 )
 
-// provided is an environment that names a provider of identities, changed by some variables.
+// provided is an environment that names a provider, with the given variables changed.
 func provided(changed ...string) map[string]string {
 	e := map[string]string{"OIDC_ISSUER": "https://id.example.org", "OIDC_CLIENT_ID": "training"}
 	for _, c := range changed {
@@ -24,7 +24,7 @@ func provided(changed ...string) map[string]string {
 	return e
 }
 
-// signing are the settings of a lab that is made with environment.
+// signing returns the settings of a lab that is made with environment.
 func signing(t *testing.T, environment map[string]string) Settings {
 	t.Helper()
 	topo, err := topology.FromYAML(manifests.Topology())
@@ -78,7 +78,7 @@ func TestBrowsersComeBackToTheLabsPagesUnlessToldOtherwise(t *testing.T) {
 		t.Errorf("they come back to %s", got)
 	}
 	if got := signing(t, nil).Provider; got != (Provider{}) {
-		t.Errorf("nobody signs in, and %+v", got)
+		t.Errorf("there is no provider, and the settings have %+v", got)
 	}
 }
 

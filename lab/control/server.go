@@ -23,19 +23,20 @@ import (
 
 // Backend is what a runtime's supervisor can do with the workloads of a lab.
 type Backend interface {
-	// Status says how each workload is, without waiting.
+	// Status returns the state of the lab and of each workload, without waiting.
 	Status() lab.Status
-	// Changed is closed when Status may be another.
+	// Changed returns a channel that is closed when Status may have changed.
 	Changed() <-chan struct{}
-	// Restart ends a workload, which is started again at once.
+	// Restart ends a workload and starts it again at once.
 	Restart(ctx context.Context, workload string) error
-	// Mint signs an SVID for any ID of the domain, valid for ttl from at, and gives the authorities of the domain.
+	// Mint signs an SVID for any ID of the trust domain, valid from at for ttl. It also returns the domain's
+	// authorities.
 	Mint(ctx context.Context, id spiffeid.ID, at time.Time, ttl time.Duration) (*x509svid.SVID, []*x509.Certificate, error)
-	// Order has the issuer do what an operator asks for.
+	// Order carries out an operator's order to the issuer.
 	Order(ctx context.Context, o Order) error
 }
 
-// Server is the supervisor's side of a lab: it answers on the admin socket, signs checkpoints and conducts exercises.
+// Server is the supervisor's side of a lab. It answers on the admin socket, signs checkpoints and runs the conductor.
 type Server struct {
 	Folder StateDir
 	Topo   *topology.Topology
@@ -48,15 +49,15 @@ type Server struct {
 	end     context.CancelFunc
 
 	server *http.Server       // nil before Serve
-	unsign context.CancelFunc // ends sign
+	unsign context.CancelFunc // ends the signing of checkpoints
 }
 
-// Open reads what the folder keeps, and makes what it lacks.
+// Open reads the lab's folder, and makes the keys and chains that it does not have yet.
 func Open(f StateDir, log *slog.Logger) (*Server, error) {
 	s := &Server{Folder: f, Log: log}
 	var err error
 	if err := f.keepShipped(); err != nil {
-		return nil, fmt.Errorf("keep the policy that the lab came with: %w", err)
+		return nil, fmt.Errorf("keep the policy that the lab was made with: %w", err)
 	}
 	if s.Topo, err = lab.PolicyInForce(f); err != nil {
 		return nil, err
@@ -83,11 +84,11 @@ const supervisorChain = "supervisor"
 // Audit is the supervisor's own chain.
 func (s *Server) Audit() *audit.Log { return s.audit }
 
-// farewell is how long answers that are being given may still take when the server closes.
+// farewell is how long Close waits for requests that are being answered.
 const farewell = 3 * time.Second
 
-// Close ends what Serve began, and the supervisor's chain. Requests that are being answered get the whole
-// answer first; the order to end is one of them.
+// Close ends everything that Serve began, and closes the supervisor's chain. It lets requests that are being answered
+// finish, one of which may be the order to end.
 func (s *Server) Close() error {
 	var err error
 	if s.server != nil {
@@ -99,8 +100,8 @@ func (s *Server) Close() error {
 	return errors.Join(err, s.audit.Close())
 }
 
-// Serve opens the admin socket for backend: from its return on, it is answered and checkpoints are signed, until Close.
-// An order to end the lab calls end. What goes wrong later is sent to failed.
+// Serve opens the admin socket and returns. From then on until Close the socket answers for backend, and checkpoints
+// are signed. An order to end the lab calls end. Later errors are sent to failed.
 func (s *Server) Serve(backend Backend, end context.CancelFunc, failed chan<- error) error {
 	s.backend, s.end = backend, end
 	l, err := s.listenAdmin()
@@ -118,7 +119,7 @@ func (s *Server) Serve(backend Backend, end context.CancelFunc, failed chan<- er
 	return nil
 }
 
-// Conduct conducts exercises until ctx ends.
+// Conduct runs the conductor until ctx ends.
 func (s *Server) Conduct(ctx context.Context, host string) {
 	shipped, err := os.ReadFile(s.Folder.Shipped())
 	if err != nil {

@@ -40,7 +40,7 @@ func (fakeBackend) Mint(
 	return nil, nil, nil
 }
 
-// opened is a server in a folder of its own, and the lab that is its client.
+// opened makes a server in a folder of its own, and the lab that is its client.
 func opened(t *testing.T) (*Server, *Lab) {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "lab-") // the test's own folder has too long a name for a socket
@@ -69,8 +69,8 @@ func opened(t *testing.T) (*Server, *Lab) {
 	return s, l
 }
 
-// TestWhoOrdersTheEndGetsTheWholeAnswer holds up the handler just after the order to end: a supervisor that closed its
-// server there would end before its answer is out.
+// TestWhoOrdersTheEndGetsTheWholeAnswer delays the handler just after the order to end. A supervisor that closed its
+// server then would end before the answer is sent.
 func TestWhoOrdersTheEndGetsTheWholeAnswer(t *testing.T) {
 	s, l := opened(t)
 	closed := make(chan error, 1)
@@ -83,7 +83,7 @@ func TestWhoOrdersTheEndGetsTheWholeAnswer(t *testing.T) {
 		case <-time.After(100 * time.Millisecond):
 		}
 	}
-	status := lab.Status{Name: "lab", Workloads: make([]lab.WorkloadStatus, 500)} // many buffers full
+	status := lab.Status{Name: "lab", Workloads: make([]lab.WorkloadStatus, 500)} // larger than many buffers
 	if err := s.Serve(fakeBackend{func() lab.Status { return status }}, end, make(chan error, 1)); err != nil {
 		t.Fatal(err)
 	}
@@ -98,10 +98,11 @@ func TestWhoOrdersTheEndGetsTheWholeAnswer(t *testing.T) {
 	}
 }
 
-// What the workloads stand on is named before them, and one that ends again and again is not waited for.
+// An error names a process on which workloads depend before the workloads, and a process that ends again and again is
+// not waited for.
 func TestAFoundationThatEndsAgainAndAgainIsNamedAtOnce(t *testing.T) {
 	s, l := opened(t)
-	restarts := 7 // of an earlier life
+	restarts := 7 // from before the wait
 	look := func() lab.Status {
 		st := lab.Status{
 			Processes: []lab.ProcessStatus{
@@ -110,7 +111,7 @@ func TestAFoundationThatEndsAgainAndAgainIsNamedAtOnce(t *testing.T) {
 			},
 			Workloads: []lab.WorkloadStatus{{Name: "lms", Why: "says that it is not ready"}},
 		}
-		restarts += 5 // each look finds it so much later
+		restarts += 5 // each look finds five more
 		return st
 	}
 	if err := s.Serve(fakeBackend{look}, func() {}, make(chan error, 1)); err != nil {
@@ -159,7 +160,7 @@ func TestWhoWaitsForTheirTurnIsToldSoAndMayGiveUp(t *testing.T) {
 	next.Close()
 }
 
-// waiting passes on what is said.
+// waiting is a Reporter that passes on what is said.
 type waiting struct {
 	progress.Quiet
 	said chan string
@@ -167,7 +168,7 @@ type waiting struct {
 
 func (w *waiting) Say(format string, args ...any) { w.said <- fmt.Sprintf(format, args...) }
 
-// One workload is waited for however the others are, and who restarts it is told in the supervisor's chain.
+// AwaitWorkload ignores the other workloads, and the supervisor's chain records who was restarted.
 func TestOneWorkloadIsWaitedForAndItsRestartIsRecorded(t *testing.T) {
 	s, l := opened(t)
 	look := func() lab.Status {

@@ -18,8 +18,8 @@ import (
 	"example.org/security-training/services/topology"
 )
 
-// lock takes the one lock of a folder, waiting for it until ctx ends; taken is called, once, if another process has it.
-// Closing the file gives it back.
+// lock takes the lock of a folder, and waits for it until ctx ends. If another process has it, lock calls taken once.
+// Closing the file releases the lock.
 func lock(ctx context.Context, dir string, taken func()) (*os.File, error) {
 	f, err := os.Open(dir)
 	if err != nil {
@@ -44,7 +44,7 @@ func lock(ctx context.Context, dir string, taken func()) (*os.File, error) {
 	}
 }
 
-// Spawn starts a supervisor that outlives this process and its terminal, and waits until it answers. self is the
+// Spawn starts a supervisor that outlives this process and its terminal, and waits until it answers. Self is its
 // command, to which the lab's folder is appended.
 func (l *Lab) Spawn(ctx context.Context, self []string, env ...string) error {
 	log := l.folder.Log()
@@ -55,7 +55,7 @@ func (l *Lab) Spawn(ctx context.Context, self []string, env ...string) error {
 	defer out.Close()
 	cmd := exec.Command(self[0], append(self[1:len(self):len(self)], string(l.folder))...)
 	cmd.Dir, cmd.Stdout, cmd.Stderr, cmd.SysProcAttr = "/", out, out, &syscall.SysProcAttr{Setsid: true}
-	cmd.Env = append([]string{"LC_ALL=C"}, env...) // nothing else of the caller's environment reaches a workload
+	cmd.Env = append([]string{"LC_ALL=C"}, env...) // nothing else of the caller's environment may reach a workload
 	if err := cmd.Start(); err != nil {
 		return fmt.Errorf("start supervisor: %w", err)
 	}
@@ -81,10 +81,10 @@ func (l *Lab) Spawn(ctx context.Context, self []string, env ...string) error {
 	}
 }
 
-// Claim takes a loopback address for a lab until the listener is closed: machine-wide, across users, gone with its
-// process.
+// Claim reserves a loopback address for a lab until the listener is closed. It holds for all users of the machine, and
+// ends with the process.
 func Claim(host string) (net.Listener, error) {
-	if runtime.GOOS != "linux" { // no abstract sockets; the ports themselves tell
+	if runtime.GOOS != "linux" { // only Linux has abstract sockets; elsewhere the ports show whether the address is taken
 		return net.Listen("tcp", net.JoinHostPort(host, "0"))
 	}
 	l, err := net.Listen("unix", "@security-training/"+host)
@@ -94,12 +94,12 @@ func Claim(host string) (net.Listener, error) {
 	return l, nil
 }
 
-// FreeHost finds the first loopback address that no other lab has. If one of the ports of topo is taken there all the
-// same, by something that is no lab, that is a conflict with a name. The database's own port is left out: it takes any
-// that is free.
+// FreeHost finds the first loopback address that no other lab has claimed. It returns a conflict if a program that is
+// no lab has one of topo's ports there. It does not look at the database's port, because the database can have any free
+// one.
 func FreeHost(topo *topology.Topology) (string, error) {
 	last := 249
-	if runtime.GOOS != "linux" { // elsewhere 127.0.0.1 is the only one that is there by itself
+	if runtime.GOOS != "linux" { // other systems have only 127.0.0.1
 		last = 1
 	}
 	for n := 1; n <= last; n++ {
@@ -132,12 +132,12 @@ func FreeHost(topo *topology.Topology) (string, error) {
 	return "", &lab.Error{
 		Code: lab.ExitConflict,
 		What: "find a loopback address",
-		Why:  errors.New("every one has its lab"),
+		Why:  errors.New("a lab has claimed each one"),
 		Try:  "lab down --name …",
 	}
 }
 
-// FreePort is a port of host that nobody listens on.
+// FreePort returns a port of host on which nothing listens.
 func FreePort(host string) (int, error) {
 	l, err := net.Listen("tcp", net.JoinHostPort(host, "0"))
 	if err != nil {

@@ -1,9 +1,10 @@
-// Package control is how a lab is controlled on the machine that it was started from, for every runtime. The
-// supervisor's side is Server: it answers on a socket that only its owner may open, keeps the CA for people's browsers
-// and the key that signs the ends of all audit chains, and runs the conductor. Lab is the client's side, for the
-// command line and the tests. StateDir is the private folder that both share.
+// Package control is how a lab is controlled from the machine on which it was started, for all runtimes.
 //
-// A runtime gives Server a Backend, which knows how to start, end and look at workloads.
+// Server is the supervisor's side. It answers on a socket that only the lab's owner may open. It keeps the CA for
+// people's browsers and the key that signs the ends of all audit chains, and it runs the conductor. A runtime gives it
+// a Backend, which starts, ends and observes workloads.
+//
+// Lab is the client's side, for the command line and the tests. StateDir is the private folder that both use.
 package control
 
 import (
@@ -27,10 +28,10 @@ import (
 	"example.org/security-training/services/topology"
 )
 
-// StateDir is a lab's private folder; everything that a lab keeps is below it.
+// StateDir is the path of a lab's private folder, which holds everything that a lab keeps on this machine.
 type StateDir string
 
-// Path is a file or folder below f.
+// Path returns the path of a file or folder below f.
 func (f StateDir) Path(elem ...string) string {
 	return filepath.Join(append([]string{string(f)}, elem...)...)
 }
@@ -47,17 +48,13 @@ func (f StateDir) auditKey() string { return f.Path("audit.key") }
 
 func (f StateDir) auditPublic() string { return f.Path("audit.pub") }
 
-func (f StateDir) seeded() string { return f.Path("seeded") }
-
-func (f StateDir) proven() string { return f.Path("proven") }
-
-// Topology is the lab's own, which may be edited while it runs.
+// Topology is the file of the running policy, which may be edited.
 func (f StateDir) Topology() string { return f.Path("topology.yaml") }
 
-// Shipped is a copy of the topology that the lab came with, which nothing changes.
+// Shipped is the file of the policy that the lab was made with. Nothing changes it.
 func (f StateDir) Shipped() string { return f.Path("topology.shipped.yaml") }
 
-// WriteTopology writes both: the lab's own, and the copy of it that only its owner can replace.
+// WriteTopology writes both policy files. Only the lab's owner can replace the shipped one.
 func (f StateDir) WriteTopology(text []byte) error {
 	if err := os.WriteFile(f.Topology(), text, 0o644); err != nil {
 		return err
@@ -65,7 +62,7 @@ func (f StateDir) WriteTopology(text []byte) error {
 	return Replace(f.Shipped(), text, 0o444)
 }
 
-// keepShipped makes the copy in a lab that an older version made without one.
+// keepShipped writes the shipped policy of a lab that an older version made without one.
 func (f StateDir) keepShipped() error {
 	if _, err := os.Stat(f.Shipped()); !errors.Is(err, fs.ErrNotExist) {
 		return err
@@ -80,55 +77,54 @@ func (f StateDir) keepShipped() error {
 		return err
 	}
 	if was, err := topology.FromYAML(running); err == nil && shipped.SameShape(was) != nil {
-		text = running // of another version's shape: it is all that is known of that
+		text = running // it has another version's shape: take the file as it is
 	}
 	return Replace(f.Shipped(), text, 0o444)
 }
 
-// Log is the supervisor's.
+// Log is the supervisor's log.
 func (f StateDir) Log() string { return f.Path("supervisor.log") }
 
-// Of is a workload's own folder, whose files the workload can replace: read them by OpenUntrusted.
+// Of is a workload's own folder. The workload can replace the files in it: read them with OpenUntrusted.
 func (f StateDir) Of(workload string) StateDir { return StateDir(f.Path("w", workload)) }
 
-// Logs is the folder of the logs, which are written by the lab's owner alone: a workload only has a pipe.
+// Logs is the folder of all logs. Workloads cannot write there: their output comes through a pipe.
 func (f StateDir) Logs() string { return f.Path("logs") }
 
-// WorkloadLog is the log of a workload, or of a process that workloads stand on. What was written before it stands in
-// the file of the same name with ".1" at its end, once the log has been long.
+// WorkloadLog is the log of a workload, or of a process on which workloads depend. When the log becomes long, its file
+// is renamed, with ".1" at the end, and a new one is begun.
 func (f StateDir) WorkloadLog(w string) string { return f.Path("logs", w+".log") }
 
-// Keys is the folder of what a workload is given to read: it belongs to the lab's owner, and the workload cannot write
-// it.
+// Keys is the folder of the secrets that a workload may read. The workload cannot write there.
 func (f StateDir) Keys(workload string) StateDir { return StateDir(f.Path("keys", workload)) }
 
-// WorkloadPprof is the socket on which a workload serves Go's profiles, in a lab that was made with LAB_PPROF=1.
+// WorkloadPprof is the socket on which a workload serves Go's profiles, if the lab was made with LAB_PPROF=1.
 func (f StateDir) WorkloadPprof(w string) string { return f.Of(w).Path("pprof.sock") }
 
-// WorkloadAudit is a workload's chain of decisions.
+// WorkloadAudit is the file of a workload's audit chain.
 func (f StateDir) WorkloadAudit(w string) string { return f.Of(w).Path("audit") }
 
-// Settings is what every runtime's supervisor needs to know; a runtime's own settings embed it. They are written once,
-// by Up.
+// Settings are the settings that the supervisor of every runtime needs. A runtime's own settings embed them. Up writes
+// them once, when it makes the lab.
 type Settings struct {
 	Runtime string   `json:"runtime"` // local, kind or cluster
 	Spec    lab.Spec `json:"spec"`
 	Host    string   `json:"host"`    // the loopback address under which the lab is reached from this machine
-	DBPort  int      `json:"db_port"` // the database's there: any that was free
+	DBPort  int      `json:"db_port"` // the database's port on this machine: any that was free
 	Version string   `json:"version"`
 
-	Identity string `json:"identity"`           // who issues it: embedded or spire
+	Identity string `json:"identity"`           // the issuer of identities: embedded or spire
 	Backend  string `json:"llm_backend"`        // gemini or stub
-	Model    string `json:"gemini_model"`       // its name
-	KeyMark  string `json:"key_mark,omitempty"` // tells the key from another, and nothing else of it
+	Model    string `json:"gemini_model"`       // the name of Gemini's model
+	KeyMark  string `json:"key_mark,omitempty"` // identifies the key without revealing it
 
-	Provider Provider `json:"provider,omitzero"` // of identities
+	Provider Provider `json:"provider,omitzero"` // for signing in by OpenID Connect
 	Pprof    bool     `json:"pprof,omitempty"`   // each workload serves Go's profiles on a socket of its own
 
-	DevDir string `json:"lms_dev_dir,omitempty"` // from where the learning system reads its pages; "": those built in
+	DevDir string `json:"lms_dev_dir,omitempty"` // from where the learning system reads its pages; "": from its program
 }
 
-// Addr is where a workload's mesh listener is reached from this machine.
+// Addr is the address on this machine at which a workload's mesh listener is reached.
 func (s Settings) Addr(w topology.Workload) string {
 	port := w.Port
 	if w.Kind == topology.KindDatabase && s.DBPort != 0 { // 0 in a lab that an older version made
@@ -137,8 +133,8 @@ func (s Settings) Addr(w topology.Workload) string {
 	return net.JoinHostPort(s.Host, strconv.Itoa(port))
 }
 
-// Read reads the settings of f into s, a pointer to what Write was given. The error is fs.ErrNotExist where there is no
-// lab.
+// Read reads the settings of f into s, which must be a pointer to the type that Write got. The error wraps
+// fs.ErrNotExist if there is no lab.
 func (f StateDir) Read(s any) error {
 	b, err := os.ReadFile(f.settings())
 	if err != nil {
@@ -150,7 +146,7 @@ func (f StateDir) Read(s any) error {
 	return nil
 }
 
-// Write writes the settings; they come last, and make f a lab.
+// Write writes the settings. A folder is a lab from then on, so everything else must be written before.
 func (f StateDir) Write(s any) error {
 	b, err := json.MarshalIndent(s, "", "  ")
 	if err != nil {
@@ -159,7 +155,7 @@ func (f StateDir) Write(s any) error {
 	return Replace(f.settings(), append(b, '\n'), 0o600)
 }
 
-// Replace writes a file in one step.
+// Replace writes a file atomically: it is either the old one or the new one.
 func Replace(path string, content []byte, mode fs.FileMode) error {
 	tmp, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+".*")
 	if err != nil {
@@ -176,7 +172,7 @@ func Replace(path string, content []byte, mode fs.FileMode) error {
 	return err
 }
 
-// StateDirOf is where the lab called name keeps everything, whether there is one or not.
+// StateDirOf returns the folder of the lab called name, whether there is such a lab or not.
 func StateDirOf(lookup env.Lookup, name string) (StateDir, error) {
 	if !labName.MatchString(name) {
 		return "", &lab.Error{
@@ -190,20 +186,20 @@ func StateDirOf(lookup env.Lookup, name string) (StateDir, error) {
 		return "", err
 	}
 	f := StateDir(filepath.Join(home, name))
-	return f, f.mine()
+	return f, f.checkOwner()
 }
 
-// Remove removes f, and the labs' folder if this was the last one. It says what it removed.
+// Remove removes f, and the labs' folder if no other lab is in it. It returns a description of what it removed.
 func (f StateDir) Remove() ([]string, error) {
 	if err := os.RemoveAll(string(f)); err != nil {
 		return nil, fmt.Errorf("remove %s: %w", f, err)
 	}
-	_ = os.Remove(filepath.Dir(string(f))) // which refuses while there are others
+	_ = os.Remove(filepath.Dir(string(f))) // fails while there are other labs
 	return []string{"folder " + string(f)}, nil
 }
 
-// Turn waits for this user's turn to bring a lab up, which lasts until what it returns is closed, or until ctx ends. It
-// makes the labs' folder.
+// Turn waits until no other process of this user brings a lab up, or until ctx ends. The turn ends when the returned
+// value is closed. It makes the labs' folder.
 func (f StateDir) Turn(ctx context.Context, p progress.Reporter) (io.Closer, error) {
 	if err := os.MkdirAll(filepath.Dir(string(f)), 0o711); err != nil {
 		return nil, &lab.Error{Code: lab.ExitPrecondition, What: "make the labs' folder", Why: err, Try: OwnHome}
@@ -215,8 +211,8 @@ func (f StateDir) Turn(ctx context.Context, p progress.Reporter) (io.Closer, err
 	return turn, nil
 }
 
-// Alone waits until no other process changes what the lab of f runs, which lasts until what it returns is closed, or
-// until ctx ends. Other labs are not waited for.
+// Alone waits until no other process changes what the lab of f runs, or until ctx ends. That holds until the returned
+// value is closed. It does not wait for other labs.
 func (f StateDir) Alone(ctx context.Context, p progress.Reporter) (io.Closer, error) {
 	alone, err := lock(
 		ctx,
@@ -231,9 +227,9 @@ func (f StateDir) Alone(ctx context.Context, p progress.Reporter) (io.Closer, er
 
 var labName = regexp.MustCompile(`^[a-z][a-z0-9-]{0,23}$`)
 
-// Home is the folder of this user's labs: LAB_HOME, else /var/lib/security-training for root, because workloads of
-// other uids must be able to enter it, else the user's state folder. What a lab's folder says is run: a folder that
-// other users can change, or can put there, is refused.
+// Home is the folder of this user's labs: LAB_HOME, or /var/lib/security-training for root, because workloads with
+// other uids must be able to enter it, or the user's state folder. Programs in a lab's folder are executed, so Home
+// refuses a folder that other users can change or could create.
 func Home(lookup env.Lookup) (string, error) {
 	path, err := home(lookup)
 	if err != nil {
@@ -263,7 +259,7 @@ func home(lookup env.Lookup) (string, error) {
 	return filepath.Join(home, ".local", "state", "security-training"), nil
 }
 
-// Names are those of this user's labs, sorted: of every folder that has a lab's settings.
+// Names returns the names of this user's labs, sorted: the folders that have a lab's settings.
 func Names(lookup env.Lookup) ([]string, error) {
 	home, err := Home(lookup)
 	if err != nil {
@@ -286,7 +282,7 @@ func Names(lookup env.Lookup) ([]string, error) {
 	return names, nil
 }
 
-// LastLines is the end of a log, for an error message.
+// LastLines returns the last n lines of a log, for an error message.
 func LastLines(path string, n int) string {
 	b, err := tail(path, 64<<10)
 	if err != nil {
@@ -299,7 +295,7 @@ func LastLines(path string, n int) string {
 	return "  | " + strings.Join(lines[max(0, len(lines)-n):], "\n  | ")
 }
 
-// tail is the last most bytes of a file.
+// tail returns at most the last most bytes of a file.
 func tail(path string, most int64) ([]byte, error) {
 	f, err := os.Open(path)
 	if err != nil {
@@ -311,16 +307,4 @@ func tail(path string, most int64) ([]byte, error) {
 		return nil, err
 	}
 	return io.ReadAll(io.NewSectionReader(f, max(0, fi.Size()-most), most))
-}
-
-// Proven says whether the lab has shown that it works: an `up` that ended before it did has not.
-func (f StateDir) Proven() bool {
-	_, err := os.Stat(f.proven())
-	return err == nil
-}
-
-// Seeded says whether the history has been delivered.
-func (f StateDir) Seeded() bool {
-	_, err := os.Stat(f.seeded())
-	return err == nil
 }

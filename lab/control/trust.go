@@ -14,15 +14,15 @@ import (
 	"example.org/security-training/lab"
 )
 
-// ErrUntrusted says of a path that another user could change what is found under it.
+// ErrUntrusted says that another user could change what is at a path.
 var ErrUntrusted = errors.New("other users can change it")
 
-// Private checks that only root and the caller can change what is found under path, which need not exist yet, and
-// returns path without symbolic links. Every folder on the way, the targets of links included, must belong to root or
-// to the caller and must not be writable by others, sticky or not: in /tmp everybody can make the folder that does not
-// exist yet. The error wraps ErrUntrusted.
+// Private checks that only root and the caller can change what is at path, which need not exist yet. It returns path
+// without symbolic links. Every folder on the way, including the targets of links, must belong to root or to the
+// caller, and others must not be able to write it. That excludes /tmp, although it is sticky: any user can make the
+// folder that does not exist yet. The error wraps ErrUntrusted.
 //
-// A folder that its group can write passes where the group is the owner's private one, as many distributions make it
+// A folder that its group can write is accepted if the group is the owner's private one, which many distributions make
 // for each user.
 func Private(path string) (string, error) {
 	path, err := filepath.Abs(path)
@@ -32,7 +32,7 @@ func Private(path string) (string, error) {
 	return private("/", strings.Split(strings.Trim(path, "/"), "/"), 40)
 }
 
-// private goes from dir, which is resolved, along rest; links is how many symbolic links may still follow.
+// private follows rest from dir, which has no links. Links is how many symbolic links it may still follow.
 func private(dir string, rest []string, links int) (string, error) {
 	if err := ownersOnly(dir); err != nil {
 		return "", err
@@ -48,7 +48,7 @@ func private(dir string, rest []string, links int) (string, error) {
 		next := filepath.Join(dir, name)
 		fi, err := os.Lstat(next)
 		if errors.Is(err, fs.ErrNotExist) {
-			return filepath.Join(next, filepath.Join(rest[i+1:]...)), nil // its maker will be the caller, in a folder of trust
+			return filepath.Join(next, filepath.Join(rest[i+1:]...)), nil // the caller will make it, in a trusted folder
 		}
 		if err != nil {
 			return "", err
@@ -82,7 +82,7 @@ func private(dir string, rest []string, links int) (string, error) {
 	return dir, nil
 }
 
-// ownersOnly checks that a folder is changed by root and the caller alone.
+// ownersOnly checks that only root and the caller can change a folder.
 func ownersOnly(dir string) error {
 	fi, err := os.Lstat(dir)
 	if err != nil {
@@ -106,8 +106,7 @@ func ours(path string, fi fs.FileInfo) error {
 	return nil
 }
 
-// privateGroup says whether a group has the name of the user, which is how distributions mark the one that is the
-// user's alone.
+// privateGroup says whether a group has the name of its user. Distributions name a user's private group so.
 func privateGroup(uid, gid uint32) bool {
 	if uid == 0 && gid == 0 {
 		return true
@@ -117,25 +116,26 @@ func privateGroup(uid, gid uint32) bool {
 	return err1 == nil && err2 == nil && u.Username == g.Name
 }
 
-// OwnHome says what to try where the labs' folder is of no use.
+// OwnHome is a hint for errors about the labs' folder.
 const OwnHome = "LAB_HOME=$HOME/labs lab up   (a folder that only you can write; as root, unset LAB_HOME)"
 
-// untrusted is the error of a folder that cannot be used for labs.
+// untrusted is the error for a folder that cannot be used for labs.
 func untrusted(what string, why error) error {
 	return &lab.Error{Code: lab.ExitPrecondition, What: what, Why: why, Try: OwnHome}
 }
 
-// Trusted checks that a lab's folder is the caller's, where no one else can change it: what a supervisor runs is named
-// in it.
+// Trusted checks that a lab's folder belongs to the caller and that no one else can change it. It names the programs
+// that a supervisor executes.
 func (f StateDir) Trusted() error {
 	if _, err := Private(string(f)); err != nil {
 		return untrusted("use the lab in "+string(f), err)
 	}
-	return f.mine()
+	return f.checkOwner()
 }
 
-// mine checks that a lab's folder, if it is there, belongs to the caller: another user's settings say what runs.
-func (f StateDir) mine() error {
+// checkOwner checks that a lab's folder, if it exists, belongs to the caller. Another user's settings would decide what
+// is executed.
+func (f StateDir) checkOwner() error {
 	fi, err := os.Lstat(string(f))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
@@ -153,12 +153,12 @@ func (f StateDir) mine() error {
 	return nil
 }
 
-// LongestAudit is how many bytes of an audit are read. A lab writes some 400 for each decision.
+// LongestAudit is the number of bytes of an audit that are read. A lab writes about 400 for each decision.
 const LongestAudit = 1 << 30
 
-// OpenUntrusted opens a file for reading that a less trusted user can replace, as a workload can replace its own audit,
-// in a folder whose own path is trusted. It never follows a link or waits for a pipe's writer; what is not a regular
-// file, or holds more than most bytes, is an error.
+// OpenUntrusted opens a file for reading that a less trusted user can replace, as a workload can replace its own audit.
+// The path of the file's folder must be trusted. OpenUntrusted does not follow a link and does not wait for a pipe's
+// writer. It returns an error for anything but a regular file of at most most bytes.
 func OpenUntrusted(path string, most int64) (*os.File, error) {
 	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK|syscall.O_CLOEXEC, 0)
 	if err != nil {
@@ -171,7 +171,7 @@ func OpenUntrusted(path string, most int64) (*os.File, error) {
 	return f, nil
 }
 
-// Regular checks that f, opened without waiting, is a regular file of at most most bytes.
+// Regular checks that f, which was opened without waiting, is a regular file of at most most bytes.
 func Regular(f *os.File, most int64) error {
 	fi, err := f.Stat()
 	switch {

@@ -99,7 +99,7 @@ func TestWhatAnotherUserMadeIsNotTrusted(t *testing.T) {
 	}
 }
 
-// What a workload can replace is opened without following, waiting or reading without end.
+// A file that a workload can replace is opened without following links, without waiting, and with a limit.
 func TestAFileThatAWorkloadCanReplaceIsOpenedWithCare(t *testing.T) {
 	dir := t.TempDir()
 	path := func(name string) string { return filepath.Join(dir, name) }

@@ -14,10 +14,10 @@ import (
 	"example.org/security-training/synth/routine"
 )
 
-// stream is what seeds are resampled by, the same in every run.
+// stream returns the random numbers for resampling, the same in every run.
 func stream(seeds int) *rand.Rand { return rand.New(rand.NewPCG(uint64(seeds), 95)) }
 
-// ScoreFile is scores-<profile>.json of a dump: everybody's score as the profile gives it at the end of history.
+// ScoreFile is the file scores-<profile>.json of a dump: everyone's score by the profile at the end of the history.
 type ScoreFile struct {
 	At           time.Time          `json:"at"`
 	Profile      string             `json:"profile"`
@@ -26,7 +26,7 @@ type ScoreFile struct {
 	Organisation *risk.Organisation `json:"organisation,omitempty"`
 }
 
-// PersonScore is a line of a ScoreFile. Baselines have neither sources nor multiplier.
+// PersonScore is an entry of a ScoreFile. Baselines have neither sources nor a multiplier.
 type PersonScore struct {
 	ID         string        `json:"id"`
 	Score      risk.Score    `json:"score"`
@@ -37,8 +37,8 @@ type PersonScore struct {
 	Pattern    string        `json:"pattern,omitempty"`
 }
 
-// dump writes one company and its scores to <Dump>/<mix>-<seed>/: done is what people did, acts what vendors have on
-// record.
+// dump writes one company and its scores to <Dump>/<mix>-<seed>/. Done is what people did, acts is what vendors
+// recorded.
 func dump(
 	plan Plan,
 	seed uint64,

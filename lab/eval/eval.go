@@ -1,9 +1,10 @@
-// Package eval measures how well profiles tell who needs help: it invents companies, scores everybody by every profile
-// and baseline, and compares with the answer key that no service can read. It needs no running lab.
+// Package eval measures how well risk profiles find the people who need help. It generates companies, scores everyone
+// by every profile and baseline, and compares the scores with an answer key that no service can read. It needs no
+// running lab.
 //
-// Positive is who is meant to be HIGH or above by the key; flagged is who is scored HIGH or above at the end of
-// history. Every rate is over all people of all seeds together; its interval comes from resampling the seeds. A rate
-// that rests on fewer than ten people is not given.
+// A person is positive if the key says HIGH or above, and flagged if the score at the end of the history is HIGH or
+// above. Every rate is over all people of all seeds; its interval comes from resampling the seeds. A rate over fewer
+// than ten people is left out.
 package eval
 
 import (
@@ -32,18 +33,19 @@ type Plan struct {
 	Mix    people.Mix
 	People int    // of each company; 0 means 1,000
 	Days   int    // of history; 0 means 30
-	Dump   string // folder to write everything to, for others to recompute; empty: none
+	Dump   string // folder for all inputs and results, so that others can recompute them; "": none
 }
 
 // Bounds of a plan.
 const (
 	defaultPeople = 1000
 	defaultDays   = 30
-	firstBuiltIn  = 1000 // built-in seeds begin here: nothing was tuned on them
-	fewest        = 10   // people that a rate must rest on
+	firstBuiltIn  = 1000 // built-in seeds start here; nothing was tuned on them
+	fewest        = 10   // the least number of people for a rate
 )
 
-// SeedsFrom reads a list: "20" is that many built-in seeds, "1000-1019" a range, "7,11,13" (or "7,") themselves.
+// SeedsFrom parses a list of seeds: "20" is that many built-in seeds, "1000-1019" a range, and "7,11,13" (or "7,")
+// these seeds.
 func SeedsFrom(list string) ([]uint64, error) {
 	bad := func() ([]uint64, error) {
 		return nil, fmt.Errorf(
@@ -95,7 +97,7 @@ func seedsTo(from, to uint64) []uint64 {
 	return list
 }
 
-// Rate is a measured number, or none: it rests on too few people. In JSON it is a number or null.
+// Rate is a measured number, or none if there are too few people. In JSON it is a number or null.
 type Rate struct {
 	Value float64
 	Known bool
@@ -119,7 +121,7 @@ func (r *Rate) UnmarshalJSON(b []byte) error {
 	return json.Unmarshal(b, &r.Value)
 }
 
-// String is the number with three decimals, or "n/a".
+// String writes three decimals, or "n/a".
 func (r Rate) String() string {
 	if !r.Known {
 		return "n/a"
@@ -134,22 +136,22 @@ func over(a, b float64, rests bool) Rate {
 	return Rate{a / b, true}
 }
 
-// Rates are the qualities of a scorer.
+// Rates are the measures of a scorer's quality.
 type Rates struct {
-	Precision     Rate `json:"precision"` // of the flagged, who is positive
-	Recall        Rate `json:"recall"`    // of the positive, who is flagged
+	Precision     Rate `json:"precision"` // the share of positives among the flagged
+	Recall        Rate `json:"recall"`    // the share of flagged among the positives
 	F1            Rate `json:"f1"`
-	FalsePositive Rate `json:"false_positive_rate"` // of the others, who is flagged
+	FalsePositive Rate `json:"false_positive_rate"` // the share of flagged among the negatives
 	ROC           Rate `json:"roc_auc"`
 	PR            Rate `json:"pr_auc"`           // average precision
-	RecallAtFPR5  Rate `json:"recall_at_fpr_5"`  // at a threshold that flags at most 5 % of the others
-	RecallAtFPR01 Rate `json:"recall_at_fpr_01"` // 0.1 %
+	RecallAtFPR5  Rate `json:"recall_at_fpr_5"`  // the recall at a threshold that flags at most 5 % of the negatives
+	RecallAtFPR01 Rate `json:"recall_at_fpr_01"` // the same at 0.1 %
 }
 
-// Interval is the middle 95 % of what resampled seeds give; null where the rate is.
+// Interval is the middle 95 % of the values from resampled seeds, or null where the rate is.
 type Interval [2]Rate
 
-// Intervals are those of Rates, under the same names.
+// Intervals are the intervals of Rates, under the same names.
 type Intervals struct {
 	Precision     Interval `json:"precision"`
 	Recall        Interval `json:"recall"`
@@ -161,7 +163,7 @@ type Intervals struct {
 	RecallAtFPR01 Interval `json:"recall_at_fpr_01"`
 }
 
-// Quality is what was measured of one group of people.
+// Quality is the result for one group of people.
 type Quality struct {
 	Rates
 	CI95     Intervals `json:"ci95"`
@@ -170,18 +172,18 @@ type Quality struct {
 	Flagged  int       `json:"flagged"`
 }
 
-// StoryQuality is that of a storyline: its carriers against the people of its near miss.
+// StoryQuality is the result for one storyline: its carriers compared with the people of its near miss.
 type StoryQuality struct {
 	Quality
 	Level      risk.Level `json:"level"`
 	NearMisses int        `json:"near_misses"`
-	// Days from the storyline's beginning until its carrier was first scored HIGH, at most one a day: the median of the
-	// detected, and the share of all carriers who ever were.
+	// DaysToDetection is the median of the days from the storyline's beginning until its carrier was first scored HIGH,
+	// over the detected carriers. Scores are looked at once a day. Detected is the share of carriers who were.
 	DaysToDetection Rate `json:"days_to_detection"`
 	Detected        Rate `json:"detected"`
 }
 
-// ProfileReport is what was measured of one profile or baseline.
+// ProfileReport is the result for one profile or baseline.
 type ProfileReport struct {
 	Version    int                     `json:"version"`
 	Baseline   bool                    `json:"baseline"`
@@ -190,9 +192,9 @@ type ProfileReport struct {
 	Roles      map[string]Quality      `json:"roles"`
 }
 
-// Report is the outcome of a plan.
+// Report is the result of a plan.
 type Report struct {
-	Default  string                   `json:"default"` // the profile that a new lab scores by
+	Default  string                   `json:"default"` // the profile by which a new lab scores
 	Mix      people.Mix               `json:"mix"`
 	People   int                      `json:"people"` // of each company
 	Days     int                      `json:"days"`
@@ -200,7 +202,7 @@ type Report struct {
 	Profiles map[string]ProfileReport `json:"profiles"`
 }
 
-// rule is a profile or a baseline, as far as it is measured.
+// rule is a profile or a baseline, and how it is measured.
 type rule struct {
 	name     string
 	version  int
@@ -235,7 +237,7 @@ func (r rule) level(s risk.Score) risk.Level {
 
 func high(l risk.Level) bool { return l.Rank() >= risk.High.Rank() }
 
-// subject is one person of one seed under every rule.
+// subject is one person of one seed, scored by every rule.
 type subject struct {
 	seed     int // index into Plan.Seeds
 	role     risk.Role
@@ -244,10 +246,10 @@ type subject struct {
 	positive bool
 	scores   []risk.Score // by rule
 	flagged  []bool
-	days     []float64 // to detection, by rule; negative: never. Carriers only.
+	days     []float64 // until detection, by rule; negative: never. For carriers only.
 }
 
-// Measure runs the plan, seeds side by side; the outcome does not depend on how many.
+// Measure runs the plan, several seeds at the same time. The result does not depend on how many.
 func Measure(ctx context.Context, plan Plan) (Report, error) {
 	if plan.People == 0 {
 		plan.People = defaultPeople
@@ -295,11 +297,11 @@ func Measure(ctx context.Context, plan Plan) (Report, error) {
 	return report, nil
 }
 
-// seed makes and scores one company.
+// seed generates and scores one company.
 func (plan Plan) seed(i int, all []rule) ([]subject, error) {
 	staff := people.Company(plan.Seeds[i], plan.People, plan.Mix)
 	done := routine.Month(staff, plan.Days)
-	acts := routine.Recorded(plan.Seeds[i], done) // what a scorer gets to see
+	acts := routine.Recorded(plan.Seeds[i], done) // what vendors recorded, which is all that a scorer sees
 	lives := map[string][]activity.Event{}
 	for _, a := range acts {
 		lives[a.Person] = append(lives[a.Person], a.Event())
@@ -330,7 +332,7 @@ func (plan Plan) seed(i int, all []rule) ([]subject, error) {
 	return subjects, nil
 }
 
-// detection is how many days after the storyline began its carrier is first HIGH; negative when never until the end.
+// detection returns after how many days of the storyline its carrier is first HIGH, or a negative number if never.
 func detection(r rule, p people.Person, events []activity.Event) float64 {
 	began := routine.Began(p)
 	for day := 0; ; day++ {
@@ -393,11 +395,11 @@ func pick(subjects []subject, match func(subject) bool) []subject {
 	return list
 }
 
-// resamples is how often seeds are drawn for the intervals.
+// resamples is how many times the seeds are resampled for the intervals.
 const resamples = 1000
 
 func quality(subjects []subject, k, seeds int) Quality {
-	// The highest score first; what is equal is told apart by nothing.
+	// The highest score first. Equal scores have no order.
 	sorted := slices.Clone(subjects)
 	slices.SortStableFunc(sorted, func(a, b subject) int { return cmp.Compare(b.scores[k], a.scores[k]) })
 	q := Quality{People: len(sorted)}
@@ -475,7 +477,7 @@ var measures = []struct {
 	},
 }
 
-// rates measures people in falling order of score, each counted as often as its seed.
+// rates measures people in falling order of score. Each counts with the weight of the person's seed.
 func rates(sorted []subject, k int, weights []float64) Rates {
 	var positive, negative, hit, alarm float64
 	for i := range sorted {

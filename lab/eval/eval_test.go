@@ -30,7 +30,7 @@ func TestSeedsAreANumberARangeOrAList(t *testing.T) {
 	}
 }
 
-// crowd makes people of two seeds from their scores in hundredths, positive if marked.
+// crowd makes people of one seed with scores in hundredths.
 func crowd(seed int, positive bool, scores ...int64) []subject {
 	var list []subject
 	for _, s := range scores {
@@ -81,8 +81,8 @@ func measure(t *testing.T, plan Plan) Report {
 	return r
 }
 
-// measuredRecall is that of the default profile where it does not find everybody, of twelve carriers of each storyline,
-// as it was measured. Two of those missed, one in each mix, lost what would have told of them in a vendor's gap.
+// measuredRecall has the recall of the default profile where it is below 1, of twelve carriers of each storyline. Two
+// of the missed carriers, one in each mix, lost the telling events in a gap of a vendor's records.
 var measuredRecall = map[people.Mix]map[string]float64{
 	people.Published: {"phish-to-malware": 11. / 12},
 	people.Sparse: {
@@ -93,8 +93,8 @@ var measuredRecall = map[people.Mix]map[string]float64{
 	},
 }
 
-// The seeds are some of those used for building; what holds on others is measured by `lab eval` and written down in
-// SYNTHETIC_DATA_SPEC.md.
+// The seeds are some of those that were used to develop the profiles. SYNTHETIC_DATA_SPEC.md has the results of `lab
+// eval` on others.
 func TestDefaultProfileIsTheBestOfAllInBothMixes(t *testing.T) {
 	for mix, plan := range map[people.Mix]Plan{
 		people.Published: {
@@ -103,8 +103,7 @@ func TestDefaultProfileIsTheBestOfAllInBothMixes(t *testing.T) {
 	} {
 		r := measure(t, plan)
 		best := r.Profiles[r.Default].Overall
-		// The recall of each storyline on these seeds, which is exact: a change that lets one fall says so here, even if the
-		// total rises.
+		// The recall of each storyline on these seeds is exact: the test fails if one falls, even if the total rises.
 		for story, q := range r.Profiles[r.Default].Storylines {
 			least, missed := measuredRecall[mix][story]
 			if !missed {
@@ -170,7 +169,7 @@ func TestReportHasTheNamesThatItPromises(t *testing.T) {
 	}
 }
 
-// The dump's files as somebody else would read them: nothing of the model is imported below this line.
+// These types read the dump's files without the model: nothing below this line uses it.
 type dumped struct {
 	ID   string    `json:"id"`
 	At   time.Time `json:"at"`
@@ -212,7 +211,7 @@ var alphas = map[string]float64{
 	"jira.overdue_security_ticket": .10,
 }
 
-// recompute is 4.1 of the design in float64.
+// recompute is the formula of section 4.1 of the design in float64.
 func recompute(decay bool, role string, life []dumped, at time.Time) float64 {
 	var r [4]float64
 	var iam, siem, commits, weekend, pushes, tickets, nights, exports int

@@ -12,10 +12,10 @@ import (
 	"example.org/security-training/services/risk"
 )
 
-// ScoreLog scores everybody of the roster at τ from a log of events, one JSON line each, in order of time (others may
-// be late where no lesson has been passed in between); it holds sums and windows in memory, and not the log. It answers
-// how many events it read, too; those of people outside the roster are left out. Neither floods nor ids that come twice
-// are looked for.
+// ScoreLog scores everyone of the roster at the time τ from a log of events, one JSON line each, in order of time. An
+// event may be late if its person passed no lesson in between. It keeps sums and windows in memory, not the log. It
+// also returns how many events it read, and ignores those of people outside the roster. It does not look for floods or
+// duplicate ids.
 func ScoreLog(log io.Reader, roster []risk.Person, p *risk.Profile, at time.Time) ([]risk.Standing, int, error) {
 	ledgers := make(map[string]*risk.Accumulator, len(roster))
 	for _, person := range roster {

@@ -19,7 +19,7 @@ func WriteJSON(w io.Writer, r Report) error {
 	return e.Encode(r)
 }
 
-// WriteText writes the report for people: every profile overall, then the default one by storyline and by role.
+// WriteText writes the report for people: every profile as a whole, and the default one by storyline and by role.
 func WriteText(w io.Writer, r Report) error {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	fmt.Fprintf(

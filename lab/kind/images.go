@@ -35,15 +35,15 @@ import (
 	"example.org/security-training/services/topology"
 )
 
-// Images are the images that a lab in kind needs beside its own.
+// Images are the images that a lab in kind needs, apart from the application's.
 type Images struct {
-	Node     string         // kind's, with Kubernetes inside
-	Official []string       // what the chart's values name: SPIRE's and PostgreSQL's
-	Values   map[string]any // the same, for the chart
+	Node     string         // kind's node, with Kubernetes
+	Official []string       // those that the chart's values name: SPIRE's and PostgreSQL's
+	Values   map[string]any // the official images, as values for the chart
 }
 
-// imagesOf reads which images the lab is to use: those of kind and of the chart's values, or those that
-// LAB_KIND_NODE_IMAGE and the settings of cluster.Official name.
+// imagesOf returns the images to use: kind's default and those of the chart's values, or those that LAB_KIND_NODE_IMAGE
+// and the settings of cluster.Official name.
 func imagesOf(lookup env.Lookup) (Images, error) {
 	official, values, err := cluster.Official(lookup)
 	if err != nil {
@@ -56,8 +56,8 @@ func imagesOf(lookup env.Lookup) (Images, error) {
 	}, nil
 }
 
-// keep remembers which images a lab was made with, and kept reads that again: who repeats `up` need not repeat what
-// they set.
+// keep stores in the lab's folder which images the lab was made with, and kept reads them again. So a second `up` does
+// not need the variables of the first.
 func (im Images) keep(f control.StateDir) error {
 	b, err := json.MarshalIndent(im, "", "  ")
 	if err != nil {
@@ -78,7 +78,7 @@ func (im Images) kept(f control.StateDir) (Images, bool) {
 	return out, true
 }
 
-// docker runs the docker command, as kind does, and gives what it says on stdout.
+// docker runs the docker command, as kind does, and returns its stdout.
 func docker(ctx context.Context, args ...string) (string, error) {
 	var out, errs bytes.Buffer
 	cmd := exec.CommandContext(ctx, "docker", args...)
@@ -92,7 +92,7 @@ func docker(ctx context.Context, args ...string) (string, error) {
 	return strings.TrimSpace(out.String()), nil
 }
 
-// engine asks the Docker engine whether it is there; it has two seconds.
+// engine checks that the Docker engine answers within two seconds.
 func engine(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
 	defer cancel()
@@ -105,8 +105,8 @@ func isLocal(ctx context.Context, image string) bool {
 	return err == nil
 }
 
-// missing are the images that are not on the engine, with the bytes that each would have to be downloaded, or why it
-// cannot be.
+// missing returns the images that the engine does not have, with the size of each download. It returns an error if an
+// image cannot be downloaded.
 func (im Images) missing(ctx context.Context) (bytes map[string]int64, err error) {
 	bytes = map[string]int64{}
 	ctx, cancel := context.WithTimeout(ctx, 4*time.Second)
@@ -126,7 +126,7 @@ func (im Images) missing(ctx context.Context) (bytes map[string]int64, err error
 	return bytes, errors.Join(faults...)
 }
 
-// download is how many bytes pulling an image takes at most.
+// download returns how many bytes pulling an image takes at most.
 func download(ctx context.Context, image string) (int64, error) {
 	ref, err := name.ParseReference(image)
 	if err != nil {
@@ -147,8 +147,8 @@ func download(ctx context.Context, image string) (int64, error) {
 	return n, nil
 }
 
-// programs are the binaries of the application's image: what the topology runs, and what brings SPIRE and the lab
-// together.
+// programs lists the binaries of the application's image: those that the topology runs, and the one that connects SPIRE
+// and the lab.
 func programs(topo *topology.Topology) []string {
 	out := []string{"bridge", "registrar"}
 	for _, w := range topo.Workloads {
@@ -160,8 +160,8 @@ func programs(topo *topology.Topology) []string {
 	return out
 }
 
-// application assembles the application's image from the built binaries: no base, no Docker build. Its tag is made of
-// its content, so that other programs are another image.
+// application assembles the application's image from the built binaries, without a base image and without a Docker
+// build. Its tag is a digest of its content, so other programs make another image.
 func application(binaries string, topo *topology.Topology) (v1.Image, name.Tag, error) {
 	fail := func(err error) (v1.Image, name.Tag, error) {
 		return nil, name.Tag{}, fmt.Errorf("assemble the application's image: %w", err)
@@ -189,7 +189,7 @@ func application(binaries string, topo *topology.Topology) (v1.Image, name.Tag, 
 		tarball.WithCompressionLevel(
 			gzip.NoCompression,
 		),
-	) // it goes no further than the next node: packing would take longer than the way
+	) // not compressed: it goes no further than the node, and compressing takes longer than copying
 	if err != nil {
 		return fail(err)
 	}
@@ -238,7 +238,7 @@ func addFile(w *tar.Writer, from, to string, mode int64) error {
 	return err
 }
 
-// nodeOf waits for a cluster's node to have a containerd that answers, which is long before the cluster is ready.
+// nodeOf waits until containerd answers on a cluster's node, which is long before the cluster is ready.
 func nodeOf(ctx context.Context, provider *kindcluster.Provider, c string) (nodes.Node, error) {
 	tick := time.NewTicker(300 * time.Millisecond)
 	defer tick.Stop()
@@ -255,8 +255,8 @@ func nodeOf(ctx context.Context, provider *kindcluster.Provider, c string) (node
 	}
 }
 
-// load brings images to the node: the application's, and of the official ones those that are on the engine; the node
-// pulls the others itself. What the node has already is left alone. It counts what it has brought.
+// load copies images to the node: the application's, and those of the official ones that the engine has. The node pulls
+// the others itself. It skips images that the node has, and counts those that it has copied.
 func load(
 	ctx context.Context, provider *kindcluster.Provider, c string,
 	app v1.Image, tag name.Tag, official []string, count *counter,
@@ -299,11 +299,11 @@ func load(
 	return group.Wait()
 }
 
-// counter is how many images have been brought of those that have to be. They are brought while the cluster starts, and
-// waited for by a step of their own.
+// counter counts the images that are on the node, of those that have to be. They are copied while the cluster starts,
+// and awaited by a later step.
 type counter struct{ done, all atomic.Int64 }
 
-// await waits for what loaded says, and has the step under way show how many images there are until then.
+// await waits for the result of loading, and shows meanwhile how many images are on the node.
 func (c *counter) await(ctx context.Context, loaded <-chan error) error {
 	tick := time.NewTicker(100 * time.Millisecond)
 	defer tick.Stop()
@@ -325,8 +325,8 @@ func (c *counter) await(ctx context.Context, loaded <-chan error) error {
 	}
 }
 
-// loadArchive hands an image to a node, which may stop in the middle: then, and when ctx ends, archive is closed, so
-// that its writer is not left waiting.
+// loadArchive loads an image into a node. If the node stops in the middle, or ctx ends, it closes archive, so that the
+// writer of archive does not block.
 func loadArchive(ctx context.Context, node nodes.Node, archive io.ReadCloser) error {
 	defer archive.Close()
 	defer context.AfterFunc(ctx, func() { archive.Close() })()
@@ -354,7 +354,7 @@ func loadFromEngine(ctx context.Context, node nodes.Node, image string) error {
 	return nil
 }
 
-// onNode tells whether an image is on a node, by any of the names that it may have there.
+// onNode returns a function that says whether an image is on a node, under any of the names that it may have there.
 func onNode(ctx context.Context, node nodes.Node) (func(image string) bool, error) {
 	var out bytes.Buffer
 	if err := node.CommandContext(
@@ -368,7 +368,7 @@ func onNode(ctx context.Context, node nodes.Node) (func(image string) bool, erro
 		if err != nil {
 			return false
 		}
-		// A registry may go by several names, the default one does; repository and tag tell enough here.
+		// A registry may have several names, as the default one has, so only repository and tag are compared.
 		want := "/" + ref.Context().RepositoryStr() + ":" + ref.Identifier()
 		return slices.ContainsFunc(there, func(is string) bool { return strings.HasSuffix("/"+is, want) })
 	}, nil

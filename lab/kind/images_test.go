@@ -28,8 +28,8 @@ import (
 	"example.org/security-training/services/topology"
 )
 
-// programsIn makes a folder with a program of each name: this test's own, since an image's architecture is read from
-// one.
+// programsIn makes a folder with a program of each name. Each is a copy of this test's own, because the image's
+// architecture is read from a program.
 func programsIn(t *testing.T, names []string, extra string) string {
 	t.Helper()
 	dir := t.TempDir()
@@ -140,7 +140,7 @@ func TestEachImageCanBeAnother(t *testing.T) {
 	if len(spire) != 2 {
 		t.Errorf("SPIRE's images are %v", own.Official)
 	}
-	// What was chosen is what the chart is given, and what a lab remembers.
+	// The images that were chosen are in the chart's values and in the lab's folder.
 	f := control.StateDir(t.TempDir())
 	if err := own.keep(f); err != nil {
 		t.Fatal(err)
@@ -205,7 +205,7 @@ func TestEveryClaimOfTheChartHasItsVolume(t *testing.T) {
 	}
 }
 
-// told is a step that keeps what it was told.
+// told is a running step that records what it is told.
 type told struct {
 	progress.Quiet
 	mu     sync.Mutex

@@ -1,5 +1,5 @@
-// Package kind runs a lab on a Kubernetes cluster of its own, in a container of this machine's Docker engine: kind
-// makes the cluster, the cluster runtime does the rest.
+// Package kind runs a lab on a Kubernetes cluster of its own, in a container of this machine's Docker engine. It makes
+// the cluster with kind; package cluster does the rest.
 package kind
 
 import (
@@ -30,22 +30,23 @@ import (
 	"example.org/security-training/services/topology"
 )
 
-// RuntimeName is what status says of a lab's runtime.
+// RuntimeName is the name of this runtime in a status.
 const RuntimeName = "kind"
 
 const defaultNode = defaults.Image
 
-// Runtime makes clusters by kind.
+// Runtime runs each lab on a kind cluster of its own.
 type Runtime struct {
 	Lookup   env.Lookup
 	Binaries string   // the folder with the built programs
-	Self     []string // the command that runs a supervisor, to which the lab's folder is appended
+	Self     []string // the command of a supervisor, to which the lab's folder is appended
 	Version  string
 }
 
 var _ lab.Runtime = (*Runtime)(nil)
 
-// Find returns the lab called name, or lab.ErrNone; the lab and control.ErrGone if its supervisor does not run.
+// Find returns the lab called name. It returns lab.ErrNone if there is none, and both the lab and control.ErrGone if
+// its supervisor does not run.
 func (r *Runtime) Find(ctx context.Context, name string) (lab.Lab, error) {
 	return control.FindNamed(ctx, r.Lookup, name, down)
 }
@@ -67,93 +68,65 @@ func (r *Runtime) Up(ctx context.Context, spec lab.Spec, p progress.Reporter) (l
 	if err != nil {
 		return nil, err
 	}
-	c := clusterName(spec.Name)
-	provider := newProvider()
-	if own, err := owns(ctx, provider, c, f); err != nil {
-		return nil, err
-	} else if !own {
-		return nil, &lab.Error{Code: lab.ExitConflict, What: "make the cluster " + c, Why: errors.New(
-			"it is there already, of a lab whose folder is elsewhere or gone",
-		),
-			Try: "another --name, or lab down with the LAB_HOME that it was brought up with, or, if it is not needed: docker " +
-				"rm -f -v " + c + "-control-plane"}
-	}
-	images, err := imagesOf(r.Lookup)
-	if err != nil {
+	b := &bringUp{provider: newProvider(), cluster: clusterName(spec.Name), folder: f}
+	if err := b.refuseForeignCluster(ctx); err != nil {
 		return nil, err
 	}
-	if kept, ok := images.kept(f); ok {
-		images = kept // they are on the node already
-	} else if missing, err := images.missing(ctx); err != nil {
-		return nil, &lab.Error{
-			Code: lab.ExitPrecondition, What: "find the images", Why: err,
-			Try: "docker pull …, or name others: LAB_KIND_NODE_IMAGE, LAB_POSTGRES_IMAGE, LAB_SPIRE_VERSION",
-		}
-	} else if len(missing) > 0 {
-		p.Say("to download: %s", Sizes(missing))
+	if b.images, err = r.chooseImages(ctx, f, p); err != nil {
+		return nil, err
 	}
 	topo, err := topology.FromYAML(manifests.Topology())
 	if err != nil {
 		return nil, err
 	}
-	app, tag, err := application(r.Binaries, topo)
-	if err != nil {
+	b.claims = claims(topo)
+	if b.app, b.tag, err = application(r.Binaries, topo); err != nil {
 		return nil, err
 	}
-	images.Values["persistence"] = map[string]any{"storageClass": volumeClass}
-	var (
-		loaded   chan error
-		bringing counter
-		revived  time.Time // when a stopped cluster was started again
-	)
+	b.images.Values["persistence"] = map[string]any{"storageClass": volumeClass}
 	in := cluster.Installation{
-		Runtime: &cluster.Runtime{Lookup: r.Lookup, Self: r.Self, Version: r.Version},
-		Folder:  f,
-		Spec:    spec,
-		Name:    RuntimeName,
-		Context: "kind-" + c,
-		Image:   imageName(tag),
-		Values:  images.Values,
-		Down:    down,
-		Before: []cluster.Step{
-			{What: "kind cluster " + c, Do: func(ctx context.Context) error {
-				loaded = make(chan error, 1)
-				var err error
-				if revived, err = ensure(ctx, provider, c, images.Node, func(ctx context.Context) {
-					go func() { loaded <- load(ctx, provider, c, app, tag, images.Official, &bringing) }()
-				}); err != nil {
-					return err
-				}
-				return mark(ctx, provider, c, f)
-			}},
-			{What: "images", Do: func(ctx context.Context) error {
-				return bringing.await(ctx, loaded)
-			}},
-		},
-		Made: images.keep,
-		Prepare: func(ctx context.Context, client kubernetes.Interface, s cluster.Settings) error {
-			node, err := nodeOf(ctx, provider, c)
-			if err != nil {
-				return err
-			}
-			if !revived.IsZero() {
-				if err := awaitRestarted(ctx, client, s.Namespace, revived); err != nil {
-					return err
-				}
-			}
-			return volumes(ctx, client, node, s.Namespace, claims(topo))
-		},
-		Kubeconfig: func() ([]byte, error) {
-			text, err := provider.KubeConfig(c, false)
-			return []byte(text), err
-		},
+		Runtime:    &cluster.Runtime{Lookup: r.Lookup, Self: r.Self, Version: r.Version},
+		Folder:     f,
+		Spec:       spec,
+		Name:       RuntimeName,
+		Context:    "kind-" + b.cluster,
+		Image:      imageName(b.tag),
+		Values:     b.images.Values,
+		Down:       down,
+		Before:     b.steps(),
+		Made:       b.images.keep,
+		Prepare:    b.prepare,
+		Kubeconfig: b.kubeconfig,
 	}
 	return in.Up(ctx, p)
 }
 
-// owns says whether a cluster of the name c, if there is one, is the one that the lab of f made: not that of a lab of
-// the same name which another user, or another LAB_HOME, brought up. An `up` that ended before it marked its cluster
-// has settings and no mark.
+// chooseImages returns the images that the lab of f runs: those that its node has already, or those that the
+// environment names. It tells p what has to be downloaded.
+func (r *Runtime) chooseImages(ctx context.Context, f control.StateDir, p progress.Reporter) (Images, error) {
+	images, err := imagesOf(r.Lookup)
+	if err != nil {
+		return images, err
+	}
+	if kept, ok := images.kept(f); ok {
+		return kept, nil
+	}
+	missing, err := images.missing(ctx)
+	if err != nil {
+		return images, &lab.Error{
+			Code: lab.ExitPrecondition, What: "find the images", Why: err,
+			Try: "docker pull …, or name others: LAB_KIND_NODE_IMAGE, LAB_POSTGRES_IMAGE, LAB_SPIRE_VERSION",
+		}
+	}
+	if len(missing) > 0 {
+		p.Say("to download: %s", Sizes(missing))
+	}
+	return images, nil
+}
+
+// owns says whether the cluster called c, if there is one, was made by the lab of f. It may have been made by a lab of
+// the same name of another user or in another LAB_HOME. An `up` that was interrupted before it marked its cluster left
+// settings and no mark; that cluster is the lab's own.
 func owns(ctx context.Context, provider *kindcluster.Provider, c string, f control.StateDir) (bool, error) {
 	is, err := containerOf(ctx, provider, c)
 	if err != nil || is == "" {
@@ -181,7 +154,7 @@ func mark(ctx context.Context, provider *kindcluster.Provider, c string, f contr
 	return control.Replace(f.Path(markFile), []byte(is), 0o600)
 }
 
-// containerOf is the ID of a cluster's container, "" if there is no such cluster.
+// containerOf returns the ID of a cluster's container, or "" if there is no such cluster.
 func containerOf(ctx context.Context, provider *kindcluster.Provider, c string) (string, error) {
 	list, err := provider.ListInternalNodes(c)
 	if err != nil || len(list) == 0 {
@@ -190,7 +163,7 @@ func containerOf(ctx context.Context, provider *kindcluster.Provider, c string) 
 	return docker(ctx, "inspect", "--format", "{{.Id}}", list[0].String())
 }
 
-// Sizes says which images would be downloaded, and how much that is.
+// Sizes describes the images that would be downloaded, with their sizes.
 func Sizes(missing map[string]int64) string {
 	var parts []string
 	total := int64(0)
@@ -203,7 +176,8 @@ func Sizes(missing map[string]int64) string {
 	return fmt.Sprintf("%s; %d MB in all", strings.Join(parts, ", "), total/1_000_000)
 }
 
-// Available says whether a lab in kind can be brought up here: nil, and what would have to be downloaded; or why not.
+// Available says whether a lab in kind can be brought up here. It returns the sizes of the images to download, or an
+// error that says why it cannot.
 func (r *Runtime) Available(ctx context.Context) (toDownload map[string]int64, err error) {
 	if err := engine(ctx); err != nil {
 		return nil, fmt.Errorf("no Docker engine answers (%w)", err)
@@ -215,8 +189,9 @@ func (r *Runtime) Available(ctx context.Context) (toDownload map[string]int64, e
 	return images.missing(ctx)
 }
 
-// ensure finds the cluster, starts it again if it was stopped, or makes it. Half a cluster, which an interrupted start
-// left, is removed and made again. It calls meanwhile once there is, or is about to be, a node to do something with.
+// ensure finds the cluster, starts it if it was stopped, or makes it. It replaces an incomplete cluster, which an
+// interrupted start left. It calls meanwhile when a node exists or is being made. It returns when it started a stopped
+// cluster, or zero.
 func ensure(
 	ctx context.Context,
 	provider *kindcluster.Provider,
@@ -239,7 +214,7 @@ func ensure(
 			return revived, fmt.Errorf("remove half a cluster: %w", err)
 		}
 	}
-	beside, stop := context.WithCancel(ctx)
+	loading, stop := context.WithCancel(ctx)
 	made := make(chan error, 1)
 	go func() {
 		made <- provider.Create(
@@ -247,10 +222,10 @@ func ensure(
 			kindcluster.CreateWithDisplaySalutation(false),
 		)
 	}()
-	meanwhile(beside)
+	meanwhile(loading)
 	select {
 	case err = <-made:
-	case <-ctx.Done(): // kind cannot be interrupted: what it makes is removed when it has
+	case <-ctx.Done(): // kind cannot be interrupted: wait for it, and then remove the cluster
 		stop()
 		return time.Time{}, errors.Join(ctx.Err(), <-made, provider.Delete(c, ""))
 	}
@@ -262,7 +237,7 @@ func ensure(
 	return time.Time{}, nil
 }
 
-// revive starts the nodes that are stopped, and says when, if there were any.
+// revive starts the nodes that are stopped. It returns when, or zero if none was stopped.
 func revive(ctx context.Context, list []nodes.Node) (at time.Time, err error) {
 	for _, n := range list {
 		state, err := docker(ctx, "inspect", "--format", "{{.State.Running}}", n.String())
@@ -280,8 +255,8 @@ func revive(ctx context.Context, list []nodes.Node) (at time.Time, err error) {
 	return at, nil
 }
 
-// awaitRestarted waits until every container of the namespace has been started since: until its kubelet has looked, a
-// cluster that was stopped says that all is as it was.
+// awaitRestarted waits until every container of the namespace has started after since. Right after a stopped cluster
+// starts, the API server still reports the state from before.
 func awaitRestarted(ctx context.Context, client kubernetes.Interface, namespace string, since time.Time) error {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Minute)
 	defer cancel()
@@ -322,8 +297,8 @@ func down(ctx context.Context, l *control.Lab) ([]string, error) {
 	return append(removed, more...), err
 }
 
-// remove removes the cluster that the lab of f made, if there is one: containers, volumes, the entries of kubeconfig
-// and, with the last cluster, kind's network.
+// remove removes the cluster that the lab of f made, if there is one: its containers and volumes, its entries of
+// kubeconfig and, if no other cluster is left, kind's network.
 func remove(ctx context.Context, name string, f control.StateDir) ([]string, error) {
 	c := clusterName(name)
 	provider := newProvider()
@@ -355,7 +330,7 @@ func newProvider() *kindcluster.Provider {
 	return kindcluster.NewProvider(kindcluster.ProviderWithDocker(), kindcluster.ProviderWithLogger(log.NoopLogger{}))
 }
 
-// platformOf is the architecture that a program was built for, as images name it.
+// platformOf returns the architecture that a program was built for, by its name in images.
 func platformOf(program string) (string, error) {
 	f, err := elf.Open(program)
 	if err != nil {

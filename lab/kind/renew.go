@@ -13,11 +13,11 @@ import (
 
 var _ lab.Renewer = (*Runtime)(nil)
 
-// imageName is what the chart calls the application's image.
+// imageName is the name of the application's image in the chart.
 func imageName(tag name.Tag) string { return tag.RepositoryStr() + ":" + tag.TagStr() }
 
-// Outdated implements lab.Renewer. All workloads are of one image, whose tag is made of its content: either all run
-// it, or none.
+// Outdated implements lab.Renewer. All workloads share one image, whose tag is a digest of its content, so usually all
+// of them are outdated or none.
 func (r *Runtime) Outdated(ctx context.Context, l lab.Lab) ([]string, error) {
 	topo, err := topology.FromYAML(manifests.Topology())
 	if err != nil {
@@ -45,8 +45,8 @@ func otherThan(image string, st lab.Status) []string {
 	return out
 }
 
-// Renew implements lab.Renewer for all workloads, whichever are listed: the image that was built is loaded, and the
-// chart is upgraded to it.
+// Renew implements lab.Renewer. It renews all workloads, whichever are listed: it loads the new image and upgrades the
+// chart to it.
 func (r *Runtime) Renew(ctx context.Context, l lab.Lab, _ []string, p progress.Reporter) error {
 	st, err := l.Status(ctx)
 	if err != nil {

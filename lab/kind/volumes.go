@@ -17,18 +17,18 @@ import (
 )
 
 const (
-	// volumeClass is the storage class of the volumes that are made beforehand; there is no provisioner of that name.
+	// volumeClass is the storage class of volumes that are made in advance. No provisioner has that name.
 	volumeClass = "lab"
-	// volumeFolder is where they are on the node.
+	// volumeFolder is the folder of the volumes on the node.
 	volumeFolder = "/var/local/security-training"
-	// volumeSize is what a volume claims to be; a folder of the node has no size of its own.
+	// volumeSize is the declared size. A folder of the node has no size of its own.
 	volumeSize = "1Gi"
 )
 
-// serverClaim is the one claim that a StatefulSet makes, rather than the chart.
+// serverClaim is the one claim that is made by a StatefulSet and not by the chart.
 const serverClaim = "data-" + cluster.SPIREPod
 
-// claims are the chart's, by name.
+// claims returns the names of the chart's claims.
 func claims(topo *topology.Topology) []string {
 	out := []string{serverClaim}
 	for _, w := range topo.Workloads {
@@ -39,8 +39,8 @@ func claims(topo *topology.Topology) []string {
 	return out
 }
 
-// volumes makes the volume of every claim before it is claimed. kind's provisioner makes them one after the other, each
-// by a pod of its own, and the SPIRE server, for whom everybody waits, came last.
+// volumes makes the volume of every claim in advance. kind's provisioner would make them one after the other, each by a
+// pod of its own, and the one of the SPIRE server, on which everything waits, came last.
 func volumes(
 	ctx context.Context,
 	client kubernetes.Interface,
@@ -79,8 +79,8 @@ func volumes(
 			return fmt.Errorf("make volume %s: %w", n, err)
 		}
 	}
-	// A StatefulSet makes its claim in the same moment as its pod. The scheduler may look between the two, and looks at
-	// that pod again only when five minutes are over. A claim that is there is taken.
+	// The StatefulSet makes its claim at the same time as its pod. If the scheduler looks between the two, it looks at
+	// the pod again only after five minutes. So the claim is made here; the StatefulSet takes a claim that exists.
 	class := volumeClass
 	claim := &v1.PersistentVolumeClaim{
 		ObjectMeta: metav1.ObjectMeta{Name: serverClaim},

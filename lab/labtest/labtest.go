@@ -1,5 +1,5 @@
-// Package labtest holds what the tests of several packages under lab share: files, and a policy that is kept in two of
-// them.
+// Package labtest has helpers for the tests of several packages of lab: files, and a policy with its shipped and its
+// running file.
 package labtest
 
 import (
@@ -10,11 +10,10 @@ import (
 	"example.org/security-training/services/topology"
 )
 
-// Policy is a policy in a folder of the test's own, as a lab keeps it: the shipped one and the running one, which can
-// be edited.
+// Policy is a lab's policy in a folder of the test: a shipped file, and a running file that can be edited.
 type Policy struct{ path string }
 
-// NewPolicy writes text as the running policy. The shipped one is not there until a test writes it.
+// NewPolicy writes text as the running policy. There is no shipped policy until a test writes it.
 func NewPolicy(t *testing.T, text string) Policy {
 	t.Helper()
 	p := Policy{filepath.Join(t.TempDir(), "topology.yaml")}
@@ -28,7 +27,7 @@ func (p Policy) Topology() string { return p.path }
 // Shipped is the path of the shipped policy.
 func (p Policy) Shipped() string { return p.path + ".shipped" }
 
-// Parse reads a topology that must be valid.
+// Parse parses a topology that must be valid.
 func Parse(t *testing.T, text []byte) *topology.Topology {
 	t.Helper()
 	topo, err := topology.FromYAML(text)

@@ -14,17 +14,17 @@ import (
 	"example.org/security-training/services/env"
 )
 
-// Kept is something in the cache folder, which stays when a lab goes.
+// Kept is an entry of the cache folder, which stays when a lab is removed.
 type Kept struct {
 	Path  string
-	What  string // for people, with why it is kept
+	What  string // what it is and why it is kept, for people
 	Bytes uint64
 }
 
-// String is a line for people.
+// String describes the entry on one line for people.
 func (k Kept) String() string { return fmt.Sprintf("%s: %s, %s", k.Path, k.What, size(k.Bytes)) }
 
-// inCache says what an entry of the cache folder is, by the beginning of its name. What is not here is not the lab's.
+// inCache lists the entries of the cache folder by the beginning of their names. Other entries are not the lab's.
 var inCache = []struct{ prefix, what string }{
 	{"database-", "the database template, from which the next lab starts without initdb"},
 	{"postgresql-", "PostgreSQL's programs, so that they are downloaded once"},
@@ -36,7 +36,7 @@ var inCache = []struct{ prefix, what string }{
 // Bundles is the name of the folder of bundles within the cache folder.
 const Bundles = "bundles"
 
-// CacheDir is the folder of what labs leave to the next ones. It may not be there yet. Other users cannot change it.
+// CacheDir is the folder of what labs leave to later labs. It need not exist yet. Other users cannot change it.
 func CacheDir(lookup env.Lookup) (string, error) { return cache(lookup) }
 
 // Cached lists what is in the cache folder.
@@ -65,11 +65,11 @@ func Cached(lookup env.Lookup) ([]Kept, error) {
 	return kept, nil
 }
 
-// bytesIn is what the files below a folder take.
+// bytesIn is the size of all files below a folder.
 func bytesIn(dir string) (n uint64) {
 	_ = filepath.WalkDir(dir, func(_ string, d fs.DirEntry, err error) error {
 		if err != nil {
-			return nil // it is gone: another lab tidies up
+			return nil // another lab has just removed it
 		}
 		if fi, err := d.Info(); err == nil && fi.Mode().IsRegular() {
 			n += uint64(fi.Size())
@@ -79,10 +79,10 @@ func bytesIn(dir string) (n uint64) {
 	return n
 }
 
-// RemoveCache removes what is in the cache folder, except programs that a lab of this user runs: those are kept. It
-// waits for a `lab up` that is at work.
+// RemoveCache empties the cache folder, except for programs that a lab of this user runs. It waits for a `lab up` that
+// is in progress.
 func RemoveCache(ctx context.Context, lookup env.Lookup, p progress.Reporter) (removed, kept []Kept, err error) {
-	f, err := control.StateDirOf(lookup, "lab") // any name will do: the turn is every lab's
+	f, err := control.StateDirOf(lookup, "lab") // any name will do: the turn is the same for all labs
 	if err != nil {
 		return nil, nil, err
 	}
@@ -90,7 +90,7 @@ func RemoveCache(ctx context.Context, lookup env.Lookup, p progress.Reporter) (r
 	if err != nil {
 		return nil, nil, err
 	}
-	defer os.Remove(filepath.Dir(string(f))) // made for the turn, perhaps: it refuses while there are labs
+	defer os.Remove(filepath.Dir(string(f))) // Turn may have made it; fails while there are labs
 	defer turn.Close()
 	all, err := Cached(lookup)
 	if err != nil {
@@ -111,15 +111,15 @@ func RemoveCache(ctx context.Context, lookup env.Lookup, p progress.Reporter) (r
 		removed = append(removed, k)
 	}
 	if dir, err := cache(lookup); err == nil {
-		_ = os.Remove(dir) // which refuses while there is something in it
+		_ = os.Remove(dir) // fails unless it is empty
 	}
 	return removed, kept, nil
 }
 
-// runs says whether one of the labs runs programs below path, or a process that is one of another folder of labs.
+// runs says whether a lab, or a process of a lab in another folder, runs a program below path.
 func runs(lookup env.Lookup, labs []string, path string) bool {
 	below := path + string(filepath.Separator)
-	if programs, err := filepath.Glob("/proc/[0-9]*/exe"); err == nil { // the pattern is a good one
+	if programs, err := filepath.Glob("/proc/[0-9]*/exe"); err == nil { // the pattern is valid
 		for _, p := range programs {
 			if program, err := os.Readlink(p); err == nil && strings.HasPrefix(program, below) {
 				return true
@@ -129,7 +129,7 @@ func runs(lookup env.Lookup, labs []string, path string) bool {
 	for _, name := range labs {
 		f, err := control.StateDirOf(lookup, name)
 		if err != nil {
-			return true // it cannot be known
+			return true // unknown: assume that it does
 		}
 		var st settings
 		if err := f.Read(&st); err != nil || strings.HasPrefix(st.Postgres+"/", below) {

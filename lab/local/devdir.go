@@ -12,8 +12,8 @@ import (
 	"example.org/security-training/services/env"
 )
 
-// chooseDevDir keeps from where the learning system reads its pages. Where it has a uid of its own, it must be able to
-// read them; it is given nothing for that.
+// chooseDevDir stores the folder from which the learning system reads its pages. The learning system must be able to
+// read it with its own uid; chooseDevDir changes no permissions.
 func chooseDevDir(st *settings, lookup env.Lookup) (err error) {
 	st.DevDir, err = control.DevDirOf(lookup)
 	if err != nil || st.DevDir == "" || st.UIDs == 0 {

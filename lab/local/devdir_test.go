@@ -14,7 +14,8 @@ import (
 	"example.org/security-training/services/topology"
 )
 
-// TestTheLearningSystemAloneIsToldWherePagesAreDeveloped reads what a workload is told as the learning system does.
+// TestTheLearningSystemAloneIsToldWherePagesAreDeveloped reads the environment of the workloads as the learning system
+// does.
 func TestTheLearningSystemAloneIsToldWherePagesAreDeveloped(t *testing.T) {
 	topo, err := topology.FromYAML(manifests.Topology())
 	if err != nil {
@@ -40,7 +41,7 @@ func TestTheLearningSystemAloneIsToldWherePagesAreDeveloped(t *testing.T) {
 	}
 }
 
-// told is a lookup in what a process is given.
+// told looks variables up in a process's environment.
 func told(environment []string) env.Lookup {
 	return func(name string) (string, bool) {
 		for _, v := range environment {

@@ -19,17 +19,17 @@ import (
 	"example.org/security-training/services/topology"
 )
 
-// Check is one precondition. Its JSON keys are a contract.
+// Check is the result of checking one precondition. Its JSON keys are a contract.
 type Check struct {
 	Category string `json:"category"`
 	What     string `json:"what"`
 	OK       bool   `json:"ok"`
-	Needed   bool   `json:"needed"` // without it, the lab does not start
+	Needed   bool   `json:"needed"` // the lab does not start without it
 	Found    string `json:"found"`
-	Mend     string `json:"mend,omitempty"` // a command
+	Mend     string `json:"mend,omitempty"` // a command that mends it
 }
 
-// Doctor checks everything that a local lab needs, and what would give it more.
+// Doctor checks everything that a local lab needs, and what it can use.
 func Doctor(ctx context.Context, lookup env.Lookup) []Check {
 	var out []Check
 	add := func(category, what string, needed Need, mend string, found string, err error) {
@@ -106,7 +106,7 @@ func Doctor(ctx context.Context, lookup env.Lookup) []Check {
 // Need says how much a check matters.
 type Need int
 
-// A check that is Needed keeps a lab from starting; one that is Wanted would give it more.
+// A lab does not start without what is Needed. What is Wanted makes it better.
 const (
 	Needed Need = iota
 	Wanted

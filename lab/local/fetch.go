@@ -26,26 +26,25 @@ import (
 )
 
 const (
-	// repository is where the library finds its archives, unless LAB_POSTGRES_REPOSITORY names a mirror.
+	// repository is where the library downloads from, unless LAB_POSTGRES_REPOSITORY names a mirror.
 	repository = "https://repo1.maven.org/maven2"
-	// fetched is the version that is downloaded: the major one that the chart runs.
+	// fetched is the version to download: the same major version as in the chart.
 	fetched = embeddedpostgres.V17
 )
 
-// archive is PostgreSQL's programs for this machine, as they are in a repository.
+// archive is the archive with PostgreSQL's programs for this machine, in a repository.
 type archive struct {
-	name string // as the library calls it, without its ending
+	name string // as the library names it, without the extension
 	url  string
-	size int64 // bytes to download
+	size int64 // in bytes
 }
 
-// String says what would be downloaded, and how much.
+// String describes the download and its size.
 func (a archive) String() string {
 	return fmt.Sprintf("PostgreSQL %s, %.1f MB, from %s", fetched, float64(a.size)/1e6, a.url)
 }
 
-// safe refuses to take programs from where anybody on the way could have put others: it wants https, or this very
-// machine.
+// safe accepts only HTTPS, or this machine. Over any other connection, others could replace the programs.
 func safe(u *url.URL) error {
 	if u.Scheme == "https" {
 		return nil
@@ -54,10 +53,10 @@ func safe(u *url.URL) error {
 		(u.Hostname() == "localhost" || ip != nil && ip.IsLoopback()) {
 		return nil
 	}
-	return fmt.Errorf("%s: programs come by https, or from this machine", u.Redacted())
+	return fmt.Errorf("%s: programs must come by https, or from this machine", u.Redacted())
 }
 
-// ask asks a repository for one file, and follows it only to where it is safe.
+// ask requests a file of a repository. It follows redirects only to safe addresses.
 func ask(ctx context.Context, method, address string) (*http.Response, error) {
 	req, err := http.NewRequestWithContext(ctx, method, address, nil)
 	if err == nil {
@@ -66,10 +65,10 @@ func ask(ctx context.Context, method, address string) (*http.Response, error) {
 	if err != nil {
 		return nil, err
 	}
-	req.Header.Set("Accept-Encoding", "identity") // how long it is, is said of the file itself
+	req.Header.Set("Accept-Encoding", "identity") // otherwise the length would be that of the compressed answer
 	client := &http.Client{CheckRedirect: func(next *http.Request, via []*http.Request) error {
 		if len(via) > 5 {
-			return errors.New("it sends us round in circles")
+			return errors.New("it redirects too many times")
 		}
 		return safe(next.URL)
 	}}
@@ -84,7 +83,7 @@ func ask(ctx context.Context, method, address string) (*http.Response, error) {
 	return resp, nil
 }
 
-// findArchive asks the repository, which has three seconds, for the archive and for its checksum.
+// findArchive asks the repository for the archive and its checksum. It gives up after three seconds.
 func findArchive(ctx context.Context, lookup env.Lookup) (archive, error) {
 	a := archive{}
 	machine := map[string]string{"amd64": "amd64", "arm64": "arm64v8"}[runtime.GOARCH]
@@ -120,13 +119,13 @@ func findArchive(ctx context.Context, lookup env.Lookup) (archive, error) {
 	return a, nil
 }
 
-// fetchedPrograms is the folder that fetch fills, below a cache folder.
+// fetchedPrograms is the folder below the cache folder into which fetch writes.
 func fetchedPrograms(home string) string {
 	return filepath.Join(home, "postgresql-"+string(fetched), "bin")
 }
 
-// fetch downloads a into the cache folder, tries the programs as who, and returns their folder. What is there is whole:
-// it gets its name last.
+// fetch downloads a into the cache folder, tries the programs as the account who, and returns their folder. The folder
+// gets its name last, so if it exists, it is complete.
 func (a archive) fetch(ctx context.Context, home string, who account) (string, error) {
 	if err := os.MkdirAll(home, 0o711); err != nil {
 		return "", fmt.Errorf("download PostgreSQL: %w", err)
@@ -143,10 +142,10 @@ func (a archive) fetch(ctx context.Context, home string, who account) (string, e
 	if err := a.download(ctx, filepath.Join(tmp, "archive", a.name+".txz")); err != nil {
 		return "", fmt.Errorf("download PostgreSQL: %w", err)
 	}
-	// The library finds the archive there and unpacks it. It would download one as well, and check it only if a checksum
-	// happens to be answered. Beyond that it knows only to start a server, with a password and, as root, not at all. Ours
-	// is started by the supervisor, so the library's way ends where it would make its data folder: os.RemoveAll refuses to
-	// remove a path that ends in a dot.
+	// Start unpacks the archive that is there. Without it, the library would download one, and verify that only if the
+	// repository happens to have a checksum. The library can also start a server, but with a password, and not as root;
+	// the supervisor starts the server here. So Start must fail where it would make the data folder: os.RemoveAll
+	// refuses a path that ends in a dot.
 	server := embeddedpostgres.NewDatabase(
 		embeddedpostgres.DefaultConfig().Version(fetched).BinaryRepositoryURL("file:///dev/null").Port(0).
 			CachePath(filepath.Join(tmp, "archive")).RuntimePath(filepath.Join(tmp, "run")).BinariesPath(programs).
@@ -174,7 +173,7 @@ func (a archive) fetch(ctx context.Context, home string, who account) (string, e
 	return bin, nil
 }
 
-// download writes the compressed tar within a to the file at path, if a has the checksum that its repository says.
+// download writes the compressed tar of the archive to path, if the archive has the checksum that its repository gives.
 func (a archive) download(ctx context.Context, path string) error {
 	sum, err := read(ctx, a.url+".sha256", 1<<10)
 	if err != nil {
@@ -212,7 +211,7 @@ func (a archive) download(ctx context.Context, path string) error {
 	return errors.Join(err, to.Close())
 }
 
-// read reads one file of a repository, which may have so many bytes.
+// read reads a file of a repository, of at most most bytes.
 func read(ctx context.Context, address string, most int64) ([]byte, error) {
 	resp, err := ask(ctx, http.MethodGet, address)
 	if err != nil {
@@ -229,8 +228,8 @@ func read(ctx context.Context, address string, most int64) ([]byte, error) {
 	return b, nil
 }
 
-// ensurePostgres finds PostgreSQL's programs in one of dirs, or downloads them below the folder home, which it tells
-// say before it begins. Its error names every way.
+// ensurePostgres finds PostgreSQL's programs in one of dirs, or downloads them below the folder home. It calls say
+// before it downloads. Its error names every way to provide them.
 func ensurePostgres(
 	ctx context.Context,
 	lookup env.Lookup,
@@ -262,7 +261,7 @@ func ensurePostgres(
 	}
 }
 
-// doctorPostgres says what ensurePostgres would do with dirs, and what mends it if that is nothing.
+// doctorPostgres says what ensurePostgres would do with dirs and, if it would fail, how to mend that.
 func doctorPostgres(ctx context.Context, lookup env.Lookup, dirs []string) (found, mend string, err error) {
 	bin, err := serverIn(dirs)
 	if err == nil {

@@ -17,9 +17,9 @@ import (
 	"example.org/security-training/services/topology"
 )
 
-// Floor does what no lab can come up without, and nothing else: it copies the database's template, starts its server,
-// and starts each workload's program once, which ends at once for want of settings. It returns how many programs it
-// started and how long all of that took, and leaves nothing behind.
+// Floor does only what no lab can come up without, to compare `lab up` with. It copies the database's template, starts
+// the database's server, and starts each workload's program once; the program ends at once because it has no settings.
+// It returns how many programs it started and how long all of that took, and leaves nothing behind.
 func (r *Runtime) Floor(ctx context.Context) (programs int, took time.Duration, err error) {
 	fail := func(err error) (int, time.Duration, error) { return 0, 0, fmt.Errorf("measure the floor: %w", err) }
 	who, err := databaseAccount()
@@ -67,11 +67,11 @@ func (r *Runtime) Floor(ctx context.Context) (programs int, took time.Duration, 
 	}
 	ended := make(chan struct{})
 	go func() {
-		_ = server.Wait() // it is told to end; one that ends before is missed by who waits for its socket
+		_ = server.Wait() // the signal decides how it ends; an early end shows as a missing socket
 		close(ended)
 	}()
 	defer func() {
-		// Not at once: a server that is killed leaves its shared memory behind.
+		// A server that is killed leaves its shared memory behind, so it is asked to end.
 		if stop := server.Process.Signal(syscall.SIGINT); stop == nil {
 			<-ended
 		}
@@ -95,8 +95,8 @@ func (r *Runtime) Floor(ctx context.Context) (programs int, took time.Duration, 
 	return programs, took, ctx.Err()
 }
 
-// awaitServer returns when the server whose socket is in run answers who it is that asks: whom it lets in does not
-// matter.
+// awaitServer waits until the server whose socket is in run answers a client. It does not matter whom the server
+// admits.
 func awaitServer(ctx context.Context, run string, ended <-chan struct{}) error {
 	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
@@ -119,7 +119,7 @@ func awaitServer(ctx context.Context, run string, ended <-chan struct{}) error {
 const startingUp = "57P03"
 
 func greet(ctx context.Context, run string) error {
-	sockets, err := filepath.Glob(filepath.Join(run, ".s.PGSQL.*[0-9]")) // without its lock file
+	sockets, err := filepath.Glob(filepath.Join(run, ".s.PGSQL.*[0-9]")) // without the socket's lock file
 	if err != nil || len(sockets) == 0 {
 		return errors.New("no socket yet")
 	}

@@ -10,7 +10,7 @@ import (
 	"example.org/security-training/services/env"
 )
 
-// folder is a lab's private folder, with what only local processes need.
+// folder is a lab's private folder, with the files that only local processes have.
 type folder struct{ control.StateDir }
 
 func (f folder) api() string                      { return f.Path("api.sock") }
@@ -20,17 +20,17 @@ func (f folder) binary(name string) string        { return f.Path("bin", name) }
 func (f folder) postgres() control.StateDir       { return control.StateDir(f.Path("pg")) }
 func (f folder) peopleTLS(workload string) string { return f.Keys(workload).Path("people-tls") }
 
-// settings is what a supervisor of local processes needs to know.
+// settings are what a supervisor of local processes needs to know.
 type settings struct {
 	control.Settings
-	UIDs      int    `json:"uids"`            // the first uid of this lab's workloads, 0 when all share the caller's
-	Postgres  string `json:"postgres"`        // the folder of the server's binaries
-	SPIRE     string `json:"spire,omitempty"` // the folder of SPIRE's binaries
+	UIDs      int    `json:"uids"`            // the first uid of this lab's workloads; 0 if all have the caller's
+	Postgres  string `json:"postgres"`        // the folder of PostgreSQL's programs
+	SPIRE     string `json:"spire,omitempty"` // the folder of SPIRE's programs
 	SPIREPort int    `json:"spire_port,omitempty"`
 }
 
-// cache is where the template of the database's folder is kept between labs, and programs that were downloaded. They
-// are run: a folder that other users can change is refused.
+// cache is the folder that keeps the database's template and downloaded programs between labs. They are executed, so
+// cache refuses a folder that other users can change.
 func cache(lookup env.Lookup) (string, error) {
 	path, err := cachePath(lookup)
 	if err != nil {

@@ -11,7 +11,7 @@ import (
 	"example.org/security-training/services/topology"
 )
 
-// watchHealth asks every workload's health port, often while one is not ready.
+// watchHealth asks the health port of every workload, more often while one of them is not ready.
 func (s *Supervisor) watchHealth(ctx context.Context) {
 	for {
 		s.mu.Lock()

@@ -3,8 +3,10 @@ package local
 import (
 	"context"
 	"crypto/x509"
+	"encoding/pem"
 	"errors"
 	"fmt"
+	"os"
 	"time"
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
@@ -13,24 +15,27 @@ import (
 	"example.org/security-training/lab/control"
 	"example.org/security-training/lab/workloadapi"
 	"example.org/security-training/services/mesh/authority"
+	"example.org/security-training/services/topology"
 )
 
-// issuer gives the lab's processes their identities: the lab itself, or real SPIRE.
+// issuer issues identities to the lab's processes: either the lab itself or SPIRE.
 type issuer interface {
-	// name is what status says of it.
+	// name is the issuer's name in a status.
 	name() string
-	// serve returns when workloads may be started, or when ctx ends, and goes on after that until the supervisor's process
-	// ends, after the workloads. What goes wrong later is sent to failed.
+	// serve returns when workloads may be started, or when ctx ends. The issuer then serves until the supervisor's
+	// process ends, which is after the workloads. Later errors are sent to failed.
 	serve(ctx context.Context, s *Supervisor, failed chan<- error) error
-	// Start runs start, which must start a process and return its PID, as the workload called name.
+	// Start calls start, which starts a process and returns its PID. The process gets the identity of the workload
+	// called name.
 	Start(name string, start func() (pid int, err error)) error
-	// Ended forgets a process.
+	// Ended tells the issuer that a process has ended.
 	Ended(pid int)
-	// Issued is the newest SVID of each workload that holds one.
+	// Issued returns the newest SVID of each workload that holds one.
 	Issued() map[string]workloadapi.Issued
-	// Mint signs an SVID for any ID of the domain, valid for ttl from at, and gives the authorities of the domain.
+	// Mint signs an SVID for any ID of the trust domain, valid from at for ttl. It also returns the domain's
+	// authorities.
 	Mint(ctx context.Context, id spiffeid.ID, at time.Time, ttl time.Duration) (*x509svid.SVID, []*x509.Certificate, error)
-	// order does what an operator asks for.
+	// order carries out an operator's order.
 	order(ctx context.Context, o control.Order) error
 }
 
@@ -53,7 +58,7 @@ func (s *Supervisor) newIssuer() (issuer, error) {
 	return embedded{i}, nil
 }
 
-// embedded is the lab's own issuer.
+// embedded is the issuer that is part of the lab.
 type embedded struct{ *workloadapi.Issuer }
 
 func (embedded) name() string { return identityEmbedded }
@@ -109,7 +114,7 @@ func (e embedded) order(_ context.Context, o control.Order) error {
 	case control.CARetire:
 		return e.RetireCA()
 	case "":
-		return errors.New("nothing ordered")
+		return errors.New("the order is empty")
 	}
 	return fmt.Errorf(
 		"rotate %q: want %s, %s, %s or %s",
@@ -119,4 +124,40 @@ func (e embedded) order(_ context.Context, o control.Order) error {
 		control.CAActivate,
 		control.CARetire,
 	)
+}
+
+func loadCAs(path string, topo *topology.Topology) ([]*authority.CA, error) {
+	text, err := os.ReadFile(path)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read CAs: %w", err)
+	}
+	var cas []*authority.CA
+	for len(text) > 0 {
+		_, afterCert := pem.Decode(text)
+		block, rest := pem.Decode(afterCert)
+		if block == nil {
+			return nil, fmt.Errorf("read CAs %s: a certificate without a key", path)
+		}
+		ca, err := authority.FromPEM(topo.Domain(), text[:len(text)-len(rest)])
+		if err != nil {
+			return nil, err
+		}
+		cas, text = append(cas, ca), rest
+	}
+	return cas, nil
+}
+
+func saveCAs(path string, cas []*authority.CA) error {
+	var text []byte
+	for _, ca := range cas {
+		p, err := ca.PEM()
+		if err != nil {
+			return err
+		}
+		text = append(text, p...)
+	}
+	return control.Replace(path, text, 0o600)
 }

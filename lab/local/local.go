@@ -1,7 +1,5 @@
-// Package local runs a lab as processes of this machine: PostgreSQL from the system's binaries or a download, one
-// process per workload, and one supervisor that is the parent of them all.
-//
-// Up is a list of steps; the list is the documentation.
+// Package local runs a lab as processes of this machine: PostgreSQL from installed or downloaded programs, one process
+// for each workload, and a supervisor that is the parent of all of them. Up lists the steps.
 package local
 
 import (
@@ -24,20 +22,21 @@ import (
 	"example.org/security-training/services/topology"
 )
 
-// Runtime makes labs of local processes.
+// Runtime runs labs as local processes.
 type Runtime struct {
 	Lookup   env.Lookup
 	Binaries string   // the folder with one program for each `binary` of the topology
-	Self     []string // the command that runs a supervisor, to which the lab's folder is appended
+	Self     []string // the command of a supervisor, to which the lab's folder is appended
 	Version  string
 }
 
-// RuntimeName is what status says of a lab's runtime.
+// RuntimeName is the name of this runtime in a status.
 const RuntimeName = "local"
 
 var _ lab.Runtime = (*Runtime)(nil)
 
-// Find returns the lab called name, or lab.ErrNone; the lab and control.ErrGone if its supervisor does not run.
+// Find returns the lab called name. It returns lab.ErrNone if there is none, and both the lab and control.ErrGone if
+// its supervisor does not run.
 func (r *Runtime) Find(ctx context.Context, name string) (lab.Lab, error) {
 	return control.FindNamed(ctx, r.Lookup, name, down)
 }
@@ -153,7 +152,7 @@ func (r *Runtime) preparePostgres(ctx context.Context, p progress.Reporter) erro
 	return err
 }
 
-// prepare makes the lab's folder, or mends one that a broken start left unfinished.
+// prepare makes the lab's folder, or completes one that an interrupted start left.
 func (r *Runtime) prepare(ctx context.Context, f folder, spec lab.Spec) (*control.Lab, bool, error) {
 	var st settings
 	err := f.Read(&st)
@@ -172,7 +171,7 @@ func (r *Runtime) prepare(ctx context.Context, f folder, spec lab.Spec) (*contro
 		l, err := control.LabOf(f.StateDir, down)
 		return l, false, err
 	}
-	if err := os.RemoveAll(string(f.StateDir)); err != nil { // without settings nothing ever ran from it
+	if err := os.RemoveAll(string(f.StateDir)); err != nil { // nothing was ever started from a folder without settings
 		return nil, false, fmt.Errorf("make lab: %w", err)
 	}
 	text := manifests.Topology()
@@ -228,7 +227,7 @@ func (r *Runtime) prepare(ctx context.Context, f folder, spec lab.Spec) (*contro
 	return l, true, err
 }
 
-// chooseIssuer takes SPIRE where its binaries are found, unless it was told otherwise.
+// chooseIssuer chooses SPIRE if its programs are found, unless the spec says otherwise.
 func (r *Runtime) chooseIssuer(st *settings) error {
 	st.Identity = identityEmbedded
 	if st.Spec.Identity == identityEmbedded {
@@ -252,7 +251,7 @@ func (r *Runtime) chooseIssuer(st *settings) error {
 	return err
 }
 
-// fill writes everything below f; the settings come last, and make it a lab.
+// fill writes everything below f. It writes the settings last, because they make the folder a lab.
 func (r *Runtime) fill(
 	ctx context.Context,
 	f folder,
@@ -337,7 +336,7 @@ func (r *Runtime) fill(
 	return f.Write(st)
 }
 
-// placeBinary gives each row a path of its own, by which an attestor can tell it from the others.
+// placeBinary gives each row a program path of its own, by which SPIRE can tell the workloads apart.
 func placeBinary(from, to string) error {
 	if err := os.Link(from, to); err == nil {
 		return nil
@@ -351,7 +350,7 @@ func token() string {
 	return hex.EncodeToString(b)
 }
 
-// start makes sure that a supervisor runs and that everything is ready.
+// start makes sure that a supervisor runs, and waits until everything is ready.
 func (r *Runtime) start(ctx context.Context, l *control.Lab) error {
 	if _, err := l.Status(ctx); err != nil {
 		if err := endStrays(folder{l.StateDir()}); err != nil {
@@ -364,7 +363,7 @@ func (r *Runtime) start(ctx context.Context, l *control.Lab) error {
 	return l.AwaitReady(ctx, 60*time.Second)
 }
 
-// down ends a lab and removes it. It works without a supervisor, too.
+// down ends a lab and removes it. It works without a supervisor.
 func down(ctx context.Context, l *control.Lab) ([]string, error) {
 	var removed []string
 	f := folder{l.StateDir()}

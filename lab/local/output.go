@@ -7,22 +7,21 @@ import (
 	"syscall"
 )
 
-// longestLog is how many bytes a log holds before the next file is begun; the one before it is kept, older ones are
-// not.
+// longestLog is the size in bytes at which a new log file is begun. The previous file is kept, older ones are deleted.
 const longestLog = 16 << 20
 
-// logFile is a process's log, in a folder of the supervisor's own. The process itself has only a pipe: a file that it
-// could replace by a link would have the supervisor write anywhere.
+// logFile is a process's log, in a folder of the supervisor. The process writes to a pipe: if it could replace the file
+// by a link, it could make the supervisor write anywhere.
 type logFile struct {
 	path    string
-	most    int64 // bytes before the next file is begun
+	most    int64 // bytes after which the next file is begun
 	file    *os.File
 	size    int64
-	midline bool  // what was written last is not the end of a line
-	lost    int64 // bytes that could not be written since the last that could
+	midline bool  // the last byte is not the end of a line
+	lost    int64 // bytes that could not be written since the last success
 }
 
-// openLog goes on with the log at path, or begins it.
+// openLog opens the log at path and appends to it, or makes it.
 func openLog(path string, most int64) (*logFile, error) {
 	l := &logFile{path: path, most: most}
 	return l, l.open()
@@ -42,14 +41,14 @@ func (l *logFile) open() error {
 	return nil
 }
 
-// Write appends p. It never fails, so that a full disk does not stop the process that writes; what could not be written
-// is counted, and the count is the first that is written afterwards.
+// Write appends p. It never fails, so that a full disk does not stop the process that writes. It counts the bytes that
+// it could not write, and writes their number before anything else.
 func (l *logFile) Write(p []byte) (int, error) {
 	if l.size >= l.most && !l.midline || l.size >= 2*l.most {
 		l.turn()
 	}
 	if l.file == nil {
-		_ = l.open() // it could not be opened when it was turned; what is lost is counted
+		_ = l.open() // opening failed before; lost counts what is missing
 	}
 	if l.lost > 0 && l.file != nil {
 		n, err := fmt.Fprintf(l.file, "\n(%d bytes of this log could not be written)\n", l.lost)
@@ -58,7 +57,7 @@ func (l *logFile) Write(p []byte) (int, error) {
 			l.lost = 0
 		}
 	}
-	n, err := l.file.Write(p) // an error of its own where there is no file
+	n, err := l.file.Write(p) // fails if there is no file
 	if err != nil {
 		l.lost += int64(len(p) - n)
 	}
@@ -74,11 +73,11 @@ func (l *logFile) turn() {
 	l.file.Close()
 	if err := errors.Join(os.Rename(l.path, l.path+".1"), l.open()); err != nil {
 		l.file, l.size = nil, 0
-		_ = l.open() // on with the old one, then
+		_ = l.open() // then go on with the old file
 	}
 }
 
-// drain appends everything that r gives until its end, or its deadline.
+// drain appends everything that r gives, until its end or its deadline.
 func (l *logFile) drain(r *os.File) {
 	buf := make([]byte, 32<<10)
 	for {

@@ -73,7 +73,7 @@ func TestALogThatIsALinkIsNotOpened(t *testing.T) {
 	}
 }
 
-// A full disk holds up no process; what is missing is counted.
+// A full disk does not block a process, and the missing bytes are counted.
 func TestWhatALogCouldNotTakeIsCounted(t *testing.T) {
 	full, err := os.OpenFile("/dev/full", os.O_WRONLY, 0)
 	if err != nil {
@@ -100,7 +100,7 @@ func TestWhatALogCouldNotTakeIsCounted(t *testing.T) {
 	}
 }
 
-// A file that could not be opened at once, as when there is no descriptor left, is opened when there is.
+// A file that cannot be opened, for example for lack of descriptors, is opened later.
 func TestALogThatCouldNotBeTurnedGoesOn(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "logs")
 	if err := os.Mkdir(dir, 0o700); err != nil {

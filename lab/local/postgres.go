@@ -29,10 +29,10 @@ type account struct {
 	name     string
 }
 
-// own says whether a is the account that this process runs as, so that nothing needs to be handed over.
+// own says whether a is the account of this process. Then files need no other owner.
 func (a account) own() bool { return a.uid == os.Geteuid() }
 
-// databaseAccount is who runs PostgreSQL, which refuses to run as root.
+// databaseAccount returns the account that runs PostgreSQL, which refuses to run as root.
 func databaseAccount() (account, error) {
 	if uid := os.Geteuid(); uid != 0 {
 		u, err := user.LookupId(strconv.Itoa(uid))
@@ -59,15 +59,15 @@ func databaseAccount() (account, error) {
 	)
 }
 
-// findPostgres is the first of those places that has a server's binaries.
+// findPostgres returns the first of postgresPlaces that has the programs of a server.
 func findPostgres(lookup env.Lookup) (string, error) { return serverIn(postgresPlaces(lookup)) }
 
-// postgresPlaces are the folders on PATH, then those where Debian puts a server's binaries, the newest first, then the
-// one that a download goes to.
+// postgresPlaces are the folders on PATH, then those in which Debian installs servers, the newest first, and then the
+// one into which fetch downloads.
 func postgresPlaces(lookup env.Lookup) []string {
 	path, _ := lookup("PATH")
 	dirs := filepath.SplitList(path)
-	if debian, err := filepath.Glob("/usr/lib/postgresql/*/bin"); err == nil { // the pattern is a good one
+	if debian, err := filepath.Glob("/usr/lib/postgresql/*/bin"); err == nil { // the pattern is valid
 		slices.SortFunc(debian, func(a, b string) int { return major(b) - major(a) })
 		dirs = append(dirs, debian...)
 	}
@@ -99,11 +99,11 @@ func executable(path string) bool {
 	return err == nil && fi.Mode().IsRegular() && fi.Mode()&0o111 != 0
 }
 
-// ident lets the account that runs the server, and dbkeeper, be postgres over the unix socket: what pg_hba.conf calls
-// keeper.
+// ident maps the account of the server and of dbkeeper to the database user postgres on the unix socket. pg_hba.conf
+// calls the map keeper.
 func ident(who account) string { return "keeper " + who.name + " postgres\n" }
 
-// template makes, once per PostgreSQL version and account, the data folder that every lab starts from a copy of.
+// template returns the data folder that every lab copies. It makes it once for each PostgreSQL version and account.
 func template(ctx context.Context, bin string, who account, lookup env.Lookup) (string, error) {
 	home, err := cache(lookup)
 	if err != nil {
@@ -112,7 +112,7 @@ func template(ctx context.Context, bin string, who account, lookup env.Lookup) (
 	return templateIn(ctx, home, bin, who)
 }
 
-// templateIn is template with the folder that it is kept in.
+// templateIn is template with the cache folder to use.
 func templateIn(ctx context.Context, home, bin string, who account) (string, error) {
 	version, err := exec.CommandContext(ctx, filepath.Join(bin, "postgres"), "--version").Output()
 	if err != nil {
@@ -183,7 +183,7 @@ func templateIn(ctx context.Context, home, bin string, who account) (string, err
 	if err := errors.Join(err, f.Close()); err != nil {
 		return "", fmt.Errorf("make database template: %w", err)
 	}
-	if err := os.Rename(tmp, dir); err != nil && !errors.Is(err, fs.ErrExist) { // somebody else may have been faster
+	if err := os.Rename(tmp, dir); err != nil && !errors.Is(err, fs.ErrExist) { // another process may have been faster
 		if _, there := os.Stat(filepath.Join(dir, "PG_VERSION")); there != nil {
 			return "", fmt.Errorf("make database template: %w", err)
 		}
@@ -191,8 +191,9 @@ func templateIn(ctx context.Context, home, bin string, who account) (string, err
 	return dir, nil
 }
 
-// takeBack makes the caller the owner of a tree that who made, from the top down: who can change nothing below a folder
-// that is not who's any more. What is neither a folder nor a file of one name is no part of a database.
+// takeBack makes the caller the owner of a tree of the account who. It goes from the top down, because who cannot
+// change anything below a folder that it does not own any more. A database has only folders, and files with one name
+// each: anything else is an error.
 func takeBack(dir string, who account) error {
 	if who.own() {
 		return nil
@@ -225,8 +226,8 @@ func takeBack(dir string, who account) error {
 	return nil
 }
 
-// copyTree copies a folder with its modes, and gives everything to who: each folder after what is in it, since nothing
-// may be done by path in a folder that is no longer root's.
+// copyTree copies a folder with its modes, and makes who the owner of everything. A folder changes its owner after its
+// contents, because nothing may be done by path in a folder that does not belong to root any more.
 func copyTree(ctx context.Context, from, to string, who account) error {
 	var folders []string
 	group, _ := errgroup.WithContext(ctx)
@@ -277,7 +278,7 @@ func copyFile(from, to string, mode fs.FileMode, who account) error {
 	return give(to, who)
 }
 
-// give makes who the owner of what is at path, which must be in a folder that only root can change.
+// give makes who the owner of what is at path. Only root may be able to change the folder of path.
 func give(path string, who account) error {
 	if who.own() {
 		return nil
@@ -285,12 +286,12 @@ func give(path string, who account) error {
 	return os.Lchown(path, who.uid, who.gid)
 }
 
-// makeFolder makes a folder of who's own.
+// makeFolder makes a folder that belongs to who.
 func makeFolder(dir string, who account) error {
 	return errors.Join(os.Mkdir(dir, 0o700), give(dir, who))
 }
 
-// shareFolder makes a folder whose files who can read and not replace. It belongs to the caller.
+// shareFolder makes a folder of the caller whose files who can read and not replace.
 func shareFolder(dir string, who account) error {
 	err := os.Mkdir(dir, 0o750)
 	if err == nil && !who.own() {
@@ -299,7 +300,7 @@ func shareFolder(dir string, who account) error {
 	return err
 }
 
-// share writes a file in such a folder in one step. It belongs to the caller, and who can read it.
+// share writes a file in such a folder atomically. It belongs to the caller, and who can read it.
 func share(path string, content []byte, who account) error {
 	tmp, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+".*")
 	if err != nil {

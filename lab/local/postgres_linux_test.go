@@ -24,7 +24,7 @@ import (
 	"example.org/security-training/services/env/needtest"
 )
 
-// programs makes a folder that looks as if a server were in it.
+// programs makes a folder that looks as if it had a server's programs.
 func programs(t *testing.T) string {
 	t.Helper()
 	dir := t.TempDir()
@@ -38,11 +38,11 @@ func programs(t *testing.T) string {
 	return dir
 }
 
-// fakeRepository serves one archive as Maven's repository does, and writes down what it was asked.
+// fakeRepository serves one archive as Maven's repository does, and records the requests.
 type fakeRepository struct {
 	*httptest.Server
-	jar, sum []byte // no sum: there is no checksum
-	promised bool   // of the sum, but it is not given
+	jar, sum []byte // without sum there is no checksum
+	promised bool   // the checksum is listed, but cannot be downloaded
 
 	mu    sync.Mutex
 	asked []string
@@ -94,14 +94,14 @@ func (f *fakeRepository) lookup() env.Lookup {
 	return env.Map(map[string]string{"LAB_POSTGRES_REPOSITORY": f.URL})
 }
 
-// packed is the archive that the library knows, made from this system's server: a zip with a compressed tar of bin and
+// packed makes an archive as the library expects it, from this system's server: a zip with a compressed tar of bin and
 // lib.
 func packed(t *testing.T) []byte {
 	t.Helper()
 	xz := needtest.Archiver(t)
 	bin, err := findPostgres(env.Process)
 	if err != nil {
-		t.Fatal(err) // every other test of the lab needs it as well
+		t.Fatal(err) // every other test of the lab needs it too
 	}
 	real, err := filepath.EvalSymlinks(filepath.Join(bin, "postgres"))
 	if err != nil {
@@ -124,7 +124,7 @@ func jarOf(t *testing.T, xz, dir string, names ...string) []byte {
 	t.Helper()
 	tar := exec.CommandContext(t.Context(), "tar", append([]string{"-C", dir, "-c"}, names...)...)
 	pack := exec.CommandContext(t.Context(), xz, "-0", "-T1", "--check=crc32")
-	var out, errs, tarErrs bytes.Buffer // one each: the two run at once
+	var out, errs, tarErrs bytes.Buffer // one buffer each, because both run at the same time
 	var err error
 	if pack.Stdin, err = tar.StdoutPipe(); err != nil {
 		t.Fatal(err)
@@ -150,7 +150,7 @@ func zipped(t *testing.T, txz []byte) []byte {
 	return jar.Bytes()
 }
 
-// home is a cache folder that another account can enter.
+// home makes a cache folder that another account can enter.
 func home(t *testing.T) string {
 	t.Helper()
 	return needtest.PrivateDir(t)
@@ -234,7 +234,7 @@ func TestWhereThereIsNoServerItIsDownloadedAndMakesADatabase(t *testing.T) {
 	}
 }
 
-// The library would make a data folder and start a server with a password: our way ends before that.
+// The library would make a data folder and start a server with a password. The download must stop before that.
 func TestADownloadRunsNothingButTheVersion(t *testing.T) {
 	xz, from, cache := needtest.Archiver(t), t.TempDir(), home(t)
 	ran := filepath.Join(t.TempDir(), "ran")
@@ -307,7 +307,7 @@ func TestADownloadThatIsNotWholeLeavesNothing(t *testing.T) {
 	}
 }
 
-// slowRepository answers what it is asked by HEAD, and lets a download wait until the test ends.
+// slowRepository answers HEAD, and delays a download until the test ends.
 type slowRepository struct {
 	begun chan struct{}
 	done  <-chan struct{}
@@ -361,7 +361,7 @@ func TestProgramsComeByHTTPSOrFromThisMachineAlone(t *testing.T) {
 			account{uid: os.Geteuid()},
 			silent,
 		)
-		if err == nil || !strings.Contains(err.Error(), "programs come by https, or from this machine") {
+		if err == nil || !strings.Contains(err.Error(), "programs must come by https, or from this machine") {
 			t.Errorf("%s: %v", repository, err)
 		}
 	}

@@ -15,13 +15,13 @@ import (
 	"example.org/security-training/lab/control"
 )
 
-// runningProgram is the file that this process runs, also after another one was built in its place.
+// runningProgram is the program file of this process, even after a new build has replaced it.
 const runningProgram = "/proc/self/exe"
 
-// longestProgram is how many bytes a program may have.
+// longestProgram is the size limit of a program, in bytes.
 const longestProgram = 1 << 30
 
-// openProgram opens a program for reading. Where a pipe stands in its place, nothing waits for the other end.
+// openProgram opens a program for reading. It does not block if there is a pipe in its place.
 func openProgram(path string) (*os.File, error) {
 	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK|syscall.O_CLOEXEC, 0)
 	if err != nil {
@@ -34,8 +34,9 @@ func openProgram(path string) (*os.File, error) {
 	return f, nil
 }
 
-// programID tells which build a program is: Go's build ID, which ends in a digest of what was built; of a program
-// without one a digest of the file, which takes a hundred times as long; "" where there is no program to read.
+// programID identifies the build of a program. It is Go's build ID, which ends in a digest of the contents. A program
+// without one is identified by a digest of the file, which takes a hundred times as long to compute. It is "" if there
+// is no program to read.
 func programID(path string) string {
 	f, err := openProgram(path)
 	if err != nil {
@@ -53,7 +54,7 @@ func programID(path string) string {
 }
 
 // goBuildID reads the note that Go's linker writes: the lengths of the name and of the text, a type, "Go" and two
-// zeros, the text.
+// zeros, and the text.
 func goBuildID(program io.ReaderAt) (string, error) {
 	f, err := elf.NewFile(program)
 	if err != nil {
@@ -78,9 +79,9 @@ func goBuildID(program io.ReaderAt) (string, error) {
 	return string(note[header : header+n]), nil
 }
 
-// placeProgram puts a copy of the program at from in the place of the one at to, in one step, and returns which
-// build it is. What is told is told of the copy, which stands in the lab's own folder: nothing that happens to from
-// meanwhile changes what was looked at and what is started. The process that runs the old one keeps it.
+// placeProgram atomically replaces the program at to by a copy of the one at from, and returns its build. It checks the
+// copy, which is in the lab's own folder, so a change of from cannot come between the check and the start. A process
+// that runs the old program keeps it.
 func placeProgram(from, to string) (id string, err error) {
 	out, err := os.CreateTemp(filepath.Dir(to), "."+filepath.Base(to)+".*")
 	if err != nil {

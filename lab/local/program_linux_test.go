@@ -35,7 +35,7 @@ func TestAProgramIsToldByItsBuildIDAndElseByItsContent(t *testing.T) {
 	if a, b := programID(one), programID(other); a == b || !strings.HasPrefix(a, "sha256:") {
 		t.Errorf("two scripts are %q and %q", a, b)
 	}
-	cut := filepath.Join(dir, "cut") // an ELF header, and nothing of what it announces
+	cut := filepath.Join(dir, "cut") // only the beginning of an ELF header
 	text, err := os.ReadFile(self)
 	if err != nil {
 		t.Fatal(err)
@@ -73,8 +73,8 @@ func TestAPipeInThePlaceOfAProgramIsNotWaitedFor(t *testing.T) {
 	}
 }
 
-// What was placed is a copy: who can write the built program later does not write what the lab runs. What runs
-// keeps the program that it was started with.
+// A placed program is a copy: a user who can write the built program cannot change what the lab runs. A running process
+// keeps the program with which it was started.
 func TestAPlacedProgramIsACopyAndWhatRunsKeepsItsOwn(t *testing.T) {
 	dir := t.TempDir()
 	from, to := filepath.Join(dir, "built"), filepath.Join(dir, "placed")
@@ -99,7 +99,7 @@ func TestAPlacedProgramIsACopyAndWhatRunsKeepsItsOwn(t *testing.T) {
 	if n, _ := running.Read(was); string(was[:n]) != "the old one" {
 		t.Errorf("what runs became %q", was[:n])
 	}
-	labtest.Write(t, from, "another one") // in place: the same inode
+	labtest.Write(t, from, "another one") // in place: the inode stays
 	if got := labtest.Read(t, to); got != "the new one" {
 		t.Errorf("writing the built program wrote %q into the lab", got)
 	}

@@ -19,16 +19,16 @@ import (
 
 var _ lab.Renewer = (*Runtime)(nil)
 
-// renewed is how long a workload may take to be ready with another program.
+// renewed is how long a workload may take to be ready with a new program.
 const renewed = 60 * time.Second
 
-// built is the program of a row that was built last.
+// built is the path of the latest build of a row's program.
 func (r *Runtime) built(w topology.Workload) string { return filepath.Join(r.Binaries, w.Binary) }
 
-// Program is the file that a workload of l is started from, in the lab's own folder.
+// Program is the file in the lab's folder from which a workload of l is started.
 func Program(l *control.Lab, workload string) string { return folder{l.StateDir()}.binary(workload) }
 
-// rows are the rows of a lab that have a program, in the order of its topology.
+// rows returns the rows of a lab that have a program, in the topology's order.
 func rows(l *control.Lab) ([]topology.Workload, error) {
 	topo, err := lab.PolicyInForce(l)
 	if err != nil {
@@ -37,8 +37,8 @@ func rows(l *control.Lab) ([]topology.Workload, error) {
 	return slices.DeleteFunc(slices.Clone(topo.Workloads), func(w topology.Workload) bool { return w.Binary == "" }), nil
 }
 
-// Outdated implements lab.Renewer. What runs is what the supervisor started, not what is in the lab's folder: an
-// `up` that ended between the two is gone on with.
+// Outdated implements lab.Renewer. It compares with what the supervisor started, not with the lab's folder, because an
+// earlier `up` may have been interrupted between the two.
 func (r *Runtime) Outdated(ctx context.Context, l lab.Lab) ([]string, error) {
 	here := l.(*control.Lab)
 	all, err := rows(here)
@@ -46,7 +46,7 @@ func (r *Runtime) Outdated(ctx context.Context, l lab.Lab) ([]string, error) {
 		return nil, err
 	}
 	runs := map[string]string{}
-	if st, err := here.Status(ctx); err == nil { // else nothing runs, and the folder tells what would
+	if st, err := here.Status(ctx); err == nil { // otherwise nothing runs, and the folder's programs count
 		for _, w := range st.Workloads {
 			runs[w.Name] = w.Program
 		}
@@ -58,7 +58,7 @@ func (r *Runtime) Outdated(ctx context.Context, l lab.Lab) ([]string, error) {
 			ids[w.Binary] = programID(r.built(w))
 		}
 		is := runs[w.Name]
-		if is == "" { // a supervisor of an older version does not say
+		if is == "" { // supervisors of older versions do not say
 			is = programID(f.binary(w.Name))
 		}
 		if ids[w.Binary] != "" && ids[w.Binary] != is {
@@ -87,10 +87,10 @@ func (r *Runtime) Renew(ctx context.Context, l lab.Lab, workloads []string, p pr
 			return olderPolicy(here, err)
 		}
 	}
-	return here.AwaitReady(ctx, renewed) // who stands on one of them may have to find it again
+	return here.AwaitReady(ctx, renewed) // other workloads may have to connect again
 }
 
-// renew gives a workload the program that was built last, if it has another, and has it started again.
+// renew gives a workload the latest build of its program, unless it has it already, and restarts the workload.
 func (r *Runtime) renew(ctx context.Context, l *control.Lab, name string) error {
 	id, err := r.place(l, name)
 	if err != nil {
@@ -101,14 +101,14 @@ func (r *Runtime) renew(ctx context.Context, l *control.Lab, name string) error 
 		return err
 	}
 	for _, w := range st.Workloads {
-		if w.Name == name && (w.Program == "" || w.Program == id) { // "": a supervisor that would not know the field
+		if w.Name == name && (w.Program == "" || w.Program == id) { // "": the supervisor is older than the field
 			id = ""
 		}
 	}
 	return l.RestartWith(ctx, name, id)
 }
 
-// place puts the program that was built last into the lab's folder, unless it is there, and returns which build it is.
+// place copies the latest build of a program into the lab's folder, unless it is there already, and returns the build.
 func (r *Runtime) place(l *control.Lab, name string) (string, error) {
 	all, err := rows(l)
 	if err != nil {
@@ -125,8 +125,8 @@ func (r *Runtime) place(l *control.Lab, name string) (string, error) {
 	return placeProgram(r.built(all[i]), to)
 }
 
-// takeUp renews what is outdated of a lab that is there. One that is not healthy is not waited for in between: its
-// workloads stand on each other, and what was built may be what mends it.
+// takeUp renews what is outdated of an existing lab. If the lab is not healthy, takeUp does not wait after each
+// workload: workloads depend on each other, and one of the new programs may be the repair.
 func (r *Runtime) takeUp(ctx context.Context, l *control.Lab, healthy bool, p progress.Reporter) error {
 	outdated, err := r.Outdated(ctx, l)
 	if err != nil || len(outdated) == 0 {
@@ -154,8 +154,8 @@ func (r *Runtime) takeUp(ctx context.Context, l *control.Lab, healthy bool, p pr
 	return nil
 }
 
-// olderPolicy adds to an error what to try where the lab was made with another policy than what was built comes with: a
-// program and a policy that do not list the same routes do not go together.
+// olderPolicy adds a hint to err if the lab was made with another policy than the built programs have. A program does
+// not work with a policy that lists other routes.
 func olderPolicy(l *control.Lab, err error) error {
 	var e *lab.Error
 	was, readErr := os.ReadFile(l.Shipped())
@@ -168,8 +168,8 @@ func olderPolicy(l *control.Lab, err error) error {
 	return &more
 }
 
-// RestartSupervisor ends the lab's supervisor, and with it every workload, and starts the one that Self names. Each
-// workload gets the program that was built last. What the lab keeps stays.
+// RestartSupervisor ends the lab's supervisor with all workloads, and starts the supervisor that Self names. Each
+// workload gets the latest build of its program. The lab's data stays.
 func (r *Runtime) RestartSupervisor(ctx context.Context, l *control.Lab) error {
 	alone, err := l.StateDir().Alone(ctx, progress.Quiet{})
 	if err != nil {
@@ -196,8 +196,8 @@ func (r *Runtime) RestartSupervisor(ctx context.Context, l *control.Lab) error {
 	return olderPolicy(l, r.start(ctx, l))
 }
 
-// SupervisorIsOutdated says whether the lab of st is supervised by another build of the lab's program than this
-// process. One that does not say which it is, is older.
+// SupervisorIsOutdated says whether the supervisor of the lab is another build than this process. A supervisor that
+// does not say which build it is, is older.
 func SupervisorIsOutdated(st lab.Status) bool {
 	is := ""
 	for _, p := range st.Processes {

@@ -20,39 +20,39 @@ import (
 	"example.org/security-training/services/topology"
 )
 
-// Room is what a lab takes of a machine, in bytes.
+// Room is what a lab needs of a machine, in bytes.
 type Room struct {
-	Disk   uint64 // below the lab's folder, without its programs
-	Memory uint64 // that no other program can have meanwhile
+	Disk   uint64 // in the lab's folder, without its programs
+	Memory uint64 // that must be free for the lab alone
 }
 
 const (
 	kib = 1 << 10
 	mib = 1 << 20
-	// eventsADay is how many events a person of the company causes in a day: 14,792 by 50 people in 30 days.
+	// eventsADay is how many events one person of the company causes in a day: 14,792 by 50 people in 30 days.
 	eventsADay = 10
 )
 
-// RoomFor is what a lab of so many people and days takes once it has its history. The disk was measured on labs of 2
-// people and 1 day (43 MiB), of 50 and 30 (84), of 500 and 30 (598), and of 2,000 and 30 half-way (1,414). The memory
-// is what a lab cannot do without, so that none is refused that would run: it takes more where there is more. e2e holds
-// both against the lab under test.
+// RoomFor is what a lab of so many people and days needs once it has its history. The disk space was measured on labs
+// of 2 people and 1 day (43 MiB), of 50 and 30 (84), of 500 and 30 (598), and half-way of 2,000 and 30 (1,414). The
+// memory is the least with which a lab runs, so that no lab is refused that would run; labs use more if there is more.
+// An e2e test compares both with the lab under test.
 func RoomFor(people, days int) Room {
 	events := uint64(people) * uint64(days) * eventsADay
 	return Room{Disk: 48*mib + events*4*kib, Memory: 160*mib + events*kib}
 }
 
-// machine is what there is of a machine. A test gives another.
+// machine is the free space of a machine. Tests have their own.
 type machine struct {
-	disk     func(dir string) (free uint64, err error) // for the caller, on the file system that dir is on, or would be
-	memory   func() (free uint64, err error)           // that can be had without swapping others out, and swap
+	disk     func(dir string) (free uint64, err error) // for the caller, where dir is or would be
+	memory   func() (free uint64, err error)           // available without swapping others out, plus free swap
 	sameDisk func(a, b string) bool
 }
 
 var thisMachine = machine{disk: diskFree, memory: memoryFree, sameDisk: sameDisk}
 
-// checkRoom says what is missing for the lab of spec in f, before anything is made. Programs are copied where they
-// cannot be linked.
+// checkRoom returns an error if there is no room for the lab of spec in f, before anything is made. Programs need room
+// if they have to be copied because they cannot be linked.
 func (r *Runtime) checkRoom(m machine, f folder, spec lab.Spec) error {
 	need := RoomFor(spec.People, spec.Days)
 	var err error
@@ -104,7 +104,7 @@ func (r *Runtime) checkRoom(m machine, f folder, spec lab.Spec) error {
 	}
 }
 
-// mostPeople is the largest company for which there is room, 0 if there is for none.
+// mostPeople is the largest company for which there is room, or 0.
 func mostPeople(spec lab.Spec, disk, memory uint64) int {
 	for n := spec.People; n >= 2; n = n * 9 / 10 {
 		if need := RoomFor(n, spec.Days); need.Disk <= disk && need.Memory <= memory {
@@ -114,7 +114,7 @@ func mostPeople(spec lab.Spec, disk, memory uint64) int {
 	return 0
 }
 
-// programBytes is how much the programs take where each workload has a copy of its own.
+// programBytes is the size of the programs if each workload has its own copy.
 func programBytes(binaries string) (n uint64, err error) {
 	topo, err := topology.FromYAML(manifests.Topology())
 	if err != nil {
@@ -133,7 +133,7 @@ func programBytes(binaries string) (n uint64, err error) {
 	return n, nil
 }
 
-// size is a number of bytes for people.
+// size writes a number of bytes for people.
 func size(n uint64) string {
 	if n < 10<<30 {
 		return fmt.Sprintf("%d MiB", n/mib)
@@ -141,7 +141,7 @@ func size(n uint64) string {
 	return fmt.Sprintf("%d GiB", n>>30)
 }
 
-// parent is dir, or the first folder above it that is there.
+// parent is dir, or the first folder above it that exists.
 func parent(dir string) (string, error) {
 	for {
 		_, err := os.Stat(dir)
@@ -174,15 +174,15 @@ func sameDisk(a, b string) bool {
 		if err != nil {
 			return 0, false
 		}
-		return uint64(fi.Sys().(*syscall.Stat_t).Dev), true //nolint:unconvert // its type is another on macOS
+		return uint64(fi.Sys().(*syscall.Stat_t).Dev), true //nolint:unconvert // the field has another type on macOS
 	}
 	x, okX := device(a)
 	y, okY := device(b)
 	return okX && okY && x == y
 }
 
-// memoryFree is MemAvailable and the free swap of /proc/meminfo, or what this process's control group has left, if that
-// is less.
+// memoryFree is MemAvailable plus the free swap of /proc/meminfo, or what this process's control group may still use if
+// that is less.
 func memoryFree() (uint64, error) {
 	f, err := os.Open("/proc/meminfo")
 	if err != nil {
@@ -222,8 +222,8 @@ func meminfo(r io.Reader) (uint64, error) {
 	return free, nil
 }
 
-// groupLeft is what a control group (version 2) may still take, as a container has one: its limit, without what it uses
-// and would not give back. limited is false where there is no limit.
+// groupLeft is the memory that a control group (version 2), as containers have, may still use: its limit minus what it
+// uses and cannot reclaim. Limited is false if there is no limit.
 func groupLeft(dir string) (left uint64, limited bool) {
 	number := func(name string) (uint64, bool) {
 		text, err := os.ReadFile(filepath.Join(dir, name))
@@ -253,19 +253,19 @@ func groupLeft(dir string) (left uint64, limited bool) {
 }
 
 const (
-	// asGoodAsFull is how little free space is none: PostgreSQL writes its log of changes in files of 16 MiB.
+	// asGoodAsFull is the free space at which a disk counts as full: PostgreSQL writes its WAL in files of 16 MiB.
 	asGoodAsFull = 2 * mib
-	// fullTimes is how often in a row a disk must be full before what waits for it is ended.
+	// fullTimes is how many times in a row a disk must be full before the waiting ends.
 	fullTimes = 5
-	// little is how little space is free where a log that says so has the cause.
+	// little is the free space below which a log that reports a full disk is believed.
 	little = 64 * mib
 )
 
 // ErrDiskFull is the cause of a failure when the disk that a lab is on has become full.
 var ErrDiskFull = fmt.Errorf("the disk is full: %w", syscall.ENOSPC)
 
-// OnDisk does what needs the disk that the lab in f is on. A disk that becomes full ends it after five seconds, and is
-// the cause that its error names.
+// OnDisk calls do, which writes to the disk of the lab in f. If that disk stays full for five seconds, the context of
+// do ends, and the error names the full disk as the cause.
 func OnDisk(ctx context.Context, f control.StateDir, do func(context.Context) error) error {
 	return onDisk(ctx, thisMachine, f, time.Second, do)
 }
@@ -287,8 +287,8 @@ func onDisk(
 	return whyFull(m, err, f, began)
 }
 
-// watchDisk returns a context that ends, with ErrDiskFull as its cause, once the disk of dir has been full five times
-// in a row.
+// watchDisk returns a context that ends, with ErrDiskFull as its cause, once the disk of dir was full five times in a
+// row.
 func watchDisk(ctx context.Context, m machine, dir string, every time.Duration) (context.Context, context.CancelFunc) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	go func() {
@@ -311,9 +311,9 @@ func watchDisk(ctx context.Context, m machine, dir string, every time.Duration) 
 	return ctx, func() { cancel(context.Canceled) }
 }
 
-// whyFull gives err as what a full disk caused, if that is what it is: there is no space left where the lab's folder
-// is, or little, and one of its logs has said so since began. Else it returns err as it is, and so it does what the
-// caller alone can mend.
+// whyFull returns err as the result of a full disk, if the disk of the lab's folder has no space left, or has little
+// and one of the lab's logs has reported a full disk since began. Otherwise it returns err unchanged. It also returns
+// errors unchanged that only the caller can mend.
 func whyFull(m machine, err error, f control.StateDir, began time.Time) error {
 	var known *lab.Error
 	if err == nil || errors.As(err, &known) && (known.Code == lab.ExitUsage || known.Code == lab.ExitConflict) {
@@ -330,7 +330,7 @@ func whyFull(m machine, err error, f control.StateDir, began time.Time) error {
 	if !lab.DiskFull(err) && !saysFull(err.Error()) && said == "" && free >= asGoodAsFull {
 		return err
 	}
-	came := err.Error() // its own exit code is not this one's
+	came := err.Error() // a full disk has an exit code of its own
 	e := &lab.Error{
 		Code: lab.ExitPrecondition,
 		What: "use the lab in " + string(f),
@@ -343,7 +343,7 @@ func whyFull(m machine, err error, f control.StateDir, began time.Time) error {
 	return e
 }
 
-// saidFull is the log of a lab in which it stands, since a time, that there is no space left; "" if there is none.
+// saidFull returns the log of a lab that has reported a full disk since the given time, or "".
 func saidFull(f control.StateDir, since time.Time) string {
 	logs, err := filepath.Glob(filepath.Join(f.Logs(), "*.log"))
 	if err != nil {
@@ -361,7 +361,7 @@ func saidFull(f control.StateDir, since time.Time) string {
 	return ""
 }
 
-// saysFull says whether a text is, or has, the words of the error of a full disk, in Go's or in PostgreSQL's letters.
+// saysFull says whether a text has the error message of a full disk, from Go or from PostgreSQL.
 func saysFull(text string) bool {
 	return strings.Contains(strings.ToLower(text), syscall.ENOSPC.Error())
 }

@@ -15,7 +15,7 @@ import (
 	"example.org/security-training/lab/control"
 )
 
-// with is a machine with so much of everything, whose disks are one.
+// with is a machine with one disk.
 func with(disk, memory uint64) machine {
 	return machine{
 		disk:     func(string) (uint64, error) { return disk, nil },
@@ -54,13 +54,13 @@ func TestALabIsRefusedOnlyWhereThereIsNoRoomForItAndSaysWhatIsMissing(t *testing
 			}
 		}
 	}
-	// What it says to try has room.
+	// The size that the error suggests has room.
 	if n := mostPeople(large, 4<<30, 8<<30); n < 2 || RoomFor(n, 90).Disk > 4<<30 || RoomFor(n*5/4, 90).Disk < 4<<30 {
 		t.Errorf("there is room for %d people in 4 GiB", n)
 	}
 }
 
-// On another disk than theirs, programs take room.
+// Programs take room if they are on another disk.
 func TestProgramsOnAnotherDiskTakeRoom(t *testing.T) {
 	dir := t.TempDir()
 	m := with(110*mib, 1<<30)
@@ -122,7 +122,7 @@ func TestFreeMemoryIsReadAsTheKernelSaysIt(t *testing.T) {
 	}
 }
 
-// A disk that becomes full ends what waits, and is the cause; one that is full for a moment does not.
+// A disk that becomes full ends the waiting and is the cause. A disk that is full for a moment does not.
 func TestADiskThatIsFullEndsWhatWaitsAndIsTheCause(t *testing.T) {
 	f := control.StateDir(t.TempDir())
 	free := uint64(1 << 30)
@@ -149,7 +149,7 @@ func TestADiskThatIsFullEndsWhatWaitsAndIsTheCause(t *testing.T) {
 	}
 
 	looks := 0
-	m.disk = func(string) (uint64, error) { // full until what waited was ended, and room again since
+	m.disk = func(string) (uint64, error) { // full until the waiting ended, then not any more
 		if looks++; looks <= fullTimes {
 			return 0, nil
 		}
@@ -160,7 +160,7 @@ func TestADiskThatIsFullEndsWhatWaitsAndIsTheCause(t *testing.T) {
 	}
 
 	turns := 0
-	m.disk = func(string) (uint64, error) { // full for four times of five
+	m.disk = func(string) (uint64, error) { // full four times in a row
 		turns++
 		if turns%5 != 0 {
 			return 0, nil
@@ -173,7 +173,7 @@ func TestADiskThatIsFullEndsWhatWaitsAndIsTheCause(t *testing.T) {
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
-		case <-time.After(50 * time.Millisecond): // some tens of looks
+		case <-time.After(50 * time.Millisecond): // some tens of checks
 			return nil
 		}
 	})
@@ -182,7 +182,7 @@ func TestADiskThatIsFullEndsWhatWaitsAndIsTheCause(t *testing.T) {
 	}
 }
 
-// What failed for another reason keeps its own error; what a log of these minutes explains by a full disk does not.
+// An error with another reason stays as it is; one that a log explains by a full disk does not.
 func TestOnlyAFullDiskIsTheCauseOfAFullDisksFailures(t *testing.T) {
 	f := control.StateDir(t.TempDir())
 	if err := os.Mkdir(f.Logs(), 0o700); err != nil {

@@ -13,7 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// credentials makes a process run as who, when that is somebody else.
+// credentials makes a process run as who, if that is not the caller's own account.
 func credentials(who account) *syscall.SysProcAttr {
 	if who.own() {
 		return &syscall.SysProcAttr{}
@@ -21,10 +21,10 @@ func credentials(who account) *syscall.SysProcAttr {
 	return &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uint32(who.uid), Gid: uint32(who.gid)}}
 }
 
-// nursery starts processes that the kernel ends when this process ends, however it ends.
+// nursery starts processes that the kernel ends when this process ends, in any way.
 //
-// The death signal is sent when the thread that started the process ends, not when the process does, so all are started
-// by one goroutine that never leaves its thread.
+// The kernel sends the death signal when the thread that started the process ends, not when its process ends. So one
+// goroutine, which never leaves its thread, starts all of them.
 type nursery struct{ births chan func() }
 
 func newNursery() *nursery {
@@ -38,7 +38,7 @@ func newNursery() *nursery {
 	return n
 }
 
-// start starts cmd in a process group of its own, to be sent death when this process ends.
+// start starts cmd in a process group of its own. The kernel sends it the signal death when this process ends.
 func (n *nursery) start(cmd *exec.Cmd, who account, death syscall.Signal) error {
 	cmd.SysProcAttr = credentials(who)
 	cmd.SysProcAttr.Pdeathsig = death
@@ -48,8 +48,8 @@ func (n *nursery) start(cmd *exec.Cmd, who account, death syscall.Signal) error 
 	return <-done
 }
 
-// killUsers kills every process of uids, and of no other, in one act of the kernel each: also what is forked meanwhile.
-// Only root can; root's own uid is left out.
+// killUsers kills every process of uids and no others. For each uid the kernel does that at once, so a process that is
+// being forked does not escape. Only root can do that. It skips root's own uid.
 func killUsers(uids []int) {
 	if os.Geteuid() != 0 {
 		return
@@ -60,11 +60,11 @@ func killUsers(uids []int) {
 		}
 		cmd := exec.Command("/bin/sh", "-c", "kill -KILL -1")
 		cmd.Dir, cmd.Env, cmd.SysProcAttr = "/", []string{}, credentials(account{uid: uid, gid: uid})
-		_ = cmd.Run() // another round sees what is left
+		_ = cmd.Run() // the next round finds what is left
 	}
 }
 
-// adoptOrphans makes this process the parent of what its children leave behind.
+// adoptOrphans makes this process the parent of the processes that its children leave behind.
 func adoptOrphans() error {
 	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
 		return fmt.Errorf("adopt orphans: %w", err)
@@ -72,9 +72,9 @@ func adoptOrphans() error {
 	return nil
 }
 
-// buryOrphans takes note of the end of adopted children, whenever a child ends, until ctx does: the kernel keeps their
-// numbers until then. A child of which own says so is waited for elsewhere.
-func buryOrphans(ctx context.Context, own func(pid int) bool) {
+// reapOrphans reaps adopted children until ctx ends: the kernel keeps the number of a process until its parent has
+// waited for it. It leaves out the children for which own returns true, because others wait for them.
+func reapOrphans(ctx context.Context, own func(pid int) bool) {
 	ended := make(chan os.Signal, 1)
 	signal.Notify(ended, syscall.SIGCHLD)
 	defer signal.Stop(ended)
@@ -92,7 +92,7 @@ func buryOrphans(ctx context.Context, own func(pid int) bool) {
 		select {
 		case <-ctx.Done():
 			return
-		case <-time.After(200 * time.Millisecond): // a workload may make as many as it likes
+		case <-time.After(200 * time.Millisecond): // a workload can make any number of them
 		}
 	}
 }

@@ -23,4 +23,4 @@ func killUsers([]int) {}
 
 func adoptOrphans() error { return errLinux }
 
-func buryOrphans(context.Context, func(int) bool) {}
+func reapOrphans(context.Context, func(int) bool) {}

@@ -28,13 +28,13 @@ import (
 	"example.org/security-training/services/topology"
 )
 
-// SPIRE's programs, processes without a row.
+// The names of SPIRE's processes, which are no rows of the topology.
 const (
 	spireServer = "spire-server"
 	spireAgent  = "spire-agent"
 )
 
-// Who issues identities.
+// The issuers of identities.
 const (
 	identityAuto     = "auto"
 	identityEmbedded = "embedded"
@@ -59,8 +59,8 @@ func findSPIRE(lookup env.Lookup) (string, error) {
 	return "", errors.New("no spire-server and spire-agent on PATH, and LAB_SPIRE_DIR is not set")
 }
 
-// spireProcesses is real SPIRE: a server and an agent as processes of the lab. The agent attests workloads by the path
-// of their program, which is one for each row, and by their uid.
+// spireProcesses is SPIRE as an issuer: a server and an agent as processes of the lab. The agent attests a workload by
+// its uid and by the path of its program, which differs for each row.
 type spireProcesses struct {
 	*spire.Server
 	s      *Supervisor
@@ -80,7 +80,7 @@ func newSPIRE(s *Supervisor) (*spireProcesses, error) {
 			{Type: "unix", Value: fmt.Sprintf("uid:%d", s.account(i, w, database).uid)},
 		}
 	})
-	// The socket's folder is private: whoever can open it is the lab's owner.
+	// The socket's folder is private, so only the lab's owner can open the socket.
 	conn, err := grpc.NewClient("unix://"+x.socket(), grpc.WithTransportCredentials(insecure.NewCredentials()))
 	if err != nil {
 		return nil, fmt.Errorf("start SPIRE: %w", err)
@@ -93,7 +93,7 @@ func (*spireProcesses) name() string { return identitySPIRE }
 
 func (x *spireProcesses) socket() string { return x.folder.Path("server.sock") }
 
-// nodeAlias is the stable parent of all entries, whichever join token the agent came with.
+// nodeAlias is the parent of all entries. It stays the same whichever join token the agent used.
 func (x *spireProcesses) nodeAlias() *types.SPIFFEID {
 	return &types.SPIFFEID{TrustDomain: x.s.topo.TrustDomain, Path: "/lab-node"}
 }
@@ -208,7 +208,7 @@ func pemOf(certs []*x509.Certificate) []byte {
 	return out
 }
 
-// Start implements issuer: the agent attests by path and uid, so there is nothing to do before.
+// Start implements issuer. There is nothing to prepare: the agent attests by path and uid.
 func (*spireProcesses) Start(_ string, start func() (int, error)) error {
 	_, err := start()
 	return err

@@ -18,7 +18,7 @@ import (
 	"example.org/security-training/services/topology"
 )
 
-// TestMain is also the supervisor of the labs that the tests begin: a process of its own, as `lab supervise` is.
+// TestMain is also the supervisor of the labs that the tests start, in a process of its own like `lab supervise`.
 func TestMain(m *testing.M) {
 	if len(os.Args) == 2 && os.Args[1] == endFirstThread {
 		endTheFirstThread()
@@ -33,7 +33,7 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// sleepers makes a folder of programs that do nothing, and leave a process behind when they end.
+// sleepers makes a folder of programs that do nothing, and that leave a process behind when they end.
 func sleepers(t *testing.T, names ...string) string {
 	t.Helper()
 	dir := t.TempDir()
@@ -49,7 +49,7 @@ func sleepers(t *testing.T, names ...string) string {
 	return dir
 }
 
-// begun is a lab whose SPIRE is two programs that sleep, and whose supervisor runs.
+// begun makes a lab with a running supervisor. Its SPIRE is two programs that sleep.
 func begun(t *testing.T) *control.Lab {
 	t.Helper()
 	labs := filepath.Join(home(t), "labs")

@@ -18,10 +18,10 @@ import (
 	"example.org/security-training/lab/control"
 )
 
-// A process is the lab's by who it is, not by its number, which the kernel uses again: by a uid that the lab alone has;
-// by its number together with when it started, as the supervisor wrote it down; by the mark in the environment that it
-// was started with; or as the child of one that is. The supervisor adopts what a workload leaves behind, so children of
-// children stay children.
+// A process number does not identify a process, because the kernel uses numbers again. A process belongs to the lab if
+// it has a uid that only this lab has; if its number and its start time are those that the supervisor recorded; if its
+// environment has the mark of the lab; or if its parent belongs to the lab. The supervisor adopts the processes that a
+// workload leaves behind, so they keep a parent that belongs to the lab.
 
 // uidsPerLab is how many uids a lab has for its workloads.
 const uidsPerLab = 64
@@ -29,28 +29,28 @@ const uidsPerLab = 64
 // mark is the variable that names the lab's folder to every process of it.
 const mark = "SECURITY_TRAINING_PROCESS_OF"
 
-// birth tells a process from a later one under the same number.
+// birth identifies a process among all that ever have the same number.
 type birth struct {
 	PID     int    `json:"pid"`
 	Started string `json:"started"` // clock ticks after boot, proc_pid_stat(5)
 }
 
-// roster is what the supervisor writes down of its processes, for a `down` that finds it killed.
+// roster is the supervisor's record of its processes, for a `down` after the supervisor was killed.
 type roster struct {
 	Supervisor int              `json:"supervisor"`
-	Boot       string           `json:"boot"` // the kernel's id of this boot
+	Boot       string           `json:"boot"` // the kernel's ID of this boot
 	Processes  map[string]birth `json:"processes"`
 }
 
-// kernelProcess is what the kernel says of a process that runs.
+// kernelProcess is the kernel's information about a running process.
 type kernelProcess struct {
 	birth
 	parent  int
-	threads int    // with those that have ended and are not yet waited for
+	threads int    // including threads that have ended and were not waited for
 	uids    [4]int // real, effective, saved, of the file system
 }
 
-// bootID is the kernel's id of this boot, "" where it tells none.
+// bootID is the kernel's ID of this boot, or "" if there is none.
 func bootID() string {
 	b, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
 	if err != nil {
@@ -59,7 +59,7 @@ func bootID() string {
 	return strings.TrimSpace(string(b))
 }
 
-// processNumbers are the numbers of all processes, none where there is no /proc.
+// processNumbers returns the numbers of all processes, or none if there is no /proc.
 func processNumbers() []int {
 	entries, err := os.ReadDir("/proc")
 	if err != nil {
@@ -74,7 +74,7 @@ func processNumbers() []int {
 	return out
 }
 
-// kernelProcesses are all processes that run, without those that have ended and are not yet waited for.
+// kernelProcesses returns all running processes. It leaves out zombies, which have ended and were not waited for.
 func kernelProcesses() map[int]kernelProcess {
 	out := map[int]kernelProcess{}
 	for _, pid := range processNumbers() {
@@ -85,11 +85,11 @@ func kernelProcesses() map[int]kernelProcess {
 	return out
 }
 
-// kernelProcessOf is false for a process that does not run.
+// kernelProcessOf returns false if the process does not run.
 func kernelProcessOf(pid int) (kernelProcess, bool) {
 	p, state := statOf(pid)
 	ended := state == "Z" || state == "X"
-	if state == "" || ended && p.threads < 2 { // a process whose first thread has ended runs on in others
+	if state == "" || ended && p.threads < 2 { // the first thread has ended, but others still run
 		return p, false
 	}
 	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
@@ -108,7 +108,7 @@ func kernelProcessOf(pid int) (kernelProcess, bool) {
 	return p, true
 }
 
-// statOf reads proc_pid_stat(5): birth, parent and state, "" of a process that is gone.
+// statOf reads proc_pid_stat(5): birth, parent and state. The state is "" if there is no such process.
 func statOf(pid int) (kernelProcess, string) {
 	p := kernelProcess{birth: birth{PID: pid}}
 	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
@@ -125,7 +125,7 @@ func statOf(pid int) (kernelProcess, string) {
 	return p, fields[0]
 }
 
-// zombies are the children of parent that have ended and are not yet waited for.
+// zombies returns the children of parent that have ended and were not waited for.
 func zombies(parent int) []int {
 	var out []int
 	for _, pid := range processNumbers() {
@@ -148,8 +148,8 @@ func (p kernelProcess) marked(folder string) bool {
 		slices.ContainsFunc(bytes.Split(b, []byte{0}), func(v []byte) bool { return string(v) == mark+"="+folder })
 }
 
-// survivors are the processes of the lab in f that run, without the caller; uids is the first uid of its workloads, or
-// 0.
+// survivors returns the running processes of the lab in f, without the caller. Uids is the first uid of its workloads,
+// or 0.
 func survivors(f folder, uids int) []kernelProcess {
 	all := kernelProcesses()
 	known := readRoster(f)
@@ -165,7 +165,7 @@ func survivors(f folder, uids int) []kernelProcess {
 	}
 	var out []kernelProcess
 	for pid, p := range all {
-		// The way up ends at 0, and is bounded because the list was not made in one moment.
+		// The way up ends at 0. It is limited, because the list was not made in one moment and may have cycles.
 		for up, steps := p, 0; steps < len(all) && !ours[pid]; steps++ {
 			ours[pid] = ours[up.parent]
 			up = all[up.parent]
@@ -183,7 +183,7 @@ func survivors(f folder, uids int) []kernelProcess {
 // patience is how long processes may take to end after SIGKILL.
 const patience = 10 * time.Second
 
-// endStrays ends everything of the lab in f that runs, but the caller. An error names what could not be ended.
+// endStrays ends every running process of the lab in f except the caller. The error names those that did not end.
 func endStrays(f folder) error {
 	var st settings
 	if err := f.Read(&st); err != nil && !errors.Is(err, os.ErrNotExist) {
@@ -198,8 +198,8 @@ func endStrays(f folder) error {
 	return endAll(uids, func() []kernelProcess { return survivors(f, st.UIDs) })
 }
 
-// endAll kills every process of uids, which are the lab's alone, and what list says until it says nothing. A process
-// that forks and ends, over and over, is on no list: the kernel ends it by its uid.
+// endAll kills every process of uids, which must be the lab's alone, and the processes that list returns, until it
+// returns none. No list can have a process that keeps forking and ending; killing by uid ends it.
 func endAll(uids []int, list func() []kernelProcess) error {
 	killUsers(uids)
 	late := time.After(patience)
@@ -213,7 +213,7 @@ func endAll(uids []int, list func() []kernelProcess) error {
 				return fmt.Errorf("end process %d: %w", p.PID, err)
 			}
 		}
-		if round >= 3 { // they may fork faster than they are listed
+		if round >= 3 { // they may fork faster than they can be listed
 			killUsers(usersOf(left))
 		}
 		select {
@@ -224,8 +224,8 @@ func endAll(uids []int, list func() []kernelProcess) error {
 	}
 }
 
-// usersOf are the uids of a list of which no other process runs: the database's, and that of the caller, are others' as
-// well.
+// usersOf returns the uids of a list of processes that no other process has. It excludes, for example, the database's
+// uid and the caller's.
 func usersOf(list []kernelProcess) []int {
 	listed, shared := map[int]bool{}, map[int]bool{}
 	for _, p := range list {
@@ -257,10 +257,10 @@ func endUser(who account) error {
 	})
 }
 
-// freeUIDs is the first uid of a lab's workloads on host: far from people's and packages', of no other lab in the same
-// home, and such that no process has any of them, as one could that survived another lab.
+// freeUIDs returns the first uid of a block for the workloads of the lab on host. The block is far from the uids of
+// people and packages, belongs to no other lab in the same home, and no running process has one of its uids.
 func freeUIDs(host, home string) (int, error) {
-	n, err := strconv.Atoi(host[strings.LastIndexByte(host, '.')+1:]) // our own 127.0.0.n
+	n, err := strconv.Atoi(host[strings.LastIndexByte(host, '.')+1:]) // the host is one of our 127.0.0.n
 	if err != nil {
 		return 0, fmt.Errorf("choose uids: %w", err)
 	}
@@ -283,10 +283,10 @@ func freeUIDs(host, home string) (int, error) {
 			return uids, nil
 		}
 	}
-	return 0, errors.New("choose uids: processes of other labs have them all")
+	return 0, errors.New("choose uids: processes of other labs have all of them")
 }
 
-// readRoster is what the supervisor wrote down, empty where there is nothing to be read.
+// readRoster reads the supervisor's record. It is empty if there is none.
 func readRoster(f folder) roster {
 	var r roster
 	b, err := os.ReadFile(f.processes())
@@ -299,7 +299,7 @@ func readRoster(f folder) roster {
 	return r
 }
 
-// remembered are the numbers of the processes that the supervisor wrote down.
+// remembered returns the numbers of the processes in the supervisor's record.
 func remembered(f folder) map[string]int {
 	pids := map[string]int{}
 	for name, b := range readRoster(f).Processes {
@@ -308,7 +308,7 @@ func remembered(f folder) map[string]int {
 	return pids
 }
 
-// awaitEnd waits until pid is gone.
+// awaitEnd waits until there is no process pid.
 func awaitEnd(ctx context.Context, pid int, patience time.Duration) error {
 	if pid == 0 {
 		return nil
@@ -325,7 +325,7 @@ func awaitEnd(ctx context.Context, pid int, patience time.Duration) error {
 	return nil
 }
 
-// running says whether pid runs; a zombie, whose parent has not looked yet, does not.
+// running says whether pid runs. A zombie does not.
 func running(pid int) bool {
 	_, ok := kernelProcessOf(pid)
 	return ok

@@ -18,8 +18,8 @@ import (
 	"example.org/security-training/services/env/needtest"
 )
 
-// leaves starts a shell as who that leaves a process behind, in a session of its own and without a parent, and says its
-// number.
+// leaves starts a shell as the account who. The shell leaves a process behind, in a session of its own and without a
+// parent, whose number leaves returns.
 func leaves(t *testing.T, who account, environment ...string) int {
 	t.Helper()
 	cmd := exec.Command("/bin/sh", "-c", "setsid sh -c 'echo $$; exec sleep 600' & read _")
@@ -57,7 +57,7 @@ func leaves(t *testing.T, who account, environment ...string) int {
 	return pid
 }
 
-// A lab's folder with settings, whose workloads have the uids from first on.
+// labWith makes a lab's folder with settings. Its workloads have the uids from first on.
 func labWith(t *testing.T, first int) folder {
 	t.Helper()
 	f := folder{control.StateDir(t.TempDir())}
@@ -138,7 +138,7 @@ func TestUIDsOfALivingProcessAndOfAnotherLabAreNotGivenAgain(t *testing.T) {
 	}
 }
 
-// Who forks without end is faster than any list of processes.
+// A process that forks without end is faster than any list.
 func TestAWorkloadThatForksWithoutEndIsEnded(t *testing.T) {
 	if os.Geteuid() != 0 {
 		needtest.Lacks(t, needtest.Root, "only root can start a process of another uid")
@@ -173,7 +173,7 @@ func TestAWorkloadThatForksWithoutEndIsEnded(t *testing.T) {
 	}
 }
 
-// A number that was written down is another process's by now: it is left alone.
+// A recorded number may by now be that of another process, which must be left alone.
 func TestAProcessUnderARememberedNumberIsNotOneThatStartedLater(t *testing.T) {
 	own := account{uid: os.Geteuid(), gid: os.Getegid()}
 	pid := leaves(t, own)
@@ -209,7 +209,7 @@ func TestAProcessUnderARememberedNumberIsNotOneThatStartedLater(t *testing.T) {
 	}
 }
 
-// A process that forks and ends, over and over, has another number whenever a list is made, and may be on none.
+// A process that keeps forking and ending has a new number each time and may be on no list.
 func TestAWorkloadThatIsOnNoListIsEnded(t *testing.T) {
 	if os.Geteuid() != 0 {
 		needtest.Lacks(t, needtest.Root, "only root can start a process of another uid")
@@ -222,7 +222,7 @@ func TestAWorkloadThatIsOnNoListIsEnded(t *testing.T) {
 	await(t, "its end", func() bool { return !running(pid) })
 }
 
-// endFirstThread is the test's binary's argument to end its first thread, and nothing else of it.
+// endFirstThread is an argument that makes the test's binary end its first thread.
 const endFirstThread = "end-first-thread"
 
 func endTheFirstThread() {
@@ -236,7 +236,7 @@ func endTheFirstThread() {
 	}
 }
 
-// The kernel shows a process whose first thread has ended as one that has ended, while its other threads run.
+// The kernel shows a process as ended when its first thread has ended, although other threads still run.
 func TestAProcessWhoseFirstThreadHasEndedRuns(t *testing.T) {
 	cmd := exec.Command(os.Args[0], endFirstThread)
 	if err := cmd.Start(); err != nil {
@@ -250,7 +250,8 @@ func TestAProcessWhoseFirstThreadHasEndedRuns(t *testing.T) {
 	}
 }
 
-// The database's uid is that of other databases, too: they are not ended because one of the lab's is slow to end.
+// Other databases may run under the database's uid. They must not be ended because one process of the lab is slow to
+// end.
 func TestAUserWhoHasOtherProcessesIsNotEnded(t *testing.T) {
 	if os.Geteuid() != 0 {
 		needtest.Lacks(t, needtest.Root, "only root can start a process of another uid")
@@ -283,8 +284,8 @@ func TestAUserWhoHasOtherProcessesIsNotEnded(t *testing.T) {
 	}
 }
 
-// A process that has been waited for, while what it left behind is ended, has no number any more: another one may have
-// it.
+// Once a process has been waited for, its number may be given to another one, even while the processes that it left
+// behind are being ended.
 func TestWhatIsWrittenDownIsWhenItStarted(t *testing.T) {
 	cmd := exec.Command("/bin/sleep", "600")
 	if err := cmd.Start(); err != nil {
@@ -292,7 +293,7 @@ func TestWhatIsWrittenDownIsWhenItStarted(t *testing.T) {
 	}
 	t.Cleanup(func() { _ = cmd.Process.Kill(); _ = cmd.Wait() })
 	f := labWith(t, 0)
-	before := birth{cmd.Process.Pid, "1"} // that had the number before
+	before := birth{cmd.Process.Pid, "1"} // had the number before
 	s := &Supervisor{
 		folder:    f,
 		log:       slog.New(slog.DiscardHandler),

@@ -4,17 +4,13 @@ import (
 	"context"
 	"crypto/x509"
 	"encoding/json"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"log/slog"
-	"maps"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"slices"
 	"strconv"
 	"sync"
 	"syscall"
@@ -23,20 +19,18 @@ import (
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 	"github.com/spiffe/go-spiffe/v2/svid/x509svid"
 
-	"example.org/security-training/lab"
 	"example.org/security-training/lab/control"
 	"example.org/security-training/services/audit"
-	"example.org/security-training/services/mesh/authority"
 	"example.org/security-training/services/topology"
 )
 
-// supervisorName is what the supervisor's own process is called in a status.
+// supervisorName is the name of the supervisor's own process in a status.
 const supervisorName = "supervisor"
 
-// serverName is the database server itself, whose identity dbkeeper holds: a process without a row.
+// serverName is the name of the database server's process. It is no row of the topology: dbkeeper has its identity.
 const serverName = "postgres-server"
 
-// Supervisor is the parent of every process of one lab, and the host of its issuer.
+// Supervisor is the parent of every process of one lab, and runs its issuer.
 type Supervisor struct {
 	control  *control.Server
 	folder   folder
@@ -46,7 +40,7 @@ type Supervisor struct {
 	log      *slog.Logger
 	nursery  *nursery
 	probe    *http.Client
-	program  string // which build of the lab's own program this is
+	program  string // the build of the lab's own program
 
 	mu        sync.Mutex
 	processes map[string]*process
@@ -54,33 +48,33 @@ type Supervisor struct {
 	changed   chan struct{}
 }
 
-// process is something that is kept running.
+// process is a process that the supervisor keeps running.
 type process struct {
 	name  string
-	row   topology.Workload // zero for the database's server
+	row   topology.Workload // zero for a process that is no row of the topology
 	path  string
 	args  []string
 	env   []string
 	who   account
-	log   string         // its file
-	end   syscall.Signal // how it is asked to end
-	death syscall.Signal // what it gets when the supervisor dies
+	log   string         // a file
+	end   syscall.Signal // asks it to end
+	death syscall.Signal // sent by the kernel when the supervisor dies
 
-	out *logFile // of run alone, which runs once at a time
+	out *logFile // used by run alone, which runs once at a time
 
 	// guarded by Supervisor.mu
 	cmd      *exec.Cmd
-	born     birth // of cmd: when it has been waited for, its number may be another process's
+	born     birth // of cmd; its number may be given to another process once it has been waited for
 	started  time.Time
-	program  string // which build of path was started, as programID tells
+	program  string // the build of path that was started, see programID
 	restarts int
 	ready    bool
 	why      string
 	exited   chan struct{}
-	again    chan struct{} // ends a pause before a restart
+	again    chan struct{} // ends the pause before a restart
 }
 
-// Supervise runs the lab in dir until ctx ends or it is told to end. It is what `lab supervise` does.
+// Supervise runs the lab in dir until ctx ends or the lab is told to end. `lab supervise` calls it.
 func Supervise(ctx context.Context, dir string) error {
 	s := &Supervisor{
 		folder: folder{
@@ -109,8 +103,8 @@ func Supervise(ctx context.Context, dir string) error {
 		return err
 	}
 	defer claim.Close()
-	go buryOrphans(context.WithoutCancel(ctx), s.waitsFor) // as long as this process lives
-	s.remember()                                           // before an order to end: who gives it waits for this process
+	go reapOrphans(context.WithoutCancel(ctx), s.waitsFor) // until this process ends
+	s.remember()                                           // before an order to end can be given
 	failed := make(chan error, 4)
 	if err := s.control.Serve(s, stop, failed); err != nil {
 		return err
@@ -120,7 +114,7 @@ func Supervise(ctx context.Context, dir string) error {
 	return errors.Join(err, s.control.Close())
 }
 
-// live starts everything and returns when ctx ends, which is no fault whenever it happens, or something failed.
+// live starts everything. It returns nil when ctx ends, at any time, and an error when something fails.
 func (s *Supervisor) live(ctx context.Context, failed chan error) error {
 	err := s.issuer.serve(ctx, s, failed)
 	if err == nil {
@@ -154,43 +148,8 @@ func (s *Supervisor) open() error {
 	return err
 }
 
-func loadCAs(path string, topo *topology.Topology) ([]*authority.CA, error) {
-	text, err := os.ReadFile(path)
-	if errors.Is(err, os.ErrNotExist) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, fmt.Errorf("read CAs: %w", err)
-	}
-	var cas []*authority.CA
-	for len(text) > 0 {
-		_, afterCert := pem.Decode(text)
-		block, rest := pem.Decode(afterCert)
-		if block == nil {
-			return nil, fmt.Errorf("read CAs %s: a certificate without a key", path)
-		}
-		ca, err := authority.FromPEM(topo.Domain(), text[:len(text)-len(rest)])
-		if err != nil {
-			return nil, err
-		}
-		cas, text = append(cas, ca), rest
-	}
-	return cas, nil
-}
-
-func saveCAs(path string, cas []*authority.CA) error {
-	var text []byte
-	for _, ca := range cas {
-		p, err := ca.PEM()
-		if err != nil {
-			return err
-		}
-		text = append(text, p...)
-	}
-	return control.Replace(path, text, 0o600)
-}
-
-// startAll starts the database's server and every row that has a binary, all at once: who needs another waits for it.
+// startAll starts the database's server and every row that has a program, all at the same time. A process that needs
+// another one waits for it.
 func (s *Supervisor) startAll() error {
 	who, err := databaseAccount()
 	if err != nil {
@@ -232,98 +191,7 @@ func (s *Supervisor) startAll() error {
 	return nil
 }
 
-// preparePeople gives the workload that serves people by HTTPS a fresh certificate, at each start of the supervisor.
-func (s *Supervisor) preparePeople(w topology.Workload, who account) error {
-	files, err := s.control.PeopleTLS(s.settings.Host, s.settings.Spec.Listen)
-	if err != nil {
-		return err
-	}
-	dir := s.folder.peopleTLS(w.Name)
-	if err = shareFolder(dir, who); errors.Is(err, os.ErrExist) {
-		err = nil
-	}
-	for name, content := range files {
-		err = errors.Join(err, share(filepath.Join(dir, name), content, who))
-	}
-	if err != nil {
-		return fmt.Errorf("certify %s to people: %w", w.Name, err)
-	}
-	return nil
-}
-
-// account is whom row i runs as: a uid of its own where root can give it one; the database's keeper is the database's
-// own.
-func (s *Supervisor) account(i int, w topology.Workload, database account) account {
-	if w.Kind == topology.KindDatabase {
-		return database
-	}
-	return workloadAccount(s.settings, i)
-}
-
-func workloadAccount(st settings, i int) account {
-	if st.UIDs == 0 {
-		return account{uid: os.Geteuid(), gid: os.Getegid()}
-	}
-	return account{uid: st.UIDs + i, gid: st.UIDs + i}
-}
-
-// environment is everything that a workload is told. Nothing is inherited.
-func (s *Supervisor) environment(w topology.Workload) []string {
-	f, keys := s.folder.Of(w.Name), s.folder.Keys(w.Name)
-	e := []string{
-		mark + "=" + string(s.folder.StateDir),
-		"WORKLOAD=" + w.Name,
-		"SPIFFE_ENDPOINT_SOCKET=unix://" + s.folder.api(),
-		"TRUST_DOMAIN=" + s.topo.TrustDomain,
-		"TOPOLOGY_FILE=" + s.folder.Topology(),
-		"MESH_HOST=" + s.settings.Host,
-		"AUDIT_FILE=" + f.Path("audit"),
-		"DATA_DIR=" + f.Path("state"),
-	}
-	if s.settings.Pprof {
-		e = append(e, "PPROF_SOCKET="+s.folder.WorkloadPprof(w.Name))
-	}
-	if len(w.Database) > 0 {
-		e = append(e, "DB_HOST="+s.settings.Host, "DB_PORT="+strconv.Itoa(s.settings.DBPort), "DB_NAME=security_training")
-	}
-	if w.WebTLS != 0 {
-		e = append(e, "PEOPLE_TLS_DIR="+s.folder.peopleTLS(w.Name), "PEOPLE_LISTEN="+s.settings.Spec.Listen)
-	}
-	if w.Source != "" {
-		e = append(e, "SOURCE_SECRET_FILE="+keys.Path("source.secret"))
-	}
-	switch w.Kind {
-	case topology.KindDatabase:
-		e = append(
-			e,
-			"PGHOST="+s.folder.postgres().Path("run"),
-			"DB_PORT="+strconv.Itoa(s.settings.DBPort),
-			"DB_NAME=security_training",
-			"TLS_DIR="+s.folder.postgres().Path("tls"),
-		)
-	case topology.KindGateway:
-		e = append(
-			e,
-			"LLM_BACKEND="+s.settings.Backend,
-			"GEMINI_MODEL="+s.settings.Model,
-			"GEMINI_API_KEY_FILE="+keys.Path("gemini.key"),
-		)
-	case topology.KindDashboard:
-		if s.settings.DevDir != "" {
-			e = append(e, "LMS_DEV_DIR="+s.settings.DevDir)
-		}
-		p := s.settings.Provider
-		if p.Issuer != "" {
-			e = append(e, "OIDC_ISSUER="+p.Issuer, "OIDC_CLIENT_ID="+p.Client, "OIDC_REDIRECT_URL="+p.Redirect)
-		}
-		if p.Mark != "" {
-			e = append(e, "OIDC_CLIENT_SECRET_FILE="+keys.Path("oidc.secret"))
-		}
-	}
-	return e
-}
-
-// keep starts p and starts it again, after a growing pause, whenever it ends.
+// keep starts p, and starts it again whenever it ends, after a pause that grows.
 func (s *Supervisor) keep(p *process) {
 	s.mu.Lock()
 	s.processes[p.name] = p
@@ -357,7 +225,7 @@ func (s *Supervisor) keep(p *process) {
 	}()
 }
 
-// run starts p once and waits for its end, and for the end of what it leaves behind where its uid tells what that is.
+// run starts p once and waits for its end. If p has a uid of its own, run also ends what p leaves behind.
 func (s *Supervisor) run(p *process) error {
 	if p.out == nil {
 		out, err := openLog(p.log, longestLog)
@@ -396,7 +264,7 @@ func (s *Supervisor) run(p *process) error {
 		return fmt.Errorf("start %s: %w", p.name, err)
 	}
 	p.cmd, p.started, p.exited, p.ready = cmd, time.Now(), make(chan struct{}), false
-	born, _ := statOf(cmd.Process.Pid) // it is there, if only to be waited for
+	born, _ := statOf(cmd.Process.Pid) // it is there at least until it has been waited for
 	p.born = born.birth
 	exited := p.exited
 	s.mu.Unlock()
@@ -409,7 +277,7 @@ func (s *Supervisor) run(p *process) error {
 	if s.settings.UIDs != 0 && p.who.uid >= s.settings.UIDs {
 		err = errors.Join(err, endUser(p.who))
 	}
-	if said.SetReadDeadline(time.Now().Add(time.Second)) != nil { // what it left behind may hold the pipe
+	if said.SetReadDeadline(time.Now().Add(time.Second)) != nil { // a process that it left behind may hold the pipe open
 		said.Close()
 	}
 	<-drained
@@ -424,7 +292,7 @@ func (s *Supervisor) run(p *process) error {
 	return err
 }
 
-// remember writes down what runs, for a `down` that finds the supervisor killed.
+// remember records the running processes, for a `down` after the supervisor was killed.
 func (s *Supervisor) remember() {
 	r := roster{Supervisor: os.Getpid(), Boot: bootID(), Processes: map[string]birth{}}
 	if p, ok := kernelProcessOf(os.Getpid()); ok {
@@ -446,7 +314,7 @@ func (s *Supervisor) remember() {
 	}
 }
 
-// waitsFor says whether pid is a process that run waits for.
+// waitsFor says whether run waits for the process pid.
 func (s *Supervisor) waitsFor(pid int) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -458,13 +326,13 @@ func (s *Supervisor) waitsFor(pid int) bool {
 	return false
 }
 
-// signal wakes whoever waits for a change; s.mu is held.
+// signal wakes everything that waits for a change. The caller holds s.mu.
 func (s *Supervisor) signal() {
 	close(s.changed)
 	s.changed = make(chan struct{})
 }
 
-// stopAll ends the workloads first and what they stand on last: the database's server, SPIRE.
+// stopAll ends the workloads first, and then the processes on which they depend: the database's server and SPIRE.
 func (s *Supervisor) stopAll() {
 	s.mu.Lock()
 	s.stopping = true
@@ -491,7 +359,7 @@ func (s *Supervisor) stopAll() {
 	}
 }
 
-// end asks p to end, and makes it after patience.
+// end asks p to end, and kills it after patience.
 func (s *Supervisor) end(p *process, patience time.Duration) {
 	s.mu.Lock()
 	cmd, exited := p.cmd, p.exited
@@ -506,12 +374,12 @@ func (s *Supervisor) end(p *process, patience time.Duration) {
 	case <-exited:
 	case <-time.After(patience):
 		s.log.Warn("did not end when asked", "process", p.name)
-		_ = cmd.Process.Kill() // already gone, then
+		_ = cmd.Process.Kill() // fails if it has just ended
 		<-exited
 	}
 }
 
-// Restart implements control.Backend: keep starts what it ends at once.
+// Restart implements control.Backend. It ends the process, and keep starts it again at once.
 func (s *Supervisor) Restart(_ context.Context, name string) error {
 	s.mu.Lock()
 	p, ok := s.processes[name]
@@ -546,66 +414,3 @@ func (s *Supervisor) Mint(
 
 // Order implements control.Backend.
 func (s *Supervisor) Order(ctx context.Context, o control.Order) error { return s.issuer.order(ctx, o) }
-
-// Status implements control.Backend.
-func (s *Supervisor) Status() lab.Status {
-	issued := s.issuer.Issued()
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	st := lab.Status{
-		Name:     s.settings.Spec.Name,
-		Runtime:  RuntimeName,
-		Identity: s.issuer.name(),
-		Isolated: "one uid for each workload",
-		Healthy:  true,
-		Folder:   string(s.folder.StateDir), Spec: s.settings.Spec,
-	}
-	if s.settings.UIDs == 0 {
-		st.Isolated = "not isolated: all workloads share your uid"
-	}
-	st.Seeded = s.folder.Seeded()
-	for _, w := range s.topo.Workloads {
-		if w.Web != 0 {
-			st.Room = control.Room(s.settings.Host, w.WebTLS, s.settings.Spec.Listen)
-			st.Dashboard = "http://" + net.JoinHostPort(s.settings.Host, strconv.Itoa(w.Web))
-		}
-		if w.Kind == topology.KindOperator {
-			continue
-		}
-		p := s.processes[w.Name]
-		ws := lab.WorkloadStatus{
-			Name: w.Name, Kind: w.Kind, Address: s.settings.Addr(w), SPIFFEID: s.topo.ID(w.Name).String(),
-			Serial: issued[w.Name].Serial, Expires: issued[w.Name].Expires, State: "starting",
-		}
-		if p != nil {
-			ws.Ready, ws.UID, ws.Restarts, ws.Why = p.ready, p.who.uid, p.restarts, p.why
-			ws.Program = p.program
-			switch {
-			case p.ready:
-				ws.State, ws.Why = "ready", ""
-			case p.cmd == nil:
-				ws.State = "restarting"
-			}
-			if p.cmd != nil {
-				ws.PID = p.cmd.Process.Pid
-			}
-		}
-		st.Healthy = st.Healthy && ws.Ready
-		st.Workloads = append(st.Workloads, ws)
-	}
-	st.Processes = append(st.Processes, lab.ProcessStatus{Name: supervisorName, PID: os.Getpid(), Program: s.program})
-	for _, name := range slices.Sorted(maps.Keys(s.processes)) {
-		p := s.processes[name]
-		if p.row.Name != "" {
-			continue
-		}
-		ps := lab.ProcessStatus{Name: name, Restarts: p.restarts}
-		if p.cmd != nil {
-			ps.PID = p.cmd.Process.Pid
-		} else {
-			ps.Why = p.why
-		}
-		st.Processes = append(st.Processes, ps)
-	}
-	return st
-}

@@ -15,31 +15,31 @@ import (
 	"example.org/security-training/services/topology"
 )
 
-// Strangers are callers that no topology lists.
+// The names of callers that no topology lists.
 const (
 	Nobody    = "nobody"   // no certificate
-	Stranger  = "stranger" // an ID of the domain that is not listed
-	Foreign   = "foreign"  // an ID of another domain, of a CA that speaks for it
+	Stranger  = "stranger" // an ID of the trust domain that the topology does not list
+	Foreign   = "foreign"  // an ID of another trust domain, signed by a CA of that domain
 	Forged    = "forged"   // a listed ID, signed by another CA
-	Expired   = "expired"  // a listed ID whose life is over
+	Expired   = "expired"  // a listed ID whose SVID has expired
 	Plaintext = "plaintext"
 	OldTLS    = "tls12"
 )
 
-// Strangers lists them in display order, each with why it is refused.
+// Strangers lists these callers in display order, each with the reason for which it is refused.
 var Strangers = []struct{ Name, Reason string }{
 	{Nobody, "no_certificate"}, {Stranger, "not_listed"}, {Foreign, "foreign_trust_domain"}, {Forged, "unknown_issuer"},
 	{Expired, "expired"}, {Plaintext, "plaintext"}, {OldTLS, "tls_version"},
 }
 
-// PastMinter is a Lab whose CA signs certificates for any time: their life begins from after now, before it if
-// negative.
+// PastMinter is a Lab whose CA also signs certificates for another time than now: their validity begins at now plus
+// from, which may be negative.
 type PastMinter interface {
 	MintFrom(ctx context.Context, id spiffeid.ID, from, ttl time.Duration) (*x509svid.SVID, *x509bundle.Set, error)
 }
 
-// Impostor makes the credentials of a caller: a workload's own, or a stranger's. As names the workload that a forged or
-// expired certificate claims to be.
+// Impostor makes the credentials of the caller called who: a workload's own, or a stranger's. As is the workload that a
+// forged or expired certificate names.
 func Impostor(ctx context.Context, l lab.Lab, topo *topology.Topology, who, as string) (probe.Caller, error) {
 	mint := func(id spiffeid.ID, ttl time.Duration) (probe.Caller, error) {
 		svid, _, err := l.Mint(ctx, id, ttl)
@@ -79,7 +79,7 @@ func Impostor(ctx context.Context, l lab.Lab, topo *topology.Topology, who, as s
 	return mint(topo.ID(who), time.Hour)
 }
 
-// SomeCaller is a workload that callee admits: what a forger would claim to be.
+// SomeCaller returns a workload that callee admits, for a forger to impersonate.
 func SomeCaller(topo *topology.Topology, callee topology.Workload) string {
 	for _, w := range topo.Workloads {
 		if topo.Admits(w.Name, callee.Name) {

@@ -6,7 +6,7 @@ import (
 	"example.org/security-training/services/topology"
 )
 
-// A cell is as expected only with both connections, an unedited policy and, if it was refused, with a reason.
+// A cell is as expected only if both connections are, the policy is not edited, and a refusal has a reason.
 func TestACellIsAsExpectedOnlyAsAWhole(t *testing.T) {
 	const allowed, forbidden, refused = topology.Allowed, topology.Forbidden, topology.Refused
 	for _, c := range []struct {

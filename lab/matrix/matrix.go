@@ -1,6 +1,7 @@
-// Package matrix tries every caller on every route of a lab, and compares what it measures with what the policy says.
-// The callers are the workloads, each with a certificate of its own, and strangers who must be refused: without a
-// certificate, with a forged or an expired one, over plaintext, and so on.
+// Package matrix tries every caller on every route of a lab, and compares the outcomes with the policy.
+//
+// The callers are the workloads, each with its own certificate, and strangers who must be refused: without a
+// certificate, with a forged or expired one, over plaintext, and so on.
 package matrix
 
 import (
@@ -15,13 +16,14 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"example.org/security-training/lab"
-	"example.org/security-training/lab/operator"
+	"example.org/security-training/services/audit"
 	"example.org/security-training/services/mesh/probe"
 	"example.org/security-training/services/topology"
+	"example.org/security-training/services/wait"
 	"example.org/security-training/synth/nearest"
 )
 
-// Cell is one caller on one route: what topology promises, and what was measured.
+// Cell is one caller on one route: the outcome that the policy demands, and the one that was measured.
 type Cell struct {
 	Caller   string           `json:"caller"`
 	Callee   string           `json:"callee"`
@@ -32,30 +34,31 @@ type Cell struct {
 	Status   int              `json:"status"`   // of the answer on the new connection, 0 if there was none
 	Reason   string           `json:"reason,omitempty"`
 	OK       bool             `json:"ok"`
-	// What the policy in force says, where the one that the lab came with says otherwise.
+	// Running is the decision of the running policy, if it differs from the one of the shipped policy.
 	Running topology.Outcome `json:"running,omitempty"`
 }
 
-// asExpected says whether the cell was measured as expected; who refuses says why.
+// asExpected says whether the cell was measured as expected. A refusal also needs a reason.
 func (c *Cell) asExpected() bool {
 	return c.Measured == c.Expected && c.Kept == c.Expected && c.Running == "" &&
 		(c.Measured != topology.Refused || c.Reason != "")
 }
 
-// What a matrix can be held against.
+// The policies that a matrix can be compared with.
 const (
-	AgainstShipped = "shipped" // the policy that the lab came with
-	AgainstRunning = "running" // the one in force, as it was edited
+	AgainstShipped = "shipped" // the policy that the lab was made with
+	AgainstRunning = "running" // the policy in force, which may have been edited
 )
 
-// Options narrow a matrix, and say what it is held against.
+// Options restrict a matrix to some callers and callees, and choose the policy that it is compared with.
 type Options struct {
-	Against string // AgainstShipped, which is the default, or AgainstRunning
-	Caller  string // a workload, or one of Strangers; all where it is empty
-	Callee  string // a workload; all where it is empty
+	Against string // AgainstShipped, the default, or AgainstRunning
+	Caller  string // a workload, or one of Strangers; "": all
+	Callee  string // a workload; "": all
 }
 
-// policies are what a matrix is held against, and the one in force; with a fault in that one, the latter is the former.
+// policies returns the policy that the matrix is compared with, and the running one. If the running policy has a fault,
+// the shipped one stands in for it.
 func (o Options) policies(p lab.Policy) (topo, running *topology.Topology, err error) {
 	running, fault := lab.RunningPolicy(p)
 	switch o.Against {
@@ -77,7 +80,7 @@ func (o Options) policies(p lab.Policy) (topo, running *topology.Topology, err e
 	}
 }
 
-// narrow gives the callers and callees that are asked for.
+// narrow returns the callers and callees that o asks for.
 func (o Options) narrow(topo *topology.Topology) (callers []string, callees []topology.Workload, err error) {
 	var all, serving []string
 	for _, w := range topo.Workloads {
@@ -115,7 +118,7 @@ func (o Options) narrow(topo *topology.Topology) (callers []string, callees []to
 	return callers, callees, nil
 }
 
-// Try tries every caller, strangers included, on every route, on a new and on a kept connection.
+// Try tries every caller, strangers included, on every route, on a new connection and on a kept one.
 func Try(ctx context.Context, l lab.Lab, o Options) ([]Cell, error) {
 	kept, ok := l.(lab.Policy)
 	if !ok {
@@ -140,7 +143,7 @@ func Try(ctx context.Context, l lab.Lab, o Options) ([]Cell, error) {
 	began := time.Now()
 	var mu sync.Mutex
 	var cells []*Cell
-	serials := map[string]*Cell{} // of a refused caller's certificate, by callee
+	serials := map[string]*Cell{} // by callee and serial number of the caller's certificate
 	group, trying := errgroup.WithContext(ctx)
 	group.SetLimit(8)
 	for _, caller := range callers {
@@ -185,7 +188,7 @@ func Try(ctx context.Context, l lab.Lab, o Options) ([]Cell, error) {
 
 func tryRow(ctx context.Context, addr string, who probe.Caller, row []*Cell) {
 	kept, err := probe.Open(ctx, addr, who)
-	without := topology.Refused // what a request comes to on a kept connection that is not there
+	without := topology.Refused // the outcome of a request if there is no kept connection
 	switch {
 	case err == nil:
 		defer kept.Close()
@@ -199,7 +202,7 @@ func tryRow(ctx context.Context, addr string, who probe.Caller, row []*Cell) {
 		if kept != nil {
 			r := kept.Try(ctx, cell.Route)
 			cell.Kept = r.Outcome
-			if r.Outcome == topology.Refused || errors.Is(r.Err, probe.ErrNobody) { // the server has closed it, or is silent
+			if r.Outcome == topology.Refused || errors.Is(r.Err, probe.ErrNobody) { // the server closed it, or does not answer
 				kept.Close()
 				kept, without = nil, r.Outcome
 			}
@@ -207,9 +210,9 @@ func tryRow(ctx context.Context, addr string, who probe.Caller, row []*Cell) {
 	}
 }
 
-// explain adds the reasons of refusals, which only the refusing side knows, from its audit; what it is still writing is
-// waited for. A caller whose certificate was never read leaves no serial number there: its refusal is told by its
-// reason, noted since began.
+// explain fills in why each call was refused. Only the callee knows the reason, and it writes the reason to its audit,
+// possibly a moment after it has refused: explain waits up to five seconds for all of them. A cell whose reason is
+// still missing then keeps an empty one, and so does not count as expected.
 func explain(
 	ctx context.Context,
 	l lab.Lab,
@@ -221,39 +224,53 @@ func explain(
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
 	for _, w := range topo.Workloads {
-		var open []*Cell
-		for _, c := range cells {
-			if c.Callee == w.Name && c.Measured == topology.Refused && c.Reason == "" {
-				open = append(open, c)
-			}
-		}
-		for len(open) > 0 {
+		unexplained := refusedBy(w.Name, cells)
+		for len(unexplained) > 0 {
 			entries, err := lab.Entries(ctx, l, w.Name)
 			if err != nil && ctx.Err() == nil {
 				return err
 			}
-			reasons := map[string]string{} // by caller
-			for _, e := range entries {
-				if e.Outcome != string(topology.Refused) {
-					continue
-				}
-				if c := serials[w.Name+" "+e.Serial]; c != nil {
-					reasons[c.Caller] = e.Reason
-				}
-				for _, s := range Strangers {
-					if e.Serial == "" && e.Reason == s.Reason && !e.At.Before(began) {
-						reasons[s.Name] = e.Reason
-					}
-				}
-			}
-			open = slices.DeleteFunc(open, func(c *Cell) bool {
+			reasons := reasonsOf(entries, w.Name, serials, began)
+			unexplained = slices.DeleteFunc(unexplained, func(c *Cell) bool {
 				c.Reason = reasons[c.Caller]
 				return c.Reason != ""
 			})
-			if len(open) > 0 && operator.Pause(ctx, 20*time.Millisecond) != nil {
-				break // a cell without a reason is not as expected
+			if len(unexplained) > 0 && wait.For(ctx, 20*time.Millisecond) != nil {
+				break
 			}
 		}
 	}
 	return nil
+}
+
+// refusedBy returns the cells that the callee refused and whose reason is not known yet.
+func refusedBy(callee string, cells []*Cell) []*Cell {
+	var list []*Cell
+	for _, c := range cells {
+		if c.Callee == callee && c.Measured == topology.Refused && c.Reason == "" {
+			list = append(list, c)
+		}
+	}
+	return list
+}
+
+// reasonsOf reads the reasons of refusals from a callee's audit, by the caller's name. An entry belongs to the caller
+// whose certificate has the entry's serial number. An entry has no serial number if the callee never read a
+// certificate: it belongs to the stranger who is refused for that reason, if it was written after the matrix began.
+func reasonsOf(entries []audit.Entry, callee string, serials map[string]*Cell, began time.Time) map[string]string {
+	reasons := map[string]string{}
+	for _, e := range entries {
+		if e.Outcome != string(topology.Refused) {
+			continue
+		}
+		if c := serials[callee+" "+e.Serial]; c != nil {
+			reasons[c.Caller] = e.Reason
+		}
+		for _, s := range Strangers {
+			if e.Serial == "" && e.Reason == s.Reason && !e.At.Before(began) {
+				reasons[s.Name] = e.Reason
+			}
+		}
+	}
+	return reasons
 }

@@ -7,14 +7,15 @@ import (
 	"time"
 
 	"example.org/security-training/lab"
-	"example.org/security-training/lab/operator"
 	"example.org/security-training/services/audit"
 	"example.org/security-training/services/mesh/probe"
 	"example.org/security-training/services/topology"
+	"example.org/security-training/services/wait"
 )
 
-// Refusal waits for the entry with which callee's audit says why it turned who away: by the certificate's serial number
-// or, where there is none, the first refusal without one since began.
+// Refusal waits for the entry of callee's audit that says why it refused a caller. It finds the entry by the serial
+// number of the caller's certificate. A caller without a certificate has none: then it is the first such refusal since
+// began.
 func Refusal(
 	ctx context.Context,
 	l lab.Lab,
@@ -40,8 +41,8 @@ func Refusal(
 		if i >= 0 {
 			return entries[i], nil
 		}
-		if err := operator.Pause(ctx, 10*time.Millisecond); err != nil {
-			return audit.Entry{}, fmt.Errorf("%s turned the caller away, and its audit does not say why", callee)
+		if err := wait.For(ctx, 10*time.Millisecond); err != nil {
+			return audit.Entry{}, fmt.Errorf("%s refused the caller, and its audit does not say why", callee)
 		}
 	}
 }

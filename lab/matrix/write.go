@@ -38,7 +38,7 @@ func WriteText(w io.Writer, cells []Cell) error {
 	return writeDifferences(w, cells)
 }
 
-// edited are the cells that the policy in force decides otherwise than the one that the lab came with.
+// edited returns the cells on which the running and the shipped policy differ.
 func edited(cells []Cell) []Cell {
 	var list []Cell
 	for _, c := range cells {
@@ -49,7 +49,7 @@ func edited(cells []Cell) []Cell {
 	return list
 }
 
-// writeDifferences writes a section of its own about what was edited, if anything was.
+// writeDifferences writes a section about the differences of the running policy, if there are any.
 func writeDifferences(w io.Writer, cells []Cell) error {
 	list := edited(cells)
 	if len(list) == 0 {
@@ -72,7 +72,8 @@ func writeDifferences(w io.Writer, cells []Cell) error {
 	return nil
 }
 
-// WriteHTML writes one page: callers down, routes across, each cell with its outcome and, where it is refused, why.
+// WriteHTML writes one page with a row for each caller and a column for each route. Each cell has its outcome and, if
+// it was refused, the reason.
 func WriteHTML(w io.Writer, cells []Cell) error {
 	type column struct {
 		Callee string

@@ -17,10 +17,11 @@ import (
 	"example.org/security-training/services/risk"
 	"example.org/security-training/services/riskscorer/scorerapi"
 	"example.org/security-training/services/topology"
+	"example.org/security-training/services/wait"
 	"example.org/security-training/synth/world"
 )
 
-// EachSimulator calls f with the name of each simulator, all at once, and ends with the first error.
+// EachSimulator calls f with the name of each simulator, all at the same time. It returns the first error.
 func (o *Operator) EachSimulator(ctx context.Context, f func(ctx context.Context, name string) error) error {
 	group, ctx := errgroup.WithContext(ctx)
 	for _, w := range o.Node.Topology().OfKind(topology.KindSimulator) {
@@ -29,8 +30,8 @@ func (o *Operator) EachSimulator(ctx context.Context, f func(ctx context.Context
 	return group.Wait()
 }
 
-// Perform gives play to every simulator and returns when each has had all of it acknowledged. It counts what was
-// delivered of what was issued, for a step that shows it.
+// Perform sends play to every simulator. It returns when the collectors have acknowledged everything. It shows the
+// progress of a step: how many records of those issued were delivered.
 func (o *Operator) Perform(ctx context.Context, play world.Play) error {
 	var delivered tally
 	return o.EachSimulator(ctx, func(ctx context.Context, name string) error {
@@ -49,20 +50,20 @@ func (o *Operator) Perform(ctx context.Context, play world.Play) error {
 			case world.Failed, world.Stopped:
 				return fmt.Errorf("play %s of %s %s: %s", play.ID, name, st.State, st.Error)
 			}
-			if err := Pause(ctx, 20*time.Millisecond); err != nil {
+			if err := wait.For(ctx, 20*time.Millisecond); err != nil {
 				return fmt.Errorf("play %s of %s: %d of %d delivered: %w", play.ID, name, st.Delivered, st.Issued, err)
 			}
 		}
 	})
 }
 
-// tally is how far each of several has come.
+// tally adds up the progress of several simulators.
 type tally struct {
 	mu sync.Mutex
 	of map[string][2]int
 }
 
-// count sets how far one has come, and has the step under way show how far all have.
+// count sets the progress of one simulator, and shows the sum in the current step.
 func (t *tally) count(ctx context.Context, name string, done, all int, word string) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -77,12 +78,12 @@ func (t *tally) count(ctx context.Context, name string, done, all int, word stri
 	progress.Count(ctx, done, all, word)
 }
 
-// stillAfter is how long the scorer may get no further before who waits for it is told so.
+// stillAfter is how long the scorer may make no progress before AwaitScored returns a time-out.
 const stillAfter = time.Minute
 
-// AwaitScored returns when everything that any collector had acknowledged when it was called has come to its end, and
-// the scorer's watermarks say so; what arrives meanwhile is not waited for. A scorer that gets no further for a minute
-// is a time-out. It counts what was scored of what is waited for, for a step that shows it.
+// AwaitScored waits until the scorer has processed everything that the collectors had acknowledged when it was called,
+// according to the scorer's watermarks. It does not wait for what arrives later. If the scorer makes no progress for a
+// minute, the error is a time-out. It shows the progress of a step.
 func (o *Operator) AwaitScored(ctx context.Context) error {
 	var scored tally
 	targets, marks := map[string]uint64{}, map[string]uint64{}
@@ -121,7 +122,7 @@ func (o *Operator) AwaitScored(ctx context.Context) error {
 			return &lab.Error{
 				Code: lab.ExitTimeout,
 				What: "wait for the scorer",
-				Why:  fmt.Errorf("nothing came to its end for %s: %s", stillAfter, strings.Join(behind, ", ")),
+				Why:  fmt.Errorf("nothing was processed for %s: %s", stillAfter, strings.Join(behind, ", ")),
 				Try:  "lab logs " + o.scorer(),
 			}
 		case <-time.After(10 * time.Millisecond):
@@ -129,10 +130,10 @@ func (o *Operator) AwaitScored(ctx context.Context) error {
 	}
 }
 
-// scorer names the workload that scores.
+// scorer is the name of the workload that scores.
 func (o *Operator) scorer() string { return o.Node.Topology().OfKind(topology.KindScorer)[0].Name }
 
-// Counts says how far events have come.
+// Counts returns how many events were scored, and how many are waiting.
 func (o *Operator) Counts(ctx context.Context) (*lab.Counts, error) {
 	var w scorerapi.Progress
 	if err := o.Ask(ctx, scorerapi.RouteWatermarks, nil, &w); err != nil {
@@ -162,18 +163,18 @@ func (o *Operator) Counts(ctx context.Context) (*lab.Counts, error) {
 	return c, nil
 }
 
-// Clock is the lab's time.
+// Clock returns the lab's time.
 func (o *Operator) Clock(ctx context.Context) (risk.Clock, error) {
 	var c risk.Clock
 	return c, o.Ask(ctx, scorerapi.RouteClock, nil, &c)
 }
 
-// SetPace sets how many seconds of the lab pass in one.
+// SetPace sets how many seconds of the lab's time pass in one second.
 func (o *Operator) SetPace(ctx context.Context, pace float64) error {
 	return o.Ask(ctx, scorerapi.RoutePutClock, scorerapi.ClockChange{Pace: pace}, nil)
 }
 
-// Forward moves the lab's time to t; a time that is past already is no error.
+// Forward moves the lab's time to t. It is no error if t has passed already.
 func (o *Operator) Forward(ctx context.Context, t time.Time) error {
 	err := o.Ask(ctx, scorerapi.RoutePutClock, scorerapi.ClockChange{Now: t}, nil)
 	if IsConflict(err) {
@@ -182,10 +183,10 @@ func (o *Operator) Forward(ctx context.Context, t time.Time) error {
 	return err
 }
 
-// FindPeople is the command that says who there is.
+// FindPeople is the command that lists people, for error texts.
 const FindPeople = "lab people"
 
-// People is the roster with everybody's score, the highest first.
+// People returns the roster with everyone's score, the highest first.
 func People(ctx context.Context, o *Operator) ([]risk.Standing, error) {
 	var roster []risk.Standing
 	if err := o.Ask(ctx, scorerapi.RoutePeople, nil, &roster); err != nil {
@@ -194,7 +195,7 @@ func People(ctx context.Context, o *Operator) ([]risk.Standing, error) {
 	return roster, nil
 }
 
-// Link makes a one-time sign-in link for person, or for the instructor when person is empty.
+// Link makes a one-time sign-in link for person, or for the instructor if person is empty.
 func (o *Operator) Link(ctx context.Context, dashboard, person string) (string, error) {
 	req := lmsapi.LinkOrder{Person: person}
 	if person == "" {
@@ -203,7 +204,7 @@ func (o *Operator) Link(ctx context.Context, dashboard, person string) (string, 
 	return o.link(ctx, dashboard, req)
 }
 
-// LinkAs makes a one-time sign-in link for a role that is nobody's own: instructor or admin.
+// LinkAs makes a one-time sign-in link for a role that belongs to no person: instructor or admin.
 func (o *Operator) LinkAs(ctx context.Context, dashboard, role string) (string, error) {
 	return o.link(ctx, dashboard, lmsapi.LinkOrder{Role: role})
 }

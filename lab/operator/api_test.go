@@ -14,7 +14,8 @@ import (
 	"example.org/security-training/services/topology"
 )
 
-// At a pace at which something is always under way, what was acknowledged before is waited for, and nothing else.
+// While events keep arriving, AwaitScored waits for those that were acknowledged before it was called, and for no
+// others.
 func TestEverythingSoFarIsScoredWhileMoreArrives(t *testing.T) {
 	net := meshtest.Start(t, manifests.Topology())
 	var looks atomic.Uint64

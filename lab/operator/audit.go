@@ -9,7 +9,7 @@ import (
 	"example.org/security-training/services/audit"
 )
 
-// BusinessRows reads a writer's rows, page by page.
+// BusinessRows reads all business rows of a writer, page by page.
 func (o *Operator) BusinessRows(ctx context.Context, workload string) ([]audit.Row, error) {
 	const page = 10_000
 	var rows []audit.Row
@@ -29,7 +29,7 @@ func (o *Operator) BusinessRows(ctx context.Context, workload string) ([]audit.R
 	}
 }
 
-// BusinessPage reads at most limit business rows of a workload, in order, behind the row after.
+// BusinessPage reads at most limit business rows of a workload, in order, that come after the row numbered after.
 func (o *Operator) BusinessPage(ctx context.Context, workload string, after int64, limit int) ([]audit.Row, error) {
 	resp, err := o.Node.Peer(workload).Get(ctx, fmt.Sprintf("%s?after=%d&limit=%d", audit.RouteRows.Path(), after, limit))
 	if err != nil {
@@ -42,7 +42,7 @@ func (o *Operator) BusinessPage(ctx context.Context, workload string, after int6
 	return audit.ReadRows(resp.Body)
 }
 
-// RowsAbout are the rows of a workload's chain about an event or a person, which it finds by an index.
+// RowsAbout returns the rows of a workload's chain about an event or a person.
 func (o *Operator) RowsAbout(ctx context.Context, workload string, what url.Values) ([]audit.Row, error) {
 	resp, err := o.Node.Peer(workload).Get(ctx, audit.RouteRows.Path()+"?"+what.Encode())
 	if err != nil {

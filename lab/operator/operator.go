@@ -1,5 +1,5 @@
-// Package operator calls the workloads of a lab as the instructor: over mutual TLS, with an identity that the lab's own
-// authority has minted, and on the routes that the policy gives the instructor.
+// Package operator calls the workloads of a lab as the instructor does: over mutual TLS, with an identity that the
+// lab's own CA minted, and only on the routes that the policy gives to the instructor.
 package operator
 
 import (
@@ -19,23 +19,24 @@ import (
 	"example.org/security-training/services/topology"
 )
 
-// Operator is the person at the command line, as a member of the mesh: an identity, no process that serves.
+// Operator is a member of the lab's mesh that serves nothing: the person at the command line.
 type Operator struct {
 	Node  *mesh.Node
 	held  *mesh.Held
 	renew func(context.Context) error
 }
 
-// Renew has a new identity and today's bundles minted at once, rather than at half-life: after a CA has turned.
+// Renew mints a new identity and fetches the current bundles at once. Without it both are renewed at half-life, which
+// is too late after the CA was rotated.
 func (o *Operator) Renew(ctx context.Context) error { return o.renew(ctx) }
 
-// Inside is what a Lab can do that can be reached directly from this machine.
+// Inside is a Lab whose mesh can be reached directly from this machine.
 type Inside interface {
-	// Mesh says where the topology is and how its names become addresses.
+	// Mesh returns where the topology is, and the host at which workloads are reached.
 	Mesh() mesh.Config
 }
 
-// Enter joins the mesh of l as its operator until ctx ends. The identity is minted, and minted again at half-life.
+// Enter joins the mesh of l as its operator until ctx ends. Until then it renews its identity at half-life.
 func Enter(ctx context.Context, l lab.Lab) (*Operator, error) {
 	inside, ok := l.(Inside)
 	if !ok {
@@ -70,15 +71,14 @@ func Enter(ctx context.Context, l lab.Lab) (*Operator, error) {
 	return o, nil
 }
 
-// operatorLife is how long an operator's identity is good for, and renewAgain when one that could not be renewed is
-// asked for again.
+// operatorLife is how long an operator's identity is valid. renewAgain is the wait after a renewal that failed.
 const (
 	operatorLife = 10 * time.Minute
 	renewAgain   = 2 * time.Second
 )
 
-// keepRenewing renews at half-life. While the issuer is away, in a cluster that was stopped say, the identity is kept
-// for as long as it is good, and the issuer asked again.
+// keepRenewing renews the identity at half-life. If the issuer does not answer, for example in a cluster that was
+// stopped, it keeps the identity while that is valid, and asks again.
 func (o *Operator) keepRenewing(ctx context.Context) {
 	pause := operatorLife / 2
 	for {
@@ -97,12 +97,12 @@ func (o *Operator) keepRenewing(ctx context.Context) {
 	}
 }
 
-// patience is how long Call goes on asking a workload that says "not now".
+// patience is how long Call repeats a request that is answered with 503.
 const patience = 10 * time.Second
 
-// Call sends in, if it is not nil, as JSON to a workload and reads the answer into out, if that is not nil. A 503 that
-// names when to come again is followed for up to ten seconds: every route of the lab that answers so did nothing, or
-// does the same thing when it is asked again. So a database that restarts does not end an exercise in front of a room.
+// Call sends in as JSON to a workload, and reads the answer into out; either may be nil. It repeats a request that is
+// answered with 503 and a time to retry after, for up to ten seconds. Every route of the lab that answers so did
+// nothing, or does the same thing when it is asked again. So a restart of the database does not end an exercise.
 func (o *Operator) Call(ctx context.Context, workload, method, path string, in, out any) error {
 	limit := time.Now().Add(patience)
 	for {
@@ -140,7 +140,7 @@ func (o *Operator) call(ctx context.Context, workload, method, path string, in, 
 	return nil
 }
 
-// Serving names the one workload that serves route.
+// Serving returns the name of the one workload that serves route.
 func (o *Operator) Serving(route topology.Route) (string, error) {
 	c, err := o.Node.Serving(route)
 	if err != nil {
@@ -149,7 +149,7 @@ func (o *Operator) Serving(route topology.Route) (string, error) {
 	return c.Name(), nil
 }
 
-// Ask is Call for the one workload that serves route, whose path has no placeholders.
+// Ask is Call for the one workload that serves route. The route's path must have no placeholders.
 func (o *Operator) Ask(ctx context.Context, route topology.Route, in, out any) error {
 	name, err := o.Serving(route)
 	if err != nil {
@@ -158,24 +158,12 @@ func (o *Operator) Ask(ctx context.Context, route topology.Route, in, out any) e
 	return o.Call(ctx, name, route.Method(), route.Path(), in, out)
 }
 
-// Pause waits for d, or until ctx ends, whose error it answers then.
-func Pause(ctx context.Context, d time.Duration) error {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	case <-t.C:
-		return nil
-	}
-}
-
-// IsConflict says whether a call was answered 409.
+// IsConflict says whether err is a peer's answer 409.
 func IsConflict(err error) bool {
 	return err != nil && httpjson.FromError(err).Status == http.StatusConflict
 }
 
-// IsNotFound says whether err is a peer's answer that there is no such thing.
+// IsNotFound says whether err is a peer's answer 404.
 func IsNotFound(err error) bool {
 	return err != nil && httpjson.FromError(err).Status == http.StatusNotFound
 }

@@ -21,7 +21,7 @@ func TestACallIsMadeAgainWhenAWorkloadSaysNotNowAndSoonAndOnlyThen(t *testing.T)
 	net := meshtest.Start(t, manifests.Topology())
 	scorer := net.Join(t, net.Topology.OfKind(topology.KindScorer)[0].Name)
 	var calls atomic.Int64
-	var refusal atomic.Pointer[httpjson.Error] // what the first call is answered
+	var refusal atomic.Pointer[httpjson.Error] // the answer to the first call
 	for _, route := range scorer.Self().Routes() {
 		scorer.Handle(route, func(w http.ResponseWriter, _ *http.Request) error {
 			if n := calls.Add(1); n == 1 {

@@ -12,9 +12,9 @@ import (
 	"example.org/security-training/services/riskscorer/scorerapi"
 )
 
-// Rescore derives a person's score at a time from what the log held at a position, whatever has arrived since, by the
-// profile named, or by the lab's own. Assessments in the audit name both. It fails when the score that was stored then
-// is another one.
+// Rescore computes a person's score at the time at from the scorer's log up to the position asOf, whether or not more
+// has arrived since. It uses the risk profile called profile, or the lab's own if profile is "". The assessments in the
+// audit have time, position and profile. It fails if a different score was stored at that position.
 func Rescore(
 	ctx context.Context,
 	o *Operator,

@@ -17,10 +17,11 @@ import (
 // Names lists the scenarios that come with the lab.
 func Names() []string { return scenarios.Names() }
 
-// largestScenario is how long a scenario's file may be, in bytes.
+// largestScenario is the size limit of a scenario's file, in bytes.
 const largestScenario = 1 << 20
 
-// LoadScenario finds one of the lab's own, or reads a file, and checks it against there. Act is what it is for.
+// LoadScenario loads one of the lab's own scenarios, or reads a file, and checks it against the place there. Act says
+// what the scenario is needed for, in errors.
 func LoadScenario(act, name string, there scenario.Place) (*scenario.Scenario, error) {
 	wrong := func(err error) error {
 		return &lab.Error{Code: lab.ExitUsage, What: act, Why: err, Try: "lab scenario lint " + name}
@@ -47,7 +48,7 @@ func LoadScenario(act, name string, there scenario.Place) (*scenario.Scenario, e
 	return s, nil
 }
 
-// readScenario reads a file, and no more of it than a scenario may be long.
+// readScenario reads a file, and fails if it is larger than largestScenario.
 func readScenario(path string) ([]byte, error) {
 	info, err := os.Stat(path)
 	if err != nil {
@@ -64,8 +65,8 @@ func readScenario(path string) ([]byte, error) {
 	return io.ReadAll(io.LimitReader(f, largestScenario+1))
 }
 
-// Lint says everything that is wrong with a scenario, one of the lab's or a file, without a lab: each fault
-// with its line. It returns in words what there is of it.
+// Lint checks a scenario without a lab. Name is one of the lab's own or a file. The error lists every fault with its
+// line. Without a fault, Lint returns a summary of the scenario.
 func Lint(name string) (string, error) {
 	s, err := LoadScenario("lint "+name, name, scenarios.Shipped())
 	if err != nil {
@@ -85,7 +86,7 @@ func Lint(name string) (string, error) {
 	), nil
 }
 
-// RunOf names a play of a scenario that begins at a time in milliseconds; playOf says whether an exercise is one.
+// RunOf returns the id of a run of a scenario that begins at a time in milliseconds.
 func RunOf(s *scenario.Scenario, millis int64) string {
 	return s.Name + "-" + strconv.FormatInt(millis, 36)
 }

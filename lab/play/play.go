@@ -1,5 +1,5 @@
-// Package play plays a scenario against a lab: it has simulators perform the steps on the lab's clock, tries calls, and
-// checks what the scenario expects.
+// Package play plays a scenario in a lab: simulators perform its steps on the lab's clock, calls are tried, and the
+// scenario's expectations are checked.
 package play
 
 import (
@@ -25,6 +25,7 @@ import (
 	"example.org/security-training/services/risk"
 	"example.org/security-training/services/riskscorer/scorerapi"
 	"example.org/security-training/services/topology"
+	"example.org/security-training/services/wait"
 	"example.org/security-training/synth/people"
 	"example.org/security-training/synth/scenario"
 	"example.org/security-training/synth/world"
@@ -33,15 +34,15 @@ import (
 // Options say how a scenario is played.
 type Options struct {
 	Step   bool    // wait for a line of Input before each step
-	Now    bool    // the lab's clock jumps from step to step; the default
+	Now    bool    // the lab's clock jumps from step to step; this is the default
 	Speed  float64 // above 0: the lab's clock runs at this pace from step to step
-	Gate   Gate    // asked before each step, if it is set
+	Gate   Gate    // called before each step, if it is set
 	Input  io.Reader
 	Output io.Writer
 }
 
-// Gate lets the next step of an exercise happen by returning nil. While it holds it back it may have another state
-// shown.
+// Gate holds back the next step of an exercise until it returns. While it waits, show may show another state. An error
+// ends the exercise.
 type Gate func(ctx context.Context, show func(exercise.State) error) error
 
 // play is one scenario being played.
@@ -59,8 +60,8 @@ type play struct {
 	input    *bufio.Reader
 }
 
-// Run plays a scenario of the lab, or of a file: brief, timeline, expectations turning to ✓ or ✗, debrief. It fails if
-// an expectation does.
+// Run plays a scenario of the lab, or of a file. It writes the brief, the timeline, the expectations and how each
+// turned out, and the debrief. It fails if an expectation does.
 func Run(ctx context.Context, l lab.Lab, o *operator.Operator, st lab.Status, name string, how Options) error {
 	s, err := LoadScenario("play", name, scenarios.PlaceOf(o.Node.Topology()))
 	if err != nil {
@@ -103,7 +104,7 @@ func Run(ctx context.Context, l lab.Lab, o *operator.Operator, st lab.Status, na
 	err = p.perform(ctx, clock.Now.Add(time.Second).Truncate(time.Second))
 	if err != nil && p.shown.State.On() {
 		p.shown.State = exercise.Stopped
-		_ = p.show(context.WithoutCancel(ctx)) // best effort: what stopped it matters more
+		_ = p.show(context.WithoutCancel(ctx)) // the error that stopped it matters more
 	}
 	return err
 }
@@ -172,7 +173,7 @@ func (p *play) show(ctx context.Context) error {
 	return nil
 }
 
-// await waits for the instructor, or for the lab's clock, or moves the clock.
+// await waits for the instructor or for the lab's clock, or moves the clock.
 func (p *play) await(ctx context.Context, step scenario.Step) error {
 	if p.how.Step {
 		p.say("  … Enter for %s", step.Offset)
@@ -202,13 +203,13 @@ func (p *play) await(ctx context.Context, step scenario.Step) error {
 			return nil
 		}
 		wall := min(time.Duration(float64(left)/clock.Pace), time.Second)
-		if err := operator.Pause(ctx, max(wall, 10*time.Millisecond)); err != nil {
+		if err := wait.For(ctx, max(wall, 10*time.Millisecond)); err != nil {
 			return err
 		}
 	}
 }
 
-// act has the simulators report what is done, and waits until it is scored.
+// act has the simulators report a step's acts, and waits until they are scored.
 func (p *play) act(ctx context.Context, i int, step scenario.Step) error {
 	if len(step.Acts) == 0 {
 		return nil
@@ -240,7 +241,7 @@ func (p *play) act(ctx context.Context, i int, step scenario.Step) error {
 	return nil
 }
 
-// expect looks at what one expectation is about, and says whether it holds.
+// expect checks whether one expectation holds.
 func (p *play) expect(ctx context.Context, index int) {
 	e := p.scenario.Expect[index]
 	var seen scenario.Observed
@@ -286,7 +287,7 @@ func (p *play) person(ctx context.Context, id string) scenario.Observed {
 	return seen
 }
 
-// call tries a call as the scenario says, and looks up the reason at the side that refused.
+// call tries a call of the scenario. If it is refused, call looks up the reason in the callee's audit.
 func (p *play) call(ctx context.Context, e scenario.Expectation) scenario.Observed {
 	caller, callee := e.Parties()
 	as := e.As
@@ -315,7 +316,7 @@ func (p *play) call(ctx context.Context, e scenario.Expectation) scenario.Observ
 	return seen
 }
 
-// reason waits for the refusal in callee's audit.
+// reason waits until the callee's audit has the refusal.
 func (p *play) reason(ctx context.Context, callee string, who probe.Caller, began time.Time) (string, error) {
 	e, err := matrix.Refusal(ctx, p.lab, callee, who, topology.Refused, began)
 	return e.Reason, err

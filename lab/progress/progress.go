@@ -1,4 +1,5 @@
-// Package progress tells people what is being done: a spinner that becomes ✓ or ✗ on a terminal, plain lines elsewhere.
+// Package progress shows people which steps a command takes: on a terminal a spinner that becomes ✓ or ✗, elsewhere
+// plain lines.
 package progress
 
 import (
@@ -15,13 +16,13 @@ import (
 type Reporter interface {
 	// Begin starts a step.
 	Begin(what string) Running
-	// Say tells something that is not a step.
+	// Say prints a message that is not a step.
 	Say(format string, args ...any)
 }
 
 // Running is a step that has begun.
 type Running interface {
-	// Count says how far the step has come: done of all, which were delivered, or what the word says of them.
+	// Count shows how far the step has come, as "done of all word": "120 of 500 people".
 	Count(done, all int, word string)
 	// End ends the step.
 	End(err error)
@@ -34,7 +35,7 @@ func Step(r Reporter, what string, f func() error) error {
 
 type countedKey struct{}
 
-// Counted runs f as a step of r that shows how far it has come, by Count with the context that f is given.
+// Counted runs f as a step of r. With the context that it gets, f can show how far it has come, by Count.
 func Counted(ctx context.Context, r Reporter, what string, f func(context.Context) error) error {
 	running := r.Begin(what)
 	err := f(context.WithValue(ctx, countedKey{}, running))
@@ -42,14 +43,14 @@ func Counted(ctx context.Context, r Reporter, what string, f func(context.Contex
 	return err
 }
 
-// Count says how far the step that Counted runs with ctx has come; with another context it does nothing.
+// Count shows how far the step of Counted has come. With any other context it does nothing.
 func Count(ctx context.Context, done, all int, word string) {
 	if running, ok := ctx.Value(countedKey{}).(Running); ok {
 		running.Count(done, all, word)
 	}
 }
 
-// Quiet tells nothing.
+// Quiet is a Reporter that shows nothing.
 type Quiet struct{}
 
 // Begin implements Reporter.
@@ -63,10 +64,10 @@ type quiet struct{}
 func (quiet) Count(int, int, string) {}
 func (quiet) End(error)              {}
 
-// Clock is the time that steps are measured by. A test gives another.
+// Clock is the clock that steps use. Tests have their own.
 type Clock interface {
 	Now() time.Time
-	// Tick sends after each d until stop is called.
+	// Tick sends on c after each d until stop is called.
 	Tick(d time.Duration) (c <-chan time.Time, stop func())
 }
 
@@ -84,7 +85,7 @@ const (
 	frameEvery = 80 * time.Millisecond
 )
 
-// writing keeps the lines of a step and those of Say apart.
+// writing serialises the lines of steps and of Say.
 var writing sync.Mutex
 
 func write(w io.Writer, format string, args ...any) {
@@ -93,7 +94,7 @@ func write(w io.Writer, format string, args ...any) {
 	fmt.Fprintf(w, format, args...)
 }
 
-// step is a step that has begun, as both reporters have it.
+// step is a step that has begun, for both reporters.
 type step struct {
 	what  string
 	clock Clock
@@ -107,7 +108,7 @@ type step struct {
 	counts string
 }
 
-// begin begins a step: tick is called every so often until it ends, and at once if first is set.
+// begin begins a step. It calls tick regularly until the step ends; if first is set, also at once.
 func begin(
 	clock Clock, what string, every time.Duration, first bool, tick func(*step), end func(*step, error),
 ) Running {
@@ -151,7 +152,7 @@ func (s *step) End(err error) {
 	})
 }
 
-// text is the step, with how far it has come.
+// text is the step's name and how far it has come.
 func (s *step) text() string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -160,10 +161,10 @@ func (s *step) text() string {
 
 func (s *step) seconds() float64 { return s.clock.Now().Sub(s.start).Seconds() }
 
-// Lines writes one line for each step when it ends, and one every five seconds until then.
+// Lines is a Reporter that writes one line every five seconds while a step runs, and one when it ends.
 type Lines struct {
 	W     io.Writer
-	Clock Clock // nil for the time of day
+	Clock Clock // nil: the real time
 }
 
 // Begin implements Reporter.
@@ -183,14 +184,14 @@ func mark(err error) string {
 	return "✓"
 }
 
-// Spinner turns before the step under way, on a terminal.
+// Spinner is a Reporter for terminals. It turns in front of the current step.
 type Spinner struct {
 	W     io.Writer
 	Color string // the escape sequence of the spinner and the mark, or nothing
-	Clock Clock  // nil for the time of day
+	Clock Clock  // nil: the real time
 }
 
-// clearLine goes to the beginning of a terminal's line and clears it.
+// clearLine moves to the beginning of a terminal's line and clears it.
 const clearLine = "\r\x1b[K"
 
 // Begin implements Reporter.
@@ -207,7 +208,7 @@ func (p Spinner) Begin(what string) Running {
 		})
 }
 
-// Say implements Reporter. It takes the place of the spinner, which comes back below.
+// Say implements Reporter. The message replaces the spinner's line, and the spinner goes on below it.
 func (p Spinner) Say(format string, args ...any) { write(p.W, clearLine+format+"\n", args...) }
 
 func (p Spinner) paint(text string) string {
@@ -217,8 +218,8 @@ func (p Spinner) paint(text string) string {
 	return p.Color + text + "\x1b[0m"
 }
 
-// For chooses what fits f: a spinner on a terminal, lines elsewhere, on a terminal that cannot do more (TERM=dumb) and
-// in a CI, as the variable CI says unless it is empty, 0 or false.
+// For chooses a Reporter for f: a Spinner on a terminal, Lines elsewhere. It also chooses Lines on a dumb terminal
+// (TERM=dumb), and in CI, which is when the variable CI is not empty, 0 or false.
 func For(f *os.File, lookup func(string) (string, bool)) Reporter {
 	fi, err := f.Stat()
 	term, _ := lookup("TERM")

@@ -78,7 +78,7 @@ func TestAStepEndsWithItsMarkAndItsSeconds(t *testing.T) {
 	}
 }
 
-// hand is a clock that a test moves.
+// hand is a clock that a test moves by hand.
 type hand struct {
 	mu    sync.Mutex
 	now   time.Time
@@ -97,7 +97,7 @@ func (h *hand) Tick(d time.Duration) (<-chan time.Time, func()) {
 	return h.ticks, func() {}
 }
 
-// pass moves the clock, and returns once out has what was written for its tick.
+// pass moves the clock, and returns when the line for its tick is in out.
 func (h *hand) pass(d time.Duration, out *screen) {
 	for len(out.written) > 0 {
 		<-out.written
@@ -109,7 +109,7 @@ func (h *hand) pass(d time.Duration, out *screen) {
 	<-out.written
 }
 
-// screen is where lines go to; it tells of each that was written.
+// screen collects lines, and signals each one that is written.
 type screen struct {
 	strings.Builder
 	written chan struct{}
@@ -159,7 +159,7 @@ func TestATerminalShowsHowFarAStepHasComeInOneLine(t *testing.T) {
 	clock.pass(80*time.Millisecond, out)
 	step.Count(500, 500, "people")
 	step.End(nil)
-	step.End(errors.New("twice")) // does nothing
+	step.End(errors.New("twice")) // has no effect
 	if !strings.Contains(out.String(), "roster 0.0 s") || strings.Count(out.String(), "\n") != 1 ||
 		!strings.HasSuffix(out.String(), "\r\x1b[K✓ roster: 500 of 500 people (0.1 s)\n") {
 		t.Errorf("%q", out.String())

@@ -1,4 +1,4 @@
-// Package scenarios holds the exercises that come with the lab: one YAML file each, read by people and by tests.
+// Package scenarios holds the exercises that come with the lab, one YAML file each.
 package scenarios
 
 import (
@@ -32,7 +32,7 @@ func Names() []string {
 	return names
 }
 
-// Text is the file of one of Names.
+// Text returns the file of the scenario called name.
 func Text(name string) ([]byte, error) {
 	if !slices.Contains(Names(), name) {
 		known := Names()
@@ -47,7 +47,7 @@ func Text(name string) ([]byte, error) {
 	return text, nil
 }
 
-// Load reads one of Names, for the lab as it comes.
+// Load reads the scenario called name, for the lab as it is shipped.
 func Load(name string) (*scenario.Scenario, error) {
 	text, err := Text(name)
 	if err != nil {
@@ -56,7 +56,7 @@ func Load(name string) (*scenario.Scenario, error) {
 	return scenario.Load(name, text, Shipped())
 }
 
-// Shipped is the lab as it comes: what a scenario is checked against where no lab is up.
+// Shipped is the lab as it is shipped. Scenarios are checked against it where no lab is up.
 var Shipped = sync.OnceValue(func() scenario.Place {
 	topo, err := topology.FromYAML(manifests.Topology())
 	if err != nil {
@@ -65,7 +65,7 @@ var Shipped = sync.OnceValue(func() scenario.Place {
 	return PlaceOf(topo)
 })
 
-// PlaceOf is a lab whose topology is topo.
+// PlaceOf returns the place of a lab whose topology is topo.
 func PlaceOf(topo *topology.Topology) scenario.Place {
 	there := scenario.Place{Topology: topo}
 	for _, r := range mesh.Reasons {

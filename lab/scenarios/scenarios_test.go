@@ -21,8 +21,8 @@ func (m memory) Get(k string) []byte    { return m[k] }
 func (m memory) Put(k string, v []byte) { m[k] = v }
 func (m memory) Delete(k string)        { delete(m, k) }
 
-// observe plays a scenario by vendors' payloads, sources and a profile, without a lab; calls are answered by the
-// topology and the reasons the file gives.
+// observe plays a scenario without a lab, with the vendors' payloads, the sources and a profile. The topology, and the
+// reasons that the file names, answer its calls.
 func observe(t *testing.T, s *scenario.Scenario, profile string, start time.Time) []scenario.Observed {
 	t.Helper()
 	players, err := s.Players("run-1", nil)
@@ -76,7 +76,7 @@ func observe(t *testing.T, s *scenario.Scenario, profile string, start time.Time
 					t.Errorf("%s: line %d: %s does not serve %s", s.Name, e.Line, callee, e.Route)
 				}
 				if _, ok := topo.Workload(caller); !ok {
-					t.Errorf("%s: line %d: nobody is called %s", s.Name, e.Line, caller)
+					t.Errorf("%s: line %d: there is no caller %s", s.Name, e.Line, caller)
 				}
 				observed[i] = scenario.Observed{Outcome: topo.Decide(caller, callee, e.Route), Reason: e.Reason}
 				if e.As != "" {
@@ -96,7 +96,7 @@ func observe(t *testing.T, s *scenario.Scenario, profile string, start time.Time
 	return observed
 }
 
-// Whatever the lab's hour and weekday are when it begins, what a scenario expects comes true.
+// The expectations of each scenario come true at any hour and on any weekday at which the lab begins.
 func TestExpectationsOfEachScenarioComeTrue(t *testing.T) {
 	names := scenarios.Names()
 	if len(names) < 3 {

@@ -24,9 +24,10 @@ import (
 	"example.org/security-training/synth/world"
 )
 
-// ForgetLearners deletes learners' records, and goes back to the seeded state: what came after position is forgotten,
-// plays that are on are stopped, the company's ordinary life goes on. First it writes the records to two new files in
-// dir, which it returns. It deletes exactly what it wrote: records that changed meanwhile are written again.
+// ForgetLearners deletes learners' records and returns to the seeded state: the scorer forgets every event after
+// position, running plays stop, and the company's ordinary days go on. Before it deletes anything it writes the records
+// to two new files in dir, whose paths it returns. It deletes exactly what it wrote: if records change in between, it
+// writes them again.
 func ForgetLearners(
 	ctx context.Context, o *operator.Operator, spec lab.Spec, position int64, dir string, p progress.Reporter,
 ) (files []string, err error) {
@@ -60,7 +61,7 @@ func ForgetLearners(
 			if err = orders.give(ctx, o); !changedSince(err) || again == 0 {
 				return goOn(err)
 			}
-			for _, f := range files { // they do not hold everything any more
+			for _, f := range files { // they no longer hold everything
 				if err := os.Remove(f); err != nil {
 					return goOn(err)
 				}
@@ -71,15 +72,15 @@ func ForgetLearners(
 	return files, err
 }
 
-// changedSince says of an answer that the records are others than those of the mark, so that nothing was deleted.
+// changedSince says whether err means that the records changed after they were written, so that nothing was deleted.
 func changedSince(err error) bool {
 	var e *httpjson.Error
 	return errors.As(err, &e) && e.Code == "records_changed"
 }
 
-// KeepResults writes results to two new files in dir that only their owner may read, one of JSON with everything and
-// one of CSV with one line for each lesson and each mail. It makes dir where there is none, and returns the files'
-// absolute paths. Either both are whole and on the disk, or there is none.
+// KeepResults writes results to two new files in dir that only their owner may read: a JSON file with everything, and a
+// CSV file with one line for each lesson and each phishing message. It makes dir if it does not exist, and returns the
+// files' absolute paths. Either both files are complete and on the disk, or neither exists.
 func KeepResults(r exercise.Results, dir, name string) (files []string, err error) {
 	dir, err = filepath.Abs(dir)
 	if err != nil {

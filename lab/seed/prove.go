@@ -12,25 +12,26 @@ import (
 	"example.org/security-training/services/activity"
 	"example.org/security-training/services/httpjson"
 	"example.org/security-training/services/riskscorer/scorerapi"
+	"example.org/security-training/services/wait"
 	"example.org/security-training/synth/people"
 	"example.org/security-training/synth/routine"
 	"example.org/security-training/synth/world"
 )
 
-// proveWithin is how long a lab has to show that it works. The figures of a large company take a while to be made the
-// first time, and until then its first page is answered 503.
+// proveWithin is how long Prove tries. After the history of a large company, the dashboard answers 503 until it has
+// computed its first figures.
 const proveWithin = 3 * time.Minute
 
-// Prove shows that the lab works from end to end: an act of one of its people goes through a simulator, a collector and
-// the scorer, and the dashboard serves a page to a person who has signed in. What fails is tried again until
-// proveWithin has passed.
+// Prove checks the lab from end to end. An act of one person goes through a simulator, a collector and the scorer, and
+// then the dashboard serves a page to a person who signed in. Prove repeats a step that fails until proveWithin has
+// passed; then it returns the step's last error.
 func Prove(ctx context.Context, o *operator.Operator, dashboard string, spec lab.Spec) error {
 	ctx, cancel := context.WithTimeout(ctx, proveWithin)
 	defer cancel()
-	if err := again(ctx, func() error { return proveEvent(ctx, o, spec) }); err != nil {
+	if err := retry(ctx, func() error { return proveEvent(ctx, o, spec) }); err != nil {
 		return err
 	}
-	return again(ctx, func() error {
+	return retry(ctx, func() error {
 		link, err := o.Link(ctx, dashboard, "")
 		if err != nil {
 			return err
@@ -39,28 +40,29 @@ func Prove(ctx context.Context, o *operator.Operator, dashboard string, spec lab
 	})
 }
 
-// awayAtMost is how long an answer may be 503 before the history is given up: a large company's is taken in for
-// minutes.
-const awayAtMost = 10 * time.Minute
+// unavailableAtMost is how long History keeps trying while a workload answers 503. The scorer takes minutes to take in
+// the history of a large company.
+const unavailableAtMost = 10 * time.Minute
 
-// whileAway does what may be done again until the answer is another than 503, or until ctx or awayAtMost has passed.
-func whileAway(ctx context.Context, do func() error) error {
-	ctx, cancel := context.WithTimeout(ctx, awayAtMost)
+// retryUnavailable calls do until its error is not a 503, or until ctx ends or unavailableAtMost has passed. It must be
+// safe to call do again.
+func retryUnavailable(ctx context.Context, do func() error) error {
+	ctx, cancel := context.WithTimeout(ctx, unavailableAtMost)
 	defer cancel()
 	for {
 		err := do()
 		if err == nil || httpjson.FromError(err).Status != http.StatusServiceUnavailable ||
-			operator.Pause(ctx, time.Second) != nil {
+			wait.For(ctx, time.Second) != nil {
 			return err
 		}
 	}
 }
 
-// again tries until do succeeds, or until ctx ends: then the error is what do said last.
-func again(ctx context.Context, do func() error) error {
+// retry calls do until it succeeds or ctx ends. Then it returns the last error of do.
+func retry(ctx context.Context, do func() error) error {
 	for {
 		err := do()
-		if err == nil || operator.Pause(ctx, 250*time.Millisecond) != nil {
+		if err == nil || wait.For(ctx, 250*time.Millisecond) != nil {
 			return err
 		}
 	}

@@ -12,13 +12,13 @@ import (
 	"example.org/security-training/services/httpjson"
 )
 
-// The proof of a lab goes on until it succeeds, and says what failed last when its time is over.
+// A check is repeated until it succeeds. When its time is over, the error is the last one.
 func TestAProofIsTriedUntilItSucceedsOrItsTimeIsOver(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 		defer cancel()
 		tries := 0
-		if err := again(ctx, func() error {
+		if err := retry(ctx, func() error {
 			if tries++; tries < 5 {
 				return errors.New("answered 503")
 			}
@@ -27,7 +27,7 @@ func TestAProofIsTriedUntilItSucceedsOrItsTimeIsOver(t *testing.T) {
 			t.Errorf("after %d tries: %v", tries, err)
 		}
 		tries = 0
-		if err := again(
+		if err := retry(
 			ctx,
 			func() error { tries++; return errors.New("answered 503") },
 		); err == nil || err.Error() != "answered 503" ||
@@ -37,7 +37,7 @@ func TestAProofIsTriedUntilItSucceedsOrItsTimeIsOver(t *testing.T) {
 	})
 }
 
-// A learning system whose scorer is still busy is asked again, and what is refused for good is not.
+// A 503 is asked again; any other error is returned at once.
 func TestWhatIsAwayIsAskedAgainAndWhatIsRefusedIsNot(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		tries := 0
@@ -50,14 +50,14 @@ func TestWhatIsAwayIsAskedAgainAndWhatIsRefusedIsNot(t *testing.T) {
 				return nil
 			}
 		}
-		if err := whileAway(t.Context(), away(100)); err != nil || tries != 100 {
+		if err := retryUnavailable(t.Context(), away(100)); err != nil || tries != 100 {
 			t.Errorf("after %d tries: %v", tries, err)
 		}
-		if err := whileAway(t.Context(), away(1e9)); err == nil || tries < 500 {
+		if err := retryUnavailable(t.Context(), away(1e9)); err == nil || tries < 500 {
 			t.Errorf("after %d tries: %v", tries, err)
 		}
 		tries = 0
-		if err := whileAway(t.Context(), func() error {
+		if err := retryUnavailable(t.Context(), func() error {
 			tries++
 			return httpjson.Errorf(http.StatusUnprocessableEntity, "bad_records", "no")
 		}); err == nil || tries != 1 {

@@ -19,11 +19,11 @@ import (
 	"example.org/security-training/synth/scenario"
 )
 
-// resetOrders are the bodies of POST /v1/reset, by the kind of who serves it.
+// resetOrders are the bodies of POST /v1/reset, by the kind of workload that gets them.
 type resetOrders map[string]any
 
-// give gives the learning system its order, then the scorer: what the one has yet to report must not reach the other
-// afterwards.
+// give sends the order to the learning system first, and then to the scorer. Otherwise the learning system could still
+// report something to a scorer that has already been reset.
 func (orders resetOrders) give(ctx context.Context, o *operator.Operator) error {
 	for _, kind := range []string{topology.KindDashboard, topology.KindScorer} {
 		for _, w := range o.Node.Topology().Serving(exercise.RouteReset) {
@@ -37,13 +37,16 @@ func (orders resetOrders) give(ctx context.Context, o *operator.Operator) error 
 	return nil
 }
 
-// ResetExercises takes away exercises, by id, or every one where only is nil: with their casts, and what those did,
-// scored and learnt. It returns how many there were. Learners' records and the company's life stay as they are, and
-// what people of the company did in an exercise is theirs. The audit and the lab's clock never go back.
+// ResetExercises removes exercises: those whose ids are in only, or all of them if only is nil. It also removes the
+// people who were made for an exercise, and everything that they did, scored and learnt. It returns the number of
+// exercises that it removed.
+//
+// Learners' records stay, and so does everything that people of the company did in an exercise. The audit chains and
+// the lab's clock are not changed.
 func ResetExercises(ctx context.Context, o *operator.Operator, only []string, p progress.Reporter) (n int, err error) {
-	err = progress.Step(p, "take away exercises", func() error {
+	err = progress.Step(p, "remove exercises", func() error {
 		for {
-			var all []exercise.Exercise // the latest few hundred
+			var all []exercise.Exercise // the dashboard lists the latest few hundred
 			if err := o.Ask(ctx, lmsapi.RouteExercises, nil, &all); err != nil {
 				return err
 			}
@@ -53,7 +56,7 @@ func ResetExercises(ctx context.Context, o *operator.Operator, only []string, p 
 			if len(all) == 0 {
 				return nil
 			}
-			if err := takeAway(ctx, o, all); err != nil {
+			if err := removeExercises(ctx, o, all); err != nil {
 				return err
 			}
 			n += len(all)
@@ -62,8 +65,8 @@ func ResetExercises(ctx context.Context, o *operator.Operator, only []string, p 
 	return n, err
 }
 
-// takeAway forgets exercises and the people who were made for them.
-func takeAway(ctx context.Context, o *operator.Operator, all []exercise.Exercise) error {
+// removeExercises removes exercises and the people who were made for them.
+func removeExercises(ctx context.Context, o *operator.Operator, all []exercise.Exercise) error {
 	var ids, casts []string
 	for _, e := range all {
 		cast, err := castOf(e)
@@ -85,8 +88,8 @@ func takeAway(ctx context.Context, o *operator.Operator, all []exercise.Exercise
 	return orders.give(ctx, o)
 }
 
-// castOf are the people who were made for an exercise. One that was played before exercises said so is asked of its
-// scenario.
+// castOf returns the ids of the people who were made for an exercise. An older exercise does not list them; then they
+// are computed from its scenario.
 func castOf(e exercise.Exercise) ([]string, error) {
 	if len(e.Cast) > 0 {
 		return e.Cast, nil
@@ -103,7 +106,7 @@ func castOf(e exercise.Exercise) ([]string, error) {
 	return nil, nil
 }
 
-// freshOf are the people whom a scenario makes for a run.
+// freshOf returns the ids of the people whom a scenario makes for a run.
 func freshOf(s *scenario.Scenario, run string) []string {
 	own := *s
 	own.Cast = map[string]scenario.Member{}
@@ -112,7 +115,7 @@ func freshOf(s *scenario.Scenario, run string) []string {
 			own.Cast[who] = m
 		}
 	}
-	players, err := own.Players(run, nil) // the company is not looked into: the cast has no one of it
+	players, err := own.Players(run, nil) // nil: no member of this cast comes from the company
 	if err != nil {
 		return nil
 	}
@@ -123,9 +126,9 @@ func freshOf(s *scenario.Scenario, run string) []string {
 	return ids
 }
 
-// ResetScenario is ResetExercises for every play of one scenario, by its name or file. A scenario that is on, or
-// whose cast is of the company, is a conflict: what the company's own people did in it cannot be told from their
-// lives.
+// ResetScenario is ResetExercises for every run of one scenario, which is given by its name or file. It returns a
+// conflict if the scenario is being played, or if its cast comes from the company: what those people did in the
+// exercise cannot be separated from what they did otherwise.
 func ResetScenario(ctx context.Context, o *operator.Operator, name string, p progress.Reporter) error {
 	s, err := play.LoadScenario("reset", name, scenarios.PlaceOf(o.Node.Topology()))
 	if err != nil {
@@ -156,7 +159,7 @@ func ResetScenario(ctx context.Context, o *operator.Operator, name string, p pro
 			if len(all) == 0 {
 				return o.AwaitScored(ctx)
 			}
-			if err := takeAway(ctx, o, all); err != nil {
+			if err := removeExercises(ctx, o, all); err != nil {
 				return err
 			}
 		}

@@ -44,7 +44,7 @@ func TestResultsAreWrittenToTwoNewFilesOfOnesOwnOrNone(t *testing.T) {
 		len(again.Lessons) != 1 {
 		t.Errorf("%+v, %v", again, err)
 	}
-	// Where they cannot be written, nothing of them is left, and the error says that nothing was deleted.
+	// If the files cannot be written, none is left, and the error says that nothing was deleted.
 	file := filepath.Join(dir, "no-folder")
 	labtest.Write(t, file, "")
 	if files, err := KeepResults(r, file, "results-x"); err == nil || len(files) != 0 {

@@ -1,5 +1,8 @@
-// Package seed brings a new lab to the state that its users expect: a roster, a history that has come in through the
-// collectors, and a proof that a page is served and an event is scored. It also takes back what exercises left behind.
+// Package seed fills a new lab and empties it again.
+//
+// History delivers the company's roster and thirty days of history, through the simulators and collectors, as in a
+// running company. Live has the simulators go on from there. Prove checks that the lab works from end to end.
+// ResetExercises removes what exercises created, and ForgetLearners removes what learners did.
 package seed
 
 import (
@@ -21,9 +24,9 @@ import (
 	"example.org/security-training/synth/world"
 )
 
-// History gives the lab its company and its history: the roster, the training records, and thirty days (or as many as
-// spec says) that every simulator delivers as its vendor would. It returns when all of it has been scored. It may be
-// repeated: what has arrived already is known. It returns the position of the scorer's event log after it.
+// History gives the lab its company and its past: the roster, the training records, and spec.Days days of events, which
+// every simulator delivers as its vendor would. It returns when the scorer has scored all of them, with the position at
+// which the scorer's event log then ends. It is safe to repeat: events that have arrived already are not scored again.
 func History(
 	ctx context.Context,
 	o *operator.Operator,
@@ -49,7 +52,7 @@ func History(
 		group, both := errgroup.WithContext(ctx)
 		group.Go(func() error {
 			events := routine.TrainingEvents(routine.Month(staff, spec.Days))
-			return whileAway(
+			return retryUnavailable(
 				both,
 				func() error { return o.Ask(both, lmsapi.RouteTraining, lmsapi.TrainingRecords{Events: events}, nil) },
 			)
@@ -66,10 +69,11 @@ func History(
 	return at.Position, err
 }
 
-// rosterPart is how many people are put at once: each part is a change of its own, and says how far the roster is.
+// rosterPart is how many people one request sends to the scorer. Each request is a change of its own, so that progress
+// can be shown.
 const rosterPart = 250
 
-// putRoster gives the scorer the company. A person who is there already is replaced by the same.
+// putRoster sends the company's people to the scorer. A person who is there already is replaced.
 func putRoster(ctx context.Context, o *operator.Operator, roster []risk.Person) error {
 	done := 0
 	for part := range slices.Chunk(roster, rosterPart) {
@@ -83,13 +87,13 @@ func putRoster(ctx context.Context, o *operator.Operator, roster []risk.Person) 
 	return nil
 }
 
-// Live has every simulator go on with ordinary days, at the lab's pace, if it does not do so already.
+// Live starts ordinary days, at the lab's pace, in every simulator that is not running them already.
 func Live(ctx context.Context, o *operator.Operator, spec lab.Spec) error {
 	play := world.Play{ID: "live", Kind: world.Live, Seed: spec.Seed, People: spec.People}
 	return o.EachSimulator(ctx, func(ctx context.Context, name string) error {
 		err := o.Call(ctx, name, http.MethodPost, world.RoutePlays.Path(), play, nil)
 		if operator.IsConflict(err) {
-			return nil // a play of that id is on
+			return nil // it is running already
 		}
 		return err
 	})

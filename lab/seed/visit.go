@@ -11,7 +11,7 @@ import (
 	"time"
 )
 
-// visit signs in by a one-time link, as a browser does, and reads the first page.
+// visit signs in with a one-time link, as a browser does, and reads the first page.
 func visit(ctx context.Context, link string) error {
 	jar, err := cookiejar.New(nil)
 	if err != nil {

@@ -1,5 +1,5 @@
-// Package spire speaks with a real SPIRE server on behalf of a lab: it mints, gives and takes identities and turns the
-// CA over, wherever the server runs.
+// Package spire controls the SPIRE server of a lab through the server's API: it mints SVIDs, withdraws and restores
+// identities, and rotates the CA. The server may run on this machine or in a cluster.
 package spire
 
 import (
@@ -36,23 +36,23 @@ import (
 	"example.org/security-training/services/topology"
 )
 
-// Server is a SPIRE server's private API, and what it should know of the lab's workloads.
+// Server is the private API of a SPIRE server, and the entries of the lab's workloads.
 type Server struct {
 	Conn    grpc.ClientConnInterface
 	Topo    *topology.Topology
-	Entries []*types.Entry // one for each row that runs, with its name as id
+	Entries []*types.Entry // one for each workload that runs; its id is the workload's name
 
 	mu    sync.Mutex
 	svids map[string]*follower
 }
 
-// Register makes the server's entries those of x, and no other.
+// Register makes x.Entries the server's only entries.
 func (x *Server) Register(ctx context.Context) error {
 	_, err := registrar.Sync(ctx, x.Conn, nil, x.Entries)
 	return err
 }
 
-// Bundle is the authorities of the domain.
+// Bundle returns the X.509 authorities of the trust domain.
 func (x *Server) Bundle(ctx context.Context) ([]*x509.Certificate, error) {
 	b, err := bundlev1.NewBundleClient(x.Conn).GetBundle(ctx, &bundlev1.GetBundleRequest{})
 	if err != nil {
@@ -72,7 +72,7 @@ func (x *Server) Bundle(ctx context.Context) ([]*x509.Certificate, error) {
 	return out, nil
 }
 
-// AwaitBundle asks until the server has authorities, or ctx ends.
+// AwaitBundle waits until the server has authorities, and returns them.
 func (x *Server) AwaitBundle(ctx context.Context) ([]*x509.Certificate, error) {
 	for {
 		b, err := x.Bundle(ctx)
@@ -87,8 +87,9 @@ func (x *Server) AwaitBundle(ctx context.Context) ([]*x509.Certificate, error) {
 	}
 }
 
-// Mint signs an SVID for any ID of the domain, valid for ttl, and gives the authorities. SPIRE signs from ten seconds
-// ago on: a life in the past is a short one that has ended, and none begins in the future.
+// Mint signs an SVID for any ID of the trust domain, valid for ttl, and returns it with the authorities. SPIRE
+// backdates every SVID by ten seconds and signs none for the future. For an SVID in the past, Mint signs a short one
+// and waits until it has expired.
 func (x *Server) Mint(
 	ctx context.Context,
 	id spiffeid.ID,
@@ -140,8 +141,8 @@ func (x *Server) Mint(
 	return svid, authorities, err
 }
 
-// mint has csr signed. A life of a second may be over before a busy server has looked at what it signed, and then it
-// refuses: it is asked for a longer one.
+// mint has the server sign csr. If the ttl is a second, a busy server may find that the certificate has expired before
+// it has checked it, and then it refuses: mint asks again with a longer ttl.
 func (x *Server) mint(ctx context.Context, csr []byte, ttl time.Duration) (*svidv1.MintX509SVIDResponse, error) {
 	for longest := 4 * ttl; ; ttl *= 2 {
 		resp, err := svidv1.NewSVIDClient(x.Conn).
@@ -152,11 +153,11 @@ func (x *Server) mint(ctx context.Context, csr []byte, ttl time.Duration) (*svid
 	}
 }
 
-// Order does what an operator asks for.
+// Order carries out an operator's order.
 func (x *Server) Order(ctx context.Context, o control.Order) error {
 	switch {
 	case o.CATTL > 0:
-		return errors.New("SPIRE's CA has the life of its configuration; turn it over instead")
+		return errors.New("the lifetime of SPIRE's CA is configured; rotate the CA instead")
 	case o.TTL > 0:
 		return x.update(ctx, func(e *types.Entry) { e.X509SvidTtl = int32(o.TTL / time.Second) })
 	case o.One != "":
@@ -178,10 +179,10 @@ func (x *Server) Order(ctx context.Context, o control.Order) error {
 	case control.CARetire:
 		return x.retire(ctx, authorities)
 	}
-	return errors.New("nothing ordered")
+	return errors.New("the order is empty")
 }
 
-// withdraw has the server forget a workload; one that it has forgotten already is no error.
+// withdraw deletes a workload's entry. It is no error if the entry is not there.
 func (x *Server) withdraw(ctx context.Context, workload string) error {
 	if _, ok := x.entry(workload); !ok {
 		return fmt.Errorf("withdraw %s: topology does not list it", workload)
@@ -194,7 +195,7 @@ func (x *Server) withdraw(ctx context.Context, workload string) error {
 	return registry.Delete(ctx, []string{workload})
 }
 
-// restore is the opposite of withdraw.
+// restore creates a withdrawn workload's entry again.
 func (x *Server) restore(ctx context.Context, workload string) error {
 	e, ok := x.entry(workload)
 	if !ok {
@@ -216,7 +217,7 @@ func (x *Server) entry(workload string) (*types.Entry, bool) {
 	return x.Entries[i], true
 }
 
-// activate has the server sign by the CA that was prepared, and gives everybody an SVID of it.
+// activate makes the server sign with the CA that was prepared, and renews the SVID of every workload.
 func (x *Server) activate(ctx context.Context, authorities localauthorityv1.LocalAuthorityClient) error {
 	state, err := authorities.GetX509AuthorityState(ctx, &localauthorityv1.GetX509AuthorityStateRequest{})
 	if err != nil {
@@ -230,7 +231,7 @@ func (x *Server) activate(ctx context.Context, authorities localauthorityv1.Loca
 	return x.renew(ctx)
 }
 
-// retire revokes the CA before this one, once nobody holds anything of it that they need.
+// retire revokes the CA before the active one, once no agent or workload needs it any more.
 func (x *Server) retire(ctx context.Context, authorities localauthorityv1.LocalAuthorityClient) error {
 	state, err := authorities.GetX509AuthorityState(ctx, &localauthorityv1.GetX509AuthorityStateRequest{})
 	if err != nil {
@@ -253,8 +254,8 @@ func (x *Server) retire(ctx context.Context, authorities localauthorityv1.LocalA
 	return err
 }
 
-// agents are the serial numbers of the SVIDs that agents hold themselves, by their IDs, of those that still have a
-// life.
+// agents returns the serial numbers of the SVIDs that agents hold for themselves, by agent ID. It leaves out agents
+// whose SVID has expired.
 func (x *Server) agents(ctx context.Context) (map[string]string, error) {
 	list, err := agentv1.NewAgentClient(x.Conn).ListAgents(ctx, &agentv1.ListAgentsRequest{})
 	if err != nil {
@@ -269,9 +270,9 @@ func (x *Server) agents(ctx context.Context) (map[string]string, error) {
 	return out, nil
 }
 
-// awaitAgents waits until every agent holds another SVID than before, which it fetches when it hears that the CA of its
-// own is tainted. One whose CA was revoked under it can never speak to the server again: its workloads would keep what
-// they hold, and get nothing more.
+// awaitAgents waits until every agent holds another SVID than before. An agent fetches one when it learns that its CA
+// is tainted. If that CA were revoked first, the agent could not reach the server again: its workloads would keep the
+// SVIDs that they have, and get no others.
 func (x *Server) awaitAgents(ctx context.Context, before map[string]string) error {
 	ctx, cancel := context.WithTimeout(ctx, agentsRenewWithin)
 	defer cancel()
@@ -295,15 +296,15 @@ func (x *Server) awaitAgents(ctx context.Context, before map[string]string) erro
 	}
 }
 
-// agentsRenewWithin is how long agents may take to renew themselves once their CA is tainted.
+// agentsRenewWithin is how long agents may take to renew their own SVIDs after their CA was tainted.
 const agentsRenewWithin = 30 * time.Second
 
-// renew gives some workloads, or all, a new SVID: an entry with a new revision has the agent ask for one.
+// renew gives some workloads, or all, a new SVID: a new revision of an entry makes the agent ask for one.
 func (x *Server) renew(ctx context.Context, workloads ...string) error {
 	return x.update(ctx, func(e *types.Entry) { e.Hint = time.Now().Format("150405.000") }, workloads...)
 }
 
-// update changes the entries of some workloads, or of all rows that have one.
+// update changes the entries of some workloads, or of all.
 func (x *Server) update(ctx context.Context, edit func(*types.Entry), workloads ...string) error {
 	registry := registrar.RegistryOf(x.Conn)
 	there, err := registry.List(ctx)
@@ -323,8 +324,8 @@ func (x *Server) update(ctx context.Context, edit func(*types.Entry), workloads 
 	return registry.Update(ctx, entries)
 }
 
-// Issued is the newest SVID of each workload that holds one: each writes down in its audit which that is; the server
-// keeps no such list.
+// Issued returns the newest SVID of each workload that holds one. The server keeps no such list, so Issued reads it
+// from the workloads' audits.
 func (x *Server) Issued(f control.StateDir) map[string]workloadapi.Issued {
 	out := map[string]workloadapi.Issued{}
 	x.mu.Lock()
@@ -348,14 +349,14 @@ func (x *Server) Issued(f control.StateDir) map[string]workloadapi.Issued {
 	return out
 }
 
-// follower reads what was added to an audit since it last looked.
+// follower reads what was added to an audit since the last read.
 type follower struct {
 	path string
 	at   int64
 	last workloadapi.Issued
 }
 
-// mostAtOnce is how much of an audit is read at a time: it is the workload's own file, and may be anything.
+// mostAtOnce is how many bytes of an audit are read at a time. The workload writes the file, so it can be of any size.
 const mostAtOnce = 16 << 20
 
 func (f *follower) read() workloadapi.Issued {

@@ -1,5 +1,5 @@
-// Package tally counts what a test run skipped, by the reason that services/env/needtest gives: a run that is green
-// because half of it was skipped should look different from one that is green.
+// Package tally counts the skipped tests of a test run, by the reason that services/env/needtest gives. So a run that
+// is green because half of it was skipped looks different from one that is green.
 package tally
 
 import (
@@ -15,10 +15,10 @@ import (
 // event is a line of `go test -json`.
 type event struct{ Action, Package, Test, Output string }
 
-// said is how a skip tells its reason: "    file_test.go:12: [docker] no engine answers".
+// said matches how a skip gives its reason: "    file_test.go:12: [docker] no engine answers".
 var said = regexp.MustCompile(`^\s+\S+\.go:\d+: \[([a-z]+)\] `)
 
-// Other is the reason of a skip that names none.
+// Other is the reason of a skip that gives none.
 const Other = "other"
 
 // Skips counts the skipped tests in a run's events, by reason.
@@ -36,7 +36,7 @@ func Skips(r io.Reader) (map[string]int, error) {
 		if m := said.FindStringSubmatch(e.Output); m != nil {
 			reasons[at] = m[1]
 		}
-		if e.Action == "skip" && e.Test != "" { // without a test: a package that has none
+		if e.Action == "skip" && e.Test != "" { // an event without a test is about a package without tests
 			reason := reasons[at]
 			if reason == "" {
 				reason = Other
@@ -46,7 +46,7 @@ func Skips(r io.Reader) (map[string]int, error) {
 	}
 }
 
-// Write prints one line.
+// Write prints the counts as one line.
 func Write(w io.Writer, skips map[string]int) error {
 	line := "skipped: nothing"
 	for i, reason := range slices.Sorted(maps.Keys(skips)) {

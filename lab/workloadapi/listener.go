@@ -11,9 +11,9 @@ import (
 	"time"
 )
 
-// Every user of the machine can connect to the socket, and each connection takes a descriptor of the supervisor, which
-// needs its descriptors to start processes, to sign and to end the lab. So there are bounds, for the users that the
-// lab's workloads run as, for each other user and for all others together: a user can have many uids, by user
+// Limits on connections. Every user of the machine can connect to the socket, and each connection takes a descriptor
+// that the supervisor needs to start processes, to sign and to end the lab. There is a limit for the users of the lab's
+// workloads, one for each other user, and one for all other users together, because one user can have many uids by user
 // namespaces.
 const (
 	mostOfOwn       = 256
@@ -21,23 +21,23 @@ const (
 	mostOfStrangers = 64
 )
 
-// Listener is the socket of the Workload API, which turns away whom it has too many connections of already.
+// Listener is the socket of the Workload API. It refuses connections of a user who has too many already.
 type Listener struct {
 	*net.UnixListener
 	own func(uid int) bool
 	log *slog.Logger
 
 	mu        sync.Mutex
-	most      int // of all
+	most      int // of all other users together
 	all       int
 	strangers int
 	of        map[int]int // open connections by uid
-	refused   int         // since it was last said
+	refused   int         // since the last log line
 	said      time.Time
 }
 
-// Listen opens the unix socket at path for every uid: who calls is told by the kernel, not by the file's mode. Own says
-// which uids are those of the lab's workloads.
+// Listen opens the unix socket at path for every uid. The kernel, not the mode of the file, says who calls. Own says
+// whether a uid is that of one of the lab's workloads.
 func Listen(path string, own func(uid int) bool, log *slog.Logger) (*Listener, error) {
 	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return nil, fmt.Errorf("open workload API: %w", err)
@@ -57,7 +57,7 @@ func Listen(path string, own func(uid int) bool, log *slog.Logger) (*Listener, e
 	return &Listener{UnixListener: l, own: own, log: log, most: int(min(files.Cur/2, 1<<20)), of: map[int]int{}}, nil
 }
 
-// admitted is a connection that counts until it is closed.
+// admitted is a connection that counts against the limits until it is closed.
 type admitted struct {
 	*net.UnixConn
 	pid   int32
@@ -70,7 +70,7 @@ func (a *admitted) Close() error {
 	return a.UnixConn.Close()
 }
 
-// Accept returns the next connection for which there is room; the others it closes.
+// Accept returns the next connection within the limits, and closes the others.
 func (l *Listener) Accept() (net.Conn, error) {
 	for {
 		c, err := l.AcceptUnix()
@@ -86,7 +86,7 @@ func (l *Listener) Accept() (net.Conn, error) {
 	}
 }
 
-// admit counts a connection of uid, unless there are too many.
+// admit counts a connection of uid and returns true, unless a limit is reached.
 func (l *Listener) admit(uid int) bool {
 	own := l.own(uid)
 	l.mu.Lock()
@@ -94,7 +94,7 @@ func (l *Listener) admit(uid int) bool {
 	if l.all >= l.most || own && l.of[uid] >= mostOfOwn ||
 		!own && (l.of[uid] >= mostOfAStranger || l.strangers >= mostOfStrangers) {
 		l.refused++
-		if now := time.Now(); now.Sub(l.said) >= time.Second { // a flood must not fill the log
+		if now := time.Now(); now.Sub(l.said) >= time.Second { // a flood of connections must not fill the log
 			l.log.Warn(
 				"workload API: connections refused: too many are open",
 				"uid",

@@ -16,7 +16,7 @@ import (
 
 const stranger = 4242 // a uid of no workload
 
-// Other users of the machine open as many connections as they like: each has a few, all together have some, and a
+// Other users of the machine open as many connections as they can. Each one gets a few, all together get some, and a
 // workload still gets its identity.
 func TestStrangersConnectionsLeaveRoomForTheLabsOwn(t *testing.T) {
 	issuer, err := New(
@@ -57,7 +57,7 @@ func TestStrangersConnectionsLeaveRoomForTheLabsOwn(t *testing.T) {
 	}
 }
 
-// The bound holds on the socket itself, and a connection that is closed makes room.
+// The limit holds on the real socket, and a closed connection makes room.
 func TestAConnectionTooManyIsClosedAndAClosedOneMakesRoom(t *testing.T) {
 	issuer, err := New(
 		spiffeid.RequireTrustDomainFromString("example.org"),
@@ -85,7 +85,7 @@ func TestAConnectionTooManyIsClosedAndAClosedOneMakesRoom(t *testing.T) {
 	await(t, "room", func() bool { return firstByte(dial(t, socket)) == nil })
 }
 
-// Who says nothing is not kept.
+// A client that sends nothing is disconnected.
 func TestAConnectionThatSaysNothingIsClosed(t *testing.T) {
 	t.Parallel()
 	issuer, err := New(
@@ -117,13 +117,13 @@ func dial(t *testing.T, socket string) net.Conn {
 	return c
 }
 
-// firstByte waits for the first byte of HTTP/2's settings, which the server sends to whom it admits.
+// firstByte waits for the first byte of HTTP/2's settings, which the server sends to a client that it admits.
 func firstByte(c net.Conn) error {
 	if err := c.SetReadDeadline(time.Now().Add(10 * time.Second)); err != nil {
 		return err
 	}
 	if _, err := io.WriteString(c, "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\x00\x00\x00\x04\x00\x00\x00\x00\x00"); err != nil {
-		return io.EOF // closed already
+		return io.EOF // it is closed already
 	}
 	_, err := c.Read(make([]byte, 1))
 	return err

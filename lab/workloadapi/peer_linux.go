@@ -9,7 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// peerOf is the process that opened c, and its user.
+// peerOf returns the process that opened c, and its user.
 func peerOf(c *net.UnixConn) (pid int32, uid int, err error) {
 	raw, err := c.SyscallConn()
 	if err != nil {
@@ -28,7 +28,7 @@ func peerOf(c *net.UnixConn) (pid int32, uid int, err error) {
 	return cred.Pid, int(cred.Uid), nil
 }
 
-// startTime is when a process started, in clock ticks since boot (proc_pid_stat(5), field 22).
+// startTime returns when a process started, in clock ticks since boot (proc_pid_stat(5), field 22).
 func startTime(pid int) (string, error) {
 	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	if err != nil {

@@ -8,13 +8,13 @@ import (
 	"example.org/security-training/services/mesh/authority"
 )
 
-// Who retires the old CA while the next one is prepared does not take the next one away.
+// RetireCA retires the old CA and keeps the one that is prepared.
 func TestRetiringKeepsThePreparedCA(t *testing.T) {
 	issuer, err := New(domain, nil, func([]*authority.CA) error { return nil })
 	if err != nil {
 		t.Fatal(err)
 	}
-	for range 2 { // after the first turn the old one is still trusted, and another is prepared
+	for range 2 { // after the first rotation the old CA is still trusted, and the next one is prepared
 		if err := issuer.PrepareCA(); err != nil {
 			t.Fatal(err)
 		}
@@ -37,7 +37,7 @@ func TestRetiringKeepsThePreparedCA(t *testing.T) {
 	}
 }
 
-// A CA that could be prepared only late, since the disk was full, is trusted by all for a minute before it signs.
+// If a CA could only be prepared late, because the disk was full, all workloads trust it for a minute before it signs.
 func TestACAThatWasPreparedLateSignsOnlyWhenAllHaveHeardOfIt(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		first, err := authority.New(domain, time.Now(), time.Hour)

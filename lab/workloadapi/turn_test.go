@@ -18,7 +18,7 @@ import (
 
 var domain = spiffeid.RequireTrustDomainFromString("example.org")
 
-// disk keeps what an issuer saves, unless it is full.
+// disk stores what an issuer saves, unless it is full.
 type disk struct {
 	mu   sync.Mutex
 	cas  []*authority.CA
@@ -47,7 +47,7 @@ func (d *disk) read() []*authority.CA {
 	return slices.Clone(d.cas)
 }
 
-// turning is an issuer that turns its CA over until stop, after which nothing of it goes on.
+// turning makes an issuer that rotates its CA until stop is called, and waits there for its end.
 func turning(t *testing.T, d *disk) (issuer *Issuer, stop func()) {
 	t.Helper()
 	issuer, err := New(domain, d.read(), d.save)
@@ -60,9 +60,9 @@ func turning(t *testing.T, d *disk) (issuer *Issuer, stop func()) {
 	return issuer, func() { cancel(); <-done }
 }
 
-// TestEveryIdentityIsGoodWithWhatEverybodyHasHeardWhileTheCATurns follows a CA of an hour through four turns. At every
-// moment each identity that has not ended is verified with the bundle of now and with the one of 40 s before. The
-// issuer is restarted between a preparation and its activation, right after an activation, and while three CAs are
+// TestEveryIdentityIsGoodWithWhatEverybodyHasHeardWhileTheCATurns follows a CA with a lifetime of an hour through four
+// rotations. At every moment it verifies each valid identity with the current bundle and with the one of 40 s before.
+// It restarts the issuer between a preparation and its activation, right after an activation, and while three CAs are
 // trusted.
 func TestEveryIdentityIsGoodWithWhatEverybodyHasHeardWhileTheCATurns(t *testing.T) {
 	const (
@@ -156,7 +156,7 @@ func TestATurnoverThatWasPreparedGoesOnAfterARestartHoweverLate(t *testing.T) {
 				t.Fatal(err)
 			}
 			old := issuer.Authorities()[0]
-			issuer.SetTTL(0, 4*DefaultCATTL) // so that the next turnover is far away
+			issuer.SetTTL(0, 4*DefaultCATTL) // so that the next rotation is far away
 			if err := issuer.PrepareCA(); err != nil {
 				t.Fatal(err)
 			}

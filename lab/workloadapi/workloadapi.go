@@ -1,8 +1,8 @@
 // Package workloadapi is the lab's own issuer: a SPIFFE Workload API for the processes of one machine.
 //
-// It attests the calling process by SO_PEERCRED against the processes that the supervisor has started, demands the
-// security header as SPIRE does, streams new SVIDs at half-life, and obeys the lab: a TTL can be set, an identity
-// withdrawn, the CA turned over. The protocol is
+// It attests a calling process by SO_PEERCRED: the process must be one that the supervisor has started. It demands the
+// security header, as SPIRE does, and streams a new SVID at half of the old one's lifetime. The lab can set lifetimes,
+// withdraw an identity and rotate the CA. The protocol is
 // https://github.com/spiffe/spiffe/blob/main/standards/SPIFFE_Workload_API.md.
 package workloadapi
 
@@ -30,39 +30,39 @@ import (
 	"example.org/security-training/services/mesh/authority"
 )
 
-// Defaults of SPIRE 1.15.
+// The defaults of SPIRE 1.15.
 const (
 	DefaultTTL   = time.Hour
 	DefaultCATTL = 24 * time.Hour
 )
 
 const (
-	greeting = 5 * time.Second  // from connecting to HTTP/2's preface
-	idle     = 10 * time.Second // without a call
+	greeting = 5 * time.Second  // for a new connection to begin HTTP/2
+	idle     = 10 * time.Second // for a connection without a call
 )
 
-// Issuer holds the trust domain's CA and knows which process is which workload.
+// Issuer holds the CAs of the trust domain, and knows which process is which workload.
 type Issuer struct {
 	workload.UnimplementedSpiffeWorkloadAPIServer
 
 	domain spiffeid.TrustDomain
-	save   func([]*authority.CA) error // keeps the CAs on disk, the active one first
+	save   func([]*authority.CA) error // stores the CAs, the active one first
 
 	mu        sync.Mutex
 	cas       []*authority.CA // the first one signs; all are trusted
-	prepared  *authority.CA   // one of cas: trusted, and about to sign
-	heard     time.Time       // from here on everybody has heard of prepared, and it may sign by itself
+	prepared  *authority.CA   // one of cas: trusted, and the next to sign
+	heard     time.Time       // when all workloads trust prepared, so that it may begin to sign
 	ttl       time.Duration
 	caTTL     time.Duration
 	processes map[int32]process
 	withdrawn map[string]bool
 	issued    map[string]Issued
-	turn      int            // grows with every change that concerns everybody
-	turns     map[string]int // grows with every change that concerns one workload alone
+	turn      int            // grows with every change that concerns all workloads
+	turns     map[string]int // grows with every change that concerns one workload
 	changed   chan struct{}
 }
 
-// process is a registered process; started tells it from a later one that got the same PID.
+// process is a registered process. Started distinguishes it from a later process with the same PID.
 type process struct {
 	name    string
 	started string
@@ -74,9 +74,9 @@ type Issued struct {
 	Expires time.Time `json:"expires"`
 }
 
-// New makes an issuer with the CAs in cas, the active one first, or with a fresh one if there are none. Save is called
-// with every change, before it comes into force. A CA that began after the active one is the prepared one: a turnover
-// goes on where the issuer before left it.
+// New makes an issuer with the CAs in cas, the active one first, or with a new CA if there are none. It calls save with
+// every change, before the change takes effect. A CA that is newer than the active one is the prepared one, so a
+// rotation goes on where an earlier issuer stopped.
 func New(domain spiffeid.TrustDomain, cas []*authority.CA, save func([]*authority.CA) error) (*Issuer, error) {
 	i := &Issuer{
 		domain: domain, save: save, cas: slices.Clone(cas), ttl: DefaultTTL, caTTL: DefaultCATTL,
@@ -92,7 +92,7 @@ func New(domain spiffeid.TrustDomain, cas []*authority.CA, save func([]*authorit
 				i.prepared = ca
 			}
 		}
-		i.heard = now.Add(i.settling(now)) // whoever was there heard of it, and whoever comes back hears of it first
+		i.heard = now.Add(i.settling(now)) // streams that are open have it, and new ones get it first
 		return i, nil
 	}
 	ca, err := authority.New(domain, now, i.caTTL)
@@ -106,12 +106,12 @@ func New(domain spiffeid.TrustDomain, cas []*authority.CA, save func([]*authorit
 // Serve answers on l, which must be a unix socket, until ctx ends.
 func (i *Issuer) Serve(ctx context.Context, l net.Listener) error {
 	s := grpc.NewServer(grpc.Creds(peerCredentials{}),
-		// Every user of the machine can connect: what asks nothing is not kept.
+		// Every user of the machine can connect, so connections without a call are closed.
 		grpc.ConnectionTimeout(greeting), grpc.KeepaliveParams(keepalive.ServerParameters{MaxConnectionIdle: idle}),
 		grpc.MaxConcurrentStreams(32), grpc.MaxRecvMsgSize(64<<10), grpc.MaxHeaderListSize(16<<10))
 	workload.RegisterSpiffeWorkloadAPIServer(s, i)
 	go i.turnCA(ctx)
-	stop := context.AfterFunc(ctx, s.Stop) // streams never end by themselves
+	stop := context.AfterFunc(ctx, s.Stop) // streams do not end by themselves
 	defer stop()
 	if err := s.Serve(l); err != nil && ctx.Err() == nil {
 		return fmt.Errorf("serve workload API: %w", err)
@@ -119,8 +119,8 @@ func (i *Issuer) Serve(ctx context.Context, l net.Listener) error {
 	return nil
 }
 
-// Start runs start, which must start a process and return its PID, and registers that process as name before it can be
-// attested: a call that comes at once waits until Start is done.
+// Start calls start, which must start a process and return its PID, and registers the process as name. A call of the
+// process waits until it is registered.
 func (i *Issuer) Start(name string, start func() (pid int, err error)) error {
 	i.mu.Lock()
 	defer i.mu.Unlock()
@@ -136,14 +136,14 @@ func (i *Issuer) Start(name string, start func() (pid int, err error)) error {
 	return nil
 }
 
-// Ended forgets a process.
+// Ended removes a process.
 func (i *Issuer) Ended(pid int) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	delete(i.processes, int32(pid)) // its streams end with its connections
 }
 
-// SetTTL sets the life of SVIDs, and of CAs made from now on; zero leaves one as it is. Every workload gets a new SVID
+// SetTTL sets the lifetime of SVIDs, and of CAs made from now on. Zero changes nothing. Every workload gets a new SVID
 // at once.
 func (i *Issuer) SetTTL(svid, ca time.Duration) {
 	i.mu.Lock()
@@ -154,14 +154,14 @@ func (i *Issuer) SetTTL(svid, ca time.Duration) {
 	if ca > 0 {
 		i.caTTL = ca
 	}
-	i.everybody()
+	i.wakeAll()
 }
 
 // Rotate issues a new SVID to every workload at once.
 func (i *Issuer) Rotate() {
 	i.mu.Lock()
 	defer i.mu.Unlock()
-	i.everybody()
+	i.wakeAll()
 }
 
 // RotateOne issues a new SVID to one workload at once.
@@ -172,7 +172,7 @@ func (i *Issuer) RotateOne(name string) {
 	i.signal()
 }
 
-// Withdraw takes name's identity away: open streams end with PermissionDenied, as new calls do, until Restore.
+// Withdraw takes the identity of name away until Restore. Open streams end with PermissionDenied, and so do new calls.
 func (i *Issuer) Withdraw(name string) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
@@ -191,7 +191,7 @@ func (i *Issuer) Restore(name string) {
 	i.signal()
 }
 
-// PrepareCA makes a new CA that everybody trusts from now on and that signs nothing yet.
+// PrepareCA makes a new CA. All workloads trust it from now on, and it signs nothing yet.
 func (i *Issuer) PrepareCA() error {
 	i.mu.Lock()
 	defer i.mu.Unlock()
@@ -206,21 +206,21 @@ func (i *Issuer) prepareCA(now time.Time) error {
 	if err != nil {
 		return err
 	}
-	// Certificates have whole seconds, and New tells a prepared CA by its later beginning.
+	// Certificates have whole seconds, and New recognises a prepared CA by its later beginning.
 	if active := i.cas[0].Cert.NotBefore; !ca.Cert.NotBefore.After(active) {
 		late := active.Sub(ca.Cert.NotBefore) + time.Second
 		if ca, err = authority.New(i.domain, now.Add(late), i.caTTL); err != nil {
 			return err
 		}
 	}
-	if err := i.hold(append(slices.Clone(i.cas), ca)); err != nil {
+	if err := i.setCAs(append(slices.Clone(i.cas), ca)); err != nil {
 		return err
 	}
 	i.prepared, i.heard = ca, now.Add(i.settling(now))
 	return nil
 }
 
-// ActivateCA has the prepared CA sign, and gives everybody an SVID of it.
+// ActivateCA makes the prepared CA sign, and renews the SVID of every workload.
 func (i *Issuer) ActivateCA() error {
 	i.mu.Lock()
 	defer i.mu.Unlock()
@@ -232,34 +232,34 @@ func (i *Issuer) activateCA() error {
 		return errors.New("activate CA: none is prepared")
 	}
 	cas := slices.DeleteFunc(slices.Clone(i.cas), func(ca *authority.CA) bool { return ca == i.prepared })
-	if err := i.hold(slices.Insert(cas, 0, i.prepared)); err != nil {
+	if err := i.setCAs(slices.Insert(cas, 0, i.prepared)); err != nil {
 		return err
 	}
 	i.prepared = nil
 	return nil
 }
 
-// RetireCA ends the trust in every CA but the one that signs and the prepared one.
+// RetireCA removes every CA but the active and the prepared one from the bundle.
 func (i *Issuer) RetireCA() error {
 	i.mu.Lock()
 	defer i.mu.Unlock()
-	return i.hold(
+	return i.setCAs(
 		slices.DeleteFunc(slices.Clone(i.cas), func(ca *authority.CA) bool { return ca != i.cas[0] && ca != i.prepared }),
 	)
 }
 
-// hold saves cas, puts them into force and tells everybody. What could not be saved does not come into force: the next
-// issuer would not know it.
-func (i *Issuer) hold(cas []*authority.CA) error {
+// setCAs saves cas, puts them into effect and wakes all streams. If they cannot be saved they do not take effect,
+// because the next issuer would not know them.
+func (i *Issuer) setCAs(cas []*authority.CA) error {
 	if err := i.save(cas); err != nil {
 		return err
 	}
 	i.cas = cas
-	i.everybody()
+	i.wakeAll()
 	return nil
 }
 
-// turnCA turns the CA over by itself, until ctx ends.
+// turnCA rotates the CA when that is due, until ctx ends.
 func (i *Issuer) turnCA(ctx context.Context) {
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
@@ -275,14 +275,14 @@ func (i *Issuer) turnCA(ctx context.Context) {
 	}
 }
 
-// turnOver takes what steps are due: a successor is prepared when two thirds of the active CA's life are left, and
-// signs when half is and every workload trusts it; the CA before it is trusted until it ends. A step that fails
-// is tried again in a second; workloads go on with what they have.
+// turnOver takes the steps that are due. It prepares a successor when two thirds of the active CA's lifetime are left,
+// and activates it when half of it is left and every workload trusts the successor. The old CA stays trusted until it
+// expires. A step that fails is tried again a second later; meanwhile the workloads keep what they have.
 func (i *Issuer) turnOver(now time.Time) {
 	ended := func(ca *authority.CA) bool { return now.After(ca.Cert.NotAfter) && ca != i.cas[0] }
 	if slices.ContainsFunc(i.cas, ended) {
-		if err := i.hold(slices.DeleteFunc(slices.Clone(i.cas), ended)); err == nil && !slices.Contains(i.cas, i.prepared) {
-			i.prepared = nil // it was given a shorter life than the active one had left: another is prepared in its time
+		if err := i.setCAs(slices.DeleteFunc(slices.Clone(i.cas), ended)); err == nil && !slices.Contains(i.cas, i.prepared) {
+			i.prepared = nil // its lifetime is shorter than the rest of the active CA's: another will be prepared
 		}
 	}
 	active := i.cas[0].Cert
@@ -295,11 +295,11 @@ func (i *Issuer) turnOver(now time.Time) {
 	}
 }
 
-// longestSettling is more than enough for a bundle that is streamed to reach everybody.
+// longestSettling is more than enough for a streamed bundle to reach every workload.
 const longestSettling = time.Minute
 
-// settling is how long a prepared CA is only trusted, from now on, before it signs by itself: a minute, less where the
-// active CA's life is short or nearly over.
+// settling is how long a prepared CA is only trusted, from now on, before turnOver activates it: a minute, or less if
+// the active CA's lifetime is short or nearly over.
 func (i *Issuer) settling(now time.Time) time.Duration {
 	active := i.cas[0].Cert
 	return max(0, min(longestSettling, lifeOf(active)/12, active.NotAfter.Sub(now)/2))
@@ -307,8 +307,8 @@ func (i *Issuer) settling(now time.Time) time.Duration {
 
 func lifeOf(c *x509.Certificate) time.Duration { return c.NotAfter.Sub(c.NotBefore) }
 
-// everybody has all streams send anew.
-func (i *Issuer) everybody() {
+// wakeAll makes all streams send again.
+func (i *Issuer) wakeAll() {
 	i.turn++
 	i.signal()
 }
@@ -318,7 +318,7 @@ func (i *Issuer) signal() {
 	i.changed = make(chan struct{})
 }
 
-// Issued is the newest SVID of each workload that holds one.
+// Issued returns the newest SVID of each workload that holds one.
 func (i *Issuer) Issued() map[string]Issued {
 	i.mu.Lock()
 	defer i.mu.Unlock()
@@ -329,7 +329,7 @@ func (i *Issuer) Issued() map[string]Issued {
 	return out
 }
 
-// Authorities are the certificates that are trusted now, the signing one first.
+// Authorities returns the certificates of the trusted CAs, the active one first.
 func (i *Issuer) Authorities() []*x509.Certificate {
 	i.mu.Lock()
 	defer i.mu.Unlock()
@@ -344,7 +344,7 @@ func (i *Issuer) authorities() []*x509.Certificate {
 	return out
 }
 
-// Mint is the CA speaking, for the operator and for tests: an SVID for any ID of the domain, valid for ttl from at.
+// Mint signs an SVID for any ID of the trust domain, valid from at for ttl. It is for the operator and for tests.
 func (i *Issuer) Mint(id spiffeid.ID, at time.Time, ttl time.Duration) (*x509svid.SVID, []*x509.Certificate, error) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
@@ -355,7 +355,7 @@ func (i *Issuer) Mint(id spiffeid.ID, at time.Time, ttl time.Duration) (*x509svi
 	return svid, i.authorities(), err
 }
 
-// attest finds the workload behind a call.
+// attest returns the workload that makes a call.
 func (i *Issuer) attest(ctx context.Context) (string, error) {
 	md, _ := metadata.FromIncomingContext(ctx)
 	if !slices.Equal(md.Get("workload.spiffe.io"), []string{"true"}) {
@@ -377,12 +377,12 @@ func (i *Issuer) attest(ctx context.Context) (string, error) {
 		return "", status.Error(codes.PermissionDenied, "no identity issued")
 	}
 	if started, err := startTime(int(caller.pid)); err != nil || started != known.started {
-		return "", status.Error(codes.PermissionDenied, "no identity issued") // another process under the same number
+		return "", status.Error(codes.PermissionDenied, "no identity issued") // another process with the same number
 	}
 	return known.name, nil
 }
 
-// FetchX509SVID streams the caller's SVID, anew at each half-life and at each change.
+// FetchX509SVID streams the caller's SVID: at once, at half of each SVID's lifetime, and at each change.
 func (i *Issuer) FetchX509SVID(
 	_ *workload.X509SVIDRequest,
 	stream grpc.ServerStreamingServer[workload.X509SVIDResponse],
@@ -407,8 +407,8 @@ func (i *Issuer) FetchX509SVID(
 	})
 }
 
-// issue makes name's next SVID, unless its identity was withdrawn a moment ago, and notes it in the same breath: what
-// is noted later could undo the withdrawal's own note.
+// issue makes the next SVID of name and records it, unless the identity has just been withdrawn. Both happen under one
+// lock, so that the record cannot overwrite the withdrawal.
 func (i *Issuer) issue(name string, now time.Time) (svid *x509svid.SVID, bundle []byte, err error) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
@@ -436,8 +436,8 @@ func (i *Issuer) FetchX509Bundles(
 	})
 }
 
-// stream calls send now, after the time that send returned, and at each change that concerns the caller, until the
-// caller goes or may not know any more.
+// stream calls send, again at the time that send returned, and at each change that concerns the caller. It ends when
+// the caller disconnects or has no identity any more.
 func (i *Issuer) stream(ctx context.Context, send func(name string) (time.Duration, error)) error {
 	last := -1
 	var timer <-chan time.Time
@@ -474,13 +474,13 @@ func der(certs []*x509.Certificate) []byte {
 	return out
 }
 
-// credential is what the kernel says of the caller.
+// credential is the kernel's information about the caller.
 type credential struct{ pid int32 }
 
 func (credential) AuthType() string { return "peercred" }
 
-// peerCredentials takes what the kernel told the listener of who opened a connection. A caller over TCP has no such
-// credential and is turned away.
+// peerCredentials passes on what the kernel told the listener about the peer of a connection. A caller over TCP has no
+// such credential and is refused.
 type peerCredentials struct{}
 
 func (peerCredentials) ServerHandshake(c net.Conn) (net.Conn, credentials.AuthInfo, error) {

@@ -33,7 +33,7 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-const self = "lms" // the workload that this test's own process is registered as
+const self = "lms" // the workload as which this test's own process is registered
 
 // start makes an issuer that serves on a unix socket, and a client of it.
 func start(t *testing.T) (*Issuer, string, workload.SpiffeWorkloadAPIClient) {
@@ -201,7 +201,7 @@ func TestAnotherProcessUnderTheSameNumberIsDenied(t *testing.T) {
 	receive(t, fetch(t, c, asking(t, "true")))
 	issuer.mu.Lock()
 	p := issuer.processes[int32(os.Getpid())]
-	p.started += "1" // the process that was registered began at another time
+	p.started += "1" // the registered process started at another time
 	issuer.processes[int32(os.Getpid())] = p
 	issuer.mu.Unlock()
 	wantCode(t, fetch(t, c, asking(t, "true")), codes.PermissionDenied)
@@ -257,7 +257,7 @@ func TestWithdrawnIdentityEndsTheStreamUntilItIsRestored(t *testing.T) {
 	register(t, issuer, self)
 	s := fetch(t, c, asking(t, "true"))
 	receive(t, s)
-	issuer.Withdraw("risk-scorer") // somebody else: this stream goes on
+	issuer.Withdraw("risk-scorer") // another workload: this stream goes on
 	issuer.Rotate()
 	receive(t, s)
 	issuer.Withdraw(self)
@@ -270,7 +270,7 @@ func TestWithdrawnIdentityEndsTheStreamUntilItIsRestored(t *testing.T) {
 	receive(t, fetch(t, c, asking(t, "true")))
 }
 
-// sent is a stream that keeps what is sent, and when.
+// sent is a stream that records what is sent, and when.
 type sent struct {
 	grpc.ServerStreamingServer[workload.X509SVIDResponse]
 	ctx   context.Context
@@ -408,7 +408,7 @@ func TestMintSpeaksForItsOwnDomainAlone(t *testing.T) {
 		t.Error("an ID of another domain is signed")
 	}
 	svid, authorities, err := issuer.Mint(
-		spiffeid.RequireFromPath(issuer.domain, "/nobody"),
+		spiffeid.RequireFromPath(issuer.domain, "/unregistered"),
 		time.Now().Add(-time.Hour),
 		time.Minute,
 	)
@@ -446,7 +446,7 @@ func TestBundleIsStreamedAndJWTsAreNotIssued(t *testing.T) {
 	}
 }
 
-// TestMeshFollowsTheIssuer joins the mesh by the socket alone, as a service does.
+// TestMeshFollowsTheIssuer joins the mesh with only the socket, as a service does.
 func TestMeshFollowsTheIssuer(t *testing.T) {
 	issuer, socket, _ := start(t)
 	register(t, issuer, self)

@@ -17,6 +17,7 @@ import (
 	"google.golang.org/genai"
 
 	"example.org/security-training/services/lesson"
+	"example.org/security-training/services/wait"
 )
 
 const (
@@ -159,23 +160,16 @@ func (a *author) write(ctx context.Context, prompt string) (c lesson.Content, us
 			return lesson.Content{}, used, tries, caller.Err()
 		}
 		f := classify(err)
-		if !f.retry || tries == attempts || !pause(ctx, tries) {
+		if !f.retry || tries == attempts || wait.For(ctx, backoff(tries)) != nil {
 			return lesson.Content{}, used, tries, f
 		}
 	}
 }
 
-// pause waits before the next try, longer each time and with jitter. It returns false if the deadline is sooner.
-func pause(ctx context.Context, tries int) bool {
+// backoff is how long to wait before the next try: longer each time, with jitter.
+func backoff(tries int) time.Duration {
 	most := firstPause << (tries - 1)
-	t := time.NewTimer(most/2 + rand.N(most/2))
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return true
-	case <-ctx.Done():
-		return false
-	}
+	return most/2 + rand.N(most/2)
 }
 
 // classify turns the error of a call into a failure; nil for nil.

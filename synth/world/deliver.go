@@ -15,6 +15,7 @@ import (
 	"example.org/security-training/services/risk"
 	"example.org/security-training/services/source"
 	"example.org/security-training/services/topology"
+	"example.org/security-training/services/wait"
 	"example.org/security-training/synth/routine"
 )
 
@@ -95,17 +96,17 @@ func wrapSIEM(one *parcel, secret []byte, list []source.Record) error {
 // 408 or 429 it is delivered again with the same id; also after a refusal of the mesh (401), since identities may
 // return.
 func (w *World) hand(ctx context.Context, p *play, one parcel) error {
-	wait := w.first
+	pause := w.first
 	for {
 		again, after, err := w.try(ctx, p, one)
 		if !again {
 			return err
 		}
 		p.update(func(s *Status) { s.Retries, s.Error = s.Retries+1, err.Error() })
-		if err := pause(ctx, max(wait, after)); err != nil {
+		if err := wait.For(ctx, max(pause, after)); err != nil {
 			return err
 		}
-		wait = min(wait*2, w.longest)
+		pause = min(pause*2, w.longest)
 	}
 }
 

@@ -11,6 +11,7 @@ import (
 
 	"example.org/security-training/services/risk"
 	"example.org/security-training/services/source"
+	"example.org/security-training/services/wait"
 	"example.org/security-training/synth/people"
 	"example.org/security-training/synth/routine"
 )
@@ -109,7 +110,7 @@ func (w *World) until(ctx context.Context, p *play, moment time.Time) error {
 		if !moment.After(now) {
 			return nil
 		}
-		if err := pause(ctx, w.look); err != nil {
+		if err := wait.For(ctx, w.look); err != nil {
 			return err
 		}
 	}
@@ -117,7 +118,7 @@ func (w *World) until(ctx context.Context, p *play, moment time.Time) error {
 
 // now reads the lab's time, and retries until there is an answer.
 func (w *World) now(ctx context.Context, p *play) (time.Time, error) {
-	wait := w.first
+	pause := w.first
 	for {
 		c, err := w.clock(ctx)
 		if err == nil {
@@ -127,21 +128,10 @@ func (w *World) now(ctx context.Context, p *play) (time.Time, error) {
 			return time.Time{}, ctx.Err()
 		}
 		p.update(func(s *Status) { s.Error = fmt.Sprintf("read the lab's clock: %v", err) })
-		if err := pause(ctx, wait); err != nil {
+		if err := wait.For(ctx, pause); err != nil {
 			return time.Time{}, err
 		}
-		wait = min(wait*2, w.longest)
-	}
-}
-
-func pause(ctx context.Context, d time.Duration) error {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-t.C:
-		return nil
+		pause = min(pause*2, w.longest)
 	}
 }
 

@@ -10,7 +10,7 @@ import (
 	"example.org/security-training/services/httpjson"
 )
 
-// What a workload answers decides on the exit code, however many layers tell of it.
+// The status of a workload's answer decides on the exit code, however often the error is wrapped.
 func TestTheStatusOfAnAnswerBecomesTheDesignedExitCode(t *testing.T) {
 	for status, want := range map[int]int{
 		http.StatusBadRequest: lab.ExitUsage, http.StatusNotFound: lab.ExitUsage,

@@ -31,10 +31,9 @@ func benchCommand(s *settings) *cobra.Command {
 		Example: "  lab bench\n  lab bench handshake requests\n  lab bench score --rounds 15 -o json",
 		Long: "Measures " + strings.Join(bench.Names(), ", ") + `, or those that are named.
 
-The two sides of each take turns in rounds of one run, and a first round is dropped; the result is the
-median of the rounds' ratios, with their spread. Those that need a lab bring one of their own up and take
-it down. Writes bench.json, with everything that was measured. Exits with 1 if a side did less than it
-should.`,
+The two sides of a comparison take turns in the rounds of one run, and the first round is dropped. The result is the
+median of the rounds' ratios, with their spread. Benchmarks that need a lab bring up one of their own and take it down.
+Writes bench.json with everything that was measured. Exits with 1 if a side did less than it should.`,
 		RunE: func(c *cobra.Command, args []string) error {
 			write, ok := map[string]func(io.Writer, bench.Report) error{"text": bench.WriteText, "json": bench.WriteJSON}[format]
 			if !ok {
@@ -68,13 +67,13 @@ should.`,
 		},
 	}
 	f := c.Flags()
-	f.IntVar(&plan.Rounds, "rounds", bench.LeastRounds, "how many rounds each takes, beside the one that is dropped")
+	f.IntVar(&plan.Rounds, "rounds", bench.LeastRounds, "how many rounds each takes, without the first, which is dropped")
 	f.StringVar(&to, "to", "bench.json", "the file for the report")
 	f.StringVarP(&format, "output", "o", "text", "text or json")
 	return c
 }
 
-// keepReport writes the report in one step.
+// keepReport writes the report atomically.
 func keepReport(to string, report bench.Report) error {
 	var text bytes.Buffer
 	if err := bench.WriteJSON(&text, report); err != nil {
@@ -86,7 +85,7 @@ func keepReport(to string, report bench.Report) error {
 	return nil
 }
 
-// benchRuntime is the local runtime, once everything is there that it needs.
+// benchRuntime returns the local runtime, and makes sure that it has all it needs.
 func benchRuntime(ctx context.Context, p progress.Reporter) (*local.Runtime, error) {
 	lookup := withoutModel(env.Process)
 	for _, check := range local.Doctor(ctx, lookup) {
@@ -110,7 +109,7 @@ func benchRuntime(ctx context.Context, p progress.Reporter) (*local.Runtime, err
 	return &local.Runtime{Lookup: lookup, Binaries: binaries, Self: []string{self, "supervise"}, Version: version()}, nil
 }
 
-// benchSpec is a lab that is nobody's but this run's.
+// benchSpec is the spec of a lab for this run alone.
 func benchSpec(purpose string) lab.Spec {
 	return lab.Spec{
 		Name:     fmt.Sprintf("bench-%s-%d", purpose, os.Getpid()),
@@ -122,7 +121,7 @@ func benchSpec(purpose string) lab.Spec {
 	}
 }
 
-// benchLab brings a lab up that has no life of its own, and a short history.
+// benchLab returns a function that brings up a lab with a short history, in which nothing happens by itself.
 func benchLab(r *local.Runtime) func(context.Context) (*bench.Inside, error) {
 	spec := benchSpec("in")
 	spec.Days, spec.Pace = 1, 1
@@ -139,7 +138,7 @@ func benchLab(r *local.Runtime) func(context.Context) (*bench.Inside, error) {
 	}
 }
 
-// removeLab takes a lab down, whatever there is of it.
+// removeLab takes a lab down, even if only parts of it exist.
 func removeLab(ctx context.Context, r *local.Runtime, name string) error {
 	found, err := r.Find(ctx, name)
 	if errors.Is(err, lab.ErrNone) {
@@ -152,7 +151,7 @@ func removeLab(ctx context.Context, r *local.Runtime, name string) error {
 	return err
 }
 
-// benchUp does what `lab up` does once it knows its programs and its runtime.
+// benchUp does what `lab up` does after it has chosen the programs and the runtime.
 func benchUp(r *local.Runtime) *bench.UpLocal {
 	spec := benchSpec("up")
 	return &bench.UpLocal{
@@ -161,7 +160,7 @@ func benchUp(r *local.Runtime) *bench.UpLocal {
 			if err != nil {
 				return lab.Status{}, err
 			}
-			if err := settle(ctx, found.(*control.Lab), spec, progress.Quiet{}); err != nil {
+			if err := seedAndProve(ctx, found.(*control.Lab), spec, progress.Quiet{}); err != nil {
 				return lab.Status{}, err
 			}
 			return found.Status(ctx)
@@ -182,7 +181,8 @@ func benchUp(r *local.Runtime) *bench.UpLocal {
 	}
 }
 
-// withoutModel hides the settings of the model and of the provider of identities: a benchmark asks nobody outside.
+// withoutModel hides the settings of the model and of the OpenID Connect provider. A benchmark must not call other
+// services.
 func withoutModel(lookup env.Lookup) env.Lookup {
 	return func(name string) (string, bool) {
 		for _, prefix := range []string{"GEMINI_", "OIDC_"} {

@@ -24,7 +24,7 @@ func bundleCommand(s *settings) *cobra.Command {
 	to := ""
 	c := &cobra.Command{
 		Use:     "bundle",
-		Short:   "Pack logs, state and audit into one file, without secrets, for those who are to help",
+		Short:   "Pack logs, state and audit into one file without secrets, to hand on to someone who helps",
 		Args:    cobra.NoArgs,
 		Example: "  lab bundle\n  lab bundle --to lab.tar.gz",
 		Long: `Packs logs, status, doctor's checks, settings, versions and the end of every audit chain into one .tar.gz, on
@@ -51,26 +51,27 @@ removed.`,
 	return c
 }
 
-// keptBundles is how many bundles there are in the lab's own folder for them.
+// keptBundles is how many bundles are kept in the lab's own folder for them.
 const keptBundles = 10
 
-// place is where a bundle goes that was given no name, and what removes the oldest ones once it is there: those in
-// LAB_ARTIFACTS are the caller's.
+// place returns where a bundle without a given name goes, and a function that removes the oldest ones afterwards. In
+// LAB_ARTIFACTS, which is the caller's folder, it removes none.
 func place(name string) (to string, tidy func() error) {
 	none := func() error { return nil }
 	if dir := env.Read(env.Process).Optional("LAB_ARTIFACTS", ""); dir != "" {
 		return bundle.Place(dir, name, time.Now()), none
 	}
 	dir, err := local.CacheDir(env.Process)
-	if err != nil { // it is not to be trusted, or there is no HOME
+	if err != nil { // the folder is not trusted, or there is no HOME
 		return bundle.Place(os.TempDir(), name, time.Now()), none
 	}
 	dir = filepath.Join(dir, local.Bundles)
 	return bundle.Place(dir, name, time.Now()), func() error { return bundle.KeepLast(dir, keptBundles) }
 }
 
-// explained makes c's failure say which bundle to read. What the caller alone can mend, or ended, needs none.
-func explained(s *settings, c *cobra.Command) *cobra.Command {
+// withBundle makes c write a bundle when it fails, and name it in the error. It writes none for an interruption, or for
+// an error that only the caller can mend.
+func withBundle(s *settings, c *cobra.Command) *cobra.Command {
 	run := c.RunE
 	c.RunE = func(c *cobra.Command, args []string) error {
 		err := run(c, args)
@@ -80,14 +81,14 @@ func explained(s *settings, c *cobra.Command) *cobra.Command {
 			return err
 		}
 		to, tidy := place(s.name)
-		if errors.Is(err, control.ErrUntrusted) { // nothing there may be read, either
+		if errors.Is(err, control.ErrUntrusted) { // nothing there may be read
 			return err
 		}
 		if failed := errors.Join(writeBundle(c.Context(), s, to, err), tidy()); failed != nil {
 			return fmt.Errorf(
 				"%w\n  (and no bundle could be made: %v)",
 				err,
-				failed, //nolint:errorlint // it must not choose the exit code
+				failed, //nolint:errorlint // err must not choose the exit code
 			)
 		}
 		return fmt.Errorf("%w\n  bundle: %s", err, to)
@@ -95,7 +96,7 @@ func explained(s *settings, c *cobra.Command) *cobra.Command {
 	return c
 }
 
-// writeBundle writes the bundle of the lab of s, or of there being none, because of why.
+// writeBundle writes the bundle of the lab of s, which need not exist. Why is the error because of which it is made.
 func writeBundle(ctx context.Context, s *settings, to string, why error) error {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
@@ -141,7 +142,7 @@ func writeBundle(ctx context.Context, s *settings, to string, why error) error {
 		return fmt.Errorf("write bundle: %w", err)
 	}
 	if err := errors.Join(bundle.Write(ctx, out, from), out.Close()); err != nil {
-		return errors.Join(err, os.Remove(to)) // half of one helps nobody
+		return errors.Join(err, os.Remove(to)) // remove what is incomplete
 	}
 	return nil
 }

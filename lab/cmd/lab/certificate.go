@@ -19,8 +19,8 @@ import (
 	"example.org/security-training/services/lms/lmsapi"
 )
 
-// certify writes a PKCS#12 file for a browser and prints whose it is, where it is and its password. For a person of the
-// roster role is "person"; else name is the role.
+// certify writes a PKCS#12 file for a browser and prints its owner, path and password. For a person of the roster, role
+// is "person"; otherwise name is the role.
 func certify(ctx context.Context, l *control.Lab, name, role, dir string, out io.Writer) error {
 	c, err := l.Certify(ctx, name, role)
 	if err != nil {
@@ -39,8 +39,8 @@ func certify(ctx context.Context, l *control.Lab, name, role, dir string, out io
 	return err
 }
 
-// revoke has the dashboard refuse every certificate that was made so far for a person, or for a role, and prints whose
-// and until when they begin. The person need not be in the roster, or not any more.
+// revoke makes the dashboard refuse every certificate that was made so far for a person or a role, and prints the owner
+// and the time until which they were made. The person need not be in the roster.
 func revoke(ctx context.Context, l *control.Lab, o *operator.Operator, name, role string, out io.Writer) error {
 	order := lmsapi.Revocation{Name: name, Role: role}
 	var err error

@@ -17,10 +17,10 @@ import (
 	"example.org/security-training/synth/people"
 )
 
-// words are the names that may stand in a place of the command line. They are found without asking a lab that is up.
+// words returns the words that may stand in a place of the command line. It does not ask a running lab.
 type words func(c *cobra.Command) []string
 
-// fixed are words that are always the same.
+// fixed returns words that are always the same.
 func fixed[T ~string](list ...T) words {
 	all := make([]string, len(list))
 	for i, w := range list {
@@ -29,7 +29,7 @@ func fixed[T ~string](list ...T) words {
 	return func(*cobra.Command) []string { return all }
 }
 
-// choices are the values of flags that have few, by verb and flag.
+// choices has the values of flags that have few, by verb and flag.
 var choices = map[string]map[string]words{
 	"doctor": {"output": fixed("text", "json"), "runtime": fixed("auto", "local", "kind", "cluster")},
 	"up":     {"runtime": fixed("auto", "local", "kind", "cluster"), "identity": fixed("auto", "embedded", "spire")},
@@ -45,13 +45,13 @@ var choices = map[string]map[string]words{
 	"certificate revoke": {"role": fixed(roles...)},
 }
 
-// names are the values of flags that are names of the lab's, by verb and flag.
+// names has the values of flags that are names in the lab, by verb and flag.
 var names = map[string]map[string]words{
 	"open":   {"as": personNames},
 	"matrix": {"caller": callerNames, "callee": workloadNames},
 }
 
-// places are the arguments that have names, by verb. A verb that stands in files takes a file as well.
+// places has the words for arguments, by verb. The verbs of files also take a file, those of many several arguments.
 var (
 	places = map[string]words{
 		"play":               scenarioNames,
@@ -89,7 +89,7 @@ func callerNames(c *cobra.Command) []string {
 	return list
 }
 
-// personNames are the people whom the lab was made with: its seed says who they are.
+// personNames returns the ids of the lab's people. The lab's seed determines them.
 func personNames(c *cobra.Command) []string {
 	is, err := existing(c.Flag("name").Value.String())
 	if err != nil {
@@ -110,8 +110,8 @@ func labNames(*cobra.Command) []string {
 	return list
 }
 
-// completed gives a verb, and those below it, the words that a shell may complete to.
-func completed(c *cobra.Command) {
+// setCompletions sets the words for completion of a verb and of those below it.
+func setCompletions(c *cobra.Command) {
 	_, path, _ := strings.Cut(c.CommandPath(), " ")
 	for _, of := range []map[string]map[string]words{choices, names} {
 		for flag, of := range of[path] {
@@ -139,7 +139,7 @@ func completed(c *cobra.Command) {
 		c.ValidArgsFunction = cobra.NoFileCompletions
 	}
 	for _, sub := range c.Commands() {
-		completed(sub)
+		setCompletions(sub)
 	}
 }
 
@@ -151,14 +151,14 @@ func complete(c *cobra.Command, flag string, of words) {
 		},
 	)
 	if err != nil {
-		panic(err) // there is no such flag: it is found when any verb is run
+		panic(err) // there is no such flag, which running any verb would show
 	}
 }
 
 func completionCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:     "completion SHELL",
-		Short:   "Print what makes a shell complete lab's verbs, flags and names",
+		Short:   "Print a script with which a shell completes verbs, flags and names",
 		Args:    cobra.ExactArgs(1),
 		Example: "  lab completion bash\n  lab completion zsh\n  lab completion fish",
 		Long: `Prints a script that makes bash, zsh or fish complete verbs, flags and names: of scenarios, workloads, people
@@ -185,8 +185,8 @@ and labs. To have it in each shell that you start:
 	}
 }
 
-// bashAlone stands in for the one function of the package bash-completion that the script cannot do without, where the
-// package is not installed.
+// bashAlone defines the one function of the package bash-completion that the script needs, if the package is not
+// installed.
 const bashAlone = `if ! declare -F _get_comp_words_by_ref >/dev/null; then
     _get_comp_words_by_ref()
     {

@@ -19,7 +19,7 @@ import (
 	"example.org/security-training/services/env/needtest"
 )
 
-// typed is what someone has typed, up to where they press Tab, with what a shell must then offer and what it must not.
+// typed has what a user has typed before Tab, and what a shell must then offer and not offer.
 var typed = []struct {
 	line string
 	want []string
@@ -43,9 +43,9 @@ var typed = []struct {
 	{"lab help aud", []string{"audit"}, nil},
 }
 
-// shells run a script that prints, for a line in $1, one completion a line.
+// shells has for each shell a script that prints the completions of the line in $1, one a line.
 var shells = map[string]struct{ words, script string }{
-	// Without the package bash-completion, and then with it where it is installed.
+	// First without the package bash-completion, and then with it if it is installed.
 	"bash": {"bash --norc", `source <(lab completion bash) || exit; ` + askBash},
 	"bash with its package": {
 		"bash --norc",
@@ -67,7 +67,7 @@ const askBash = `COLUMNS=80; COMP_LINE=$1; COMP_POINT=${#COMP_LINE}; COMP_TYPE=9
 	how=$(complete -p lab); f=${how#*-F }; f=${f%% *}; compopt() { :; }
 	$f lab "${COMP_WORDS[COMP_CWORD]}" "${COMP_WORDS[COMP_CWORD-1]}"; printf '%s\n' "${COMPREPLY[@]}"`
 
-// Each shell that is installed really runs what `lab completion` prints.
+// Each installed shell runs what `lab completion` prints.
 func TestShellsCompleteVerbsFlagsAndNames(t *testing.T) {
 	s := newStage(t)
 	bin := filepath.Join(s.dir, "bin")
@@ -122,7 +122,7 @@ func TestShellsCompleteVerbsFlagsAndNames(t *testing.T) {
 	}
 }
 
-// arg0 is what a shell other than fish takes as its own name before the arguments.
+// arg0 is the name that shells other than fish take before the arguments.
 func arg0(shell string) []string {
 	if shell == "fish" {
 		return nil
@@ -130,8 +130,7 @@ func arg0(shell string) []string {
 	return []string{shell}
 }
 
-// A value that is completed is one that the help names and the verb takes, and each verb and flag of the tables is
-// there.
+// The help names every value that is completed, and the verb accepts it. Every verb and flag in the tables exists.
 func TestWhatIsCompletedIsTaken(t *testing.T) {
 	t.Setenv("LAB_HOME", filepath.Join(needtest.PrivateDir(t), "labs"))
 	verbs := everyVerb()
@@ -157,7 +156,7 @@ func TestWhatIsCompletedIsTaken(t *testing.T) {
 					t.Errorf("the help of lab %s --%s does not name %s: %q", path, flag, value, f.Usage)
 				}
 				if slices.Contains([]string{"up", "doctor", "eval", "bench"}, path) {
-					continue // which would do it
+					continue // running it would have effects
 				}
 				var out, errs bytes.Buffer
 				if got := runTo(
@@ -173,7 +172,7 @@ func TestWhatIsCompletedIsTaken(t *testing.T) {
 	}
 }
 
-// The manual has a page for each verb that the help shows, with the same texts, and no page for another.
+// The manual has a page for each verb in the help, with the same texts, and no others.
 func TestTheManualHasAPageForEachVerb(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "man")
 	var out, errs bytes.Buffer
@@ -255,7 +254,7 @@ func TestTheManualHasAPageForEachVerb(t *testing.T) {
 
 func flat(s string) string { return regexp.MustCompile(`\s+`).ReplaceAllString(s, " ") }
 
-// A wrong word is answered with the one that was meant.
+// The error for a wrong word suggests the right one.
 func TestAWrongWordIsAnsweredWithTheOneThatWasMeant(t *testing.T) {
 	t.Setenv("LAB_HOME", filepath.Join(needtest.PrivateDir(t), "labs"))
 	for _, c := range []struct {
@@ -284,7 +283,7 @@ func TestAWrongWordIsAnsweredWithTheOneThatWasMeant(t *testing.T) {
 	}
 }
 
-// Whichever way it is asked for, it is the same line.
+// The flag and the verb print the same line.
 func TestTheVersionIsAFlagAndAVerb(t *testing.T) {
 	var verb, flag, errs bytes.Buffer
 	if a, b := runTo(

@@ -41,7 +41,7 @@ owner alone, and there is no port.`,
 	}
 }
 
-// checkPprof refuses LAB_PPROF where a workload has no folder of this machine.
+// checkPprof refuses LAB_PPROF for a runtime whose workloads have no folder on this machine.
 func checkPprof(runtime string) error {
 	on, err := control.PprofOf(env.Process)
 	if err != nil || !on || runtime == local.RuntimeName {
@@ -56,28 +56,15 @@ func checkPprof(runtime string) error {
 }
 
 func writeDebug(ctx context.Context, s *settings, l *control.Lab, name string, w io.Writer) error {
-	st, err := l.Status(ctx)
+	workload, err := localWorkload(ctx, l, name, lab.Error{
+		What: "debug " + name,
+		Why:  errors.New("it runs in a pod, from an image without a shell"),
+		Try:  "lab up --runtime local --name " + s.name + "-debug",
+	})
 	if err != nil {
 		return err
 	}
-	if err := workloadOf(st, name); err != nil {
-		return err
-	}
-	if st.Runtime != local.RuntimeName {
-		return &lab.Error{
-			Code: lab.ExitPrecondition,
-			What: "debug " + name,
-			Why:  fmt.Errorf("of a lab of the %s runtime it runs in a pod, from an image without a shell", st.Runtime),
-			Try:  "lab up --runtime local --name " + s.name + "-debug",
-		}
-	}
-	pid := 0
-	for _, x := range st.Workloads {
-		if x.Name == name {
-			pid = x.PID
-		}
-	}
-	if pid == 0 {
+	if workload.PID == 0 {
 		return &lab.Error{
 			Code: lab.ExitPartly,
 			What: "debug " + name,
@@ -87,7 +74,7 @@ func writeDebug(ctx context.Context, s *settings, l *control.Lab, name string, w
 	}
 	var lines []string
 	if hasDebugInformation(local.Program(l, name)) {
-		lines = append(lines, attachLines(pid)...)
+		lines = append(lines, attachLines(workload.PID)...)
 	} else {
 		rebuild, err := rebuildLines(ctx, s, l, name)
 		if err != nil {
@@ -100,7 +87,7 @@ func writeDebug(ctx context.Context, s *settings, l *control.Lab, name string, w
 	return err
 }
 
-// hasDebugInformation says whether a program has what a debugger needs to know of lines and variables.
+// hasDebugInformation says whether a program has the information about lines and variables that a debugger needs.
 func hasDebugInformation(program string) bool {
 	f, err := elf.Open(program)
 	if err != nil {
@@ -110,7 +97,8 @@ func hasDebugInformation(program string) bool {
 	return f.Section(".debug_info") != nil
 }
 
-// attachLines attach Delve. Where the kernel lets a process trace its own children alone, root can all the same.
+// attachLines returns the commands that attach Delve. If the kernel lets processes trace only their own children, they
+// use sudo.
 func attachLines(pid int) []string {
 	lines := []string{"# Delve goes on with the process when it ends by: quit, then n"}
 	if _, err := exec.LookPath("dlv"); err != nil {
@@ -124,15 +112,12 @@ func attachLines(pid int) []string {
 	return append(lines, fmt.Sprintf("%sdlv attach %d", sudo, pid))
 }
 
-// rebuildLines build a program with debug information, start it, and print the next lines.
+// rebuildLines returns the commands that build a program with debug information, start it, and print how to attach to
+// it.
 func rebuildLines(ctx context.Context, s *settings, l *control.Lab, name string) ([]string, error) {
 	self, err := os.Executable()
 	if err != nil {
 		return nil, fmt.Errorf("find myself: %w", err)
-	}
-	topo, err := lab.PolicyInForce(l)
-	if err != nil {
-		return nil, err
 	}
 	root, err := moduleRoot()
 	if err != nil {
@@ -143,8 +128,7 @@ func rebuildLines(ctx context.Context, s *settings, l *control.Lab, name string)
 			Try:  "cd into a clone, then lab debug " + name + nameFlag(s),
 		}
 	}
-	row, _ := topo.Workload(name)
-	main, err := mainOf(root, row.Binary)
+	main, err := packageOf(l, root, name)
 	if err != nil {
 		return nil, err
 	}
@@ -161,7 +145,7 @@ func rebuildLines(ctx context.Context, s *settings, l *control.Lab, name string)
 	}, nil
 }
 
-// profileLines take profiles, where the lab serves them.
+// profileLines returns the commands that take profiles, or how to make a lab that serves them.
 func profileLines(s *settings, l *control.Lab, name string) []string {
 	socket := l.StateDir().WorkloadPprof(name)
 	if fi, err := os.Lstat(socket); err != nil || fi.Mode().Type() != os.ModeSocket {

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -9,11 +8,9 @@ import (
 	"io"
 	"maps"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/fsnotify/fsnotify"
@@ -41,26 +38,19 @@ last program.`,
 	}
 }
 
-// dev builds and swaps until ctx ends. The workload's log is copied to out.
+// dev builds and swaps until ctx ends. It copies the workload's log to out.
 func dev(ctx context.Context, s *settings, name string, out, errs io.Writer) error {
 	l, err := find(ctx, s)
 	if err != nil {
 		return err
 	}
-	st, err := l.Status(ctx)
+	_, err = localWorkload(ctx, l, name, lab.Error{
+		What: "swap programs into " + s.name,
+		Why:  errors.New("every program is in an image"),
+		Try:  "lab up --runtime local --name " + s.name + "-dev",
+	})
 	if err != nil {
 		return err
-	}
-	if err := workloadOf(st, name); err != nil {
-		return err
-	}
-	if st.Runtime != local.RuntimeName {
-		return &lab.Error{
-			Code: lab.ExitPrecondition,
-			What: "swap programs into " + s.name,
-			Why:  fmt.Errorf("of a lab of the %s runtime every program is in an image", st.Runtime),
-			Try:  "lab up --runtime local --name " + s.name + "-dev",
-		}
 	}
 	root, err := moduleRoot()
 	if err != nil {
@@ -86,7 +76,7 @@ func dev(ctx context.Context, s *settings, name string, out, errs io.Writer) err
 	stop()
 	err = errors.Join(err, <-followed)
 	if err == nil {
-		err = errSaid // it was interrupted, which is how it ends
+		err = errSaid // an interruption is the usual end
 	}
 	return err
 }
@@ -96,7 +86,7 @@ type loop struct {
 	lab      *control.Lab
 	runtime  *local.Runtime
 	progress progress.Reporter
-	errs     io.Writer // gets what the compiler says
+	errs     io.Writer // for the compiler's messages
 	name     string    // of the workload
 	root     string    // the checkout
 	bin      string    // where programs are built to
@@ -104,12 +94,7 @@ type loop struct {
 }
 
 func newLoop(s *settings, l *control.Lab, name, root string) (*loop, error) {
-	topo, err := lab.PolicyInForce(l)
-	if err != nil {
-		return nil, err
-	}
-	row, _ := topo.Workload(name)
-	main, err := mainOf(root, row.Binary)
+	main, err := packageOf(l, root, name)
 	if err != nil {
 		return nil, err
 	}
@@ -120,21 +105,10 @@ func newLoop(s *settings, l *control.Lab, name, root string) (*loop, error) {
 	}, nil
 }
 
-// mainOf is the package of a program.
-func mainOf(root, binary string) (string, error) {
-	for _, parent := range []string{"services/cmd", "synth/cmd"} {
-		if _, err := os.Stat(filepath.Join(root, parent, binary, "main.go")); err == nil {
-			return "./" + parent + "/" + binary, nil
-		}
-	}
-	return "", fmt.Errorf("find the source of %s: it is not in services/cmd, nor in synth/cmd", binary)
-}
-
-// quiet is how long nothing may be saved before what was saved is built: an editor saves in several acts, and often
-// several files.
+// quiet is how long to wait after a change for more changes. An editor saves in several steps, and often several files.
 const quiet = 100 * time.Millisecond
 
-// run builds and swaps now, and on each change until ctx ends, which is no error.
+// run builds and swaps now, and on each change until ctx ends. That is no error.
 func (d *loop) run(ctx context.Context) error {
 	watcher, err := fsnotify.NewWatcher()
 	if err != nil {
@@ -147,7 +121,7 @@ func (d *loop) run(ctx context.Context) error {
 	}
 	d.progress.Say("%s is built when a file of %d folders is saved; Ctrl-C ends this", d.main, len(src.folders()))
 	d.turn(ctx, time.Now())
-	var saved time.Time // the first change that is not yet built; zero: none
+	var saved time.Time // the first change that is not built yet; zero if there is none
 	still := time.NewTimer(quiet)
 	still.Stop()
 	for {
@@ -174,7 +148,7 @@ func (d *loop) run(ctx context.Context) error {
 	}
 }
 
-// turn builds what was saved at the given time and swaps it in. What fails is said, and nothing else changes.
+// turn builds what was saved at the given time and swaps it in. An error is printed, and the old program stays.
 func (d *loop) turn(ctx context.Context, saved time.Time) {
 	fail := func(what string, err error) {
 		if ctx.Err() == nil {
@@ -207,8 +181,8 @@ func (d *loop) turn(ctx context.Context, saved time.Time) {
 	d.progress.Say("%s runs what was saved %.1f s ago", d.name, time.Since(saved).Seconds())
 }
 
-// watch finds out which files the program is made of and watches their folders, and those of was: of code that does not
-// compile not everything can be found out, so what was watched stays.
+// watch finds the files of which the program is made, and watches their folders in addition to those of was. If code
+// does not compile, go lists only a part of its files; so what was watched before stays watched.
 func (d *loop) watch(ctx context.Context, watcher *fsnotify.Watcher, was source) (source, error) {
 	src, err := sourceOf(ctx, d.root, d.main)
 	if err != nil {
@@ -228,14 +202,14 @@ func (d *loop) watch(ctx context.Context, watcher *fsnotify.Watcher, was source)
 	return src, nil
 }
 
-// source is the folders of what a program is made of, by their whole paths.
+// source has the folders of a program's source, as absolute paths.
 type source struct {
 	root     string          // of the module, with go.mod
 	code     map[string]bool // with packages
 	embedded map[string]bool // with files that packages embed
 }
 
-// listedPackage is what is read of `go list`.
+// listedPackage is a part of what `go list` prints.
 type listedPackage struct {
 	Dir        string
 	EmbedFiles []string
@@ -257,7 +231,7 @@ func sourceOf(ctx context.Context, root, main string) (source, error) {
 			return source{}, fmt.Errorf("list the source of %s: %w", main, err)
 		}
 		if p.Module == nil || !p.Module.Main {
-			continue // it cannot be edited here
+			continue // not part of this checkout
 		}
 		src.code[p.Dir] = true
 		for _, f := range p.EmbedFiles {
@@ -266,7 +240,7 @@ func sourceOf(ctx context.Context, root, main string) (source, error) {
 	}
 }
 
-// folders are those to be watched.
+// folders returns the folders to watch.
 func (s source) folders() []string {
 	all := map[string]bool{s.root: true}
 	for _, set := range []map[string]bool{s.code, s.embedded} {
@@ -277,8 +251,8 @@ func (s source) folders() []string {
 	return lab.SortedKeys(all)
 }
 
-// has says whether the program is made of a file: code that is no test, what is embedded, or the module's own files. An
-// editor's own files are none of these.
+// has says whether a file is part of the program's source: Go code without tests, embedded files, and go.mod and
+// go.sum. An editor's temporary files are not.
 func (s source) has(path string) bool {
 	dir, name := filepath.Split(path)
 	dir = filepath.Clean(dir)
@@ -288,25 +262,4 @@ func (s source) has(path string) bool {
 	return s.embedded[dir] && !strings.HasSuffix(name, "_test.go") ||
 		s.code[dir] && strings.HasSuffix(name, ".go") && !strings.HasSuffix(name, "_test.go") ||
 		dir == s.root && (name == "go.mod" || name == "go.sum")
-}
-
-// buildArgs are the arguments by which the services' programs are built, as `make build` does: without the commit that
-// they were built from, so that a commit alone makes no other program.
-func buildArgs() []string { return []string{"build", "-trimpath", "-buildvcs=false", "-ldflags=-s"} }
-
-// goCommand runs go in a folder and gives what it says on stdout; the error holds what it says on stderr. When ctx
-// ends, compilers end with it.
-func goCommand(ctx context.Context, dir string, args ...string) (string, error) {
-	var out, errs bytes.Buffer
-	cmd := exec.CommandContext(ctx, "go", args...)
-	cmd.Dir, cmd.Stdout, cmd.Stderr = dir, &out, &errs
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	if set, ok := env.Process("CGO_ENABLED"); !ok || set == "" { // as in the Makefile: a program of pure Go
-		cmd.Env = append(cmd.Environ(), "CGO_ENABLED=0")
-	}
-	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
-	if err := cmd.Run(); err != nil {
-		return "", fmt.Errorf("%w\n%s", err, strings.TrimSpace(errs.String()))
-	}
-	return out.String(), nil
 }

@@ -60,8 +60,7 @@ func TestAProgramIsMadeOfItsPackagesAndOfWhatTheyEmbed(t *testing.T) {
 	}
 }
 
-// The Makefile, `lab up` and `lab dev` build the same programs: where they did not, each would swap out what another
-// built.
+// The Makefile, `lab up` and `lab dev` build the same programs. Otherwise each would replace what another one built.
 func TestProgramsAreBuiltTheSameWayEverywhere(t *testing.T) {
 	text, err := os.ReadFile(filepath.Join(repository(t), "Makefile"))
 	if err != nil {
@@ -76,7 +75,7 @@ func TestProgramsAreBuiltTheSameWayEverywhere(t *testing.T) {
 	}
 }
 
-// A compiler that goCommand started ends with it: what is interrupted leaves no process behind.
+// An interrupted goCommand leaves no compiler behind.
 func TestAnInterruptedBuildLeavesNoCompilerBehind(t *testing.T) {
 	dir := t.TempDir()
 	pid := filepath.Join(dir, "pid")
@@ -114,7 +113,7 @@ func TestAnInterruptedBuildLeavesNoCompilerBehind(t *testing.T) {
 	}
 	for late := time.After(10 * time.Second); ; {
 		stat, err := os.ReadFile(filepath.Join("/proc", strings.TrimSpace(string(text)), "stat"))
-		if errors.Is(err, os.ErrNotExist) || strings.Contains(string(stat), ") Z ") { // or it is yet to be waited for
+		if errors.Is(err, os.ErrNotExist) || strings.Contains(string(stat), ") Z ") { // or it has not been waited for yet
 			return
 		}
 		select {

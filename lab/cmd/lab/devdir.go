@@ -9,7 +9,7 @@ import (
 	"example.org/security-training/services/env"
 )
 
-// checkDevDir refuses LMS_DEV_DIR where the learning system has no folder of this machine.
+// checkDevDir refuses LMS_DEV_DIR for a runtime whose learning system has no folder on this machine.
 func checkDevDir(runtime string) error {
 	dir, err := control.DevDirOf(env.Process)
 	if err != nil || dir == "" || runtime == local.RuntimeName {

@@ -31,7 +31,7 @@ error.`,
 			if all {
 				return removeCache(c.Context(), s)
 			}
-			if kept, err := local.Cached(env.Process); err == nil { // where it cannot be found there is none
+			if kept, err := local.Cached(env.Process); err == nil { // an error means that there is no cache
 				for _, k := range kept {
 					s.progress().Say("stays:   %s; `lab down --all%s` removes it", k, nameFlag(s))
 				}
@@ -65,7 +65,7 @@ func down(ctx context.Context, s *settings) error {
 	return nil
 }
 
-// removeCache removes what labs leave to the next ones.
+// removeCache removes what labs leave to later labs.
 func removeCache(ctx context.Context, s *settings) error {
 	removed, kept, err := local.RemoveCache(ctx, env.Process, s.progress())
 	for _, k := range removed {

@@ -14,7 +14,7 @@ import (
 	"example.org/security-training/lab"
 )
 
-// write makes a file that belongs to the stage's user, as do the folders that it is made in.
+// write makes a file, and its folders, that belong to the stage's user.
 func (s stage) write(path, text string) {
 	s.t.Helper()
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
@@ -39,7 +39,8 @@ func there(t *testing.T, path string) bool {
 	return err == nil
 }
 
-// The cache is told of with what it is, how large and why; --all removes it, but for programs that a lab runs.
+// `down` lists what stays in the cache, with sizes and reasons. `down --all` removes it, except for programs that a lab
+// runs.
 func TestDownSaysWhatStaysAndDownAllRemovesIt(t *testing.T) {
 	s := newStage(t)
 	cache := filepath.Join(s.home(), ".cache", "security-training")
@@ -116,13 +117,13 @@ func TestDownSaysWhatStaysAndDownAllRemovesIt(t *testing.T) {
 		there(t, cache) {
 		t.Errorf("without a cache: exit code %d\n%s", code, said)
 	}
-	// The labs' folder, which was made so that no other `lab up` is at work, is gone too.
+	// Removing the cache makes the labs' folder, to wait for other commands. It must be gone again.
 	if there(t, filepath.Join(s.home(), ".local", "state", "security-training")) {
 		t.Error("it left a folder")
 	}
 }
 
-// Bundles go into one folder; the path is printed; the ten latest stay.
+// Bundles go into one folder, and their paths are printed. The last ten stay.
 func TestTheLastTenBundlesAreKeptInOneFolder(t *testing.T) {
 	s := newStage(t)
 	dir := filepath.Join(s.home(), ".cache", "security-training", "bundles")
@@ -132,7 +133,7 @@ func TestTheLastTenBundlesAreKeptInOneFolder(t *testing.T) {
 		old = append(
 			old,
 			filepath.Join(dir, fmt.Sprintf("%c-lab-%s.tar.gz", 'z'-rune(i), at)),
-		) // by name the other way round
+		) // the order of the names is not that of the times
 		s.write(old[i], "x")
 	}
 	s.write(filepath.Join(dir, "mine.tar.gz"), "x")
@@ -153,14 +154,14 @@ func TestTheLastTenBundlesAreKeptInOneFolder(t *testing.T) {
 		t.Fatalf("it printed %q, %v\n%s", out, err, errs.String())
 	}
 	for i, path := range old {
-		if want := i >= 3; there(t, path) != want { // twelve and the new one, less ten
+		if want := i >= 3; there(t, path) != want { // twelve and the new one, minus ten
 			t.Errorf("%s is there: %v, want %v", path, !want, want)
 		}
 	}
 	if !there(t, filepath.Join(dir, "mine.tar.gz")) {
 		t.Error("a file that is no bundle of the lab's was removed")
 	}
-	// Elsewhere nothing is removed.
+	// In another folder nothing is removed.
 	other := filepath.Join(s.home(), "artifacts")
 	for i := range 12 {
 		s.write(filepath.Join(other, filepath.Base(old[i])), "x")

@@ -16,10 +16,10 @@ func evalCommand(_ *settings) *cobra.Command {
 	c := &cobra.Command{
 		Use: "eval", Short: "Measure how well each profile tells who needs help, against the answer key", Args: cobra.NoArgs,
 		Example: "  lab eval\n  lab eval --mix sparse -o json\n  lab eval --seeds 7,11,13 --people 200 --dump out",
-		Long: `Invents companies, scores everybody by every profile and baseline, and compares with what people were made to
-do. It needs no running lab. --seeds takes a number of built-in seeds, on which nothing was tuned, a range (1000-1019)
-or a list (7,11,13). --dump writes people, events, answers, gaps and scores for each seed, so that anyone can
-recompute them.`,
+		Long: `Generates companies, scores everyone by every profile and baseline, and compares the scores with what
+people were made to do. It needs no running lab. --seeds takes a number of built-in seeds, on which nothing was tuned, a
+range (1000-1019) or a list (7,11,13). --dump writes people, events, answers, gaps and scores for each seed, so that
+anyone can recompute them.`,
 		RunE: func(c *cobra.Command, _ []string) error {
 			write, ok := map[string]func(io.Writer, eval.Report) error{"text": eval.WriteText, "json": eval.WriteJSON}[format]
 			if !ok {

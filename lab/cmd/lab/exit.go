@@ -23,11 +23,11 @@ import (
 
 var (
 	errUsage = errors.New("usage")
-	// errSaid is a failure that has already been shown to the reader.
+	// errSaid is an error that has already been shown.
 	errSaid = errors.New("already said")
 )
 
-// exitCode is the code of an error: that which a *lab.Error has, else that of its class.
+// exitCode returns the exit code of an error: that of a *lab.Error, or that of the error's class.
 func exitCode(err error) int {
 	var (
 		e    *lab.Error
@@ -47,14 +47,14 @@ func exitCode(err error) int {
 	case errors.As(err, &peer):
 		return answerCode(peer.Status)
 	case errors.As(err, &dial), errors.As(err, &call):
-		return lab.ExitPartly // of what is up, one does not answer
+		return lab.ExitPartly // the lab is up, but one of its workloads does not answer
 	case refusedBySystem(err):
 		return lab.ExitPrecondition
 	}
 	return lab.ExitAssertion
 }
 
-// answerCode is the exit code for a workload's answer with an HTTP status.
+// answerCode returns the exit code for a workload's answer with an HTTP status.
 func answerCode(status int) int {
 	switch status {
 	case http.StatusConflict:
@@ -67,8 +67,8 @@ func answerCode(status int) int {
 	return lab.ExitPartly
 }
 
-// refusedBySystem says whether the operating system did not let it be done: the disk is full, a folder is not the
-// caller's.
+// refusedBySystem says whether the operating system refused to do something, because a disk is full or because of
+// permissions.
 func refusedBySystem(err error) bool {
 	for _, cause := range []error{
 		fs.ErrPermission, fs.ErrNotExist, syscall.ENOSPC, syscall.EDQUOT, syscall.EROFS, syscall.ENOTDIR,
@@ -81,7 +81,7 @@ func refusedBySystem(err error) bool {
 	return false
 }
 
-// explain gives an error of the operating system the command to try, where it has none yet.
+// explain adds the command to try to an error of the operating system that has none.
 func explain(err error) error {
 	var e *lab.Error
 	switch {
@@ -95,7 +95,7 @@ func explain(err error) error {
 	return err
 }
 
-// output is stdout that remembers why it could not be written: not every printer says so.
+// output is stdout. It remembers why a write failed, because not every printer reports that.
 type output struct {
 	to  io.Writer
 	err error
@@ -109,7 +109,7 @@ func (o *output) Write(b []byte) (int, error) {
 	return n, err
 }
 
-// strict makes every wrong use of c and of what is below it a usage error, and has it say what may have been meant.
+// strict makes every wrong use of c and its subcommands a usage error with a suggestion.
 func strict(c *cobra.Command) {
 	if check := c.Args; check != nil {
 		c.Args = func(c *cobra.Command, args []string) error {
@@ -127,7 +127,7 @@ func strict(c *cobra.Command) {
 	}
 }
 
-// noVerb is the error of a verb that c does not have.
+// noVerb is the error for a verb that c does not have.
 func noVerb(c *cobra.Command, name string) error {
 	var known []string
 	for _, sub := range c.Commands() {
@@ -145,13 +145,13 @@ func noVerb(c *cobra.Command, name string) error {
 	)
 }
 
-// helpOf is the command that explains c.
+// helpOf is the command that shows the help of c.
 func helpOf(c *cobra.Command) string {
 	root, rest, _ := strings.Cut(c.CommandPath(), " ")
 	return strings.TrimSpace(root + " help " + rest)
 }
 
-// noFlag is the error of flags that cannot be read.
+// noFlag is the error for flags that cannot be parsed.
 func noFlag(c *cobra.Command, err error) error {
 	var unknown *pflag.NotExistError
 	hint := ""
@@ -169,8 +169,8 @@ func noFlag(c *cobra.Command, err error) error {
 	return fmt.Errorf("%w: %w%s\n  try:  %s", errUsage, err, hint, helpOf(c))
 }
 
-// together makes flags that exclude each other, or that are missing, a usage error: cobra gives them no type.
-func together(c *cobra.Command, _ []string) error {
+// flagGroups makes it a usage error if flags exclude each other or are missing. Cobra has no type for these errors.
+func flagGroups(c *cobra.Command, _ []string) error {
 	if err := errors.Join(c.ValidateRequiredFlags(), c.ValidateFlagGroups()); err != nil {
 		return fmt.Errorf("%w: %w\n  try:  %s", errUsage, err, helpOf(c))
 	}

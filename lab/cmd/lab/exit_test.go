@@ -22,7 +22,7 @@ import (
 	"example.org/security-training/services/env/needtest"
 )
 
-// asLab has this test's program run as the lab's own.
+// asLab makes this test's program run as `lab`.
 const asLab = "LAB_TEST_RUNS_THE_COMMAND_LINE"
 
 func TestMain(m *testing.M) {
@@ -32,38 +32,38 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// states are the exit codes of a verb by the state that it finds, each as the design has it.
+// states has a verb's exit codes by the state of the lab, as the design has them.
 type states struct {
 	none      int // there is no lab of that name
-	silent    int // there is a lab's folder, and no supervisor
+	silent    int // there is a lab's folder, but no supervisor
 	foreign   int // the lab is of a runtime that this build does not know
 	broken    int // the lab's settings cannot be read
 	homeless  int // neither LAB_HOME, XDG_STATE_HOME nor HOME is set
 	untrusted int // other users can change the labs' folder
-	full      int // stdout is on a disk that is full
+	full      int // stdout is on a full disk
 }
 
 var (
 	// insideALab is a verb that needs a lab that is up.
 	insideALab = states{none: 3, silent: 5, foreign: 3, broken: 3, homeless: 3, untrusted: 3, full: 3}
-	// withoutALab is a verb that needs none, and prints something.
+	// withoutALab is a verb that needs no lab, and prints something.
 	withoutALab = states{full: 3}
 )
 
-// mayBe stands for a code that the machine decides on: doctor says what this one lacks.
+// mayBe stands for a code that depends on the machine: doctor reports what it lacks.
 const mayBe = -1
 
-// exits are the exit codes of every verb, by its path. With a lab that is up, e2e's table goes on.
+// exits has the exit codes of every verb, by its path. A table in e2e has those with a lab that is up.
 var exits = map[string]struct {
-	right  []string   // arguments as they should be
-	wrong  [][]string // a usage error each, besides those that every verb has
+	right  []string   // correct arguments
+	wrong  [][]string // usage errors, in addition to those that every verb has
 	states states
-	cannot []string // arguments by which it writes into the folder DENIED, which it must not change: exit 3
+	cannot []string // arguments with which it writes into the folder DENIED, which it cannot change: exit 3
 }{
 	"": {states: withoutALab, wrong: [][]string{{"statsu"}, {"upp"}}},
 	"doctor": {right: []string{"--runtime", "local"}, wrong: [][]string{{"x"}, {"-o", "yaml"}, {"--runtime", "moon"}},
 		states: states{none: mayBe, silent: mayBe, foreign: mayBe, broken: mayBe, homeless: 3, untrusted: 3, full: 3}},
-	// What up makes of a lab that is there is e2e's to show.
+	// e2e tests what up does with a lab that exists.
 	"up": {
 		right: []string{"--runtime", "local"},
 		states: states{none: mayBe, silent: mayBe, foreign: 3, broken: 3,
@@ -123,7 +123,7 @@ var exits = map[string]struct {
 	"bench": {
 		right: []string{"synth", "--rounds", "1", "--to", os.DevNull},
 		states: states{none: mayBe, silent: mayBe, foreign: mayBe,
-			broken: mayBe, homeless: mayBe, untrusted: mayBe, full: mayBe}, // it measures, and TestBench… runs it
+			broken: mayBe, homeless: mayBe, untrusted: mayBe, full: mayBe}, // it measures; TestBench… runs it
 		wrong: [][]string{{"luck"}, {"synth", "--rounds", "0"}, {"synth", "-o", "yaml"}},
 	},
 	"reset": {
@@ -133,7 +133,7 @@ var exits = map[string]struct {
 	"restart": {right: []string{"lms"}, states: insideALab, wrong: [][]string{{}, {"a", "b"}, {"lms", "-o", "yaml"}}},
 	"dev":     {right: []string{"lms"}, states: insideALab, wrong: [][]string{{}, {"a", "b"}}},
 	"debug":   {right: []string{"lms"}, states: insideALab, wrong: [][]string{{}, {"a", "b"}}},
-	// What it finds and says goes to stderr.
+	// It prints everything on stderr.
 	"down": {
 		states: states{silent: 0, foreign: 3, broken: 3, homeless: 3, untrusted: 3},
 		wrong:  [][]string{{"x"}},
@@ -150,7 +150,7 @@ var exits = map[string]struct {
 		states: states{none: 3, silent: 3, foreign: 3, broken: 3, homeless: 3, untrusted: 3, full: 3}},
 }
 
-// everyVerb is the path of each verb, hidden ones too.
+// everyVerb returns the path of each verb, including hidden ones.
 func everyVerb() []string {
 	root := command()
 	root.InitDefaultHelpCmd()
@@ -166,7 +166,7 @@ func everyVerb() []string {
 	return paths
 }
 
-// TestEveryVerbStandsInTheTableOfExitCodes compares the two in both directions.
+// TestEveryVerbStandsInTheTableOfExitCodes compares the table with the verbs in both directions.
 func TestEveryVerbStandsInTheTableOfExitCodes(t *testing.T) {
 	verbs := everyVerb()
 	for _, v := range verbs {
@@ -181,7 +181,7 @@ func TestEveryVerbStandsInTheTableOfExitCodes(t *testing.T) {
 	}
 }
 
-// stage is a folder of labs' folders in the states that a verb may find, and a user who is not root.
+// stage has labs' folders in the states that a verb may find, and a user who is not root.
 type stage struct {
 	t       *testing.T
 	program string
@@ -218,7 +218,7 @@ func newStage(t *testing.T) stage {
 			t.Fatal(err)
 		}
 	}
-	for _, w := range scenarios.Shipped().Topology.Workloads { // up looks whether they are there, and comes no further
+	for _, w := range scenarios.Shipped().Topology.Workloads { // up looks for them, and gets no further
 		if err := os.WriteFile(filepath.Join(s.dir, cmp.Or(w.Binary, "none")), nil, 0o755); err != nil {
 			t.Fatal(err)
 		}
@@ -236,7 +236,7 @@ func newStage(t *testing.T) stage {
 	if err := os.WriteFile(filepath.Join(home, "class.txt"), nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if os.Geteuid() == 0 { // root may write everywhere, and needs no HOME
+	if os.Geteuid() == 0 { // root can write everywhere, and needs no HOME
 		s.who = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
 		if err := filepath.WalkDir(home, func(path string, _ fs.DirEntry, err error) error {
 			return errors.Join(err, os.Chown(path, 65534, 65534))
@@ -249,7 +249,7 @@ func newStage(t *testing.T) stage {
 
 func (s stage) home() string { return filepath.Join(s.dir, "home") }
 
-// args has the paths for the words in capitals that stand for them.
+// args replaces the words in capitals by paths.
 func (s stage) args(args []string) []string {
 	out := make([]string, len(args))
 	for i, a := range args {
@@ -260,7 +260,7 @@ func (s stage) args(args []string) []string {
 	return out
 }
 
-// run is the exit code of a verb in a process of its own, and what it printed on stderr.
+// run runs a verb in a process of its own, and returns its exit code and stderr.
 func (s stage) run(out *os.File, env []string, args ...string) (int, string) {
 	s.t.Helper()
 	args = s.args(args)
@@ -285,11 +285,11 @@ func (s stage) run(out *os.File, env []string, args ...string) (int, string) {
 	return 0, errs.String()
 }
 
-// TestExitCodesAreAsDesignedForEveryVerbAndClassOfFailure needs no lab; e2e has the classes that need one.
+// TestExitCodesAreAsDesignedForEveryVerbAndClassOfFailure needs no lab. e2e tests the classes that need one.
 func TestExitCodesAreAsDesignedForEveryVerbAndClassOfFailure(t *testing.T) {
 	needtest.Unhurried(t, "every verb in every state, each a process of its own")
 	s := newStage(t)
-	t.Setenv("LAB_HOME", filepath.Join(needtest.PrivateDir(t), "labs")) // this process may be root's
+	t.Setenv("LAB_HOME", filepath.Join(needtest.PrivateDir(t), "labs")) // this process may run as root
 	full, err := os.OpenFile("/dev/full", os.O_WRONLY, 0)
 	if err != nil {
 		needtest.Lacks(t, needtest.DevFull, "%v", err)
@@ -314,7 +314,7 @@ func TestExitCodesAreAsDesignedForEveryVerbAndClassOfFailure(t *testing.T) {
 		misuse(t, s, words, row.right, row.wrong, row.states == insideALab)
 		in := func(name string) []string { return append(slices.Clone(row.right), "--name", name) }
 		silent := "silent"
-		if verb == "down" { // which removes it
+		if verb == "down" { // down removes it
 			silent = "ending"
 		}
 		check("no lab", row.states.none, nil, home, in("none")...)
@@ -333,7 +333,7 @@ func TestExitCodesAreAsDesignedForEveryVerbAndClassOfFailure(t *testing.T) {
 	}
 }
 
-// misuse runs a verb with wrong arguments, in this process: none may come as far as the labs' folder.
+// misuse runs a verb with wrong arguments in this process. None may get as far as reading the labs' folder.
 func misuse(t *testing.T, s stage, verb, right []string, wrong [][]string, named bool) {
 	t.Helper()
 	wrong = append(slices.Clone(wrong), append(slices.Clone(right), "--no-such-flag"))
@@ -350,7 +350,7 @@ func misuse(t *testing.T, s stage, verb, right []string, wrong [][]string, named
 	}
 }
 
-// What is in the way is said with its cause and a command that helps.
+// The error for an obstacle on the machine has the cause and a command that helps.
 func TestAFailureOfTheMachineSaysWhatToTry(t *testing.T) {
 	s := newStage(t)
 	full, err := os.OpenFile("/dev/full", os.O_WRONLY, 0)
@@ -382,7 +382,7 @@ func TestAFailureOfTheMachineSaysWhatToTry(t *testing.T) {
 	}
 }
 
-// A lab keeps its runtime and its company: another is a conflict.
+// A lab keeps its runtime and its company. Asking for another one is a conflict.
 func TestAnotherRuntimeUnderTheSameNameIsAConflict(t *testing.T) {
 	s := newStage(t)
 	home := []string{"HOME=" + s.home(), "LAB_HOME=" + filepath.Join(s.home(), "labs")}
@@ -391,7 +391,7 @@ func TestAnotherRuntimeUnderTheSameNameIsAConflict(t *testing.T) {
 	}
 }
 
-// An interrupted verb ends with 130, and says no more than that.
+// An interrupted verb exits with 130 and prints nothing else.
 func TestAnInterruptedVerbEndsWith130(t *testing.T) {
 	s := newStage(t)
 	dump := filepath.Join(s.home(), "dump")
@@ -402,7 +402,7 @@ func TestAnInterruptedVerbEndsWith130(t *testing.T) {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	for made := 0; made == 0; { // until it is at work
+	for made := 0; made == 0; { // until it has begun to work
 		entries, err := os.ReadDir(dump)
 		if err != nil && !errors.Is(err, fs.ErrNotExist) {
 			t.Fatal(err)

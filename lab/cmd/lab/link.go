@@ -18,18 +18,20 @@ import (
 	"example.org/security-training/synth/nearest"
 )
 
-// access is what link, certificate and open are asked for: for whom, and where a file goes.
+// access holds what link, certificate and open ask for: for whom, and where files go.
 type access struct {
 	class   string // a file with one person's id a line
-	role    string // instructor or admin, where it is for no person
+	role    string // instructor or admin; used if there is no person
 	dir     string // for certificates
 	persons []string
+
+	explicit bool // a person, a class or a role must be given
 }
 
-// named is one person that access is asked for, and where the id was read: "" where it was an argument.
+// named is a person's id. At is where it was read in a class list, or "" if it is an argument.
 type named struct{ id, at string }
 
-// roles are those that belong to no person.
+// roles are the roles that belong to no person.
 var roles = []string{"instructor", "admin"}
 
 func (a *access) classFlag(c *cobra.Command) {
@@ -54,7 +56,8 @@ func (a *access) toFlag(c *cobra.Command) {
 	c.Flags().StringVar(&a.dir, "to", ".", "the folder for certificates")
 }
 
-// read checks what needs no lab, and returns the persons in the order in which they are named; none means role.
+// read checks what can be checked without a lab. It returns the persons in the order in which they were named, or none
+// if access is for the role.
 func (a *access) read(c *cobra.Command) ([]named, error) {
 	if !slices.Contains(roles, a.role) {
 		return nil, fmt.Errorf(
@@ -87,10 +90,10 @@ func (a *access) read(c *cobra.Command) ([]named, error) {
 	return classOf(a.class, text)
 }
 
-// classOf reads a class list: one id a line. Empty lines and lines that begin with # are left out. Its error names
-// every line that is no id, or whose id stands in another.
+// classOf parses a class list: one id a line. It skips empty lines and lines that begin with #. The error names every
+// line whose id is not valid or is a repetition.
 func classOf(file string, text []byte) ([]named, error) {
-	text = bytes.TrimPrefix(text, []byte("\ufeff")) // as some editors begin a file
+	text = bytes.TrimPrefix(text, []byte("\ufeff")) // some editors begin a file with it
 	var list []named
 	var faults []error
 	first := map[string]int{}
@@ -111,7 +114,7 @@ func classOf(file string, text []byte) ([]named, error) {
 		}
 	}
 	if len(list)+len(faults) == 0 {
-		faults = append(faults, errors.New("it names no one"))
+		faults = append(faults, errors.New("it names no person"))
 	}
 	if len(faults) > 0 {
 		return nil, fmt.Errorf(
@@ -125,7 +128,7 @@ func classOf(file string, text []byte) ([]named, error) {
 	return list, nil
 }
 
-// joined is errors.Join with the lines indented.
+// joined is errors.Join with indented lines.
 func joined(faults []error) error {
 	var lines []string
 	for _, f := range faults {
@@ -134,9 +137,9 @@ func joined(faults []error) error {
 	return errors.New(strings.Join(lines, "\n  "))
 }
 
-// known checks that everyone in list is in the lab's roster; the error names each who is not, with what may have been
-// meant.
-func known(ctx context.Context, o *operator.Operator, what string, list []named) error {
+// checkKnown checks that everyone in list is in the lab's roster. The error names each one who is not, with a
+// suggestion.
+func checkKnown(ctx context.Context, o *operator.Operator, what string, list []named) error {
 	if len(list) == 0 {
 		return nil
 	}
@@ -161,24 +164,24 @@ func known(ctx context.Context, o *operator.Operator, what string, list []named)
 	return nil
 }
 
-// link prints a sign-in link for each of list, or one for role. A class list's lines begin with the id.
-func (a *access) link(ctx context.Context, o *operator.Operator, st lab.Status, list []named, out io.Writer) error {
-	if err := known(ctx, o, "make a sign-in link", list); err != nil {
+// link prints a sign-in link for each of list, or one for the role. For a class list, each line begins with the id.
+func (a *access) link(ctx context.Context, in entered, list []named, out io.Writer) error {
+	if err := checkKnown(ctx, in.operator, "make a sign-in link", list); err != nil {
 		return err
 	}
-	home := st.Dashboard
-	if st.Spec.Listen != "" && a.class != "" {
-		home = st.Room
+	home := in.status.Dashboard
+	if in.status.Spec.Listen != "" && a.class != "" {
+		home = in.status.Room
 	}
 	if len(list) == 0 {
-		link, err := o.LinkAs(ctx, home, a.role)
+		link, err := in.operator.LinkAs(ctx, home, a.role)
 		if err == nil {
 			_, err = fmt.Fprintln(out, link)
 		}
 		return err
 	}
 	for _, one := range list {
-		link, err := o.Link(ctx, home, one.id)
+		link, err := in.operator.Link(ctx, home, one.id)
 		if err != nil {
 			return err
 		}
@@ -192,34 +195,65 @@ func (a *access) link(ctx context.Context, o *operator.Operator, st lab.Status, 
 	return nil
 }
 
-// issue writes a certificate for each of list, or one for role.
-func (a *access) issue(ctx context.Context, l *control.Lab, o *operator.Operator, list []named, out io.Writer) error {
-	if err := known(ctx, o, "make a certificate", list); err != nil {
+// issue writes a certificate for each of list, or one for the role.
+func (a *access) issue(ctx context.Context, in entered, list []named, out io.Writer) error {
+	if err := checkKnown(ctx, in.operator, "make a certificate", list); err != nil {
 		return err
 	}
 	if len(list) == 0 {
-		return certify(ctx, l, a.role, a.role, a.dir, out)
+		return certify(ctx, in.lab, a.role, a.role, a.dir, out)
 	}
 	for _, one := range list {
-		if err := certify(ctx, l, one.id, "person", a.dir, out); err != nil {
+		if err := certify(ctx, in.lab, one.id, "person", a.dir, out); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// revoke refuses the certificates of each of list, or those of role. One of list who is in no roster is an error, and
-// the others are served all the same: a certificate that is out must not stay good for another's misspelt name.
-func (a *access) revoke(ctx context.Context, l *control.Lab, o *operator.Operator, list []named, out io.Writer) error {
+// revoke refuses the certificates of each of list, or those of the role. If someone is in no roster, it returns an
+// error after it has revoked the others: a typing error in one name must not leave another's certificate valid.
+func (a *access) revoke(ctx context.Context, in entered, list []named, out io.Writer) error {
 	if len(list) == 0 {
-		return revoke(ctx, l, o, a.role, a.role, out)
+		return revoke(ctx, in.lab, in.operator, a.role, a.role, out)
 	}
 	for _, one := range list {
-		if err := revoke(ctx, l, o, one.id, "person", out); err != nil {
+		if err := revoke(ctx, in.lab, in.operator, one.id, "person", out); err != nil {
 			return err
 		}
 	}
-	return known(ctx, o, "revoked", list)
+	return checkKnown(ctx, in.operator, "revoked", list)
+}
+
+// serve reads for whom access is asked, enters the lab and calls do with the persons; none means the role.
+func (a *access) serve(
+	c *cobra.Command,
+	s *settings,
+	args []string,
+	do func(ctx context.Context, in entered, list []named, out io.Writer) error,
+) error {
+	a.persons = args
+	list, err := a.read(c)
+	if err != nil {
+		return err
+	}
+	if a.explicit && len(list) == 0 && !c.Flags().Changed("role") {
+		return fmt.Errorf("%w: want PERSON, --class or --role\n  try:  %s", errUsage, helpOf(c))
+	}
+	return inside(
+		c.Context(),
+		s,
+		func(ctx context.Context, l *control.Lab, o *operator.Operator, st lab.Status) error {
+			return do(ctx, entered{lab: l, operator: o, status: st}, list, c.OutOrStdout())
+		},
+	)
+}
+
+// entered is a running lab, entered by its operator.
+type entered struct {
+	lab      *control.Lab
+	operator *operator.Operator
+	status   lab.Status
 }
 
 func linkCommand(s *settings) *cobra.Command {
@@ -234,18 +268,7 @@ func linkCommand(s *settings) *cobra.Command {
 instructor. A class list has one person's id a line; empty lines and those that begin with # are left out. Every line is
 checked before the first link is made: if one is wrong, none is made, and the error names each line that is.`,
 		RunE: func(c *cobra.Command, args []string) error {
-			a.persons = args
-			list, err := a.read(c)
-			if err != nil {
-				return err
-			}
-			return inside(
-				c.Context(),
-				s,
-				func(ctx context.Context, _ *control.Lab, o *operator.Operator, st lab.Status) error {
-					return a.link(ctx, o, st, list, c.OutOrStdout())
-				},
-			)
+			return a.serve(c, s, args, a.link)
 		},
 	}
 	a.classFlag(c)
@@ -262,27 +285,12 @@ func certificateCommand(s *settings) *cobra.Command {
 	return c
 }
 
-// certificateVerb is a verb below certificate, for persons, a class or a role.
+// certificateVerb completes a verb below certificate, for persons, a class or a role.
 func certificateVerb(s *settings, a *access, c *cobra.Command,
-	do func(context.Context, *control.Lab, *operator.Operator, []named, io.Writer) error,
+	do func(context.Context, entered, []named, io.Writer) error,
 ) *cobra.Command {
-	c.RunE = func(c *cobra.Command, args []string) error {
-		a.persons = args
-		list, err := a.read(c)
-		if err != nil {
-			return err
-		}
-		if len(list) == 0 && !c.Flags().Changed("role") {
-			return fmt.Errorf("%w: want PERSON, --class or --role\n  try:  %s", errUsage, helpOf(c))
-		}
-		return inside(
-			c.Context(),
-			s,
-			func(ctx context.Context, l *control.Lab, o *operator.Operator, _ lab.Status) error {
-				return do(ctx, l, o, list, c.OutOrStdout())
-			},
-		)
-	}
+	a.explicit = true
+	c.RunE = func(c *cobra.Command, args []string) error { return a.serve(c, s, args, do) }
 	a.classFlag(c)
 	a.roleFlag(c)
 	return c
@@ -312,7 +320,7 @@ who is not in the roster is revoked as well, and named as an error: it may be a 
 	}, a.revoke)
 }
 
-// openCommand is the verb that link and certificate were split from. It works as it did.
+// openCommand is the older verb that link and certificate have replaced. It still works.
 func openCommand(s *settings) *cobra.Command {
 	a := &access{}
 	as := ""
@@ -336,25 +344,14 @@ person is named; and with --revoke as well what "lab certificate revoke" does.`,
 			if len(args) > 1 {
 				return fmt.Errorf("%w: want one of PERSON, --as and --class", errUsage)
 			}
-			a.persons = args
-			list, err := a.read(c)
-			if err != nil {
-				return err
+			switch {
+			case revoked:
+				return a.serve(c, s, args, a.revoke)
+			case certificate:
+				return a.serve(c, s, args, a.issue)
+			default:
+				return a.serve(c, s, args, a.link)
 			}
-			return inside(
-				c.Context(),
-				s,
-				func(ctx context.Context, l *control.Lab, o *operator.Operator, st lab.Status) error {
-					switch out := c.OutOrStdout(); {
-					case revoked:
-						return a.revoke(ctx, l, o, list, out)
-					case certificate:
-						return a.issue(ctx, l, o, list, out)
-					default:
-						return a.link(ctx, o, st, list, out)
-					}
-				},
-			)
 		},
 	}
 	a.classFlag(c)

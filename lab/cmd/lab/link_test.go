@@ -40,7 +40,7 @@ func TestAClassListsFaultsAreNamedAllAtOnceByTheirLines(t *testing.T) {
 	}
 }
 
-// Ids that `lab people -o ids` prints are taken as they are.
+// Every id that `lab people -o ids` prints is a valid line of a class list.
 func TestEveryIdOfACompanyIsALineOfAClassList(t *testing.T) {
 	var text strings.Builder
 	staff := people.Company(42, 500, people.Published)

@@ -1,7 +1,7 @@
-// Command lab brings a zero-trust security-training lab up, shows it, tries it and takes it down again.
+// Command lab brings up a zero-trust security-training lab, shows and tests it, and takes it down.
 //
-// stdout is data, stderr is for people. Exit codes: 0 well, 1 an assertion failed, 2 usage, 3 precondition, 4 time-out,
-// 5 partly up, 6 conflict, 130 interrupted.
+// It writes data to stdout and messages to stderr. Exit codes: 0 success, 1 an assertion failed, 2 usage, 3
+// precondition, 4 time-out, 5 partly up, 6 conflict, 130 interrupted.
 package main
 
 import (
@@ -24,18 +24,18 @@ import (
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	// Folders that a workload of another uid must enter have the mode that they are made with, under any umask of the
-	// caller. What is private is made so.
+	// Folders that workloads of other uids must enter keep the mode with which they are made, whatever the caller's
+	// umask. Private folders are made with a private mode.
 	syscall.Umask(0o022)
 	code := run(ctx, os.Args[1:])
 	stop()
 	os.Exit(code)
 }
 
-// run is main without the process: it returns the exit code.
+// run is main without the process. It returns the exit code.
 func run(ctx context.Context, args []string) int { return runTo(ctx, args, os.Stdout, os.Stderr) }
 
-// runTo is run with the streams: what went wrong is said on errs.
+// runTo is run with the streams. It writes errors to errs.
 func runTo(ctx context.Context, args []string, stdout, errs io.Writer) int {
 	out := &output{to: stdout}
 	root := command()
@@ -86,7 +86,7 @@ func command() *cobra.Command {
 		SilenceUsage:      true,
 		Args:              cobra.NoArgs,
 		RunE:              func(c *cobra.Command, _ []string) error { return c.Help() },
-		PersistentPreRunE: together,
+		PersistentPreRunE: flagGroups,
 	}
 	root.SetVersionTemplate("{{.Version}}\n")
 	root.SetFlagErrorFunc(noFlag)
@@ -96,7 +96,7 @@ func command() *cobra.Command {
 	root.SetHelpCommand(helpCommand())
 	root.AddCommand(
 		doctorCommand(s),
-		explained(s, upCommand(s)),
+		withBundle(s, upCommand(s)),
 		statusCommand(s),
 		playCommand(s),
 		scenarioCommand(s),
@@ -123,11 +123,11 @@ func command() *cobra.Command {
 		packageChartCommand(),
 	)
 	strict(root)
-	completed(root)
+	setCompletions(root)
 	return root
 }
 
-// helpCommand explains a verb, and knows when there is none of that name.
+// helpCommand shows the help of a verb, and reports a verb that does not exist.
 func helpCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "help [VERB]",

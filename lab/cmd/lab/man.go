@@ -10,7 +10,7 @@ import (
 	"github.com/spf13/cobra/doc"
 )
 
-// manCommand writes the manual that a release packs, from the same texts as the help.
+// manCommand writes the manual pages of a release, from the texts of the help.
 func manCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:    "man FOLDER",
@@ -33,8 +33,8 @@ func manCommand() *cobra.Command {
 	}
 }
 
-// built is the time of the commit that the program was built from, nil if it is not known: then it is today, or what
-// SOURCE_DATE_EPOCH says.
+// built is the time of the commit from which the program was built, or nil if that is not known. For nil, the manual
+// has today's date or that of SOURCE_DATE_EPOCH.
 func built() *time.Time {
 	info, ok := debug.ReadBuildInfo()
 	if !ok {

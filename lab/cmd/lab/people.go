@@ -17,7 +17,7 @@ import (
 	"example.org/security-training/services/risk"
 )
 
-// listed is a line of `lab people`. Its JSON keys are a contract.
+// listed is an entry of `lab people`. Its JSON keys are a contract.
 type listed struct {
 	ID    string     `json:"id"`
 	Name  string     `json:"name"`

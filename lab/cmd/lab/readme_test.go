@@ -12,7 +12,7 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// documents are those that print commands for readers.
+// documents are the documents that print commands for readers.
 var documents = []string{
 	"README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md", "DEPLOYMENT_ARCHITECTURE.md",
 	"SYNTHETIC_DATA_SPEC.md", "LESSONS_LEARNED.md",
@@ -28,7 +28,7 @@ var (
 	lowerWord = regexp.MustCompile(`^[a-z][a-z-]*$`)
 )
 
-// codeOf is what a document sets as code: its spans, and the lines of its blocks.
+// codeOf returns the code of a document: code spans, and the lines of code blocks.
 func codeOf(text string) []string {
 	var found []string
 	fenced := false
@@ -48,8 +48,7 @@ func codeOf(text string) []string {
 	return found
 }
 
-// faultOf says what is wrong with a command of the lab's; nil if nothing is. A word in capitals, or …, stands for what
-// a reader puts there.
+// faultOf says what is wrong with a lab command, or returns nil. A word in capitals, or …, is a placeholder.
 func faultOf(words []string) error {
 	if i := slices.Index(words, "…"); i >= 0 {
 		words = words[:i]
@@ -72,7 +71,7 @@ func faultOf(words []string) error {
 	return parsed(c, rest)
 }
 
-// parsed says which of the flags c does not have, or whether c takes so many arguments.
+// parsed checks that c has the flags and takes as many arguments.
 func parsed(c *cobra.Command, rest []string) error {
 	c.InitDefaultHelpFlag()
 	c.InitDefaultVersionFlag()
@@ -103,14 +102,14 @@ func parsed(c *cobra.Command, rest []string) error {
 			args = append(args, rest[i])
 		}
 	}
-	if len(args) > 0 && c.Args != nil { // a name of the verb alone may stand in a sentence
+	if len(args) > 0 && c.Args != nil { // a sentence may mention a verb without its arguments
 		return c.Args(c, args)
 	}
 	return nil
 }
 
-// A document is read for years after a verb was renamed: each command of the lab's and of make's that it prints, with
-// anything that a shell puts before it, names verbs, flags and targets that there are. e2e runs those of README.
+// Every command of lab and of make in a document names verbs, flags and targets that exist. e2e runs the commands of
+// README.
 func TestEveryDocumentPrintsCommandsThatThereAre(t *testing.T) {
 	makefile, err := os.ReadFile("../../../Makefile")
 	if err != nil {
@@ -158,7 +157,7 @@ func TestEveryDocumentPrintsCommandsThatThereAre(t *testing.T) {
 	}
 }
 
-// The check of documents sees what is wrong, however it is wrapped.
+// The check of documents finds a wrong command in any form.
 func TestABrokenCommandOfADocumentIsSeen(t *testing.T) {
 	for _, good := range []string{
 		"status -o env", "people --level HIGH -o json", "logs llm-gateway -f", "certificate issue PERSON", "up …",

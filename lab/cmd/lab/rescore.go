@@ -18,9 +18,9 @@ func rescoreCommand(s *settings) *cobra.Command {
 	c := &cobra.Command{
 		Use: "rescore PERSON", Short: "Derive a past score again from the event log", Args: cobra.ExactArgs(1),
 		Example: "  lab audit rescore elisabeth.reese --at 2026-10-01T10:04:00.123456Z --as-of 1000",
-		Long: `Derives the score that a person had at a time from what the event log held at a position, without the
-events that arrived later, and compares it with the score that was stored then. Assessments in
-"lab audit export" name both. Exits with 1 if they differ.`,
+		Long: `Computes the score that a person had at a given time from the event log up to a position, without the events
+that arrived later, and compares it with the score that was stored then. Time and position are in the assessments of
+"lab audit export". Exits with 1 if the scores differ.`,
 		RunE: func(c *cobra.Command, args []string) error {
 			moment, err := time.Parse(time.RFC3339, at)
 			if err != nil || asOf < 0 {
@@ -36,13 +36,13 @@ events that arrived later, and compares it with the score that was stored then. 
 				if err != nil {
 					return err
 				}
-				beside := "no score was stored at this position under this profile"
+				comparison := "no score was stored at this position under this profile"
 				switch {
 				case r.Stored == nil:
 				case r.Stored.Version != r.Version:
-					beside = fmt.Sprintf("version %d of the profile stored %.12f", r.Stored.Version, r.Stored.Score.Float())
+					comparison = fmt.Sprintf("version %d of the profile stored %.12f", r.Stored.Version, r.Stored.Score.Float())
 				default:
-					beside = "✓ exactly as it was stored"
+					comparison = "✓ exactly as it was stored"
 				}
 				_, err = fmt.Fprintf(
 					c.OutOrStdout(),
@@ -51,7 +51,7 @@ events that arrived later, and compares it with the score that was stored then. 
 					r.Level,
 					r.Profile,
 					r.Version,
-					beside,
+					comparison,
 				)
 				return err
 			})

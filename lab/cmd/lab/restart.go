@@ -21,14 +21,14 @@ import (
 	"example.org/security-training/lab/seed"
 )
 
-// supervisorName is what a lab's supervisor is called where a workload's name may stand.
+// supervisorName is the name of a lab's supervisor where a workload's name may stand.
 const supervisorName = "supervisor"
 
-// restarted is what `lab restart` did. Its JSON keys are a contract.
+// restarted is the result of `lab restart`. Its JSON keys are a contract.
 type restarted struct {
 	Workload string  `json:"workload"`
-	Renewed  bool    `json:"renewed"` // it was given a program that was built since it was started
-	Program  string  `json:"program"` // which build it runs now
+	Renewed  bool    `json:"renewed"` // it got a program that was built since it was started
+	Program  string  `json:"program"` // the build that it runs now
 	Seconds  float64 `json:"seconds"` // until it was ready again
 }
 
@@ -73,7 +73,7 @@ func writeRestarted(w io.Writer, s *settings, done restarted, format string) err
 	return nil
 }
 
-// restart starts a workload of the running lab again, with what was built, or the supervisor.
+// restart restarts a workload of the running lab, or the supervisor, with the program that was built last.
 func restart(ctx context.Context, s *settings, name string) (restarted, error) {
 	l, err := find(ctx, s)
 	if err != nil {
@@ -116,7 +116,7 @@ func restart(ctx context.Context, s *settings, name string) (restarted, error) {
 	return restarted{Workload: name, Renewed: was != is, Program: is, Seconds: time.Since(begun).Seconds()}, nil
 }
 
-// programOf is which build a workload runs, or the supervisor.
+// programOf returns the build that a workload or the supervisor runs.
 func programOf(st lab.Status, name string) string {
 	for _, w := range st.Workloads {
 		if w.Name == name {
@@ -131,7 +131,7 @@ func programOf(st lab.Status, name string) string {
 	return ""
 }
 
-// workloadOf checks that st has a workload called name; the error lists those that there are.
+// workloadOf checks that st has a workload called name. The error lists those that exist.
 func workloadOf(st lab.Status, name string) error {
 	var names []string
 	for _, w := range st.Workloads {
@@ -141,6 +141,25 @@ func workloadOf(st lab.Status, name string) error {
 		return nil
 	}
 	return fmt.Errorf("%w: there is no workload %q; there are %s", errUsage, name, strings.Join(names, ", "))
+}
+
+// localWorkload returns the workload called name of a lab of the local runtime. For a lab of another runtime it returns
+// refusal, to which it adds the exit code and the name of the runtime.
+func localWorkload(ctx context.Context, l *control.Lab, name string, refusal lab.Error) (lab.WorkloadStatus, error) {
+	st, err := l.Status(ctx)
+	if err != nil {
+		return lab.WorkloadStatus{}, err
+	}
+	if err := workloadOf(st, name); err != nil {
+		return lab.WorkloadStatus{}, err
+	}
+	if st.Runtime != local.RuntimeName {
+		refusal.Code = lab.ExitPrecondition
+		refusal.Why = fmt.Errorf("in a lab of the %s runtime %w", st.Runtime, refusal.Why)
+		return lab.WorkloadStatus{}, &refusal
+	}
+	i := slices.IndexFunc(st.Workloads, func(w lab.WorkloadStatus) bool { return w.Name == name })
+	return st.Workloads[i], nil
 }
 
 func restartWorkload(ctx context.Context, s *settings, r lab.Runtime, l *control.Lab, name string) error {
@@ -159,7 +178,7 @@ func restartWorkload(ctx context.Context, s *settings, r lab.Runtime, l *control
 	if err := l.Restart(ctx, name); err != nil {
 		return err
 	}
-	return l.AwaitWorkload(ctx, name, 5*time.Minute) // a node may have to fetch the image
+	return l.AwaitWorkload(ctx, name, 5*time.Minute) // a node may have to pull the image
 }
 
 func restartSupervisor(ctx context.Context, s *settings, r lab.Runtime, l *control.Lab, st lab.Status) error {
@@ -168,18 +187,18 @@ func restartSupervisor(ctx context.Context, s *settings, r lab.Runtime, l *contr
 		return &lab.Error{
 			Code: lab.ExitPrecondition,
 			What: "restart the supervisor",
-			Why:  fmt.Errorf("of a lab of the %s runtime it is started with the lab alone", st.Runtime),
+			Why:  fmt.Errorf("in a lab of the %s runtime it can only be started together with the lab", st.Runtime),
 			Try:  fmt.Sprintf("lab down%[1]s, then lab up%[1]s", nameFlag(s)),
 		}
 	}
 	return here.RestartSupervisor(ctx, l)
 }
 
-// goOn has the simulators go on with the company's ordinary life: one that was ended has forgotten it.
+// goOn has the simulators go on with ordinary days. A simulator that was restarted does not do so by itself.
 func goOn(ctx context.Context, l lab.Lab, spec lab.Spec) error {
 	inside, ok := l.(*control.Lab)
 	if !ok {
-		return errors.New("go on: it is no lab of this machine")
+		return errors.New("go on: it is not a lab of this machine")
 	}
 	op, err := operator.Enter(ctx, inside)
 	if err != nil {
@@ -188,11 +207,11 @@ func goOn(ctx context.Context, l lab.Lab, spec lab.Spec) error {
 	return seed.Live(ctx, op, spec)
 }
 
-// takeUp gives a healthy lab the programs that were built since it was started, and says which workloads got one.
+// takeUp gives a healthy lab the programs that were built since it was started, and returns which workloads got one.
 func takeUp(ctx context.Context, r lab.Runtime, l lab.Lab, p progress.Reporter) ([]string, error) {
 	renewer, ok := r.(lab.Renewer)
 	if !ok {
-		return nil, nil // of a cluster only LAB_APP_IMAGE tells what runs
+		return nil, nil // LAB_APP_IMAGE alone decides what runs in a cluster
 	}
 	outdated, err := renewer.Outdated(ctx, l)
 	if err != nil || len(outdated) == 0 {
@@ -201,8 +220,7 @@ func takeUp(ctx context.Context, r lab.Runtime, l lab.Lab, p progress.Reporter) 
 	return outdated, renewer.Renew(ctx, l, outdated, p)
 }
 
-// sayWhatRuns ends an `up` of a lab that was healthy: which workloads run what was built, or that there was nothing
-// to do.
+// sayWhatRuns says which workloads of a healthy lab got a new program, or that there was nothing to do.
 func sayWhatRuns(s *settings, st lab.Status, renewed []string, begun time.Time) {
 	p := s.progress()
 	if len(renewed) > 0 {

@@ -17,10 +17,10 @@ import (
 	"example.org/security-training/services/env"
 )
 
-// runtimeAuto chooses between the others.
+// runtimeAuto lets `lab up` choose between the local runtime and kind.
 const runtimeAuto = "auto"
 
-// runtimes are the ways to run a lab, by name.
+// runtimes returns all runtimes by name.
 func runtimes(binaries string) (map[string]lab.Runtime, error) {
 	self, err := os.Executable()
 	if err != nil {
@@ -34,7 +34,7 @@ func runtimes(binaries string) (map[string]lab.Runtime, error) {
 	}, nil
 }
 
-// supervise runs the supervisor of the lab in dir, whichever runtime it is of.
+// supervise runs the supervisor of the lab in dir, of any runtime.
 func supervise(ctx context.Context, dir string) error {
 	var s control.Settings
 	if err := control.StateDir(dir).Read(&s); err != nil {
@@ -49,11 +49,11 @@ func supervise(ctx context.Context, dir string) error {
 	return &lab.Error{
 		Code: lab.ExitPrecondition,
 		What: "supervise " + dir,
-		Why:  fmt.Errorf("it is of a runtime %q, which this build does not know", s.Runtime),
+		Why:  fmt.Errorf("it has the runtime %q, which this build does not know", s.Runtime),
 	}
 }
 
-// existing is what the lab called name was made as; lab.ErrNone if there is no such lab.
+// existing returns the settings of the lab called name, or lab.ErrNone if there is no such lab.
 func existing(name string) (s control.Settings, err error) {
 	f, err := control.StateDirOf(env.Process, name)
 	if err != nil {
@@ -76,14 +76,14 @@ func existing(name string) (s control.Settings, err error) {
 		return s, &lab.Error{
 			Code: lab.ExitPrecondition,
 			What: "find the lab " + name,
-			Why:  fmt.Errorf("it is of a runtime %q, which this build does not know: %s made it", s.Runtime, made),
+			Why:  fmt.Errorf("it has the runtime %q, which this build does not know: %s made it", s.Runtime, made),
 			Try:  "the lab program that made it, or another --name",
 		}
 	}
 	return s, nil
 }
 
-// choose is the name of the runtime to use, and why, for people. A lab that is there keeps its own.
+// choose returns the name of the runtime to use and, for people, why. A lab that exists keeps its runtime.
 func choose(ctx context.Context, asked, name string, all map[string]lab.Runtime) (runtime, why string, err error) {
 	is, err := existing(name)
 	switch {
@@ -112,7 +112,7 @@ func choose(ctx context.Context, asked, name string, all map[string]lab.Runtime)
 	return kind.RuntimeName, "a Docker engine answers, and all images are there", nil
 }
 
-// find returns the lab of s, whose supervisor runs.
+// find returns the lab of s. Its supervisor must run.
 func find(ctx context.Context, s *settings) (*control.Lab, error) {
 	l, err := findAny(ctx, s)
 	if errors.Is(err, lab.ErrNone) {
@@ -133,7 +133,7 @@ func find(ctx context.Context, s *settings) (*control.Lab, error) {
 	return l, err
 }
 
-// findAny returns the lab of s; and control.ErrGone if its supervisor does not run.
+// findAny returns the lab of s. If its supervisor does not run, it also returns control.ErrGone.
 func findAny(ctx context.Context, s *settings) (*control.Lab, error) {
 	is, err := existing(s.name)
 	if err != nil {

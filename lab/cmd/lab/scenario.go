@@ -20,8 +20,8 @@ func scenarioCommand(_ *settings) *cobra.Command {
 		Args:    cobra.MinimumNArgs(1),
 		Example: "  lab scenario lint lab/scenarios/leaked-secret.yaml\n  lab scenario lint stranger-at-the-door",
 		Long: `Checks one of the lab's scenarios, or a file: its form, and every name in it. Roles, modules, ATT&CK
-techniques, verbs, kinds of secrets, callers, callees, routes and reasons must be such as there are. Names all faults
-at once, each with its line, and exits with 2 if there is one. "lab play" checks the same before anything is played.`,
+techniques, verbs, kinds of secrets, callers, callees, routes and reasons must exist. Prints all faults at once, each
+with its line, and exits with 2 if there is one. "lab play" makes the same checks before it plays anything.`,
 		RunE: func(c *cobra.Command, args []string) error {
 			var faults []error
 			for _, name := range args {

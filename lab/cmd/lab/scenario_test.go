@@ -16,7 +16,7 @@ attack: [T1199]
 difficulty: 1
 minutes: 5
 cast: {nina: {role: devsecops_engineer}}
-brief: Somebody misspelt a name.
+brief: An author misspelt a name.
 hints: [{cost: 10, text: Read the names.}]
 timeline:
 - {at: 9h1m, who: nina, source: git, record: {event: commit, repository: policy-as-code}}
@@ -26,7 +26,7 @@ expect:
 debrief: Nothing was proven.
 `
 
-// Without a lab, and with the same exit code as any other bad input.
+// It needs no lab, and has the exit code of wrong input.
 func TestLintNamesTheLineOfAMisspeltCaller(t *testing.T) {
 	dir := t.TempDir()
 	t.Setenv("LAB_HOME", filepath.Join(dir, "no-lab"))

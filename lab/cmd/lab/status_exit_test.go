@@ -22,7 +22,7 @@ import (
 	"example.org/security-training/services/env/needtest"
 )
 
-// still is a lab's backend that is as it is, and signs for no one.
+// still is a backend whose status never changes and that issues nothing.
 type still struct{ status lab.Status }
 
 func (b *still) Status() lab.Status { return b.status }
@@ -39,7 +39,7 @@ func (*still) Mint(
 	return nil, nil, errors.New("the issuer is away")
 }
 
-// Exit code 0 means that all is well, and anything less is "partly up". A lab that is well is e2e's to show.
+// The exit code is 0 only if all is well; anything less is "partly up". e2e tests a lab that is well.
 func TestStatusEndsWithTheCodeOfPartlyUpUnlessAllIsWell(t *testing.T) {
 	home := filepath.Join(needtest.PrivateDir(t), "labs")
 	t.Setenv("LAB_HOME", home)
@@ -69,7 +69,7 @@ func TestStatusEndsWithTheCodeOfPartlyUpUnlessAllIsWell(t *testing.T) {
 		{false, true, "not every workload is ready"},
 		{false, false, "not every workload is ready"},
 		{true, false, "the history has not been delivered"},
-		{true, true, "the issuer is away"}, // nothing can be counted
+		{true, true, "the issuer is away"}, // then nothing can be counted
 	} {
 		b.status = lab.Status{Name: "lab", Runtime: local.RuntimeName, Healthy: c.healthy, Seeded: c.seeded}
 		for _, format := range []string{"text", "json", "env"} {

@@ -9,7 +9,7 @@ import (
 	"example.org/security-training/lab"
 )
 
-// A shell reads every value back as it is, with any characters in it.
+// A shell reads every value back unchanged, with any characters in it.
 func TestStatusAsVariablesIsQuotedForAShell(t *testing.T) {
 	for _, folder := range []string{
 		"/var/lib/x", "/home/a b/labs  two", "/tmp/it's $HOME `id` \"x\"", "/tmp/a\nb;c&d", "",

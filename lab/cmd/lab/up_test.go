@@ -53,7 +53,7 @@ func TestStatusSaysWhatCollectorsGaveUpAndWhy(t *testing.T) {
 	}
 }
 
-// Someone who builds for the first time is told that it takes a while, and what is being done.
+// A developer who builds for the first time is told that it takes a while, and what is being done.
 func TestMakeSaysThatItCompilesAndHowLongThatTakes(t *testing.T) {
 	cmd := exec.CommandContext(t.Context(), "make", "-n", "build")
 	cmd.Dir = "../../.."

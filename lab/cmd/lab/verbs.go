@@ -62,7 +62,7 @@ func doctorCommand(_ *settings) *cobra.Command {
 	return c
 }
 
-// checksFor are doctor's checks for a runtime; those of a runtime that would only be another way are no need.
+// checksFor returns doctor's checks for a runtime. A runtime that is only an alternative is not needed.
 func checksFor(ctx context.Context, runtime string) ([]local.Check, error) {
 	all, err := runtimes("")
 	if err != nil {
@@ -92,7 +92,7 @@ func checksFor(ctx context.Context, runtime string) ([]local.Check, error) {
 	return checks(), nil
 }
 
-// kindCheck says whether a lab in kind could be brought up here.
+// kindCheck checks whether a lab in kind could be brought up here.
 func kindCheck(ctx context.Context, r *kind.Runtime) local.Check {
 	check := local.Check{
 		Category: "kind",
@@ -112,7 +112,7 @@ func kindCheck(ctx context.Context, r *kind.Runtime) local.Check {
 	return check
 }
 
-// clusterCheck says whether a lab could be put into kubectl's current context.
+// clusterCheck checks whether a lab could be installed into kubectl's current context.
 func clusterCheck(ctx context.Context, r *cluster.Runtime) local.Check {
 	check := local.Check{
 		Category: "cluster",
@@ -161,22 +161,22 @@ func writeChecks(w io.Writer, checks []local.Check, format string) error {
 func seedCommand(s *settings) *cobra.Command {
 	return &cobra.Command{
 		Use:     "seed",
-		Short:   "Deliver the history again; what has arrived already is known",
+		Short:   "Deliver the history again; events that have arrived already are not scored twice",
 		Args:    cobra.NoArgs,
 		Example: "  lab seed",
 		RunE: func(c *cobra.Command, _ []string) error {
 			return inside(c.Context(), s, func(ctx context.Context, l *control.Lab, o *operator.Operator, st lab.Status) error {
 				position, err := seed.History(ctx, o, st.Spec, s.progress())
-				if err != nil || st.Seeded { // the mark stays: what came since is not history, and a reset takes it away
+				if err != nil || st.Seeded { // keep the old mark: what came since is not history, and a reset removes it
 					return err
 				}
-				return l.MarkSeeded(position)
+				return l.StateDir().Milestones().MarkSeeded(position)
 			})
 		},
 	}
 }
 
-// inside finds the lab, enters it as its operator and runs f.
+// inside finds the lab, enters it as its operator and calls f.
 func inside(
 	ctx context.Context,
 	s *settings,
@@ -199,7 +199,7 @@ func inside(
 	})
 }
 
-// linkFor makes a sign-in link for person, or for the instructor.
+// linkFor makes a sign-in link for person, or for the instructor if person is "".
 func linkFor(ctx context.Context, l *control.Lab, person string) (string, error) {
 	st, err := l.Status(ctx)
 	if err != nil {
@@ -219,12 +219,11 @@ func matrixCommand(s *settings) *cobra.Command {
 		Use: "matrix", Short: "Try every caller against every route, live", Args: cobra.NoArgs,
 		Example: "  lab matrix\n  lab matrix --caller lms --callee llm-gateway\n  lab matrix --against running\n" +
 			"  lab matrix -o json\n  lab matrix -o html > matrix.html",
-		Long: `Tries every caller, strangers and forgers included, against every route of the running lab, on a new and on a
-kept connection, and prints what was expected beside what was measured. A probe changes nothing. Exits with 1 if a
-cell differs.
+		Long: `Tries every caller, strangers and forgers included, on every route of the running lab, over a new and over a
+kept connection, and prints the expected and the measured outcome. A probe changes nothing. Exits with 1 if they differ.
 
-Expected is what the lab came with: a copy of the policy that was written when it was made. What was edited since is a
-difference, and is told in a section of its own. With --against running the policy is taken as it was edited.`,
+The expected outcome is that of the policy with which the lab was made. If the policy was edited since, that is a
+difference, and a section of its own shows it. With --against running, the edited policy is the expected one.`,
 		RunE: func(c *cobra.Command, _ []string) error {
 			write, ok := map[string]func(io.Writer, []matrix.Cell) error{
 				"text": matrix.WriteText, "json": matrix.WriteJSON, "html": matrix.WriteHTML,
@@ -345,18 +344,18 @@ func resetCommand(s *settings) *cobra.Command {
 	learners, yes, to := false, false, "."
 	c := &cobra.Command{
 		Use:     "reset [SCENARIO]",
-		Short:   "Take away what exercises left; learners' records only where you say so",
+		Short:   "Remove what exercises created; learners' records only with --learners",
 		Args:    cobra.MaximumNArgs(1),
 		Example: "  lab reset\n  lab reset leaked-secret\n  lab reset --learners --yes --to .",
-		Long: `Takes away every exercise, its cast, and what those did, scored and learnt; with a scenario, one of the lab's
-or a file, only what its plays left. The company's life goes on, and learners' records stay: lessons, attempts,
-certificates, answers to drills.
+		Long: `Removes every exercise, the people who were made for it, and everything that they did, scored and learnt. With
+a scenario, one of the lab's or a file, it removes only the records that the scenario's runs created. The company's life
+goes on, and learners' records stay: lessons, attempts, certificates, and answers to simulated phishing.
 
-With --learners it deletes those too, and everything else that came after the history. First it writes them to two new
-files, results-LAB-TIME.csv and .json, that only you can read, and prints their names. It wants --yes. A certificate
-can be verified all the same: "given out on …; its record was deleted".
+With --learners it also deletes those, and everything else that came after the history. Before that it writes them to
+two new files, results-LAB-TIME.csv and .json, that only you can read, and prints their names. It requires --yes. A
+certificate of a learner can still be verified afterwards: "given out on …; its record was deleted".
 
-The audit and the lab's clock never go back.`,
+The audit chains and the lab's clock are not changed.`,
 		RunE: func(c *cobra.Command, args []string) error {
 			switch {
 			case learners && len(args) > 0:
@@ -378,7 +377,7 @@ The audit and the lab's clock never go back.`,
 				if !learners {
 					n, err := seed.ResetExercises(ctx, o, nil, s.progress())
 					if err == nil {
-						s.progress().Say("%d exercises taken away; learners' records stay", n)
+						s.progress().Say("%d exercises removed; learners' records stay", n)
 					}
 					return err
 				}

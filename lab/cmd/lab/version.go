@@ -17,16 +17,16 @@ import (
 	"example.org/security-training/services/env"
 )
 
-// What a release says of itself; empty in any other build. The linker sets them.
+// The version and commit of a release, or "" in any other build. The linker sets them.
 var releasedAs, releasedFrom string
 
-// versions is what `lab version` tells. Its JSON keys are a contract.
+// versions is the output of `lab version`. Its JSON keys are a contract.
 type versions struct {
 	Version string `json:"version"`
-	Commit  string `json:"commit"` // "" where the build does not know it
+	Commit  string `json:"commit"` // "" if the build does not know it
 	Go      string `json:"go"`
 	Chart   string `json:"chart"`
-	Parts   []part `json:"parts"` // what others have made, and the lab is made of
+	Parts   []part `json:"parts"` // modules and images of others
 }
 
 // part is a module or an image.
@@ -35,7 +35,7 @@ type part struct {
 	Version string `json:"version"`
 }
 
-// modules are those whose versions decide how a lab behaves, with what they are called here.
+// modules lists the modules whose versions determine how a lab behaves, with their names here.
 var modules = map[string]string{
 	"github.com/spiffe/go-spiffe/v2": "go-spiffe",
 	"github.com/jackc/pgx/v5":        "pgx",
@@ -76,7 +76,7 @@ func readVersions() (versions, error) {
 	if v.Chart, err = cluster.ChartVersion(); err != nil {
 		return v, err
 	}
-	images, _, err := cluster.Official(env.Map(nil)) // what the chart names, not what the environment does
+	images, _, err := cluster.Official(env.Map(nil)) // without the settings of the environment
 	if err != nil {
 		return v, err
 	}
@@ -105,7 +105,7 @@ func writeVersions(w io.Writer, v versions, format string) error {
 	return fmt.Errorf("%w: -o %q: want text or json", errUsage, format)
 }
 
-// version is versionOf this program, with Go's, for people.
+// version returns this program's version and Go's, for people.
 func version() string {
 	info, ok := debug.ReadBuildInfo()
 	if !ok {
@@ -114,7 +114,7 @@ func version() string {
 	return versionOf(info) + " " + info.GoVersion
 }
 
-// versionOf is the release's, else the module's, or the commit's that it was built from.
+// versionOf returns the version of the release, or else of the module, or else the commit of the build.
 func versionOf(info *debug.BuildInfo) string {
 	v := cmp.Or(releasedAs, info.Main.Version)
 	if v == "" || v == "(devel)" {
@@ -125,7 +125,7 @@ func versionOf(info *debug.BuildInfo) string {
 	return cmp.Or(v, "(devel)")
 }
 
-// commitOf is the commit that a build is from, "" where it does not say.
+// commitOf returns the commit of a build, or "" if it does not know it.
 func commitOf(info *debug.BuildInfo) string {
 	commit, edited := releasedFrom, ""
 	for _, s := range info.Settings {
@@ -142,7 +142,7 @@ func commitOf(info *debug.BuildInfo) string {
 	return commit + edited
 }
 
-// packageChartCommand writes the chart as Helm packages it: one file, which `helm install` takes.
+// packageChartCommand writes the chart as a package for `helm install`.
 func packageChartCommand() *cobra.Command {
 	return &cobra.Command{
 		Use: "package-chart FOLDER", Short: "Write the chart's package into a folder (make release does this)", Hidden: true,
