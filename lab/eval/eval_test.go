@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"example.org/security-training/services/env/needtest"
 	"example.org/security-training/services/risk"
 	"example.org/security-training/synth/people"
 )
@@ -96,6 +97,7 @@ var measuredRecall = map[people.Mix]map[string]float64{
 // The seeds are some of those that were used to develop the profiles. SYNTHETIC_DATA_SPEC.md has the results of `lab
 // eval` on others.
 func TestDefaultProfileIsTheBestOfAllInBothMixes(t *testing.T) {
+	needtest.Unhurried(t, "nine companies of up to 600 people are scored")
 	for mix, plan := range map[people.Mix]Plan{
 		people.Published: {
 			Seeds: []uint64{1, 2, 3}, Mix: people.Published, People: 100,
@@ -298,6 +300,7 @@ func recompute(decay bool, role string, life []dumped, at time.Time) float64 {
 }
 
 func TestAnyoneCanRecomputeADump(t *testing.T) {
+	needtest.Unhurried(t, "twenty companies are scored twice")
 	folder := t.TempDir()
 	seeds := []uint64{1, 2, 3, 4, 5, 6, 7, 8, 9, 10}
 	load := func(name string, into any) {

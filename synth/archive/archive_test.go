@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"example.org/security-training/services/activity"
+	"example.org/security-training/services/env/needtest"
 	"example.org/security-training/services/risk"
 	"example.org/security-training/synth/people"
 	"example.org/security-training/synth/routine"
@@ -64,6 +65,7 @@ func events(t *testing.T, folder string) map[string][]activity.Event {
 }
 
 func TestArchiveHoldsTheCompanyThatItNames(t *testing.T) {
+	needtest.Unhurried(t, "a company of 50 with 30 days is written and read")
 	folder := write(t, "--people", "50", "--seed", "42", "--days", "30", "--mix", "published")
 	var roster []risk.Person
 	var key []people.Answer
@@ -102,6 +104,7 @@ func TestArchiveHoldsTheCompanyThatItNames(t *testing.T) {
 }
 
 func TestArchiveNamesTheGapsOfItsVendorsAndHasNothingOfThem(t *testing.T) {
+	needtest.Unhurried(t, "a company of 50 with 30 days is written and read")
 	folder := write(t, "--people", "50", "--seed", "7", "--days", "30")
 	var gaps []routine.Loss
 	read(t, folder, gapsFile, &gaps)

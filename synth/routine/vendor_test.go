@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"example.org/security-training/services/activity"
+	"example.org/security-training/services/env/needtest"
 	"example.org/security-training/services/risk"
 	"example.org/security-training/services/source"
 	"example.org/security-training/synth/people"
@@ -23,6 +24,7 @@ func (j joins) Delete(k string)        { delete(j, k) }
 // TestScoresOfVendorsRecordsAreThoseOfTheActs goes the long way round: acts to vendors' payloads, payloads to events,
 // the person found by account; and demands the scores that the acts have by themselves.
 func TestScoresOfVendorsRecordsAreThoseOfTheActs(t *testing.T) {
+	needtest.Unhurried(t, "all records of 50 people and 30 days are written and read")
 	staff := people.Company(42, 50, people.Published)
 	roster := people.Roster(staff)
 	acts := routine.Recorded(42, routine.Month(staff, 30))

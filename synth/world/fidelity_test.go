@@ -4,6 +4,7 @@ import (
 	"testing"
 
 	"example.org/security-training/services/activity"
+	"example.org/security-training/services/env/needtest"
 	"example.org/security-training/services/risk"
 	"example.org/security-training/synth/routine"
 )
@@ -11,6 +12,7 @@ import (
 // The vendors' records do not change any score: what an act makes in addition to its own verb (a commit, a push, a
 // ticket's update) must not touch a pattern, nor may a time lose its offset where that matters.
 func TestScoresAreTheSameByWayOfTheVendors(t *testing.T) {
+	needtest.Unhurried(t, "all records of 50 people and 30 days are written and read")
 	staff, roster := company(42, 50)
 	acts := routine.Month(staff, 30)
 	owner := map[string]string{}

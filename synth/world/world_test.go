@@ -21,6 +21,7 @@ import (
 	"example.org/security-training/services/activity"
 	"example.org/security-training/services/collector"
 	"example.org/security-training/services/collector/collectorapi"
+	"example.org/security-training/services/env/needtest"
 	"example.org/security-training/services/httpjson"
 	"example.org/security-training/services/mesh"
 	"example.org/security-training/services/mesh/meshtest"
@@ -100,6 +101,7 @@ func company(seed uint64, n int) ([]people.Person, []risk.Person) {
 }
 
 func TestVendorsSayOfEachActWhatItWasAndWhoseItWas(t *testing.T) {
+	needtest.Unhurried(t, "all records of 50 people and 30 days are written and read")
 	staff, roster := company(42, 50)
 	acts := vendors(routine.Month(staff, 30))
 	events := expected(t, roster, acts)

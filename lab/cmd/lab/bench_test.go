@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"example.org/security-training/lab"
+	"example.org/security-training/services/env/needtest"
 )
 
 func TestBenchRefusesWhatItDoesNotKnowAndWritesNothing(t *testing.T) {
@@ -23,6 +24,7 @@ func TestBenchRefusesWhatItDoesNotKnowAndWritesNothing(t *testing.T) {
 }
 
 func TestBenchWritesItsReportWhereItIsTold(t *testing.T) {
+	needtest.Unhurried(t, "a benchmark is measured")
 	to := filepath.Join(t.TempDir(), "report.json")
 	if got := run(t.Context(), []string{"bench", "--quiet", "synth", "--rounds", "1", "--to", to}); got != 0 {
 		t.Fatalf("exit code %d, want 0", got)

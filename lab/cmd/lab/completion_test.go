@@ -69,6 +69,7 @@ const askBash = `COLUMNS=80; COMP_LINE=$1; COMP_POINT=${#COMP_LINE}; COMP_TYPE=9
 
 // Each installed shell runs what `lab completion` prints.
 func TestShellsCompleteVerbsFlagsAndNames(t *testing.T) {
+	needtest.Unhurried(t, "three shells start the program for each line")
 	s := newStage(t)
 	bin := filepath.Join(s.dir, "bin")
 	if err := os.MkdirAll(bin, 0o755); err != nil {
