@@ -12,25 +12,14 @@ import (
 
 	"example.org/security-training/lab"
 	"example.org/security-training/lab/local"
+	"example.org/security-training/services/env/needtest"
 )
 
 // siteCopy is a copy of the pages' source, in a folder that only its owner can write.
 func siteCopy(t *testing.T) string {
 	t.Helper()
-	here, err := filepath.Abs(".")
-	if err != nil {
-		t.Fatal(err)
-	}
-	dir, err := os.MkdirTemp(here, "site-")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := os.RemoveAll(dir); err != nil {
-			t.Error(err)
-		}
-	})
-	if err := os.Chmod(dir, 0o755); err != nil { //nolint:gosec // the learning system reads it under a uid of its own
+	dir := filepath.Join(needtest.PrivateDir(t), "site")
+	if err := os.Mkdir(dir, 0o755); err != nil { //nolint:gosec // the learning system reads it under a uid of its own
 		t.Fatal(err)
 	}
 	for _, part := range []string{"templates", "static"} {

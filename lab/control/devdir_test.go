@@ -8,13 +8,14 @@ import (
 
 	"example.org/security-training/lab"
 	"example.org/security-training/services/env"
+	"example.org/security-training/services/env/needtest"
 )
 
-// sourceTree makes a folder like services/lms/site that only its owner can write.
+// sourceTree is a copy of services/lms/site in a folder that only its owner can write. The clone may be elsewhere.
 func sourceTree(t *testing.T) string {
 	t.Helper()
-	dir, err := filepath.Abs("../../services/lms/site")
-	if err != nil {
+	dir := filepath.Join(needtest.PrivateDir(t), "site")
+	if err := os.CopyFS(dir, os.DirFS("../../services/lms/site")); err != nil {
 		t.Fatal(err)
 	}
 	return dir
@@ -38,8 +39,9 @@ func TestPagesAreReadFromAFolderThatOnlyItsOwnerCanChange(t *testing.T) {
 	if err := os.Chmod(open, 0o777); err != nil { //nolint:gosec // it is to be refused
 		t.Fatal(err)
 	}
+	own := sourceTree(t)
 	for dir, ok := range map[string]bool{
-		"": true, sourceTree(t): true, open: false, "services/lms/site": false, filepath.Dir(sourceTree(t)): false,
+		"": true, own: true, open: false, "services/lms/site": false, filepath.Dir(own): false,
 	} {
 		got, err := DevDirOf(devDirOf(dir))
 		if (err == nil) != ok || ok && got != dir {
