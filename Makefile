@@ -57,6 +57,7 @@ lint: ## Check style and the rules of the house
 	@go vet ./... && GOOS=darwin go vet ./...
 
 race: ## Run the unit tests under the race detector, one package after the other
+	@CGO_ENABLED=1 go build -race ./... # on all cores, which -p 1 would not
 	@CGO_ENABLED=1 go test -p 1 -race -short $$(go list ./... | grep -v /e2e)
 
 check: web-checks lint test race ## Everything that CI runs

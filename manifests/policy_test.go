@@ -21,6 +21,7 @@ import (
 	"k8s.io/pod-security-admission/policy"
 
 	"example.org/security-training/manifests"
+	"example.org/security-training/services/env/needtest"
 	"example.org/security-training/services/topology"
 )
 
@@ -306,6 +307,7 @@ func setups(list objects) map[string]setup {
 }
 
 func TestEveryPodKeepsTheRules(t *testing.T) {
+	needtest.Unhurried(t, "the chart is rendered twice for each rule")
 	vals := loader.MergeMaps(
 		values{"global": values{"geminiApiKey": "k"}, "lms": values{"peopleTLSSecret": "people"}},
 		provider("client"),

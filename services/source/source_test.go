@@ -12,6 +12,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"example.org/security-training/services/activity"
+	"example.org/security-training/services/env/needtest"
 )
 
 type memory map[string][]byte
@@ -422,6 +423,7 @@ func TestScrubTakesSecretsAndLeavesJSON(t *testing.T) {
 // Ten thousand mutilated deliveries per source: an error or events that may be sent, never a panic, never JSON with a
 // secret.
 func TestMalformedDeliveriesNeitherPanicNorYieldBadEvents(t *testing.T) {
+	needtest.Unhurried(t, "thousands of deliveries are spoilt at random")
 	r := rand.New(rand.NewPCG(1, 2))
 	good := map[activity.Source][]Record{
 		activity.Git: {{"push", encode(t, push("abc", "refs/heads/main", "go.mod", "a.zip"))},

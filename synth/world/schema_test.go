@@ -167,6 +167,7 @@ func shape(v any) string {
 // The payloads of every vendor are as that vendor publishes them. Each schema is shown to refuse a payload without any
 // one of the fields that it requires, or with one of another type.
 func TestPayloadsAreOfTheVendorsPublishedShapes(t *testing.T) {
+	needtest.Unhurried(t, "all records of a month are compared with their schema")
 	for _, c := range []struct {
 		vendor string
 		kinds  []string

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -12,6 +13,7 @@ import (
 	"os"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -97,17 +99,47 @@ func explain(err error) error {
 
 // output is stdout. It remembers why a write failed, because not every printer reports that.
 type output struct {
+	ctx context.Context // of the verb
 	to  io.Writer
 	err error
 }
 
+// patience is how long a write may take after an interrupt.
+const patience = time.Second
+
+// Write fails after an interrupt if the reader has stopped reading, as a pager that shows its first page. Otherwise a
+// full pipe would keep the verb from ending. Such a write stays behind, so no other may follow.
 func (o *output) Write(b []byte) (int, error) {
-	n, err := o.to.Write(b)
-	if err != nil && o.err == nil {
-		o.err = fmt.Errorf("write the output: %w", err)
+	if errors.Is(o.err, errNoReader) {
+		return 0, o.err
 	}
-	return n, err
+	type result struct {
+		n   int
+		err error
+	}
+	written := make(chan result, 1)
+	own := bytes.Clone(b) // the caller may use b again
+	go func() {
+		n, err := o.to.Write(own)
+		written <- result{n, err}
+	}()
+	var r result
+	select {
+	case r = <-written:
+	case <-o.ctx.Done():
+		select {
+		case r = <-written:
+		case <-time.After(patience):
+			r.err = errNoReader
+		}
+	}
+	if r.err != nil && o.err == nil {
+		o.err = fmt.Errorf("write the output: %w", r.err)
+	}
+	return r.n, r.err
 }
+
+var errNoReader = errors.New("the reader does not read")
 
 // strict makes every wrong use of c and its subcommands a usage error with a suggestion.
 func strict(c *cobra.Command) {

@@ -37,7 +37,7 @@ func run(ctx context.Context, args []string) int { return runTo(ctx, args, os.St
 
 // runTo is run with the streams. It writes errors to errs.
 func runTo(ctx context.Context, args []string, stdout, errs io.Writer) int {
-	out := &output{to: stdout}
+	out := &output{ctx: ctx, to: stdout}
 	root := command()
 	root.SetArgs(args)
 	root.SetOut(out)
