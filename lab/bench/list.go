@@ -84,8 +84,8 @@ func ofALab() []Benchmark {
 		},
 		{
 			ID: "ingest",
-			What: "durable events, a collector's acceptance → mTLS → dedup → score → PostgreSQL ÷ COPY of the same rows " +
-				"into the same table",
+			What: "durable events, a collector's acceptance → mTLS → dedup → score → PostgreSQL ÷ COPY of the " +
+				"same rows into the same table",
 			Unit:  "events/s",
 			Good:  0.35,
 			Goal:  0.70,

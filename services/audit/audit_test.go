@@ -159,8 +159,9 @@ func TestStrangersBytesDoNotBreakTheChain(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, s := range []string{"ü"[:1], "\xff\xfe", "\x00\x1b[2J", "\n{\"seq\":1}\n", "\u2028<script>", strings.Repeat("é",
-		40000)} {
+	for _, s := range []string{
+		"ü"[:1], "\xff\xfe", "\x00\x1b[2J", "\n{\"seq\":1}\n", "\u2028<script>", strings.Repeat("é", 40000),
+	} {
 		l.Write(audit.Entry{Kind: "decision", Peer: s, Detail: s})
 	}
 	if err := l.Close(); err != nil {

@@ -356,8 +356,9 @@ func auditIsChained(t *testing.T, s server, admin *pgx.Conn, topo *topology.Topo
 	role := topo.OfKind(topology.KindDashboard)[0].Name
 	writer := s.connect(t, role)
 	for n := range int64(2) {
-		if got := one[int64](t, writer,
-			`SELECT audit.append('[{"kind": "test", "person": "p1", "event": "e1", "detail": "grün\nund mehr"}]')`); got != n+1 {
+		got := one[int64](t, writer,
+			`SELECT audit.append('[{"kind": "test", "person": "p1", "event": "e1", "detail": "grün\nund mehr"}]')`)
+		if got != n+1 {
 			t.Fatalf("appended as entry %d, want %d", got, n+1)
 		}
 	}

@@ -24,10 +24,12 @@ func (p *Profile) Trend(role Role, events []activity.Event, times []time.Time) [
 	return points
 }
 
-// Due is when the next training of a person at this level is due, and who is told at τ that it has not been done. The
-// level's frequency is counted from the last pass, else from the first event, else from τ; or from the day on which the
-// person reached the level, if that is later. Events are the person's, in any order, duplicates allowed. known are the
-// person's scores at the last UTC midnights up to τ, oldest first, if the caller has them: they are not computed again.
+// Due is when the next training of a person at this level is due, and who is told at τ that it has not been done.
+//
+// The level's frequency is counted from the last pass, else from the first event, else from τ; or from the day on
+// which the person reached the level, if that is later. Events are the person's, in any order, duplicates allowed.
+// known are the person's scores at the last UTC midnights up to τ, oldest first, if the caller has them: they are not
+// computed again.
 func (p *Profile) Due(
 	role Role,
 	events []activity.Event,

@@ -79,9 +79,9 @@ func (s uint128) big() *big.Int {
 	return b.Lsh(b, 64).Or(b, new(big.Int).SetUint64(s.lo))
 }
 
-// decayingSum accumulates Σ α · N. A decaying weight is kept as 2^((t − 1970)/life), by whole half-lives since 1970, so
-// that an event is added once, in any order, and for every later τ. Weights that do not decay are kept apart. Each sum
-// is divided by the number of lessons that followed: none, one, more.
+// decayingSum accumulates Σ α · N. A decaying weight is kept as 2^((t − 1970)/life), by whole half-lives since 1970,
+// so that an event is added once, in any order, and for every later τ. Weights that do not decay are kept apart. Each
+// sum is divided by the number of lessons that followed: none, one, more.
 type decayingSum struct {
 	ages  []age
 	plain [3]uint128 // 10^−6 · 2^−63

@@ -133,8 +133,8 @@ var Escalations = []Escalation{ToNoOne, ToPerson, ToManager, ToSecurity}
 // Rank is 0 for ToNoOne to 3 for ToSecurity, and −1 for a word that is no escalation.
 func (e Escalation) Rank() int { return slices.Index(Escalations, e) }
 
-// Escalate says who is told at τ of a training that was due: the person at once, the manager when it is late by half of
-// its interval and at least a day, the security team by a whole interval and at least two days.
+// Escalate says who is told at τ of a training that was due: the person at once, the manager when it is late by half
+// of its interval and at least a day, the security team by a whole interval and at least two days.
 func (f Frequency) Escalate(due, at time.Time) Escalation {
 	interval := time.Duration(f.Days()) * 24 * time.Hour
 	switch late := at.Sub(due); {

@@ -41,8 +41,9 @@ type authorship struct {
 	Accounts []string  `json:"accounts"`
 }
 
-// Keys of the memory: commit/<repo>/<sha> → authorship; manifest/<repo>/<path> → the last authors; review/<repo>/<sha>;
-// await-commit/<repo>/<sha> and await-manifest/<repo>/<path> → alerts that arrived before their push.
+// Keys of the memory: commit/<repo>/<sha> → authorship; manifest/<repo>/<path> → the last authors;
+// review/<repo>/<sha>; await-commit/<repo>/<sha> and await-manifest/<repo>/<path> → alerts that arrived before their
+// push.
 const (
 	awaitCommit   = "await-commit/"
 	awaitManifest = "await-manifest/"

@@ -30,8 +30,8 @@ func Month(staff []people.Person, days int) []Act {
 	})
 }
 
-// Day is all acts of the staff on one day after history: acts of (Epoch + day·24 h, Epoch + (day+1)·24 h], by time and
-// id; days begin at the Epoch's hour. Month and the days 0, 1, 2 … together have every act once.
+// Day is all acts of the staff on one day after history: acts of (Epoch + day·24 h, Epoch + (day+1)·24 h], by time
+// and id; days begin at the Epoch's hour. Month and the days 0, 1, 2 … together have every act once.
 func Day(staff []people.Person, day int) []Act {
 	from := risk.Epoch.Add(time.Duration(day) * 24 * time.Hour)
 	to := from.Add(24 * time.Hour)
